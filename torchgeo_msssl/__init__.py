@@ -1,0 +1,3 @@
+"""Self-supervised pretraining on multispectral scenes for TorchGeo."""
+
+__version__ = '0.1.0'

@@ -1,0 +1,449 @@
+"""Scenes as a TorchGeo dataset that returns the same pixels and takes a fraction of the time.
+
+Two kinds of queries are understood. Plain spatiotemporal slices give exactly what TorchGeo's ``RasterDataset``
+gives, through its own code where a warp or a merge is needed. A :class:`ChipQuery`, as this package's samplers
+yield it, also names a scene and an integer window, which is read straight from the file.
+"""
+
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import rasterio
+import shapely
+import torch
+from numpy.typing import NDArray
+from pyproj import CRS as PROJ_CRS
+from rasterio.crs import CRS
+from rasterio.enums import Resampling
+from rasterio.io import DatasetReader
+from rasterio.merge import copy_first, merge
+from rasterio.transform import array_bounds
+from rasterio.vrt import WarpedVRT
+from rasterio.warp import transform_bounds
+from rasterio.windows import from_bounds
+from torch import Tensor
+from torchgeo.datasets import RasterDataset
+from torchgeo.datasets.utils import GeoSlice, Sample
+
+from torchgeo_msssl.bands import Sensor, canonical_band_name, get_sensor, infer_sensor
+from torchgeo_msssl.errors import BandError, ConfigurationError, EmptyIntersectionError
+from torchgeo_msssl.geo.cache import DecodedScene, decoded
+from torchgeo_msssl.geo.grid import PixelGrid, Window
+from torchgeo_msssl.geo.handles import open_raster, pooled
+from torchgeo_msssl.geo.radiometry import Radiometry, radiometry
+from torchgeo_msssl.geo.scene import Scene, find_scenes, has_data, missing_bands_error, read_file, representable
+from torchgeo_msssl.geo.valid import ValidCells, count_valid
+from torchgeo_msssl.geo.warp import warp_scene
+
+#: How far a query's edge may lie from a pixel edge to be read as an integer window, in pixels.
+_SNAP = 1e-6
+
+
+class ChipQuery(tuple[slice, slice, slice]):
+    """Slices ``(x, y, t)`` that also say which window of which scene they are.
+
+    It serves wherever TorchGeo takes a query; :class:`Scenes` reads the window itself.
+
+    Attributes:
+        scene: Index of the scene in :attr:`Scenes.scenes`.
+        window: Window on that scene's grid.
+        positive: Another chip that shows the same thing (another date, or next to it), or None.
+    """
+
+    scene: int
+    window: Window
+    positive: 'ChipQuery | None'
+
+    def __new__(
+        cls,
+        slices: tuple[slice, slice, slice],
+        scene: int = 0,
+        window: Window = Window(0, 0, 0, 0),  # noqa: B008 (frozen)
+        positive: 'ChipQuery | None' = None,
+    ) -> 'ChipQuery':
+        """Create a query from slices in the dataset's CRS."""
+        query = super().__new__(cls, slices)
+        query.scene = scene
+        query.window = window
+        query.positive = positive
+        return query
+
+
+class Scenes(RasterDataset):
+    """Multispectral scenes, each one multi-band file or a set of single-band files.
+
+    Samples hold ``image`` (band, height, width) in the files' dtype, ``valid`` (1, height, width) bool, ``scale``
+    and ``offset`` (band,) that turn digital numbers into reflectance, ``bounds`` and ``transform`` as TorchGeo has
+    them. Chips also hold ``scene`` (index) and ``window`` (row, col, height, width), int64.
+    """
+
+    def __init__(
+        self,
+        paths: str | PathLike[str] | Iterable[str | PathLike[str]],
+        bands: Sequence[str] | None = None,
+        sensor: str | None = None,
+        crs: Any | None = None,
+        res: float | tuple[float, float] | None = None,
+        cache: Literal['none', 'disk'] = 'none',
+        cache_dir: str | PathLike[str] | None = None,
+        offset: float | Literal['auto'] = 'auto',
+        transforms: Callable[[Sample], Sample] | None = None,
+    ) -> None:
+        """Find the scenes and note what they are; no pixel is read.
+
+        Args:
+            paths: Files, folders or patterns (``dir/*.tif``).
+            bands: Bands to return, by name and in this order; None for all that the first scene has.
+            sensor: Name of a sensor (see :data:`torchgeo_msssl.bands.SENSORS`), where the files do not tell.
+            crs: CRS to bring every scene to (default: chips stay on their scene's own grid, and plain queries are
+                in the CRS of the first scene).
+            res: Pixel size to bring every scene to, in units of the CRS (default: likewise).
+            cache: ``disk`` decodes each scene once to a memory map.
+            cache_dir: Folder for that (default: in the user's cache folder).
+            offset: Added to digital numbers before scaling; ``auto`` reads it from metadata or date.
+            transforms: Applied to each sample.
+
+        Raises:
+            ScenesNotFoundError: If nothing is at a path.
+            MissingCRSError: If a scene has no CRS.
+            BandError: If bands are missing or cannot be named.
+            SceneReadError: If a file cannot be opened.
+            ConfigurationError: If ``cache`` is neither ``none`` nor ``disk``.
+        """
+        if cache not in ('none', 'disk'):
+            raise ConfigurationError(f"cache: expected 'none' or 'disk', got {cache!r}.")
+        # RasterDataset.__init__ opens every file through a warp and skips unreadable ones: everything it sets
+        # is set here instead.
+        self.paths = paths if isinstance(paths, str | PathLike) else list(paths)
+        self.transforms = transforms
+        self.time_series = False
+        self.cache = cache == 'disk'
+        self.cache_dir = Path(cache_dir) if cache_dir is not None else None
+        named = get_sensor(sensor) if sensor else None
+        native = find_scenes(self.paths, named)
+        self.sensor: Sensor | None = named or infer_sensor(native[0].bands, native[0].path)
+        self.bands: tuple[str, ...] = _choose_bands(native, bands)
+        dst = CRS.from_user_input(crs) if crs is not None else None
+        size = (float(res), float(res)) if isinstance(res, int | float) else res
+        self.scenes: list[Scene] = [
+            scene if dst is None and size is None else warp_scene(scene, dst or native[0].grid.crs, size)
+            for scene in native
+        ]
+        self.radiometry: list[Radiometry] = [radiometry(scene, self.bands, self.sensor, offset) for scene in native]
+        self._dtype = np.result_type(*(scene.dtype for scene in native))
+        self._native = native
+        self._decoded: dict[int, DecodedScene] = {}
+        self._cells: dict[int, ValidCells] = {}
+        self._res = size or native[0].grid.res
+        self._index_files(dst or native[0].grid.crs)
+        # what TorchGeo's own methods look at
+        self.separate_files = len(native[0].files) > 1
+        self.band_indexes = [native[0].files[0].index(b) for b in self.bands] if not self.separate_files else None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of images: that of the files, undivided and unrounded."""
+        return torch.from_numpy(np.empty(0, dtype=self._dtype)).dtype
+
+    @property
+    def resampling(self) -> Resampling:
+        """What TorchGeo uses for images where pixels do not coincide."""
+        return Resampling.bilinear
+
+    def _index_files(self, crs: CRS) -> None:
+        """Build the index that TorchGeo builds, from headers alone."""
+        self._rio_crs = crs
+        self._grids: list[PixelGrid | None] = []  # the grid TorchGeo would warp to, None where it would not
+        boxes, times = [], []
+        for scene in self._native:
+            grid = scene.grid
+            transform, width, height, warps = self._compute_affine_warp_grid(
+                grid.crs, grid.transform, grid.width, grid.height, crs
+            )
+            self._grids.append(PixelGrid(crs, transform, height, width) if warps else None)
+            boxes.append(array_bounds(height, width, transform) if warps else grid.bounds)
+            start, stop = scene.date or (self.mint, self.maxt)
+            times.append((pd.Timestamp(start), pd.Timestamp(stop)))
+        index = pd.IntervalIndex.from_tuples(times, closed='both', name='datetime')
+        with rasterio.Env(OSR_WKT_FORMAT='WKT2_2018'):
+            proj = PROJ_CRS.from_user_input(crs)
+        data = {'filepath': [scene.path for scene in self._native]}
+        self.index = gpd.GeoDataFrame(data, index=index, geometry=[shapely.box(*box) for box in boxes], crs=proj)
+        self._boxes = np.array(boxes, dtype=np.float64)
+        self._boxes_crs = proj
+
+    def query(self, scene: int, window: Window, positive: ChipQuery | None = None) -> ChipQuery:
+        """Make the query for a window of a scene.
+
+        Args:
+            scene: Index in :attr:`scenes`.
+            window: Window on that scene's grid.
+            positive: Its partner, if any.
+
+        Returns:
+            Slices in the dataset's CRS that carry scene and window.
+        """
+        grid = self.scenes[scene].grid
+        left, bottom, right, top = grid.window_bounds(window)
+        if grid.crs != self._rio_crs:
+            left, bottom, right, top = transform_bounds(grid.crs, self._rio_crs, left, bottom, right, top)
+        interval = self.index.index[scene]
+        slices = (
+            slice(left, right, self.res[0]),
+            slice(bottom, top, self.res[1]),
+            slice(interval.left, interval.right, 1),
+        )
+        return ChipQuery(slices, scene, window, positive)
+
+    def __getitem__(self, index: GeoSlice) -> Sample:
+        """Read the pixels of a query.
+
+        Args:
+            index: ``[xmin:xmax:xres, ymin:ymax:yres, tmin:tmax:tres]``, or a :class:`ChipQuery`.
+
+        Returns:
+            The sample, see the class. A chip with a partner also has ``positive``, ``positive_valid``,
+            ``positive_scale`` and ``positive_offset``.
+
+        Raises:
+            EmptyIntersectionError: If no scene meets the query.
+            SceneReadError: If a file is damaged; file and window are named.
+        """
+        sample = self._chip(index) if isinstance(index, ChipQuery) else self._slices(index)
+        if isinstance(index, ChipQuery) and index.positive is not None:
+            partner = self._chip(index.positive)
+            sample['positive'] = partner['image']
+            for key in ('valid', 'scale', 'offset'):
+                sample[f'positive_{key}'] = partner[key]
+        return self.transforms(sample) if self.transforms is not None else sample
+
+    def __getitems__(self, indices: Sequence[GeoSlice]) -> list[Sample]:
+        """Read a batch, neighbours one after the other so that they share decoded blocks.
+
+        Args:
+            indices: Queries.
+
+        Returns:
+            Samples in the order of the queries.
+        """
+        def place(i: int) -> tuple[int, int, int]:
+            query = indices[i]
+            return (query.scene, query.window.row, query.window.col) if isinstance(query, ChipQuery) else (-1, 0, 0)
+
+        samples: dict[int, Sample] = {i: self[indices[i]] for i in sorted(range(len(indices)), key=place)}
+        return [samples[i] for i in range(len(indices))]
+
+    def _chip(self, query: ChipQuery) -> Sample:
+        window = query.window
+        image, valid = self._read_window(query.scene, window)
+        sample = self._sample(query, image, valid, query.scene)
+        sample['scene'] = torch.tensor(query.scene)
+        sample['window'] = torch.tensor([window.row, window.col, window.height, window.width])
+        return sample
+
+    def _read_window(self, i: int, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        scene = self.scenes[i]
+        if self.cache and window.intersection(scene.grid.window) == window:
+            return self.decode(i).read(window)
+        return scene.read(window, self.bands)
+
+    def decode(self, i: int, on_progress: Callable[[float], None] | None = None) -> DecodedScene:
+        """The decoded form of a scene, built where it is not there yet.
+
+        Args:
+            i: Index in :attr:`scenes`.
+            on_progress: Called with the fraction done.
+
+        Returns:
+            The memory-mapped scene.
+        """
+        if i not in self._decoded:
+            self._decoded[i] = decoded(self.scenes[i], self.bands, self.cache_dir, on_progress)
+        return self._decoded[i]
+
+    def valid_cells(self, i: int, on_progress: Callable[[float], None] | None = None) -> ValidCells:
+        """Counts of valid pixels of a scene, made once by reading it through.
+
+        Args:
+            i: Index in :attr:`scenes`.
+            on_progress: Called with the fraction done.
+
+        Returns:
+            The counts.
+        """
+        if i not in self._cells:
+            self._cells[i] = count_valid(self.scenes[i], self.bands, on_progress)
+        return self._cells[i]
+
+    def _sample(self, index: GeoSlice, image: NDArray[Any], valid: NDArray[np.bool_], scene: int) -> Sample:
+        x, y, _ = self._disambiguate_slice(index)
+        how = self.radiometry[scene]
+        return {
+            'image': torch.from_numpy(image.astype(self._dtype, copy=False)),
+            'valid': torch.from_numpy(valid[None]),
+            'scale': torch.tensor(how.scale, dtype=torch.float32),
+            'offset': torch.tensor(how.offset, dtype=torch.float32),
+            'bounds': self._slice_to_tensor(index),
+            'transform': torch.tensor(rasterio.transform.from_origin(x.start, y.stop, x.step, y.step)),
+        }
+
+    # Plain queries: TorchGeo's answer, to the last pixel.
+
+    def _slices(self, index: GeoSlice) -> Sample:
+        x, y, t = self._disambiguate_slice(index)
+        hits = self._intersecting(x, y, t)
+        if len(hits) == 0:
+            msg = f'query: {index} meets none of the {len(self)} scene(s), whose bounds are {self.bounds}.'
+            raise EmptyIntersectionError(msg)
+        first = self.radiometry[hits[0]]
+        if any(self.radiometry[i].offset != first.offset or self.radiometry[i].scale != first.scale for i in hits):
+            names = ', '.join(self.scenes[i].name for i in hits)
+            warnings.warn(
+                f'The query merges scenes of different scale or offset ({names}); narrow its time slice.', stacklevel=3
+            )
+        bounds = (x.start, y.start, x.stop, y.stop)
+        read = self._single_window(hits, bounds, (x.step, y.step))
+        image, valid = read if read is not None else self._merge(hits, bounds, (x.step, y.step))
+        return self._sample(index, image, valid, int(hits[0]))
+
+    def _intersecting(self, x: slice, y: slice, t: slice) -> NDArray[np.intp]:
+        """Positions of the scenes that TorchGeo would read, in its order."""
+        in_time = np.flatnonzero(self.index.index.overlaps(pd.Interval(t.start, t.stop)))[:: t.step]
+        if self.index.crs != self._boxes_crs:  # the dataset was given another CRS after it was made
+            box = shapely.box(x.start, y.start, x.stop, y.stop)
+            return in_time[self.index.geometry.iloc[in_time].intersects(box).to_numpy()]
+        left, bottom, right, top = self._boxes[in_time].T
+        meets = (left <= x.stop) & (right >= x.start) & (bottom <= y.stop) & (top >= y.start)
+        return in_time[meets]
+
+    def _single_window(
+        self, hits: NDArray[np.intp], bounds: tuple[float, float, float, float], res: tuple[float, float]
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]] | None:
+        """Read a query whose pixels are those of one scene, or return None where a merge is needed."""
+        if self.index.crs != self._boxes_crs:
+            return None
+        left, bottom, right, top = self._boxes[hits].T
+        inside = np.flatnonzero(
+            (left < bounds[2]) & (right > bounds[0]) & (bottom < bounds[3]) & (top > bounds[1])
+        )
+        if len(inside) != 1:
+            return None
+        i = int(hits[inside[0]])
+        scene, grid = self._native[i], self._native[i].grid
+        if self._grids[i] is not None or len(scene.files) > 1:
+            return None
+        # the same arithmetic as rasterio.merge, so that the same windows come out
+        shape = (round((bounds[3] - bounds[1]) / res[1]), round((bounds[2] - bounds[0]) / res[0]))
+        box = grid.bounds
+        shared = (max(bounds[0], box[0]), max(bounds[1], box[1]), min(bounds[2], box[2]), min(bounds[3], box[3]))
+        out = rasterio.transform.from_origin(bounds[0], bounds[3], *res)
+        source, target = _snap(from_bounds(*shared, grid.transform)), _snap(from_bounds(*shared, out))
+        if source is None or target is None or (source.height, source.width) != (target.height, target.width):
+            return None
+        first = self._native[hits[0]].files[0]
+        image = np.zeros((len(self.bands), *shape), dtype=first.dtype)
+        if first.nodata is not None and representable(first.nodata, image.dtype):
+            image[:] = first.nodata
+        valid = np.zeros(shape, dtype=np.bool_)
+        pixels, unmasked = read_file(scene.files[0], source, self.bands, grid)
+        rows = slice(target.row, target.row + target.height)
+        cols = slice(target.col, target.col + target.width)
+        np.copyto(image[:, rows, cols], pixels, where=unmasked, casting='unsafe')
+        valid[rows, cols] = unmasked & has_data(pixels, scene.nodata)
+        return image, valid
+
+    def _merge(
+        self, hits: NDArray[np.intp], bounds: tuple[float, float, float, float], res: tuple[float, float]
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Let rasterio merge the scenes, as TorchGeo does, and note which pixels came from a scene."""
+        shape = (round((bounds[3] - bounds[1]) / res[1]), round((bounds[2] - bounds[0]) / res[0]))
+        planes, valid = [], np.ones(shape, dtype=np.bool_)
+        for bands in [self.bands] if not self.separate_files else [(band,) for band in self.bands]:
+            files = [self._native[i].file_of(bands[0]) for i in hits]
+            indexes = [[file.index(band) for band in bands] for file in files]
+            if any(numbers != indexes[0] for numbers in indexes):
+                msg = (
+                    f'{files[0].path} and other scenes of one query hold their bands in different orders; narrow the '
+                    'query to one scene, or rewrite the files in one order.'
+                )
+                raise BandError(msg)
+            covered = np.zeros((len(bands), *shape), dtype=np.bool_)
+
+            def copy(
+                merged: NDArray[Any],
+                new: NDArray[Any],
+                merged_mask: NDArray[np.bool_],
+                new_mask: NDArray[np.bool_],
+                index: int = 0,
+                roff: int = 0,
+                coff: int = 0,
+                covered: NDArray[np.bool_] = covered,
+            ) -> None:
+                copy_first(merged, new, merged_mask, new_mask)
+                covered[:, roff : roff + new.shape[1], coff : coff + new.shape[2]] |= ~new_mask
+
+            handles = [self._handle(file.path, int(i)) for file, i in zip(files, hits, strict=True)]
+            plane, _ = merge(
+                handles, bounds=bounds, res=res, indexes=indexes[0], resampling=self.resampling, method=copy
+            )
+            planes.append(plane)
+            valid &= covered.all(axis=0)
+        image = np.concatenate(planes)
+        return image, valid & has_data(image, self._native[hits[0]].nodata)
+
+    def _handle(self, path: str, i: int) -> DatasetReader:
+        """Open a file as TorchGeo would: warped where its grid is not the dataset's."""
+        crs = CRS.from_user_input(self.crs)
+        grid = self._native[i].file_of_path(path).grid
+        transform, width, height, warps = self._compute_affine_warp_grid(
+            grid.crs, grid.transform, grid.width, grid.height, crs
+        )
+        if not warps:
+            return pooled(path, lambda: open_raster(path))
+
+        def warp() -> DatasetReader:
+            with open_raster(path) as source:
+                return WarpedVRT(
+                    source, crs=crs, transform=transform, height=height, width=width,
+                    src_crs=grid.crs, src_transform=grid.transform,
+                )  # fmt: skip
+
+        return pooled(f'{path}|{crs.to_wkt()}', warp)
+
+
+def _snap(window: Any) -> Window | None:
+    values = (window.row_off, window.col_off, window.height, window.width)
+    whole = [round(value) for value in values]
+    if any(abs(value - near) > _SNAP for value, near in zip(values, whole, strict=True)):
+        return None
+    return Window(*whole)
+
+
+def _choose_bands(scenes: Sequence[Scene], bands: Sequence[str] | None) -> tuple[str, ...]:
+    chosen = tuple(canonical_band_name(band) for band in bands) if bands else scenes[0].bands
+    if len(set(chosen)) < len(chosen):
+        raise BandError(f'bands: {", ".join(chosen)} names a band twice.')
+    for scene in scenes:
+        missing = [band for band in chosen if band not in scene.bands]
+        if missing:
+            raise missing_bands_error(scene, missing)
+    return chosen
+
+
+def collate(samples: Sequence[Sample]) -> dict[str, Tensor]:
+    """Stack samples into a batch.
+
+    Args:
+        samples: Samples of one size.
+
+    Returns:
+        The keys that all samples have, stacked along a new first axis.
+    """
+    keys = [key for key in samples[0] if all(key in sample for sample in samples)]
+    return {key: torch.stack([sample[key] for sample in samples]) for key in keys}

@@ -1,0 +1,1 @@
+"""Pixels on the ground: grids, scenes, statistics and files, without torch."""

@@ -1,0 +1,176 @@
+"""Pixel grids on the ground with integer windows that cover them.
+
+A grid is what CRS, transform and size mean together; they travel as one object so that they cannot drift
+apart. Windows are integers in ``(row, col)``; map coordinates are float64 in ``(x, y)``.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.windows import Window as RasterioWindow
+
+from torchgeo_msssl.errors import ConfigurationError
+
+
+@dataclass(frozen=True, order=True)
+class Window:
+    """A rectangle of whole pixels.
+
+    Attributes:
+        row: First row (pixels from the top; may be negative, outside the grid).
+        col: First column (pixels from the left; may be negative).
+        height: Rows.
+        width: Columns.
+    """
+
+    row: int
+    col: int
+    height: int
+    width: int
+
+    @property
+    def area(self) -> int:
+        """Number of pixels."""
+        return self.height * self.width
+
+    def intersection(self, other: 'Window') -> 'Window | None':
+        """The pixels that both windows have, or None where they have none in common."""
+        row, col = max(self.row, other.row), max(self.col, other.col)
+        height = min(self.row + self.height, other.row + other.height) - row
+        width = min(self.col + self.width, other.col + other.width) - col
+        return Window(row, col, height, width) if height > 0 and width > 0 else None
+
+    def to_rasterio(self) -> RasterioWindow:
+        """The same rectangle for rasterio's read and write methods."""
+        return RasterioWindow(self.col, self.row, self.width, self.height)
+
+    def __str__(self) -> str:
+        """Rows and columns as people write them in messages."""
+        return f'rows {self.row}:{self.row + self.height}, columns {self.col}:{self.col + self.width}'
+
+
+@dataclass(frozen=True)
+class PixelGrid:
+    """CRS, geotransform and size of a raster, as one value.
+
+    Attributes:
+        crs: Coordinate reference system.
+        transform: Map coordinates of pixel corners: ``(x, y) = transform * (col, row)``.
+        height: Rows.
+        width: Columns.
+    """
+
+    crs: CRS
+    transform: Affine
+    height: int
+    width: int
+
+    @property
+    def window(self) -> Window:
+        """The whole grid as a window."""
+        return Window(0, 0, self.height, self.width)
+
+    @property
+    def res(self) -> tuple[float, float]:
+        """Pixel size ``(x, y)`` in units of the CRS."""
+        return abs(self.transform.a), abs(self.transform.e)
+
+    @property
+    def is_north_up(self) -> bool:
+        """Whether rows run from north to south and columns from west to east, without rotation."""
+        t = self.transform
+        return t.b == 0 and t.d == 0 and t.a > 0 and t.e < 0
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """``(left, bottom, right, top)`` in map coordinates, float64."""
+        return self.window_bounds(self.window)
+
+    def window_bounds(self, window: Window) -> tuple[float, float, float, float]:
+        """Map coordinates of a window.
+
+        Args:
+            window: A window of this grid; it may reach outside.
+
+        Returns:
+            ``(left, bottom, right, top)`` that enclose it, float64.
+        """
+        rows = (window.row, window.row + window.height)
+        cols = (window.col, window.col + window.width)
+        corners = [self.transform @ (col, row) for row in rows for col in cols]
+        xs, ys = [corner[0] for corner in corners], [corner[1] for corner in corners]
+        return min(xs), min(ys), max(xs), max(ys)
+
+    def window_transform(self, window: Window) -> Affine:
+        """Geotransform of a window cut out of this grid."""
+        return self.transform @ Affine.translation(window.col, window.row)
+
+    def snap(self, bounds: tuple[float, float, float, float], tolerance: float = 1e-3) -> Window | None:
+        """The window whose edges are these bounds, if they fall on pixel edges.
+
+        Args:
+            bounds: ``(left, bottom, right, top)`` in this grid's CRS.
+            tolerance: Largest distance from a pixel edge, in pixels.
+
+        Returns:
+            The window (it may reach outside the grid), or None where an edge cuts through a pixel.
+        """
+        if not self.is_north_up:
+            return None
+        left, bottom, right, top = bounds
+        inverse = ~self.transform
+        col, row = inverse @ (left, top)
+        col_end, row_end = inverse @ (right, bottom)
+        edges = [round(value) for value in (row, col, row_end, col_end)]
+        if any(abs(v - e) > tolerance for v, e in zip((row, col, row_end, col_end), edges, strict=True)):
+            return None
+        window = Window(edges[0], edges[1], edges[2] - edges[0], edges[3] - edges[1])
+        return window if window.height > 0 and window.width > 0 else None
+
+
+def covering_offsets(extent: int, size: int, stride: int) -> list[int]:
+    """Offsets of the fewest windows at a stride that cover an axis without leaving it.
+
+    The last window is moved back so that it ends at the border; an axis shorter than one window gets the
+    single offset 0 (the window then reaches beyond it, to be padded).
+
+    Args:
+        extent: Length of the axis, in pixels, at least 1.
+        size: Length of a window, in pixels.
+        stride: Distance between windows, in pixels, 1 to ``size``.
+
+    Returns:
+        Rising offsets.
+
+    Raises:
+        ConfigurationError: If the stride would leave gaps.
+    """
+    if not 1 <= stride <= size:
+        msg = f'stride: expected 1 to the window size {size}, got {stride}; a larger stride would leave gaps.'
+        raise ConfigurationError(msg)
+    if extent <= size:
+        return [0]
+    count = math.ceil((extent - size) / stride)
+    return [*(i * stride for i in range(count)), extent - size]
+
+
+def covering_windows(grid: PixelGrid, size: tuple[int, int], overlap: int = 0) -> Iterator[Window]:
+    """Windows that cover a grid exactly, row by row from the north.
+
+    Args:
+        grid: The grid to cover.
+        size: ``(height, width)`` of a window, in pixels.
+        overlap: Pixels that neighbours share, less than either side.
+
+    Yields:
+        Windows inside the grid; where the grid is smaller than a window, windows that start at its edge and
+        reach beyond it.
+    """
+    rows = covering_offsets(grid.height, size[0], size[0] - overlap)
+    cols = covering_offsets(grid.width, size[1], size[1] - overlap)
+    for row in rows:
+        for col in cols:
+            yield Window(row, col, *size)

@@ -1,0 +1,75 @@
+"""Chips on a grid that covers every pixel of every scene."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+from torchgeo_msssl.datasets.scenes import ChipQuery, Scenes
+from torchgeo_msssl.errors import ConfigurationError, EmptyIntersectionError
+from torchgeo_msssl.geo.grid import Window, covering_windows
+from torchgeo_msssl.samplers.base import ChipSampler
+
+
+class GridChipSampler(ChipSampler):
+    """Yields the fewest chips at a stride that cover each scene, from north to south and west to east.
+
+    No chip leaves its scene, unless the scene is smaller than a chip: then the chip is padded with nodata.
+    """
+
+    def __init__(
+        self,
+        dataset: Scenes,
+        size: int | tuple[int, int],
+        overlap: int = 0,
+        roi: BaseGeometry | None = None,
+        min_valid: float = 0.0,
+    ) -> None:
+        """Lay the grid.
+
+        Args:
+            dataset: Scenes to cover.
+            size: Chip size in pixels, one side or ``(height, width)``.
+            overlap: Pixels that neighbours share (more at the last row and column, which end at the border).
+            roi: Only chips wholly inside this region (in the dataset's CRS).
+            min_valid: Leave out chips that may have a smaller fraction of valid pixels; 0 keeps all.
+
+        Raises:
+            ConfigurationError: If the overlap is not smaller than the chip.
+            EmptyIntersectionError: If no chip is left.
+        """
+        super().__init__(dataset, size, roi, seed=0)
+        if not 0 <= overlap < min(self.size):
+            raise ConfigurationError(f'overlap: expected 0 to {min(self.size) - 1} pixels, got {overlap}.')
+        self.places: list[tuple[int, Window]] = []
+        for i, scene in enumerate(dataset.scenes):
+            windows = list(covering_windows(scene.grid, self.size, overlap))
+            region = self.region_of(i)
+            if region is not None:
+                boxes = shapely.box(*np.array([scene.grid.window_bounds(window) for window in windows]).T)
+                inside = shapely.covers(region, boxes)
+                windows = [window for window, keep in zip(windows, inside, strict=True) if keep]
+            if min_valid > 0 and windows:
+                origins = np.array([(window.row, window.col) for window in windows])
+                at_least, _ = dataset.valid_cells(i).bounds(origins[:, 0], origins[:, 1], self.size)
+                enough = at_least >= min_valid * self.size[0] * self.size[1]
+                windows = [window for window, keep in zip(windows, enough, strict=True) if keep]
+            self.places.extend((i, window) for window in windows)
+        if not self.places:
+            msg = (
+                f'roi, min_valid: no chip of {self.size[0]}×{self.size[1]} pixels lies inside the region with at least '
+                f'{min_valid:.0%} valid data; use a smaller chip, larger blocks or a smaller min_valid.'
+            )
+            raise EmptyIntersectionError(msg)
+
+    def draw(self, epoch: int, start: int) -> Iterator[ChipQuery]:
+        """Yield this rank's chips; every epoch is the same."""
+        rank, world = self.ranks()
+        for scene, window in self.places[rank::world][start:]:
+            yield self.dataset.query(scene, window)
+
+    def __len__(self) -> int:
+        """Chips of this rank."""
+        rank, world = self.ranks()
+        return len(range(rank, len(self.places), world))

@@ -1,0 +1,331 @@
+"""Random chips, fair by area, none with less valid data than asked."""
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
+
+from torchgeo_msssl.datasets.scenes import ChipQuery, Scenes
+from torchgeo_msssl.errors import ChipSizeError, ConfigurationError, ValidDataError
+from torchgeo_msssl.geo.grid import PixelGrid, Window
+from torchgeo_msssl.geo.valid import CELL, ValidCells
+from torchgeo_msssl.samplers.base import ChipSampler
+
+Positives = Literal['same', 'temporal', 'nearby']
+
+#: Chips that are drawn together; a position within an epoch costs at most this many draws to come back to.
+_BLOCK = 64
+#: Rounds of rejection before places that are known to be good are taken.
+_ROUNDS = 32
+
+_Ints = NDArray[np.int64]
+_Bools = NDArray[np.bool_]
+
+
+def origins(extent: int, size: int, block: int | None) -> _Ints:
+    """Places where a chip may start along an axis.
+
+    Aligned chips touch as few stored blocks as a chip of their size can; within those they start anywhere, so
+    that every pixel is reached, and a chip that ends at the border always may.
+
+    Args:
+        extent: Length of the axis, pixels.
+        size: Length of the chip, pixels, at most ``extent``.
+        block: Length of a stored block, or None for unaligned chips.
+
+    Returns:
+        Rising offsets.
+    """
+    if block is None or block >= extent:
+        return np.arange(extent - size + 1)
+    run = -(-size // block) * block
+    offsets = np.arange(extent - size + 1)
+    first_block = offsets // block * block
+    aligned = offsets + size <= np.minimum(first_block + run, extent)
+    aligned[-1] = True
+    return offsets[aligned]
+
+
+@dataclass
+class _Place:
+    """One scene as a place to draw chips from."""
+
+    grid: PixelGrid
+    cells: ValidCells
+    size: tuple[int, int]
+    need: int
+    region: BaseGeometry | None
+    rows: _Ints
+    cols: _Ints
+    good: _Ints = field(init=False)  # (n, 2) origins that are certainly good
+
+    def __post_init__(self) -> None:
+        rows = self.rows[_lattice(self.rows)]
+        cols = self.cols[_lattice(self.cols)]
+        table = np.pad(self.cells.counts.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+        top, bottom = rows // CELL, -(-(rows + self.size[0]) // CELL)
+        left, right = cols // CELL, -(-(cols + self.size[1]) // CELL)
+        valid = (
+            table[np.ix_(bottom, right)] - table[np.ix_(top, right)] - table[np.ix_(bottom, left)]
+            + table[np.ix_(top, left)]
+        )  # fmt: skip
+        heights = np.minimum(bottom * CELL, self.grid.height) - top * CELL
+        widths = np.minimum(right * CELL, self.grid.width) - left * CELL
+        invalid = np.multiply.outer(heights, widths) - valid
+        found = np.argwhere(self.size[0] * self.size[1] - invalid >= self.need)
+        candidates = np.stack([rows[found[:, 0]], cols[found[:, 1]]], axis=1)
+        good = candidates[self.accepts(candidates[:, 0], candidates[:, 1])] if len(candidates) else candidates
+        if len(good) == 0:  # the bound of the lattice is coarse: look closer, at random
+            rng = np.random.default_rng(0)
+            r, c = rng.choice(self.rows, 4096), rng.choice(self.cols, 4096)
+            keep = self.accepts(r, c)
+            good = np.stack([r[keep], c[keep]], axis=1)
+        self.good = good
+
+    def accepts(self, rows: _Ints, cols: _Ints) -> _Bools:
+        """Whether chips at these origins certainly have enough valid data and lie inside the region."""
+        height, width = self.size
+        inside = (rows >= 0) & (cols >= 0) & (rows + height <= self.grid.height) & (cols + width <= self.grid.width)
+        ok = np.zeros(len(rows), dtype=np.bool_)
+        if inside.any():
+            ok[inside] = self.cells.bounds(rows[inside], cols[inside], self.size)[0] >= self.need
+        if self.region is not None and ok.any():
+            x0, y0 = self.grid.transform.c, self.grid.transform.f
+            a, e = self.grid.transform.a, self.grid.transform.e
+            r, c = rows[ok], cols[ok]
+            boxes = shapely.box(x0 + c * a, y0 + (r + height) * e, x0 + (c + width) * a, y0 + r * e)
+            ok[ok] = shapely.covers(self.region, boxes)
+        return ok
+
+    @property
+    def area(self) -> float:
+        """Valid pixels, of those in the region."""
+        if self.region is None:
+            return float(self.cells.total)
+        box = shapely.box(*self.grid.bounds)
+        return self.cells.total * shapely.intersection(self.region, box).area / box.area
+
+
+def _lattice(offsets: _Ints) -> _Bools:
+    """Offsets on cell edges, with the ends of each run of offsets."""
+    gaps = np.diff(offsets) > 1
+    edge = np.concatenate([[True], gaps]) | np.concatenate([gaps, [True]])
+    return edge | (offsets % CELL == 0)
+
+
+class RandomChipSampler(ChipSampler):
+    """Draws chips at random, each scene in proportion to its valid pixels.
+
+    Chip k of an epoch depends on seed, epoch and k alone. Rank r of n takes the chips r, r + n, ….
+    """
+
+    def __init__(
+        self,
+        dataset: Scenes,
+        size: int | tuple[int, int],
+        length: int | None = None,
+        min_valid: float = 0.9,
+        aligned: bool = True,
+        positives: Positives = 'same',
+        roi: BaseGeometry | None = None,
+        seed: int | None = None,
+    ) -> None:
+        """Find out where chips can be.
+
+        Args:
+            dataset: Scenes to draw from.
+            size: Chip size in pixels, one side or ``(height, width)``.
+            length: Chips of an epoch, over all ranks (default: as many as cover the valid pixels once).
+            min_valid: Smallest fraction of valid pixels in a chip, 0 to 1.
+            aligned: Place chips so that they touch as few stored blocks as possible, which reads faster.
+            positives: ``same``: chips alone; ``temporal``: each with the same place on another date; ``nearby``: each
+                with a chip at most one chip's length away (the chip itself where no neighbour has enough data).
+            roi: Chips lie wholly inside this region (in the dataset's CRS).
+            seed: Seed; None for that of ``seed_everything``.
+
+        Raises:
+            ConfigurationError: If an argument is out of range.
+            ChipSizeError: If the chip is larger than every scene.
+            ValidDataError: If no chip has enough valid data, or none has a partner.
+        """
+        super().__init__(dataset, size, roi, seed)
+        if not 0 <= min_valid <= 1:
+            raise ConfigurationError(f'min_valid: expected a fraction from 0 to 1, got {min_valid}.')
+        if length is not None and length < 1:
+            raise ConfigurationError(f'length: expected at least 1 chip an epoch, got {length}.')
+        if positives not in ('same', 'temporal', 'nearby'):
+            raise ConfigurationError(f"positives: expected 'same', 'temporal' or 'nearby', got {positives!r}.")
+        self.min_valid = min_valid
+        self.positives: Positives = positives
+        need = int(np.ceil(min_valid * self.size[0] * self.size[1] - 1e-9))
+        self._places = {i: self._place(i, need, aligned) for i in self._large_enough()}
+        self._partners = {i: self._other_dates(i) for i in self._places} if positives == 'temporal' else {}
+        self._scenes = np.array([i for i, place in self._places.items() if len(place.good)], dtype=np.int64)
+        if len(self._scenes) == 0:
+            raise self._nothing_valid()
+        if positives == 'temporal':
+            self._keep_paired()
+        area = np.array([self._places[i].area for i in self._scenes])
+        self._share = area / area.sum()
+        self.length = length or max(1, int(area.sum() // (self.size[0] * self.size[1])))
+
+    def _large_enough(self) -> list[int]:
+        fits = [
+            i for i, scene in enumerate(self.dataset.scenes)
+            if scene.grid.height >= self.size[0] and scene.grid.width >= self.size[1]
+        ]  # fmt: skip
+        scenes = self.dataset.scenes
+        if not fits:
+            largest = max(scenes, key=lambda scene: min(scene.grid.height, scene.grid.width))
+            msg = (
+                f'chip_size: a chip of {self.size[0]}×{self.size[1]} pixels is larger than every scene; the largest, '
+                f'{largest.path}, has {largest.grid.height}×{largest.grid.width}. Use a smaller chip.'
+            )
+            raise ChipSizeError(msg)
+        if len(fits) < len(scenes):
+            small = next(scene for i, scene in enumerate(scenes) if i not in set(fits))
+            warnings.warn(
+                f'{len(scenes) - len(fits)} of {len(scenes)} scenes are smaller than a chip of '
+                f'{self.size[0]}×{self.size[1]} pixels and are left out (the first is {small.path}).',
+                stacklevel=3,
+            )
+        return fits
+
+    def _place(self, i: int, need: int, aligned: bool) -> _Place:
+        grid, block = self.dataset.scenes[i].grid, self.dataset.scenes[i].block_shape
+        return _Place(
+            grid,
+            self.dataset.valid_cells(i),
+            self.size,
+            need,
+            self.region_of(i),
+            origins(grid.height, self.size[0], block[0] if aligned else None),
+            origins(grid.width, self.size[1], block[1] if aligned else None),
+        )
+
+    def _nothing_valid(self) -> ValidDataError:
+        i = max(self._places, key=lambda k: self._places[k].cells.total)
+        grid = self.dataset.scenes[i].grid
+        share = self._places[i].cells.total / grid.window.area
+        return ValidDataError(
+            f'min_valid: no chip of {self.size[0]}×{self.size[1]} pixels has {self.min_valid:.0%} valid data'
+            f'{" inside the region" if self._region is not None else ""}; the fullest of {len(self._places)} scene(s), '
+            f'{self.dataset.scenes[i].path}, is {share:.0%} valid. Use a smaller chip or a smaller min_valid.'
+        )
+
+    def _other_dates(self, i: int) -> list[int]:
+        """Scenes that show ground of scene i on another date, pixel for pixel as large."""
+        scenes = self.dataset.scenes
+        grid, date, box = scenes[i].grid, scenes[i].date, shapely.box(*scenes[i].grid.bounds)
+        return [
+            j
+            for j in self._places
+            if j != i
+            and date is not None
+            and scenes[j].date is not None
+            and scenes[j].date != date
+            and scenes[j].grid.crs == grid.crs
+            and np.allclose(scenes[j].grid.res, grid.res, rtol=0.01)
+            and box.intersects(shapely.box(*scenes[j].grid.bounds))
+        ]
+
+    def _keep_paired(self) -> None:
+        paired = []
+        for i in self._scenes:
+            good = self._places[int(i)].good
+            rng = np.random.default_rng(0)
+            trial = good if len(good) <= 4096 else rng.choice(good, 4096, axis=0)
+            has = self._has_partner(int(i), trial[:, 0], trial[:, 1])
+            if has.any():
+                self._places[int(i)].good = trial[has]
+                paired.append(i)
+        if not paired:
+            msg = (
+                'positives: temporal needs scenes that show one place on two dates, with the dates in their file '
+                f'names; none of the {len(self.dataset.scenes)} scene(s) has such a partner. Use same or nearby.'
+            )
+            raise ValidDataError(msg)
+        self._scenes = np.array(paired, dtype=np.int64)
+
+    def _window_in(self, j: int, i: int, rows: _Ints, cols: _Ints) -> tuple[_Ints, _Ints]:
+        """The nearest whole pixels of scene j for origins in scene i (same CRS)."""
+        source, target = self.dataset.scenes[i].grid.transform, ~self.dataset.scenes[j].grid.transform
+        x, y = source.c + cols * source.a + rows * source.b, source.f + cols * source.d + rows * source.e
+        col, row = target.c + x * target.a + y * target.b, target.f + x * target.d + y * target.e
+        return np.rint(row).astype(np.int64), np.rint(col).astype(np.int64)
+
+    def _partner_table(self, i: int, rows: _Ints, cols: _Ints) -> _Bools:
+        """Which partner has data for which chip, shape (partner, chip)."""
+        return np.array([self._places[j].accepts(*self._window_in(j, i, rows, cols)) for j in self._partners[i]])
+
+    def _has_partner(self, i: int, rows: _Ints, cols: _Ints) -> _Bools:
+        table = self._partner_table(i, rows, cols)
+        return table.any(axis=0) if len(table) else np.zeros(len(rows), dtype=np.bool_)
+
+    def _accepts(self, i: int, rows: _Ints, cols: _Ints) -> _Bools:
+        ok = self._places[i].accepts(rows, cols)
+        if self.positives == 'temporal' and ok.any():
+            ok[ok] = self._has_partner(i, rows[ok], cols[ok])
+        return ok
+
+    def _draw_in(self, i: int, count: int, rng: np.random.Generator) -> _Ints:
+        """Origins of ``count`` chips in a scene, shape (count, 2)."""
+        place = self._places[i]
+        chosen = np.empty((0, 2), dtype=np.int64)
+        for _ in range(_ROUNDS):
+            rows, cols = rng.choice(place.rows, 2 * count), rng.choice(place.cols, 2 * count)
+            ok = self._accepts(i, rows, cols)
+            chosen = np.concatenate([chosen, np.stack([rows[ok], cols[ok]], axis=1)])
+            if len(chosen) >= count:
+                return chosen[:count]
+        rest = rng.choice(place.good, count - len(chosen), axis=0)
+        return np.concatenate([chosen, rest])
+
+    def _positive(self, i: int, row: int, col: int, rng: np.random.Generator) -> ChipQuery | None:
+        if self.positives == 'same':
+            return None
+        if self.positives == 'temporal':
+            table = self._partner_table(i, np.array([row]), np.array([col]))[:, 0]
+            j = int(rng.choice(np.array(self._partners[i])[table]))
+            rows, cols = self._window_in(j, i, np.array([row]), np.array([col]))
+            return self.dataset.query(j, Window(int(rows[0]), int(cols[0]), *self.size))
+        place = self._places[i]
+        height, width = self.size
+        rows = np.clip(row + rng.integers(-height, height + 1, 8), 0, place.grid.height - height)
+        cols = np.clip(col + rng.integers(-width, width + 1, 8), 0, place.grid.width - width)
+        ok = np.flatnonzero(place.accepts(rows, cols))
+        k = int(ok[0]) if len(ok) else None
+        near = (row, col) if k is None else (int(rows[k]), int(cols[k]))
+        return self.dataset.query(i, Window(*near, *self.size))
+
+    def _block(self, epoch: int, block: int) -> list[ChipQuery]:
+        """The chips of one block of positions, over all ranks."""
+        rng = np.random.default_rng([self.seed % 2**63, epoch, block])
+        scenes = rng.choice(self._scenes, _BLOCK, p=self._share)
+        places = np.empty((_BLOCK, 2), dtype=np.int64)
+        for i in np.unique(scenes):
+            mine = scenes == i
+            places[mine] = self._draw_in(int(i), int(mine.sum()), rng)
+        return [
+            self.dataset.query(int(i), Window(int(row), int(col), *self.size), self._positive(int(i), row, col, rng))
+            for i, (row, col) in zip(scenes, places, strict=True)
+        ]
+
+    def draw(self, epoch: int, start: int) -> Iterator[ChipQuery]:
+        """Yield this rank's chips of an epoch from a position on."""
+        rank, world = self.ranks()
+        known, chips = -1, list[ChipQuery]()
+        for position in range(start, len(self)):
+            block, within = divmod(rank + position * world, _BLOCK)
+            if block != known:
+                known, chips = block, self._block(epoch, block)
+            yield chips[within]
+
+    def __len__(self) -> int:
+        """Chips that one epoch gives this rank; the same for every rank."""
+        return self.length // self.ranks()[1]
