@@ -106,5 +106,5 @@ def _sentinel2_offset(scene: Scene) -> tuple[float, str]:
         return value, f'offset {value:g} from processing baseline {baseline}'
     if scene.date is not None:
         value = SENTINEL2_OFFSET if scene.date[0].date() >= SENTINEL2_OFFSET_SINCE else 0.0
-        return value, f'offset {value:g} from the date {scene.date[0]:%Y-%m-%d} (set `offset` if it was corrected)'
+        return value, f'offset {value:g} from the date in the name (set `offset` if it was corrected)'
     return 0.0, 'offset 0: neither metadata nor date tell another (set `offset` if there is one)'

@@ -1,0 +1,64 @@
+"""Entry point: ``python -m torchgeo_msssl`` and ``torchgeo-msssl``."""
+
+import sys
+from collections.abc import Sequence
+
+_USAGE = """\
+usage: python -m torchgeo_msssl COMMAND [options]
+
+Pretrain encoders on multispectral scenes without labels, with TorchGeo.
+
+commands:
+  fit        train:  fit --config configs/fastsiam_s2.yaml [--data.paths 'scenes/*.tif'] [--ckpt_path last]
+  validate   evaluate on validation data
+  test       evaluate on test data
+  predict    predict
+  sample     write the synthetic sample area:  sample DIR
+  export     cut the encoder out of a checkpoint:  export run.ckpt encoder.safetensors
+
+`COMMAND --help` tells the options of a command; `fit --model.help torchgeo_msssl.tasks.FastSiam` those of a method,
+`fit --data.help torchgeo_msssl.datamodules.PretrainingDataModule` those of the data.
+"""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        args: Arguments; None takes those of the process.
+
+    Returns:
+        Exit status: 0, 1 for an error that is told in one sentence, 2 for a command that does not exist.
+    """
+    arguments = list(sys.argv[1:] if args is None else args)
+    if not arguments or arguments[0] in ('-h', '--help'):
+        print(_USAGE)
+        return 0
+    if arguments[0] == '--version':
+        from torchgeo_msssl import __version__
+
+        print(__version__)
+        return 0
+    from torchgeo_msssl.errors import MSSSLError
+
+    try:
+        # imported here: what a command does not use, it does not wait for
+        match arguments[0]:
+            case 'sample' | 'export':
+                from torchgeo_msssl.commands import run
+
+                return run(arguments)
+            case 'fit' | 'validate' | 'test' | 'predict':
+                from torchgeo_msssl.cli import run_trainer
+
+                run_trainer(arguments)
+                return 0
+    except MSSSLError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+    print(f'error: there is no command {arguments[0]!r}; see python -m torchgeo_msssl --help', file=sys.stderr)
+    return 2
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""Lightning's command line, with what this package adds: linked bands, short names, resuming."""
+
+import logging
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from rich.logging import RichHandler
+
+from torchgeo_msssl import __version__
+from torchgeo_msssl.errors import ConfigurationError, OutputError
+
+
+class CLI(LightningCLI):
+    """``fit``, ``validate``, ``test`` and ``predict`` on any task and data module named in a YAML file."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Let the encoder's first layer follow the bands of the data."""
+        parser.link_arguments('data', 'model.init_args.in_channels', compute_fn=self._channels, apply_on='instantiate')
+
+    def _channels(self, data: LightningDataModule) -> int:
+        channels = getattr(data, 'in_channels', None)
+        if channels is None:  # a data module of somebody else's: what the YAML says holds
+            channels = self._get(self.config, 'model')['init_args']['in_channels']
+        return int(channels)
+
+    def before_instantiate_classes(self) -> None:
+        """Find the run to go on with, and see that the run folder can be written."""
+        config = self.config[self.subcommand]
+        logger = config.get('trainer', {}).get('logger')
+        options = getattr(logger, 'init_args', None) if not isinstance(logger, list | bool) else None
+        if options is None or options.get('save_dir') is None:
+            return
+        runs = Path(options['save_dir']) / (options.get('name') or '')
+        if config.get('ckpt_path') == 'last':
+            version, checkpoint = last_run(runs)
+            config['ckpt_path'] = str(checkpoint)
+            options['version'] = version
+            print(f'Resuming {checkpoint}')
+        check_writable(runs)
+
+    def _parse_ckpt_path(self) -> None:
+        """Leave the configuration as it is: the YAML and the options say what the model is, not the checkpoint."""
+
+
+def last_run(runs: Path) -> tuple[int, Path]:
+    """Find the run of an experiment that was saved last.
+
+    Args:
+        runs: Folder of the experiment, with ``version_N`` folders.
+
+    Returns:
+        ``(N, checkpoint)``.
+
+    Raises:
+        ConfigurationError: If there is no checkpoint.
+    """
+    found = [
+        (int(match[1]), path)
+        for path in runs.glob('version_*/checkpoints/last.ckpt')
+        if (match := re.fullmatch(r'version_(\d+)', path.parent.parent.name))
+    ]
+    if not found:
+        msg = f'ckpt_path: there is no {runs}/version_*/checkpoints/last.ckpt to go on from; leave --ckpt_path out.'
+        raise ConfigurationError(msg)
+    return max(found, key=lambda run: run[1].stat().st_mtime_ns)
+
+
+def check_writable(folder: Path) -> None:
+    """See that a folder can be made and written, before hours of work.
+
+    Args:
+        folder: Folder; it is made.
+
+    Raises:
+        OutputError: If it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(13, 'Permission denied')
+    except OSError as error:
+        msg = f'{folder}: run folders cannot be written there ({error.strerror}); set trainer.logger.save_dir.'
+        raise OutputError(msg) from error
+
+
+def run_trainer(arguments: Sequence[str]) -> Any:
+    """Run a trainer command.
+
+    Args:
+        arguments: ``fit``, ``validate``, ``test`` or ``predict`` with its options.
+
+    Returns:
+        The command line object, with ``trainer``, ``model`` and ``datamodule``.
+
+    Raises:
+        MSSSLError: If the data, the options or the weights do not suit.
+    """
+    logger = logging.getLogger('torchgeo_msssl')
+    if not logger.handlers:
+        logger.addHandler(RichHandler(show_time=False, show_path=False, markup=False))
+        logger.setLevel(logging.INFO)
+    return CLI(
+        model_class=LightningModule,
+        datamodule_class=LightningDataModule,
+        seed_everything_default=0,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        save_config_kwargs={'overwrite': True},
+        parser_kwargs={'version': __version__, 'fit': {'default_config_files': []}},
+        trainer_defaults={},
+        args=list(arguments),
+    )

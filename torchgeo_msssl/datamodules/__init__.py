@@ -1,0 +1,5 @@
+"""Data modules."""
+
+from torchgeo_msssl.datamodules.pretraining import PretrainingDataModule
+
+__all__ = ('PretrainingDataModule',)

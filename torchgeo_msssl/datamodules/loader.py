@@ -1,0 +1,46 @@
+"""A data loader that goes on in the middle of an epoch."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from torchgeo_msssl.samplers.base import ChipSampler
+
+
+class ChipLoader(DataLoader[Any]):
+    """A ``DataLoader`` over a :class:`ChipSampler` that remembers how many batches it gave.
+
+    Lightning saves :meth:`state_dict` with each checkpoint. What workers have fetched ahead does not count.
+    """
+
+    def __init__(self, sampler: ChipSampler, **kwargs: Any) -> None:
+        """Initialize from a sampler and the keyword arguments of ``DataLoader``."""
+        super().__init__(sampler.dataset, sampler=sampler, **kwargs)
+        self._chips = sampler
+        self._given = 0
+        self._skip = 0
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        """Yield the batches of the epoch that the sampler is at."""
+        # this is a generator: nothing below runs before the first batch is asked for, when the epoch is known
+        self._given, self._skip = self._skip, 0
+        assert self.batch_size is not None
+        self._chips.start = self._given * self.batch_size
+        for batch in super().__iter__():
+            self._given += 1
+            yield batch
+        self._given = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Batches given in this epoch, with the seed of the chips."""
+        return {'batches': self._given, 'seed': self._chips.seed}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on after the batches another loader gave.
+
+        Args:
+            state: What :meth:`state_dict` gave.
+        """
+        self._skip = int(state['batches']) % max(len(self), 1)
+        self._chips.seed = int(state['seed'])

@@ -1,0 +1,122 @@
+"""What is known about an encoder besides its tensors."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torchgeo_msssl
+from torchgeo_msssl.errors import WeightsError
+
+_PER_BAND = ('wavelengths', 'scale', 'offset', 'mean', 'std')
+
+
+@dataclass(frozen=True)
+class EncoderMetadata:
+    """How an encoder was made, and how its input must be normalised.
+
+    Reflectance is ``(DN + offset) * scale``; the network sees ``(reflectance - mean) / std``. The five sequences
+    ``wavelengths`` to ``std`` have one value a band, or none where it is not known.
+
+    Attributes:
+        method: Pretraining method (``fastsiam``, …).
+        model: timm name of the encoder.
+        bands: Canonical band names in the order of the input channels; empty where they are not known.
+        wavelengths: Central wavelengths in nanometres.
+        scale: Factors from digital numbers to reflectance.
+        offset: Added to digital numbers first.
+        mean: Means of reflectance.
+        std: Standard deviations of reflectance.
+        sensor: Key in :data:`torchgeo_msssl.bands.SENSORS`, or None.
+        chip_size: Side of the training chips in pixels, or None.
+        version: Version of this package that wrote it.
+
+    Raises:
+        WeightsError: If the sequences do not agree in length.
+    """
+
+    method: str
+    model: str
+    bands: tuple[str, ...] = ()
+    wavelengths: tuple[float | None, ...] = ()
+    scale: tuple[float, ...] = ()
+    offset: tuple[float, ...] = ()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    sensor: str | None = None
+    chip_size: int | None = None
+    version: str = torchgeo_msssl.__version__
+
+    def __post_init__(self) -> None:
+        """Take any sequences, keep tuples, and check that they agree."""
+        for name in ('bands', *_PER_BAND):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in _PER_BAND:
+            values = getattr(self, name)
+            if values and len(values) != len(self.bands):
+                raise WeightsError(
+                    f'Metadata of {self.model!r}: {name} has {len(values)} values for {len(self.bands)} bands '
+                    f'({", ".join(self.bands)}); give one a band, or none.'
+                )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Turn into plain types, which ``torch.load(weights_only=True)`` and JSON can read.
+
+        Returns:
+            One entry a field; sequences are lists.
+        """
+        fields = dataclasses.asdict(self)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Make from the output of :meth:`to_dict`.
+
+        Fields that this version does not know (written by a later one) are left out.
+
+        Args:
+            values: One entry a field.
+
+        Returns:
+            The metadata.
+
+        Raises:
+            WeightsError: If ``method`` or ``model`` is not there, or a field has a type it cannot have.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        try:
+            return cls(**{name: value for name, value in values.items() if name in known})
+        except (TypeError, AttributeError) as error:
+            raise WeightsError(f'The metadata of the encoder cannot be read ({error}); export it again.') from error
+
+    def to_header(self) -> dict[str, str]:
+        """Turn into strings for the header of a safetensors file.
+
+        Returns:
+            One JSON text a field.
+        """
+        return {name: json.dumps(value) for name, value in self.to_dict().items()}
+
+    @classmethod
+    def from_header(cls, header: Mapping[str, str] | None) -> Self | None:
+        """Read what :meth:`to_header` wrote.
+
+        Args:
+            header: The header of a safetensors file.
+
+        Returns:
+            The metadata, or None where the file is by somebody else.
+
+        Raises:
+            WeightsError: If a field is no JSON.
+        """
+        if not header or not {'method', 'model'} <= header.keys():
+            return None
+        known = {field.name for field in dataclasses.fields(cls)}
+        try:
+            return cls.from_dict({name: json.loads(text) for name, text in header.items() if name in known})
+        except json.JSONDecodeError as error:
+            raise WeightsError(
+                f'The header of the safetensors file cannot be read ({error}); export it again.'
+            ) from error

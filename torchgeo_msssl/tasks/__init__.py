@@ -1,0 +1,12 @@
+"""Lightning tasks.
+
+| method | paper | needs | take it when |
+|---|---|---|---|
+| :class:`FastSiam` | Pototzky et al., GCPR 2022 | 3–4 views, any batch | batches are small; the default |
+| :class:`SimSiam` | https://arxiv.org/abs/2011.10566 | 2 views, batch 64 and more | comparing with the literature |
+"""
+
+from torchgeo_msssl.tasks.base import Augmentation, JointEmbeddingTask, PretrainingTask
+from torchgeo_msssl.tasks.fastsiam import FastSiam, SimSiam
+
+__all__ = ('Augmentation', 'FastSiam', 'JointEmbeddingTask', 'PretrainingTask', 'SimSiam')

@@ -1,0 +1,193 @@
+"""Optimizers, their parameter groups, and the schedule that all pretraining tasks share.
+
+Weight decay is kept from biases, normalisation layers and other one-dimensional parameters, as in SimCLR
+(https://arxiv.org/abs/2002.05709, B.6) and BYOL (https://arxiv.org/abs/2006.07733, 3.3).
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal
+
+from lightly.utils.lars import LARS
+from torch import nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from torchgeo_msssl.errors import ConfigurationError
+
+OptimizerName = Literal['sgd', 'adam', 'adamw', 'lars']
+
+#: A parameter group as torch's optimizers take it: ``params``, ``weight_decay`` and our ``constant_lr``.
+ParameterGroup = dict[str, Any]
+
+# Group norm and friends have two-dimensional relatives (a layer norm over several dimensions), hence by type too.
+_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+
+
+def parameter_groups(
+    modules: Iterable[nn.Module], weight_decay: float, constant_lr: bool = False
+) -> list[ParameterGroup]:
+    """Sort trainable parameters into those that decay and those that do not.
+
+    Exempt are biases, parameters of normalisation layers, one-dimensional parameters (layer scale, class tokens
+    of one dimension, …) and whatever a timm model names in ``no_weight_decay()`` (position embeddings, relative
+    position biases). Frozen parameters are left out; one that several modules share is taken once.
+
+    Groups of several calls add up: SimSiam's are ``parameter_groups([encoder, projector], 1e-4) +
+    parameter_groups([predictor], 1e-4, constant_lr=True)``.
+
+    Args:
+        modules: Modules to train.
+        weight_decay: Decay of the parameters that are not exempt.
+        constant_lr: Whether the schedule leaves these parameters' learning rate alone.
+
+    Returns:
+        At most two groups, the decaying one first; empty ones are left out.
+
+    Raises:
+        ConfigurationError: If ``weight_decay`` is negative.
+    """
+    if weight_decay < 0:
+        msg = f'weight_decay: expected 0 or more, got {weight_decay}.'
+        raise ConfigurationError(msg)
+    decaying: list[nn.Parameter] = []
+    exempt: list[nn.Parameter] = []
+    seen: set[int] = set()
+    for module in modules:
+        exempt_ids = set(map(id, _exempt_parameters(module)))
+        for parameter in module.parameters():
+            if not parameter.requires_grad or id(parameter) in seen:
+                continue
+            seen.add(id(parameter))
+            (exempt if id(parameter) in exempt_ids else decaying).append(parameter)
+    groups = ((decaying, weight_decay), (exempt, 0.0))
+    return [
+        {'params': parameters, 'weight_decay': decay, 'constant_lr': constant_lr}
+        for parameters, decay in groups
+        if parameters
+    ]
+
+
+def _exempt_parameters(root: nn.Module) -> Iterator[nn.Parameter]:
+    """Yield the parameters below a module that must not decay, some perhaps twice."""
+    for module in root.modules():
+        own_names = getattr(module, 'no_weight_decay', None)
+        named = own_names() if callable(own_names) else ()
+        # timm's names are relative to the model that names them, which may lie deep inside `root`.
+        yield from (parameter for name, parameter in module.named_parameters() if name in named)
+        for name, parameter in module.named_parameters(recurse=False):
+            if name == 'bias' or parameter.ndim <= 1 or isinstance(module, _NORMS):
+                yield parameter
+
+
+def create_optimizer(
+    name: OptimizerName,
+    groups: Iterable[ParameterGroup],
+    lr: float,
+    momentum: float = 0.9,
+    betas: tuple[float, float] = (0.9, 0.999),
+) -> Optimizer:
+    """Build an optimizer by name.
+
+    LARS (https://arxiv.org/abs/1708.03888) scales the steps of decaying groups only; groups without weight decay
+    take plain SGD steps, which is what SimCLR and BYOL ask for.
+
+    Args:
+        name: One of ``sgd``, ``adam``, ``adamw``, ``lars``.
+        groups: Parameter groups, each with its own ``weight_decay`` (see :func:`parameter_groups`).
+        lr: Learning rate, before the schedule.
+        momentum: Of SGD and LARS.
+        betas: Of Adam and AdamW.
+
+    Returns:
+        The optimizer.
+
+    Raises:
+        ConfigurationError: If the name is unknown, ``lr`` is not positive, there is nothing to train, or LARS
+            was chosen without weight decay (it would be SGD in disguise).
+    """
+    groups = list(groups)
+    if not groups:
+        msg = 'optimizer: there is no trainable parameter; unfreeze a module.'
+        raise ConfigurationError(msg)
+    if not lr > 0:
+        msg = f'lr: expected a positive number, got {lr}.'
+        raise ConfigurationError(msg)
+    match name:
+        case 'sgd':
+            return SGD(groups, lr=lr, momentum=momentum)
+        case 'adam':
+            return Adam(groups, lr=lr, betas=betas)
+        case 'adamw':
+            return AdamW(groups, lr=lr, betas=betas)
+        case 'lars':
+            if not any(group.get('weight_decay', 0) > 0 for group in groups):
+                msg = 'optimizer: lars scales only what decays; set weight_decay above 0 (SimCLR has 1e-6) or take sgd.'
+                raise ConfigurationError(msg)
+            return LARS(groups, lr=lr, momentum=momentum)
+        case _:
+            msg = f'optimizer: {name!r} is not known; choose one of sgd, adam, adamw, lars.'
+            raise ConfigurationError(msg)
+
+
+def cosine_factor(step: int, total_steps: int, warmup_steps: int, final: float = 0.0) -> float:
+    """Factor of the learning rate at one step: a linear rise, then half a cosine.
+
+    It is ``step / warmup_steps`` during the warm-up, hence 0 at step 0 (1 where there is no warm-up) and 1 at
+    ``warmup_steps``; ``final`` at ``total_steps`` and after. This is the schedule of MoCo v3 and MAE
+    (https://arxiv.org/abs/2104.02057, https://arxiv.org/abs/2111.06377), and without warm-up that of SimSiam and
+    FastSiam (https://arxiv.org/abs/1608.03983), taken per step.
+
+    Args:
+        step: Optimizer steps done so far, the trainer's ``global_step``.
+        total_steps: Steps of the whole run.
+        warmup_steps: Steps of the rise, fewer than ``total_steps``.
+        final: Factor at the end.
+
+    Returns:
+        Factor between 0 and 1.
+    """
+    if step < warmup_steps:
+        return step / warmup_steps
+    if step >= total_steps:
+        return final
+    progress = (step - warmup_steps) / (total_steps - warmup_steps)
+    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def cosine_with_warmup(optimizer: Optimizer, total_steps: int, warmup_steps: int = 0, final: float = 0.0) -> LambdaLR:
+    """Schedule an optimizer by :func:`cosine_factor`, to be stepped once an optimizer step.
+
+    In Lightning that is ``{'scheduler': cosine_with_warmup(…), 'interval': 'step'}``. Groups with ``constant_lr``
+    keep their learning rate, from the first step on.
+
+    Args:
+        optimizer: Its groups may carry ``constant_lr``.
+        total_steps: Steps of the whole run.
+        warmup_steps: Steps of the linear rise.
+        final: Factor at the end.
+
+    Returns:
+        The scheduler; its state is made of plain numbers.
+
+    Raises:
+        ConfigurationError: If the warm-up does not end before the run, or ``final`` lies outside 0…1.
+    """
+    if not 0 <= warmup_steps < total_steps:
+        msg = f'warmup_steps: expected 0 or more and fewer than the {total_steps} steps of the run, got {warmup_steps}.'
+        raise ConfigurationError(msg)
+    if not 0 <= final <= 1:
+        msg = f'final: expected a factor from 0 to 1, got {final}.'
+        raise ConfigurationError(msg)
+
+    # Plain functions: LambdaLR keeps them out of its state, which stays loadable with `weights_only`.
+    def scheduled(step: int) -> float:
+        return cosine_factor(step, total_steps, warmup_steps, final)
+
+    def constant(step: int) -> float:
+        return 1.0
+
+    factors: list[Callable[[int], float]] = [
+        constant if group.get('constant_lr', False) else scheduled for group in optimizer.param_groups
+    ]
+    return LambdaLR(optimizer, factors)

@@ -1,0 +1,16 @@
+"""Batched tensor transforms for any number of bands."""
+
+from torchgeo_msssl.transforms.normalize import Normalize, valid_pixels
+from torchgeo_msssl.transforms.pictures import contact_sheet
+from torchgeo_msssl.transforms.spectral import RandomBandDropout, RandomBandNoise, RandomGain
+from torchgeo_msssl.transforms.views import MultiView
+
+__all__ = [
+    'MultiView',
+    'Normalize',
+    'RandomBandDropout',
+    'RandomBandNoise',
+    'RandomGain',
+    'contact_sheet',
+    'valid_pixels',
+]
