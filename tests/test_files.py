@@ -1,10 +1,14 @@
+"""Files land complete or not at all."""
+
 import errno
 import os
 
 import pytest
 
-from torchgeo_msssl.errors import OutputError, SceneReadError
-from torchgeo_msssl.files import atomic_path
+from torchgeo_msssl.errors import OutputError, SceneReadError, ScenesNotFoundError
+from torchgeo_msssl.files import SIDECARS, atomic_path
+from torchgeo_msssl.geo import write
+from torchgeo_msssl.geo.discover import find_files
 
 
 def write_half(target, error):
@@ -56,8 +60,9 @@ def test_unwritable_target_is_said_before_any_work(tmp_path, blocker):
 
 
 def test_writing_nothing_is_an_error(tmp_path):
-    with pytest.raises(OutputError, match='cannot be written'), atomic_path(tmp_path / 'a'):
+    with pytest.raises(OutputError, match=r'a cannot be written \(nothing was written\)'), atomic_path(tmp_path / 'a'):
         pass
+    assert os.listdir(tmp_path) == []
 
 
 def test_full_disk_is_an_output_error_and_leaves_nothing(tmp_path):
@@ -71,3 +76,80 @@ def test_errors_about_other_files_pass_unchanged(tmp_path, error):
     with pytest.raises(type(error)) as caught, atomic_path(tmp_path / 'a'):
         raise error
     assert caught.value is error
+
+
+def test_there_is_one_of_it():
+    assert write.atomic_path is atomic_path
+
+
+def test_an_error_about_the_temporary_file_is_ours(tmp_path):
+    with pytest.raises(OutputError, match=r'a\.tif .*\(No such file'), atomic_path(tmp_path / 'a.tif') as temporary:
+        temporary.open()
+
+
+def test_temporary_files_are_hidden_never_shared_and_no_scenes(tmp_path):
+    target = tmp_path / 'scene.tif'
+    with atomic_path(target) as first, atomic_path(target) as second:
+        assert first != second
+        for path in (first, second):
+            assert (path.parent, path.suffix, path.name[0]) == (tmp_path, '.tif', '.')
+            path.write_text(path.name)
+        with pytest.raises(ScenesNotFoundError):
+            find_files(tmp_path)
+        with pytest.raises(ScenesNotFoundError):
+            find_files(tmp_path / '*.tif')
+    assert target.read_text() == first.name
+
+
+@pytest.mark.parametrize('suffix', SIDECARS)
+def test_sidecars_follow_the_file_or_go_with_it(tmp_path, suffix):
+    def write_both(name, error=None, sidecar=True):
+        with atomic_path(tmp_path / name) as path:
+            path.write_text('picture')
+            if sidecar:
+                path.with_name(f'{path.name}{suffix}').write_text('about it')
+            if error:
+                raise error
+
+    write_both('a.png')
+    assert sorted(os.listdir(tmp_path)) == ['a.png', f'a.png{suffix}']
+    with pytest.raises(KeyError):
+        write_both('b.png', KeyError())
+    assert sorted(os.listdir(tmp_path)) == ['a.png', f'a.png{suffix}']
+    write_both('a.png', sidecar=False)  # what was said of the old picture is not true of the new one
+    assert os.listdir(tmp_path) == ['a.png']
+
+
+def test_the_content_is_on_the_disk_before_the_name(tmp_path, monkeypatch):
+    order = []
+    fsync, replace = os.fsync, type(tmp_path).replace
+    monkeypatch.setattr(os, 'fsync', lambda number: (order.append('fsync'), fsync(number))[1])
+    monkeypatch.setattr(type(tmp_path), 'replace', lambda a, b: (order.append('replace'), replace(a, b))[1])
+    with atomic_path(tmp_path / 'a') as temporary:
+        temporary.write_text('x')
+    assert order == ['fsync', 'replace']
+
+
+def test_the_longest_name_that_a_folder_holds(tmp_path):
+    target = tmp_path / f'{"n" * 251}.tif'
+    with atomic_path(target) as temporary:
+        temporary.write_text('x')
+    assert target.read_text() == 'x'
+
+
+@pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='needs named pipes')
+def test_devices_and_pipes_are_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / 'pipe')
+    with pytest.raises(OutputError, match='it is no ordinary file'), atomic_path(tmp_path / 'pipe'):
+        pass
+    assert (tmp_path / 'pipe').is_fifo()
+
+
+@pytest.mark.skipif(os.name != 'posix' or os.geteuid() == 0, reason='root may write anywhere')
+def test_a_folder_without_permission(tmp_path):
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(OutputError, match='Permission denied'), atomic_path(tmp_path / 'x.json'):
+            pass
+    finally:
+        tmp_path.chmod(0o700)

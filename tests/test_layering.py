@@ -17,7 +17,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({'samplers', 'models', 'losses', 'transforms'}),
     frozenset({'datamodules', 'tasks'}),
     frozenset({'evaluation', 'prediction'}),
-    frozenset({'cli', '__main__'}),
+    frozenset({'cli', 'commands', '__main__'}),
 )
 GROUND, ROOF = FLOORS[0], FLOORS[-1]
 LEFT = frozenset({'geo', 'datasets', 'samplers', 'datamodules'})

@@ -39,8 +39,6 @@ def main(args: Sequence[str] | None = None) -> int:
 
         print(__version__)
         return 0
-    from torchgeo_msssl.errors import MSSSLError
-
     try:
         # imported here: what a command does not use, it does not wait for
         match arguments[0]:
@@ -53,11 +51,27 @@ def main(args: Sequence[str] | None = None) -> int:
 
                 run_trainer(arguments)
                 return 0
-    except MSSSLError as error:
-        print(f'error: {error}', file=sys.stderr)
+    except Exception as error:
+        sentence = _sentence(error)
+        if sentence is None:  # our mistake, or somebody else's: the traceback is needed
+            raise
+        print(f'error: {sentence}', file=sys.stderr)
         return 1
     print(f'error: there is no command {arguments[0]!r}; see python -m torchgeo_msssl --help', file=sys.stderr)
     return 2
+
+
+def _sentence(error: BaseException) -> str | None:
+    """What to tell the user of an error that this package raised on purpose, however deep it is wrapped."""
+    from torchgeo_msssl.errors import MSSSLError
+
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, MSSSLError):
+        cause = cause.__cause__
+    if cause is None:
+        return None
+    # a data loader's worker sends its traceback along as the message
+    return str(cause).rsplit(f'{type(cause).__qualname__}: ', 1)[-1].strip()
 
 
 if __name__ == '__main__':

@@ -100,10 +100,7 @@ def _sensor(
     *bands: tuple[str, float] | tuple[str, float, str],
     nodata: float | None = None,
 ) -> Sensor:
-    made = tuple(
-        Band(band[0], band[1], scale, common=band[2] if len(band) == 3 else None)  # type: ignore[misc]
-        for band in bands
-    )
+    made = tuple(Band(band[0], band[1], scale, common=band[2] if len(band) == 3 else None) for band in bands)
     return Sensor(name, made, rgb, nodata)
 
 
@@ -202,8 +199,9 @@ def infer_sensor(names: Sequence[str], filename: str = '') -> Sensor | None:
     """Find the sensor that the band names (and a product's file name) speak of.
 
     Only what the names prove is concluded: numbered bands are Sentinel-2 (L1C where B10 is among them) unless
-    the file name is that of an HLS product; ``red, green, blue`` is a plain RGB picture. Several drone cameras
-    share colour names with different wavelengths, so those need to be named by the user.
+    the file name is that of an HLS product, or of a Landsat one, whose sensors are not listed; ``red, green, blue``
+    is a plain RGB picture. Several drone cameras share colour names with different wavelengths, so those need to be
+    named by the user.
 
     Args:
         names: Canonical band names of a scene.
@@ -214,6 +212,8 @@ def infer_sensor(names: Sequence[str], filename: str = '') -> Sensor | None:
     """
     spectral = {name for name in names if not is_auxiliary(name)}
     if not spectral:
+        return None
+    if re.search(r'(?:^|[/\\_])L[COTEM]0[1-9]_', filename):
         return None
     product = re.search(r'HLS\.([LS]30)\.', filename)
     if product:

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule
@@ -12,7 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from rich.logging import RichHandler
 
 from torchgeo_msssl import __version__
-from torchgeo_msssl.errors import ConfigurationError, OutputError
+from torchgeo_msssl.errors import ConfigurationError, OutputError, WeightsError
 
 
 class CLI(LightningCLI):
@@ -42,6 +43,10 @@ class CLI(LightningCLI):
             options['version'] = version
             print(f'Resuming {checkpoint}')
         check_writable(runs)
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """Load checkpoints as tensors and plain values only: nothing that came in a file is executed."""
+        return super()._prepare_subcommand_kwargs(subcommand) | {'weights_only': True}
 
     def _parse_ckpt_path(self) -> None:
         """Leave the configuration as it is: the YAML and the options say what the model is, not the checkpoint."""
@@ -104,14 +109,17 @@ def run_trainer(arguments: Sequence[str]) -> Any:
     if not logger.handlers:
         logger.addHandler(RichHandler(show_time=False, show_path=False, markup=False))
         logger.setLevel(logging.INFO)
-    return CLI(
-        model_class=LightningModule,
-        datamodule_class=LightningDataModule,
-        seed_everything_default=0,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        save_config_kwargs={'overwrite': True},
-        parser_kwargs={'version': __version__, 'fit': {'default_config_files': []}},
-        trainer_defaults={},
-        args=list(arguments),
-    )
+    try:
+        return CLI(
+            model_class=LightningModule,
+            datamodule_class=LightningDataModule,
+            seed_everything_default=0,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_kwargs={'overwrite': True},  # a resumed run writes it again
+            parser_kwargs={'prog': 'python -m torchgeo_msssl', 'version': __version__},
+            args=list(arguments),
+        )
+    except UnpicklingError as error:
+        msg = 'ckpt_path: the file holds more than tensors and plain values; it was not loaded, no code in it ran.'
+        raise WeightsError(msg) from error

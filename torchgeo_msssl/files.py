@@ -9,6 +9,9 @@ from pathlib import Path
 
 from torchgeo_msssl.errors import MSSSLError, OutputError
 
+#: What GDAL keeps beside a raster: statistics and colours, masks, overviews. They belong to the pixels they describe.
+SIDECARS = ('.aux.xml', '.msk', '.ovr')
+
 #: Failures of the disk itself, whoever was writing: full, over quota, too large, read-only, broken.
 _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
 
@@ -18,7 +21,9 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Lend a temporary path beside a target and move it onto the target at the end.
 
     A reader never sees a half-written file, and an older file at the target stays as it is until the new one is
-    complete. When the block raises, the temporary file is removed. Folders above the target are made.
+    complete. When the block raises, the temporary file is removed; a killed process leaves at most a hidden file
+    (``.name.<hexadecimal>.suffix``), which no search for scenes takes up. Folders above the target are made.
+    :data:`SIDECARS` that the block writes beside the temporary file move with it, and those of the older file go.
 
     Args:
         path: Where the file is to be in the end.
@@ -27,33 +32,59 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         A path in the same folder with the same suffix, at which nothing exists yet.
 
     Raises:
-        OutputError: If the target cannot be written, or the block wrote nothing.
+        OutputError: If the target cannot be written, the disk is full, or the block wrote nothing.
     """
     target = Path(path)
-    temporary = target.with_name(f'.{target.stem}.{uuid.uuid4().hex[:8]}{target.suffix}')
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.is_dir():
-            raise IsADirectoryError(errno.EISDIR, 'it is a folder')
-        # Found out now, not after hours of work. The probe is removed because some writers refuse existing files.
-        temporary.touch()
-        temporary.unlink()
-    except OSError as error:
-        raise _unwritable(target, error) from error
-
+    # The name is cut short so that a target with the longest name that a folder can hold has room for the rest.
+    temporary = target.with_name(f'.{target.stem[:64]}.{uuid.uuid4().hex[:12]}{target.suffix}')
+    _check_writable(target, temporary)
     try:
         yield temporary
+        if not temporary.exists():
+            raise _unwritable(target, 'nothing was written')
         _flush_to_disk(temporary)
-        temporary.replace(target)
+        _publish(temporary, target)
     except MSSSLError:
         raise
     except OSError as error:
         # Any other OSError in the block may be about another file (a scene that cannot be read): it is not ours.
-        if error.errno in _DISK_ERRORS or error.filename in (str(temporary), temporary):
-            raise _unwritable(target, error) from error
+        ours = {str(temporary), str(target)}
+        if error.errno in _DISK_ERRORS or not ours.isdisjoint({str(error.filename), str(error.filename2)}):
+            raise _unwritable(target, error.strerror or str(error)) from error
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        for leftover in (temporary, *(_beside(temporary, suffix) for suffix in SIDECARS)):
+            with contextlib.suppress(OSError):
+                leftover.unlink(missing_ok=True)
+
+
+def _check_writable(target: Path, temporary: Path) -> None:
+    """Find out now, not after hours of work, whether the target can be written."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, 'it is a folder')
+        if target.exists() and not target.is_file():
+            raise OSError(errno.EINVAL, 'it is no ordinary file')
+        # The probe is removed because some writers refuse existing files.
+        temporary.touch()
+        temporary.unlink()
+    except OSError as error:
+        raise _unwritable(target, error.strerror or str(error)) from error
+
+
+def _publish(temporary: Path, target: Path) -> None:
+    for suffix in SIDECARS:
+        if _beside(temporary, suffix).exists():
+            _beside(temporary, suffix).replace(_beside(target, suffix))
+        elif os.path.lexists(_beside(target, suffix)):
+            # The mask or statistics of the file that is being replaced would be taken for the new one's.
+            _beside(target, suffix).unlink()
+    temporary.replace(target)
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(f'{path.name}{suffix}')
 
 
 def _flush_to_disk(path: Path) -> None:
@@ -62,6 +93,5 @@ def _flush_to_disk(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _unwritable(target: Path, error: OSError) -> OutputError:
-    reason = error.strerror or str(error)
+def _unwritable(target: Path, reason: str) -> OutputError:
     return OutputError(f'{target} cannot be written ({reason}); choose another path or make room there.')

@@ -9,7 +9,7 @@ from torchgeo_msssl.samplers.base import ChipSampler
 
 
 class ChipLoader(DataLoader[Any]):
-    """A ``DataLoader`` over a :class:`ChipSampler` that remembers how many batches it gave.
+    """A ``DataLoader`` over a :class:`ChipSampler` that remembers how many batches of which epoch it gave.
 
     Lightning saves :meth:`state_dict` with each checkpoint. What workers have fetched ahead does not count.
     """
@@ -18,23 +18,27 @@ class ChipLoader(DataLoader[Any]):
         """Initialize from a sampler and the keyword arguments of ``DataLoader``."""
         super().__init__(sampler.dataset, sampler=sampler, **kwargs)
         self._chips = sampler
+        self._epoch = sampler.epoch
         self._given = 0
         self._skip = 0
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """Yield the batches of the epoch that the sampler is at."""
         # this is a generator: nothing below runs before the first batch is asked for, when the epoch is known
-        self._given, self._skip = self._skip, 0
+        # a state tells of its own epoch alone: Lightning may leave an epoch early and go on with the next
+        skip = self._skip if self._chips.epoch == self._epoch else 0
+        self._epoch, self._given, self._skip = self._chips.epoch, skip, 0
         assert self.batch_size is not None
-        self._chips.start = self._given * self.batch_size
+        start = self._given * self.batch_size
+        self._chips.load_state_dict({'seed': self._chips.seed, 'epoch': self._epoch, 'start': start})
         for batch in super().__iter__():
             self._given += 1
             yield batch
-        self._given = 0
+        self._epoch, self._given = self._chips.epoch, 0
 
     def state_dict(self) -> dict[str, int]:
-        """Batches given in this epoch, with the seed of the chips."""
-        return {'batches': self._given, 'seed': self._chips.seed}
+        """The epoch, the batches given in it, and the seed of the chips."""
+        return {'epoch': self._epoch, 'batches': self._given, 'seed': self._chips.seed}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on after the batches another loader gave.
@@ -42,5 +46,6 @@ class ChipLoader(DataLoader[Any]):
         Args:
             state: What :meth:`state_dict` gave.
         """
-        self._skip = int(state['batches']) % max(len(self), 1)
-        self._chips.seed = int(state['seed'])
+        finished, self._skip = divmod(int(state['batches']), max(len(self), 1))
+        self._epoch = int(state['epoch']) + finished
+        self._chips.load_state_dict({'seed': int(state['seed']), 'epoch': self._epoch, 'start': 0})

@@ -107,8 +107,10 @@ class PretrainingDataModule(BaseDataModule):
         self.sample_dir = sample_dir
         self._scenes: Scenes | None = None
         self.sampler: RandomChipSampler | None = None
-        self.mean: tuple[float, ...] = ()
-        self.std: tuple[float, ...] = ()
+        self._loader: ChipLoader | None = None
+        self._loader_state: dict[str, int] = {}
+        self.mean: tuple[float, ...] = ()  # type: ignore[assignment]
+        self.std: tuple[float, ...] = ()  # type: ignore[assignment]
 
     @property
     def scenes(self) -> Scenes:
@@ -163,7 +165,7 @@ class PretrainingDataModule(BaseDataModule):
             else:
                 print(f'No paths given: using the synthetic sample area in {self.sample_dir}.')
             self.paths = [str(path) for path in area.sentinel2]
-            self.labels = self.labels or [str(path) for path in area.landcover_coarse]
+            self.labels = self.labels or [str(path) for path in area.landcover_fine]
         options: dict[str, Any] = {
             'sensor': self.sensor, 'crs': self.crs, 'res': self.res, 'offset': self.offset_option,
             'cache': self.cache, 'cache_dir': self.cache_dir,
@@ -233,7 +235,9 @@ class PretrainingDataModule(BaseDataModule):
                 moments = scene_statistics(
                     scenes.scenes, self.bands, scenes.radiometry, on_progress=lambda done: advance(0, done)
                 )
-            constant = [band for band, std in zip(self.bands, moments.std, strict=True) if not std > 0]
+            # equal numbers have a mean that is off by a rounding error, and so a spread of that size
+            size = np.abs(moments.mean) + np.max([np.abs(np.multiply(h.scale, h.offset)) for h in scenes.radiometry])
+            constant = [band for band, std in zip(self.bands, moments.std > 1e-9 * size, strict=True) if not std]
             if constant:
                 msg = (
                     f'bands: {", ".join(constant)} has one value everywhere, so it tells nothing; leave it out, with '
@@ -264,7 +268,7 @@ class PretrainingDataModule(BaseDataModule):
             A loader that can go on in the middle of an epoch.
         """
         assert self.sampler is not None, 'setup() comes first'
-        return ChipLoader(
+        self._loader = ChipLoader(
             self.sampler,
             batch_size=self.batch_size,
             num_workers=self.num_workers,
@@ -273,6 +277,26 @@ class PretrainingDataModule(BaseDataModule):
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
         )
+        if self._loader_state:
+            self._loader.load_state_dict(self._loader_state)
+            self._loader_state = {}
+        return self._loader
+
+    # Lightning restores the state of a loader only where the loader is made after the optimizer. A schedule that
+    # needs the length of an epoch makes it before, so the state also travels with the data module, which is restored
+    # first.
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where in the epoch the chips are."""
+        return {'loader': self._loader.state_dict()} if self._loader is not None else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on there.
+
+        Args:
+            state_dict: What :meth:`state_dict` gave.
+        """
+        self._loader_state = dict(state_dict.get('loader', {}))
 
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
         """Leave the batch as it is: the task normalises, with the constants it keeps with its weights.

@@ -28,7 +28,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 from rasterio.windows import from_bounds
 from torch import Tensor
-from torchgeo.datasets import RasterDataset
+from torchgeo.datasets import GeoDataset, RasterDataset, UnionDataset
 from torchgeo.datasets.utils import GeoSlice, Sample
 
 from torchgeo_msssl.bands import Sensor, canonical_band_name, get_sensor, infer_sensor
@@ -37,12 +37,13 @@ from torchgeo_msssl.geo.cache import DecodedScene, decoded
 from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.handles import open_raster, pooled
 from torchgeo_msssl.geo.radiometry import Radiometry, radiometry
-from torchgeo_msssl.geo.scene import Scene, find_scenes, has_data, missing_bands_error, read_file, representable
+from torchgeo_msssl.geo.scene import Scene, find_scenes, missing_bands_error, read_file, representable, with_data
 from torchgeo_msssl.geo.valid import ValidCells, count_valid
 from torchgeo_msssl.geo.warp import warp_scene
 
-#: How far a query's edge may lie from a pixel edge to be read as an integer window, in pixels.
-_SNAP = 1e-6
+#: How far a query's edge may lie from a pixel edge to be read as an integer window, in pixels. TorchGeo resamples
+#: such windows; in types this small the result rounds back to the pixel itself. Others have to fit exactly.
+_SNAP = {'uint8': 1e-6, 'int8': 1e-6, 'uint16': 1e-6, 'int16': 1e-6}
 
 
 class ChipQuery(tuple[slice, slice, slice]):
@@ -132,7 +133,9 @@ class Scenes(RasterDataset):
         dst = CRS.from_user_input(crs) if crs is not None else None
         size = (float(res), float(res)) if isinstance(res, int | float) else res
         self.scenes: list[Scene] = [
-            scene if dst is None and size is None else warp_scene(scene, dst or native[0].grid.crs, size)
+            warp_scene(scene, dst or (native[0].grid.crs if size else scene.grid.crs), size)
+            if dst or size or not scene.grid.is_north_up
+            else scene
             for scene in native
         ]
         self.radiometry: list[Radiometry] = [radiometry(scene, self.bands, self.sensor, offset) for scene in native]
@@ -140,11 +143,30 @@ class Scenes(RasterDataset):
         self._native = native
         self._decoded: dict[int, DecodedScene] = {}
         self._cells: dict[int, ValidCells] = {}
-        self._res = size or native[0].grid.res
         self._index_files(dst or native[0].grid.crs)
+        self._res = size or (self._grids[0] or native[0].grid).res
         # what TorchGeo's own methods look at
         self.separate_files = len(native[0].files) > 1
         self.band_indexes = [native[0].files[0].index(b) for b in self.bands] if not self.separate_files else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is made again where it is needed: worker processes map decoded scenes themselves."""
+        return self.__dict__ | {'_decoded': {}, '_cells': {}}
+
+    def __or__(self, other: GeoDataset) -> UnionDataset:
+        """Take the union with another dataset.
+
+        Args:
+            other: Another dataset.
+
+        Returns:
+            The union; TorchGeo's own way of merging samples knows no uint16.
+        """
+        return UnionDataset(self, other, collate_fn=_merge_samples)
+
+    def __ror__(self, other: GeoDataset) -> UnionDataset:
+        """The union of another dataset with this one."""
+        return UnionDataset(other, self, collate_fn=_merge_samples)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -176,7 +198,12 @@ class Scenes(RasterDataset):
         data = {'filepath': [scene.path for scene in self._native]}
         self.index = gpd.GeoDataFrame(data, index=index, geometry=[shapely.box(*box) for box in boxes], crs=proj)
         self._boxes = np.array(boxes, dtype=np.float64)
-        self._boxes_crs = proj
+        self._boxes_crs = self.index.crs
+
+    @property
+    def _crs_changed(self) -> bool:
+        """Whether the dataset was given another CRS after it was made, as an intersection or union does."""
+        return self.index.crs is not self._boxes_crs and self.index.crs != self._boxes_crs
 
     def query(self, scene: int, window: Window, positive: ChipQuery | None = None) -> ChipQuery:
         """Make the query for a window of a scene.
@@ -191,8 +218,9 @@ class Scenes(RasterDataset):
         """
         grid = self.scenes[scene].grid
         left, bottom, right, top = grid.window_bounds(window)
-        if grid.crs != self._rio_crs:
-            left, bottom, right, top = transform_bounds(grid.crs, self._rio_crs, left, bottom, right, top)
+        crs = CRS.from_user_input(self.crs) if self._crs_changed else self._rio_crs
+        if grid.crs != crs:
+            left, bottom, right, top = transform_bounds(grid.crs, crs, left, bottom, right, top)
         interval = self.index.index[scene]
         slices = (
             slice(left, right, self.res[0]),
@@ -232,6 +260,7 @@ class Scenes(RasterDataset):
         Returns:
             Samples in the order of the queries.
         """
+
         def place(i: int) -> tuple[int, int, int]:
             query = indices[i]
             return (query.scene, query.window.row, query.window.col) if isinstance(query, ChipQuery) else (-1, 0, 0)
@@ -315,7 +344,7 @@ class Scenes(RasterDataset):
     def _intersecting(self, x: slice, y: slice, t: slice) -> NDArray[np.intp]:
         """Positions of the scenes that TorchGeo would read, in its order."""
         in_time = np.flatnonzero(self.index.index.overlaps(pd.Interval(t.start, t.stop)))[:: t.step]
-        if self.index.crs != self._boxes_crs:  # the dataset was given another CRS after it was made
+        if self._crs_changed:
             box = shapely.box(x.start, y.start, x.stop, y.stop)
             return in_time[self.index.geometry.iloc[in_time].intersects(box).to_numpy()]
         left, bottom, right, top = self._boxes[in_time].T
@@ -326,24 +355,25 @@ class Scenes(RasterDataset):
         self, hits: NDArray[np.intp], bounds: tuple[float, float, float, float], res: tuple[float, float]
     ) -> tuple[NDArray[Any], NDArray[np.bool_]] | None:
         """Read a query whose pixels are those of one scene, or return None where a merge is needed."""
-        if self.index.crs != self._boxes_crs:
+        if self._crs_changed:
             return None
         left, bottom, right, top = self._boxes[hits].T
-        inside = np.flatnonzero(
-            (left < bounds[2]) & (right > bounds[0]) & (bottom < bounds[3]) & (top > bounds[1])
-        )
+        inside = np.flatnonzero((left < bounds[2]) & (right > bounds[0]) & (bottom < bounds[3]) & (top > bounds[1]))
         if len(inside) != 1:
             return None
         i = int(hits[inside[0]])
         scene, grid = self._native[i], self._native[i].grid
         if self._grids[i] is not None or len(scene.files) > 1:
             return None
+        if scene.nodata is not None and 'alpha' in scene.files[0].names:
+            return None  # GDAL looks at one of the two alone
         # the same arithmetic as rasterio.merge, so that the same windows come out
         shape = (round((bounds[3] - bounds[1]) / res[1]), round((bounds[2] - bounds[0]) / res[0]))
         box = grid.bounds
         shared = (max(bounds[0], box[0]), max(bounds[1], box[1]), min(bounds[2], box[2]), min(bounds[3], box[3]))
         out = rasterio.transform.from_origin(bounds[0], bounds[3], *res)
-        source, target = _snap(from_bounds(*shared, grid.transform)), _snap(from_bounds(*shared, out))
+        tolerance = _SNAP.get(scene.files[0].dtype, 0.0)
+        source, target = _snap(from_bounds(*shared, grid.transform), tolerance), _snap(from_bounds(*shared, out), 1e-6)
         if source is None or target is None or (source.height, source.width) != (target.height, target.width):
             return None
         first = self._native[hits[0]].files[0]
@@ -355,7 +385,7 @@ class Scenes(RasterDataset):
         rows = slice(target.row, target.row + target.height)
         cols = slice(target.col, target.col + target.width)
         np.copyto(image[:, rows, cols], pixels, where=unmasked, casting='unsafe')
-        valid[rows, cols] = unmasked & has_data(pixels, scene.nodata)
+        valid[rows, cols] = unmasked & _with_data(scene, pixels, self.bands)
         return image, valid
 
     def _merge(
@@ -364,15 +394,9 @@ class Scenes(RasterDataset):
         """Let rasterio merge the scenes, as TorchGeo does, and note which pixels came from a scene."""
         shape = (round((bounds[3] - bounds[1]) / res[1]), round((bounds[2] - bounds[0]) / res[0]))
         planes, valid = [], np.ones(shape, dtype=np.bool_)
-        for bands in [self.bands] if not self.separate_files else [(band,) for band in self.bands]:
+        separate = any(len(self._native[i].files) > 1 for i in hits)
+        for bands in [(band,) for band in self.bands] if separate else [self.bands]:
             files = [self._native[i].file_of(bands[0]) for i in hits]
-            indexes = [[file.index(band) for band in bands] for file in files]
-            if any(numbers != indexes[0] for numbers in indexes):
-                msg = (
-                    f'{files[0].path} and other scenes of one query hold their bands in different orders; narrow the '
-                    'query to one scene, or rewrite the files in one order.'
-                )
-                raise BandError(msg)
             covered = np.zeros((len(bands), *shape), dtype=np.bool_)
 
             def copy(
@@ -388,14 +412,16 @@ class Scenes(RasterDataset):
                 copy_first(merged, new, merged_mask, new_mask)
                 covered[:, roff : roff + new.shape[1], coff : coff + new.shape[2]] |= ~new_mask
 
-            handles = [self._handle(file.path, int(i)) for file, i in zip(files, hits, strict=True)]
-            plane, _ = merge(
-                handles, bounds=bounds, res=res, indexes=indexes[0], resampling=self.resampling, method=copy
-            )
+            sources = [
+                _Bands(self._handle(file.path, int(i)), [file.index(band) for band in bands])
+                for file, i in zip(files, hits, strict=True)
+            ]
+            indexes = list(range(1, len(bands) + 1))
+            plane, _ = merge(sources, bounds=bounds, res=res, indexes=indexes, resampling=self.resampling, method=copy)
             planes.append(plane)
             valid &= covered.all(axis=0)
         image = np.concatenate(planes)
-        return image, valid & has_data(image, self._native[hits[0]].nodata)
+        return image, valid & _with_data(self._native[hits[0]], image, self.bands)
 
     def _handle(self, path: str, i: int) -> DatasetReader:
         """Open a file as TorchGeo would: warped where its grid is not the dataset's."""
@@ -417,12 +443,41 @@ class Scenes(RasterDataset):
         return pooled(f'{path}|{crs.to_wkt()}', warp)
 
 
-def _snap(window: Any) -> Window | None:
+class _Bands:
+    """An open dataset whose bands are numbered anew, since one call of merge takes one numbering for all files."""
+
+    def __init__(self, dataset: DatasetReader, indexes: Sequence[int]) -> None:
+        self._dataset = dataset
+        self._indexes = indexes
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._dataset, name)
+
+    def read(self, indexes: Sequence[int], **options: Any) -> NDArray[Any]:
+        return self._dataset.read(indexes=[self._indexes[i - 1] for i in indexes], **options)
+
+
+def _snap(window: Any, tolerance: float) -> Window | None:
     values = (window.row_off, window.col_off, window.height, window.width)
     whole = [round(value) for value in values]
-    if any(abs(value - near) > _SNAP for value, near in zip(values, whole, strict=True)):
+    if any(abs(value - near) > tolerance for value, near in zip(values, whole, strict=True)):
         return None
     return Window(*whole)
+
+
+def _with_data(scene: Scene, image: NDArray[Any], bands: Sequence[str]) -> NDArray[np.bool_]:
+    declared = next((file.nodata for file in scene.files if file.nodata is not None), None)
+    return with_data(image, bands, declared, scene.nodata)
+
+
+def _merge_samples(samples: Iterable[Sample]) -> Sample:
+    """TorchGeo's ``merge_samples`` (the larger value wins) for every dtype."""
+    merged: Sample = {}
+    for sample in samples:
+        for key, value in sample.items():
+            old = merged.get(key)
+            merged[key] = value if old is None else torch.from_numpy(np.maximum(old.numpy(), value.numpy()))
+    return merged
 
 
 def _choose_bands(scenes: Sequence[Scene], bands: Sequence[str] | None) -> tuple[str, ...]:

@@ -7,14 +7,17 @@ the ``R10m``, ``R20m`` and ``R60m`` folders of a SAFE product.
 
 import datetime
 import glob
+import logging
 import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from torchgeo_msssl.bands import canonical_band_name
-from torchgeo_msssl.errors import ScenesNotFoundError
+from torchgeo_msssl.errors import BandError, ScenesNotFoundError
 from torchgeo_msssl.geo.handles import is_remote
+
+log = logging.getLogger(__name__)
 
 RASTER_SUFFIXES = frozenset({'.tif', '.tiff', '.jp2', '.vrt', '.img'})
 
@@ -23,26 +26,33 @@ _BAND_FILE = re.compile(
     r'(?P<resolution>[_-]\d+m)?$',
     re.IGNORECASE,
 )
+#: Layers that lie in the folders of Sentinel-2 and HLS products beside the bands and are no scenes themselves.
+_SIDE_LAYER = re.compile(
+    r'(?:^MSK_.*|(?:^|[_.])(?:TCI|SCL|AOT|WVP|PVI|CLD|SNW|Fmask|SAA|SZA|VAA|VZA|QA_\w+)(?:_\d+m)?)$', re.IGNORECASE
+)
 _DATE = re.compile(r'(?<!\d)((?:19|20)\d{2})[-_]?(\d{2})[-_]?(\d{2})(?:[T_-]?(\d{2})(\d{2})(\d{2}))?(?!\d)')
+_DAY_OF_YEAR = re.compile(r'(?<!\d)((?:19|20)\d{5}T\d{6})(?!\d)')
 
 
 def find_files(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str]:
     """List the raster files at paths, folders and glob patterns.
 
     Args:
-        paths: One or more files (any suffix), folders (searched to the bottom for :data:`RASTER_SUFFIXES`) or
-            patterns such as ``dir/*.tif``; virtual and remote paths are taken as they are.
+        paths: One or more files (any suffix), folders or patterns such as ``dir/*.tif``; virtual and remote paths are
+            taken as they are. Folders, also those that a pattern meets, are searched to the bottom for
+            :data:`RASTER_SUFFIXES`; hidden files, and the quality layers and pictures that Sentinel-2 and HLS products
+            have beside their bands (SCL, TCI, Fmask, …), are left out there.
 
     Returns:
-        Sorted paths without duplicates.
+        Sorted paths, each file once.
 
     Raises:
         ScenesNotFoundError: If there is nothing at one of the paths.
     """
     if isinstance(paths, str | os.PathLike):
         paths = [paths]
-    found: set[str] = set()
-    for path in map(os.fspath, paths):
+    found: dict[str, str] = {}
+    for path in [os.fspath(path) for path in paths]:
         files = _files_at(path)
         if not files:
             msg = (
@@ -50,20 +60,42 @@ def find_files(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]])
                 'give a file, a folder or a quoted pattern such as "scenes/*.tif".'
             )
             raise ScenesNotFoundError(msg)
-        found.update(files)
+        for file in files:
+            found.setdefault(file if is_remote(file) else os.path.abspath(file), file)
     if not found:
         msg = 'paths: the list of scenes is empty; give a file, a folder or a quoted pattern such as "scenes/*.tif".'
         raise ScenesNotFoundError(msg)
-    return sorted(found)
+    return sorted(found.values())
 
 
 def _files_at(path: str) -> list[str]:
-    if is_remote(path) or os.path.isfile(path):
+    if is_remote(path):
+        return [path]
+    path = os.path.expanduser(path)
+    if os.path.isfile(path):
         return [path]
     if os.path.isdir(path):
-        inside = (os.path.join(root, name) for root, _, names in os.walk(path) for name in names)
-        return [name for name in inside if _is_raster(name)]
-    return [name for name in glob.glob(os.path.expanduser(path), recursive=True) if os.path.isfile(name)]
+        return _files_in(path)
+    # A pattern that names a suffix means it; any other one also meets sidecars and notes.
+    named = not glob.has_magic(os.path.splitext(path)[1]) and bool(os.path.splitext(path)[1])
+    files = []
+    for match in sorted(glob.glob(path, recursive=True)):
+        if os.path.isdir(match):
+            files.extend(_files_in(match))
+        elif named or _is_raster(match):
+            files.append(match)
+    return files
+
+
+def _files_in(folder: str) -> list[str]:
+    rasters: list[str] = []
+    for root, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith('.')]
+        rasters.extend(os.path.join(root, name) for name in names if _is_raster(name))
+    bands = [file for file in rasters if not _SIDE_LAYER.search(Path(file).stem)]
+    if bands and len(bands) < len(rasters):
+        log.info('%s: left out %d layer(s) that are no bands (SCL, TCI, …).', folder, len(rasters) - len(bands))
+    return bands or rasters
 
 
 def _is_raster(path: str) -> bool:
@@ -81,28 +113,35 @@ def group_files(files: Sequence[str]) -> list[tuple[str, dict[str, str] | str]]:
         ``(name, file)`` for a multi-band file and ``(name, {band: file})`` for single-band files, in order of
         first appearance. Where a band lies there at several resolutions, the finest one that the names tell is
         taken.
+
+    Raises:
+        BandError: If two files are the same band of one scene at the same resolution.
     """
-    scenes: dict[tuple[str, str], dict[str, str] | str] = {}
+    scenes: dict[tuple[str, ...], tuple[str, dict[str, str] | str]] = {}
     for file in files:
         path = Path(file)
         match = _BAND_FILE.match(path.stem)
         if match is None:
-            scenes[str(path.parent), path.stem] = file
+            scenes[(file,)] = path.stem, file
             continue
         folder = path.parent.parent if re.fullmatch(r'R\d+m', path.parent.name) else path.parent
         name = match['scene'].strip('_.- ') or folder.name or 'scene'
-        bands = scenes.setdefault((str(folder), name), {})
-        if isinstance(bands, str):  # a multi-band file that bears the scene's name: it stands for itself
-            bands = scenes.setdefault((str(folder), f'{name} (bands)'), {})
+        # L1C and L2A products of one tile and time have one name, but only those of L2A tell the resolution.
+        key = (str(folder), name, 'with resolution' if match['resolution'] else '')
+        bands = scenes.setdefault(key, (name, {}))[1]
         assert isinstance(bands, dict)
         band = canonical_band_name(match['band'])
+        if band in bands and _metres(file) == _metres(bands[band]):
+            msg = f'{bands[band]} and {file}: are both band {band} of one scene by their names; remove or rename one.'
+            raise BandError(msg)
         if band not in bands or _metres(file) < _metres(bands[band]):
             bands[band] = file
-    return [(name, files_) for (_, name), files_ in scenes.items()]
+    return list(scenes.values())
 
 
 def _metres(file: str) -> int:
-    match = re.search(r'(\d+)m$', Path(file).stem)
+    """Resolution that a band file's name, or else its folder, tells (0 where none does)."""
+    match = re.search(r'[_-](\d+)m$', Path(file).stem) or re.fullmatch(r'R(\d+)m', Path(file).parent.name)
     return int(match[1]) if match else 0
 
 
@@ -110,7 +149,8 @@ def date_of(path: str) -> tuple[datetime.datetime, datetime.datetime] | None:
     """Read the time of a scene off its file name, or off the folder above.
 
     Args:
-        path: File with a date such as ``2017-09-18``, ``20240601`` or ``20240601T104031`` in its name.
+        path: File with a date such as ``2017-09-18``, ``20240601``, ``20240601T104031`` or, as HLS has it,
+            ``2024153T104031`` (day of the year) in its name.
 
     Returns:
         ``(first, last)`` moment that the name can mean: a whole day, or one second where the name has the time;
@@ -120,9 +160,19 @@ def date_of(path: str) -> tuple[datetime.datetime, datetime.datetime] | None:
         for match in _DATE.finditer(text):
             year, month, day, *clock = match.groups()
             try:
-                start = datetime.datetime(int(year), int(month), int(day), *(int(part) for part in clock if part))
+                hour, minute, second = (int(part or 0) for part in clock)
+                start = datetime.datetime(int(year), int(month), int(day), hour, minute, second)
             except ValueError:
                 continue
-            span = datetime.timedelta(seconds=1) if clock[0] else datetime.timedelta(days=1)
-            return start, start + span - datetime.timedelta(microseconds=1)
+            return _moments(start, bool(clock[0]))
+        for match in _DAY_OF_YEAR.finditer(text):
+            try:
+                return _moments(datetime.datetime.strptime(match[1], '%Y%jT%H%M%S'), True)
+            except ValueError:
+                continue
     return None
+
+
+def _moments(start: datetime.datetime, has_time: bool) -> tuple[datetime.datetime, datetime.datetime]:
+    span = datetime.timedelta(seconds=1) if has_time else datetime.timedelta(days=1)
+    return start, start + span - datetime.timedelta(microseconds=1)

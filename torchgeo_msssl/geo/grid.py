@@ -75,8 +75,9 @@ class PixelGrid:
 
     @property
     def res(self) -> tuple[float, float]:
-        """Pixel size ``(x, y)`` in units of the CRS."""
-        return abs(self.transform.a), abs(self.transform.e)
+        """Lengths of a pixel's sides along a row and along a column, in units of the CRS."""
+        t = self.transform
+        return math.hypot(t.a, t.d), math.hypot(t.b, t.e)
 
     @property
     def is_north_up(self) -> bool:
@@ -118,7 +119,7 @@ class PixelGrid:
         Returns:
             The window (it may reach outside the grid), or None where an edge cuts through a pixel.
         """
-        if not self.is_north_up:
+        if not self.is_north_up or not all(map(math.isfinite, bounds)):
             return None
         left, bottom, right, top = bounds
         inverse = ~self.transform
@@ -146,7 +147,7 @@ def covering_offsets(extent: int, size: int, stride: int) -> list[int]:
         Rising offsets.
 
     Raises:
-        ConfigurationError: If the stride would leave gaps.
+        ConfigurationError: If the stride would leave gaps, or not move on.
     """
     if not 1 <= stride <= size:
         msg = f'stride: expected 1 to the window size {size}, got {stride}; a larger stride would leave gaps.'
@@ -168,7 +169,13 @@ def covering_windows(grid: PixelGrid, size: tuple[int, int], overlap: int = 0) -
     Yields:
         Windows inside the grid; where the grid is smaller than a window, windows that start at its edge and
         reach beyond it.
+
+    Raises:
+        ConfigurationError: If the overlap is negative or not smaller than a window.
     """
+    if not 0 <= overlap < min(size):
+        msg = f'overlap: expected 0 to {min(size) - 1} pixels for windows of {size[0]}×{size[1]}, got {overlap}.'
+        raise ConfigurationError(msg)
     rows = covering_offsets(grid.height, size[0], size[0] - overlap)
     cols = covering_offsets(grid.width, size[1], size[1] - overlap)
     for row in rows:

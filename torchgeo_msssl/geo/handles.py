@@ -19,12 +19,38 @@ from torchgeo_msssl.errors import SceneReadError
 #: Open files a thread keeps; well below the usual limit of 1,024 descriptors for a process.
 MAX_HANDLES = 128
 
-_handles: dict[tuple[int, int], OrderedDict[str, DatasetReader]] = {}
+#: Prefixes of what GDAL reads from memory or out of a local archive; any other virtual path is on a network.
+_LOCAL_VIRTUAL = ('/vsimem/', '/vsizip/', '/vsitar/', '/vsigzip/', '/vsi7z/', '/vsirar/', 'zip://', 'tar://', 'file://')
+
+type _Signature = tuple[int, int, int] | None
+
+
+class _Pool(threading.local):
+    """The handles of one thread; they are closed when the thread ends."""
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+        self.open: OrderedDict[str, tuple[_Signature, DatasetReader]] = OrderedDict()
+
+    def mine(self) -> OrderedDict[str, tuple[_Signature, DatasetReader]]:
+        if self.process != os.getpid():
+            # A child of a fork. Its parent's handles are neither used nor closed: GDAL's locks may be held there.
+            _inherited.append(self.open)
+            self.process, self.open = os.getpid(), OrderedDict()
+        return self.open
+
+
+_inherited: list[OrderedDict[str, tuple[_Signature, DatasetReader]]] = []
+_pool = _Pool()
 
 
 def is_remote(path: str) -> bool:
-    """Whether GDAL fetches the path over a network (or out of an archive)."""
+    """Whether GDAL opens the path by itself: over a network, out of an archive or from memory."""
     return path.startswith('/vsi') or '://' in path
+
+
+def _on_network(path: str) -> bool:
+    return is_remote(path) and not path.startswith(_LOCAL_VIRTUAL)
 
 
 def open_raster(path: str) -> DatasetReader:
@@ -42,7 +68,7 @@ def open_raster(path: str) -> DatasetReader:
     Raises:
         SceneReadError: If GDAL cannot open it.
     """
-    readdir = 'EMPTY_DIR' if is_remote(path) else 'FALSE'
+    readdir = 'EMPTY_DIR' if _on_network(path) else 'FALSE'
     try:
         with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN=readdir):
             dataset = rasterio.open(path)
@@ -73,27 +99,43 @@ def pooled(key: str, opener: Callable[[], DatasetReader]) -> DatasetReader:
     """The open handle of a key that belongs to this process and thread.
 
     Args:
-        key: Identifies what ``opener`` opens.
+        key: Identifies what ``opener`` opens; where it is the path of a file, a handle goes with the file it was
+            opened on, and is not used for another that has taken the path.
         opener: Opens it where this process and thread has not yet.
 
     Returns:
         An open dataset; it stays the pool's and must not be closed.
     """
-    mine = _handles.setdefault((os.getpid(), threading.get_ident()), OrderedDict())
-    dataset = mine.get(key)
-    if dataset is None:
-        dataset = mine[key] = opener()
-        while len(mine) > MAX_HANDLES:
-            _, oldest = mine.popitem(last=False)
-            oldest.close()
-    mine.move_to_end(key)
+    mine = _pool.mine()
+    signature = _signature(key)
+    known = mine.get(key)
+    if known is not None and known[0] == signature:
+        mine.move_to_end(key)
+        return known[1]
+    if known is not None:  # another file has taken the path since
+        mine.pop(key)[1].close()
+    dataset = opener()
+    mine[key] = signature, dataset
+    while len(mine) > MAX_HANDLES:
+        _, (_, oldest) = mine.popitem(last=False)
+        oldest.close()
     return dataset
 
 
 def close_handles() -> None:
     """Close every handle that this thread opened in this process."""
-    for dataset in _handles.pop((os.getpid(), threading.get_ident()), {}).values():
-        dataset.close()
+    mine = _pool.mine()
+    while mine:
+        mine.popitem()[1][1].close()
+
+
+def _signature(path: str) -> _Signature:
+    """What changes when a file is replaced or rewritten; None for what is no local file."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _first_line(error: BaseException) -> str:

@@ -5,17 +5,22 @@ Sentinel-2 products of processing baseline 04.00 and later (from 2022-01-25) car
 (https://sentinels.copernicus.eu/web/sentinel/-/copernicus-sentinel-2-major-products-upgrade-upcoming).
 """
 
+import itertools
+import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from torchgeo_msssl.bands import SENTINEL2_OFFSET, SENTINEL2_OFFSET_SINCE, Sensor
+from torchgeo_msssl.errors import ConfigurationError, SceneReadError
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.scene import Scene
+from torchgeo_msssl.geo.valid import streaming_windows
 
 _BASELINE_TAGS = ('PROCESSING_BASELINE', 'processing_baseline', 's2:processing_baseline')
+_PRODUCT = re.compile(r'S2[A-D]_MSIL(?:1C|2A)_\d{8}T\d{6}_(N\d{4})_')
 _OFFSET_TAGS = ('BOA_ADD_OFFSET', 'RADIO_ADD_OFFSET', 'BOA_ADD_OFFSET_VALUES_LIST', 'RADIO_ADD_OFFSET_VALUES_LIST')
 
 #: A float raster whose bright pixels exceed this holds digital numbers; reflectance stays below about 2.
@@ -48,47 +53,65 @@ def radiometry(scene: Scene, bands: Sequence[str], sensor: Sensor | None, offset
 
     Returns:
         The values, with where they come from. Without a sensor the digital numbers stand for themselves.
+
+    Raises:
+        ConfigurationError: If ``offset`` is text other than ``auto``.
+        SceneReadError: If the file declares a scale that is none, or is damaged.
     """
+    if isinstance(offset, str) and offset != 'auto':
+        raise ConfigurationError(f"offset: expected a number of digital numbers or 'auto', got {offset!r}.")
     declared = [_declared(scene, band) for band in bands]
-    if any(pair != (1.0, 0.0) for pair in declared):
-        scale = tuple(pair[0] for pair in declared)
-        found = tuple(pair[1] / pair[0] for pair in declared)
-        reason = 'scale and offset declared in the file'
-        return Radiometry(scale, found if offset == 'auto' else _all(offset, bands), reason)
+    if all(declared):
+        how = Radiometry((1.0,) * len(bands), (0.0,) * len(bands), 'scale and offset declared in the file')
+    else:
+        how = _known(scene, bands, sensor)
+        if any(declared):
+            names = ', '.join(band for band, pair in zip(bands, declared, strict=True) if pair)
+            how = replace(how, reason=f'scale and offset of {names} declared in the file; {how.reason}')
+    scale = tuple(pair[0] if pair else known for pair, known in zip(declared, how.scale, strict=True))
+    found = tuple(pair[1] if pair else known for pair, known in zip(declared, how.offset, strict=True))
+    if not isinstance(offset, str):
+        return Radiometry(scale, (float(offset),) * len(bands), f'{how.reason}; offset {offset:g} as configured')
+    return Radiometry(scale, found, how.reason)
+
+
+def _known(scene: Scene, bands: Sequence[str], sensor: Sensor | None) -> Radiometry:
+    """Scale and offset of bands whose file declares none."""
+    ones, zeros = (1.0,) * len(bands), (0.0,) * len(bands)
     if sensor is None:
-        reason = 'sensor unknown: digital numbers taken as they are'
-        return Radiometry(_all(1.0, bands), _all(0.0 if offset == 'auto' else offset, bands), reason)
+        return Radiometry(ones, zeros, 'sensor unknown: digital numbers taken as they are')
+    spectral = [band for band in bands if sensor.find(band)]
+    if np.issubdtype(scene.dtype, np.floating) and spectral and not _holds_digital_numbers(scene, spectral[0]):
+        return Radiometry(ones, zeros, f'{sensor.name}: values are reflectance already')
+    if sensor.name in ('rgb', 'rgbn') and scene.dtype != np.uint8:
+        return Radiometry(ones, zeros, f'{sensor.name}: {scene.dtype} instead of uint8, taken as it is')
     known = [sensor.find(band) for band in bands]
-    if np.issubdtype(scene.dtype, np.floating) and not _holds_digital_numbers(scene, bands):
-        reason = f'{sensor.name}: values are reflectance already'
-        return Radiometry(_all(1.0, bands), _all(0.0 if offset == 'auto' else offset, bands), reason)
     scale = tuple(band.scale if band else 1.0 for band in known)
-    if offset != 'auto':
-        return Radiometry(scale, _all(offset, bands), f'{sensor.name}: offset {offset} as configured')
     value, why = _sentinel2_offset(scene) if sensor.name.startswith('sentinel2') else (0.0, 'no offset')
     return Radiometry(scale, tuple(value if band else 0.0 for band in known), f'{sensor.name}: {why}')
 
 
-def _all(value: float | str, bands: Sequence[str]) -> tuple[float, ...]:
-    return (float(value),) * len(bands)
-
-
-def _declared(scene: Scene, band: str) -> tuple[float, float]:
+def _declared(scene: Scene, band: str) -> tuple[float, float] | None:
+    """Scale and offset (to be added first) that a file declares for a band, or None where it declares none."""
     file = scene.file_of(band)
-    i = file.index(band) - 1
-    return file.scales[i], file.offsets[i]
+    scale, offset = file.scales[file.index(band) - 1], file.offsets[file.index(band) - 1]
+    if (scale, offset) == (1.0, 0.0):
+        return None
+    if scale == 0 or not math.isfinite(scale) or not math.isfinite(offset):
+        msg = f'{file.path}: declares scale {scale:g} and offset {offset:g} for band {band}; correct them in the file.'
+        raise SceneReadError(msg)
+    return scale, offset / scale
 
 
-def _holds_digital_numbers(scene: Scene, bands: Sequence[str]) -> bool:
-    """Look at the middle of a scene whether its floats are digital numbers rather than reflectance."""
-    grid = scene.grid
-    side = 256
-    for row, col in (((grid.height - side) // 2, (grid.width - side) // 2), (0, 0)):
-        image, valid = scene.read(Window(max(row, 0), max(col, 0), side, side), bands[:1])
+def _holds_digital_numbers(scene: Scene, band: str) -> bool:
+    """Look at the middle of a scene (or else at the first place with data) whether its floats are digital numbers."""
+    grid, side = scene.grid, 256
+    middle = Window(max((grid.height - side) // 2, 0), max((grid.width - side) // 2, 0), side, side)
+    for window in itertools.chain([middle], streaming_windows(scene)):
+        image, valid = scene.read(window, [band])
         if valid.any():
             return bool(np.percentile(image[0][valid], 98) > _LARGEST_REFLECTANCE)
-    image, valid = scene.read(grid.window, bands[:1])
-    return bool(valid.any() and np.percentile(image[0][valid], 98) > _LARGEST_REFLECTANCE)
+    return False
 
 
 def _sentinel2_offset(scene: Scene) -> tuple[float, str]:
@@ -97,14 +120,21 @@ def _sentinel2_offset(scene: Scene) -> tuple[float, str]:
         numbers = re.findall(r'-?\d+(?:\.\d+)?', tags.get(tag, ''))
         if numbers:
             return float(numbers[0]), f'offset {float(numbers[0]):g} from the tag {tag}'
-    baseline = next((tags[tag] for tag in _BASELINE_TAGS if tag in tags), None)
-    named = re.search(r'_N(\d{2})(\d{2})_', tags.get('PRODUCT_URI', '') + scene.path)
-    if baseline is None and named:
-        baseline = f'{named[1]}.{named[2]}'
+    told = [tags[tag] for tag in _BASELINE_TAGS if tag in tags]
+    named = _PRODUCT.search(f'{tags.get("PRODUCT_URI", "")} {scene.path}')
+    baseline = next(filter(None, map(_baseline, [*told, named[1] if named else ''])), None)
     if baseline is not None:
-        value = SENTINEL2_OFFSET if baseline >= '04.00' else 0.0
-        return value, f'offset {value:g} from processing baseline {baseline}'
+        value = SENTINEL2_OFFSET if baseline >= (4, 0) else 0.0
+        return value, f'offset {value:g} from processing baseline {baseline[0]:02d}.{baseline[1]:02d}'
     if scene.date is not None:
         value = SENTINEL2_OFFSET if scene.date[0].date() >= SENTINEL2_OFFSET_SINCE else 0.0
         return value, f'offset {value:g} from the date in the name (set `offset` if it was corrected)'
     return 0.0, 'offset 0: neither metadata nor date tell another (set `offset` if there is one)'
+
+
+def _baseline(text: str) -> tuple[int, int] | None:
+    """Major and minor number of ``04.00``, ``4.0``, ``N0400`` or ``0400``; None for anything else."""
+    match = re.fullmatch(r'(\d{1,2})\.(\d{1,2})|N?(\d{2})(\d{2})', text.strip())
+    if match is None:
+        return None
+    return int(match[1] or match[3]), int(match[2] or match[4])

@@ -21,6 +21,7 @@ from rich.progress import track
 
 from torchgeo_msssl.bands import SENSORS
 from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.files import atomic_path
 from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.sample_landscape import (
     COARSE_CLASSES,
@@ -33,7 +34,7 @@ from torchgeo_msssl.geo.sample_landscape import (
 )
 from torchgeo_msssl.geo.sample_scenes import DATES, measure, reflectance
 from torchgeo_msssl.geo.sample_vineyard import WHITE, make_vineyard
-from torchgeo_msssl.geo.write import atomic_path, write_geotiff
+from torchgeo_msssl.geo.write import write_geotiff
 
 #: Raised whenever the same seed would give other files.
 GENERATOR_VERSION = 1

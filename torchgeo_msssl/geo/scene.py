@@ -4,6 +4,8 @@ What a scene is (grid, band names, dtype, nodata, block layout) is gathered once
 read by integer window from handles that belong to the reading process and thread.
 """
 
+import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,18 +13,22 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
-from rasterio.windows import Window as RasterioWindow
 
-from torchgeo_msssl.bands import Sensor, band_position, canonical_band_name, infer_sensor
+from torchgeo_msssl.bands import Sensor, band_position, canonical_band_name, infer_sensor, is_auxiliary
 from torchgeo_msssl.errors import BandError, MissingCRSError, SceneReadError
 from torchgeo_msssl.geo.discover import date_of, find_files, group_files
 from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.handles import handle, open_raster
 
-_COLOURS = {ColorInterp.red: 'red', ColorInterp.green: 'green', ColorInterp.blue: 'blue', ColorInterp.alpha: 'alpha'}
+log = logging.getLogger(__name__)
+
+_COLOURS = {ColorInterp.red: 'red', ColorInterp.green: 'green', ColorInterp.blue: 'blue', ColorInterp.nir: 'nir'}
+_RGB = ['blue', 'green', 'red']
+#: Descriptions that number a band and do not name it.
+_NUMBER_ONLY = re.compile(r'(?:band|layer)[\s_]*\d+', re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -34,12 +40,13 @@ class BandFile:
         grid: Its own pixel grid.
         names: Canonical name of each band in file order; ``alpha`` for an alpha band.
         dtype: NumPy dtype name that holds all its bands.
-        nodata: Declared nodata value, or None.
+        nodata: Declared nodata value, or None (also where its dtype cannot hold what is declared).
         masked: Whether it has an alpha band or a mask (internal or ``.msk``).
         block_shape: ``(height, width)`` of the blocks it is stored in, in pixels.
         scales: GDAL's scale for each band (1 where none is declared).
         offsets: GDAL's offset for each band (0 where none is declared).
         tags: Dataset tags.
+        sources: Every file whose content decides the pixels: itself, its sidecars, the sources of a virtual raster.
     """
 
     path: str
@@ -52,6 +59,7 @@ class BandFile:
     scales: tuple[float, ...]
     offsets: tuple[float, ...]
     tags: dict[str, str] = field(hash=False, compare=False)
+    sources: tuple[str, ...] = ()
 
     def index(self, band: str) -> int:
         """GDAL's number (from 1) of a band."""
@@ -66,7 +74,8 @@ class Scene:
         name: Short name (the file's stem, or what its band files have in common).
         files: The files, one for a multi-band scene; the one with the finest pixels first.
         date: First and last moment its name can mean, or None.
-        nodata: Value of pixels without data: the files' own, else that of the sensor, else None.
+        nodata: Value of pixels without data: that of the first file which declares one, else that of the sensor (it
+            then holds for spectral bands only), else None.
     """
 
     name: str
@@ -102,11 +111,16 @@ class Scene:
 
     @property
     def always_valid(self) -> bool:
-        """Whether no pixel inside the grid can lack data (no nodata value, no mask, integer dtype)."""
-        return (
-            self.nodata is None
-            and not any(file.masked for file in self.files)
-            and np.issubdtype(self.dtype, np.integer)
+        """Whether no pixel inside the grid can lack data.
+
+        So it is without nodata values and masks, with integers, and with every file reaching all over the grid.
+        """
+        return self.nodata is None and all(
+            file.nodata is None
+            and not file.masked
+            and np.issubdtype(np.dtype(file.dtype), np.integer)
+            and _reaches_over(file.grid, self.grid)
+            for file in self.files
         )
 
     def file_of(self, band: str) -> BandFile:
@@ -159,34 +173,100 @@ class Scene:
         return image, valid
 
     def _read_inside(self, window: Window, bands: Sequence[str]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        if len(self.files) == 1:
-            image, valid = read_file(self.files[0], window, bands, self.grid)
-        else:
-            image = np.empty((len(bands), window.height, window.width), dtype=self.dtype)
-            valid = np.ones((window.height, window.width), dtype=np.bool_)
-            for i, band in enumerate(bands):
-                plane, plane_valid = read_file(self.file_of(band), window, [band], self.grid)
-                image[i] = plane[0]
-                valid &= plane_valid
-        return self.mask(image, valid)
+        image = np.empty((len(bands), window.height, window.width), dtype=self.dtype)
+        valid = np.ones((window.height, window.width), dtype=np.bool_)
+        for file, positions in self._by_file(bands):
+            wanted = [bands[i] for i in positions]
+            if file.grid == self.grid:
+                pixels, file_valid = read_file(file, window, wanted, self.grid)
+                file_valid &= with_data(pixels, wanted, file.nodata, self.nodata)
+            else:
+                pixels, file_valid = self._interpolate(file, window, wanted)
+            image[positions] = pixels
+            valid &= file_valid
+        return image, valid
 
-    def mask(self, image: NDArray[Any], valid: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Take the pixels that hold nodata or a non-finite number out of a mask.
+    def _by_file(self, bands: Sequence[str]) -> list[tuple[BandFile, list[int]]]:
+        """Each file that holds some of the bands, with their positions."""
+        files = [self.file_of(band) for band in bands]
+        return [(file, [i for i, f in enumerate(files) if f is file]) for file in self.files if file in files]
 
-        Args:
-            image: Shape (band, height, width).
-            valid: Shape (height, width).
+    def _interpolate(
+        self, file: BandFile, window: Window, bands: Sequence[str]
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Bring bands of a file on another grid onto this one, bilinearly.
 
-        Returns:
-            The image and the narrowed mask.
+        A pixel is valid where all those it is mixed from are, so that no nodata value ever seeps into data.
         """
-        return image, valid & has_data(image, self.nodata)
+        rows, cols = _mixtures(file.grid, self.grid, window)
+        row, row_end = int(rows.first.min()), int(rows.second.max()) + 1
+        col, col_end = int(cols.first.min()), int(cols.second.max()) + 1
+        source = Window(row, col, row_end - row, col_end - col)
+        coarse, ok = read_file(file, source, bands, file.grid)
+        ok &= with_data(coarse, bands, file.nodata, self.nodata)
+        down = _mix(coarse.astype(np.float64), rows, row, axis=1)
+        mixed = _mix(down, cols, col, axis=2)
+        if np.issubdtype(coarse.dtype, np.integer):
+            mixed = np.floor(mixed + 0.5)
+        valid = ok[rows.first - row] & ok[rows.second - row]
+        valid = valid[:, cols.first - col] & valid[:, cols.second - col]
+        valid &= rows.inside[:, None] & cols.inside[None, :]
+        # What is not valid may be NaN or a mixture with nodata; a definite value cannot be mistaken for data.
+        fill = file.nodata if file.nodata is not None else (self.nodata if self.nodata is not None else 0)
+        mixed[:, ~valid] = fill if representable(fill, coarse.dtype) else 0
+        return mixed.astype(coarse.dtype), valid
+
+
+@dataclass(frozen=True)
+class _Mixture:
+    """Which two source pixels each target pixel along an axis is mixed from, and the share of the second."""
+
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    share: NDArray[np.float64]
+    inside: NDArray[np.bool_]
+
+
+def _mixtures(source: PixelGrid, target: PixelGrid, window: Window) -> tuple[_Mixture, _Mixture]:
+    """Bilinear weights along rows and columns for a window of ``target``; both grids turned alike."""
+    between = ~source.transform @ target.transform
+    rows = between.e * (window.row + np.arange(window.height) + 0.5) + between.f
+    cols = between.a * (window.col + np.arange(window.width) + 0.5) + between.c
+    return _mixture(rows, source.height), _mixture(cols, source.width)
+
+
+def _mixture(centres: NDArray[np.float64], extent: int) -> _Mixture:
+    """Weights for target centres at these positions (pixel edges are whole numbers) of an axis of that length."""
+    inside = (centres > -1e-6) & (centres < extent + 1e-6)
+    place = np.clip(centres - 0.5, 0, extent - 1)
+    first = np.floor(place + 1e-6).astype(np.int64)
+    share = place - first
+    share[share < 1e-6] = 0.0  # rounding of the geotransform mixes nothing
+    second = np.where(share > 0, first + 1, first)
+    return _Mixture(first, second, share, inside)
+
+
+def _mix(image: NDArray[np.float64], how: _Mixture, start: int, axis: int) -> NDArray[np.float64]:
+    shape = [1, 1, 1]
+    shape[axis] = -1
+    share = how.share.reshape(shape)
+    first, second = image.take(how.first - start, axis=axis), image.take(how.second - start, axis=axis)
+    with np.errstate(invalid='ignore', over='ignore'):  # of pixels that are not valid
+        return first * (1 - share) + second * share
+
+
+def _reaches_over(grid: PixelGrid, other: PixelGrid) -> bool:
+    """Whether a grid covers another one, to a thousandth of its pixels."""
+    slack = 1e-3 * max(grid.res)
+    left, bottom, right, top = grid.bounds
+    west, south, east, north = other.bounds
+    return left <= west + slack and bottom <= south + slack and right >= east - slack and top >= north - slack
 
 
 def representable(value: float, dtype: np.dtype[Any]) -> bool:
-    """Whether a dtype can hold a value exactly (NaN counts for floats)."""
+    """Whether a dtype can hold a value: integers exactly, floats within their range (NaN counts)."""
     if np.issubdtype(dtype, np.floating):
-        return True
+        return not np.isfinite(value) or abs(value) <= float(np.finfo(dtype).max)
     info = np.iinfo(dtype)
     return bool(np.isfinite(value) and float(value).is_integer() and info.min <= value <= info.max)
 
@@ -209,16 +289,37 @@ def has_data(image: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
     return valid
 
 
+def with_data(
+    image: NDArray[Any], bands: Sequence[str], declared: float | None, assumed: float | None
+) -> NDArray[np.bool_]:
+    """Find the pixels that hold data in every band.
+
+    Args:
+        image: Shape (band, height, width).
+        bands: Canonical names of the bands.
+        declared: Nodata value that the file declares, or None.
+        assumed: Nodata value that the scene goes by where the file declares none (that of its sensor). It says nothing
+            about quality layers: 0 in QA60 is no gap.
+
+    Returns:
+        Shape (height, width).
+    """
+    if declared is not None:
+        return has_data(image, declared)
+    spectral = [i for i, band in enumerate(bands) if not is_auxiliary(band)]
+    return has_data(image, None) & has_data(image[spectral], assumed)
+
+
 def read_file(
     file: BandFile, window: Window, bands: Sequence[str], grid: PixelGrid
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Read bands of one file on a grid that is its own, or a finer one of the same scene.
+    """Read bands of one file on its own grid.
 
     Args:
         file: The file.
-        window: Window on ``grid``, inside it.
+        window: Window inside its grid.
         bands: Canonical names.
-        grid: The scene's grid.
+        grid: The grid that the window is on; anything but the file's own is a mistake of the caller.
 
     Returns:
         ``(image, unmasked)``, shapes (band, height, width) and (height, width); unmasked knows alpha bands and
@@ -228,30 +329,29 @@ def read_file(
         BandError: If the file lacks a band.
         SceneReadError: If the file is damaged there.
     """
+    assert file.grid == grid, f'{file.path}: a window of another grid'
     missing = [band for band in bands if band not in file.names]
     if missing:
         msg = f'{file.path}: has no band {", ".join(missing)}; it has {", ".join(file.names)}.'
         raise BandError(msg)
     indexes = [file.index(band) for band in bands]
-    source, resampling = window.to_rasterio(), Resampling.nearest
-    if file.grid != grid:
-        source, resampling = window_on(file.grid, grid, window), Resampling.bilinear
-    shape = (window.height, window.width)
-    dataset = handle(file.path)
+    source = window.to_rasterio()
     try:
-        if file.masked and 'alpha' in file.names:
-            image = dataset.read(
-                [*indexes, file.index('alpha')], window=source, out_shape=(len(indexes) + 1, *shape),
-                resampling=resampling,
-            )  # fmt: skip
-            return image[:-1], image[-1] > 0
-        image = dataset.read(indexes, window=source, out_shape=(len(indexes), *shape), resampling=resampling)
-        if file.masked:
-            mask = dataset.read_masks(indexes[0], window=source, out_shape=shape, resampling=Resampling.nearest)
-            return image, mask > 0
-    except (RasterioError, OSError) as error:
+        dataset = handle(file.path)
+        if len(set(dataset.dtypes)) == 1:
+            image = dataset.read(indexes, window=source)
+        else:  # a virtual raster
+            image = np.stack([dataset.read(index, window=source) for index in indexes]).astype(file.dtype, copy=False)
+        unmasked = np.ones(image.shape[1:], dtype=np.bool_)
+        if 'alpha' in file.names:
+            unmasked &= dataset.read(file.index('alpha'), window=source) > 0
+        elif file.masked:
+            shared = MaskFlags.per_dataset in dataset.mask_flag_enums[indexes[0] - 1]
+            masks = dataset.read_masks(indexes[:1] if shared else indexes, window=source)
+            unmasked &= (masks > 0).all(axis=0)
+    except (RasterioError, OSError) as error:  # the handle's error too: the file may be gone by now
         raise unreadable_error(file.path, window, error) from error
-    return image, np.ones(shape, dtype=np.bool_)
+    return image, unmasked
 
 
 def unreadable_error(path: str, window: Window, error: BaseException) -> SceneReadError:
@@ -261,15 +361,6 @@ def unreadable_error(path: str, window: Window, error: BaseException) -> SceneRe
         f'{path}: cannot be read at {window} ({str(cause).splitlines()[0] if str(cause) else type(cause).__name__}); '
         'the file is damaged or was cut short: copy or download it again, or leave it out.'
     )
-
-
-def window_on(target: PixelGrid, source: PixelGrid, window: Window) -> RasterioWindow:
-    """The same ground as a window of ``source``, in (fractional) pixels of ``target``; both north up."""
-    left, bottom, right, top = source.window_bounds(window)
-    inverse = ~target.transform
-    (col, row), (col_end, row_end) = inverse @ (left, top), inverse @ (right, bottom)
-    col, row = max(col, 0.0), max(row, 0.0)
-    return RasterioWindow(col, row, min(col_end, target.width) - col, min(row_end, target.height) - row)
 
 
 def missing_bands_error(scene: Scene, missing: Sequence[str]) -> BandError:
@@ -323,9 +414,9 @@ def open_scene(name: str, files: str | dict[str, str], sensor: Sensor | None = N
     else:
         described = [describe_file(path, sensor, band) for band, path in files.items()]
         _check_together(described)
-        described.sort(key=lambda file: (file.grid.res, band_position(file.names[0])))
+        described.sort(key=lambda file: (file.grid.res, min(map(band_position, _spectral(file.names)))))
     first = described[0]
-    nodata = first.nodata
+    nodata = next((file.nodata for file in described if file.nodata is not None), None)
     if nodata is None and not any(file.masked for file in described):
         names = [band for file in described for band in file.names]
         known = sensor or infer_sensor(names, name)
@@ -356,31 +447,68 @@ def describe_file(path: str, sensor: Sensor | None = None, band: str | None = No
                 'assign one, for example with `gdal_edit.py -a_srs EPSG:32631`.'
             )
             raise MissingCRSError(msg)
+        if dataset.transform.is_identity:
+            msg = (
+                f'{path}: has a coordinate reference system but no geotransform, so it cannot be placed on the ground; '
+                'assign its corners, for example with `gdal_edit.py -a_ullr`.'
+            )
+            raise MissingCRSError(msg)
         alpha = [interp == ColorInterp.alpha for interp in dataset.colorinterp]
         if band is not None and dataset.count - sum(alpha) == 1:
             names = tuple('alpha' if is_alpha else band for is_alpha in alpha)
         else:
             names = name_bands(dataset, sensor)
-        spectral = [dtype for dtype, name in zip(dataset.dtypes, names, strict=True) if name != 'alpha']
+        dtype = _dtype_of(dataset, names)
         return BandFile(
             path=path,
             grid=PixelGrid(dataset.crs, dataset.transform, dataset.height, dataset.width),
             names=names,
-            dtype=str(np.result_type(*(np.dtype(dtype) for dtype in spectral))),
-            nodata=dataset.nodata,
-            masked='alpha' in names or MaskFlags.per_dataset in dataset.mask_flag_enums[0],
+            dtype=str(dtype),
+            nodata=_nodata_of(dataset, names, dtype),
+            masked='alpha' in names or any(map(_is_masked, dataset.mask_flag_enums)),
             block_shape=dataset.block_shapes[0],
             scales=tuple(dataset.scales),
             offsets=tuple(dataset.offsets),
             tags=dict(dataset.tags()),
+            sources=tuple(dataset.files) or (path,),
         )
+
+
+def _dtype_of(dataset: DatasetReader, names: Sequence[str]) -> np.dtype[Any]:
+    kinds = [np.dtype(kind) for kind, name in zip(dataset.dtypes, names, strict=True) if name != 'alpha']
+    dtype = np.result_type(*kinds)
+    if dtype.kind not in 'iuf':
+        msg = f'{dataset.name}: holds {dtype} numbers, and bands have to be real; write amplitude or parts as bands.'
+        raise SceneReadError(msg)
+    return dtype
+
+
+def _nodata_of(dataset: DatasetReader, names: Sequence[str], dtype: np.dtype[Any]) -> float | None:
+    declared = [value for value, name in zip(dataset.nodatavals, names, strict=True) if name != 'alpha']
+    if len({repr(value) for value in declared}) > 1:
+        msg = f'{dataset.name}: declares other nodata values for other bands ({declared}); give all bands one value.'
+        raise SceneReadError(msg)
+    if declared[0] is not None and not representable(declared[0], dtype):
+        log.warning('%s: declares nodata %s, which %s cannot hold: ignored.', dataset.name, declared[0], dtype)
+        return None
+    return declared[0]
+
+
+def _is_masked(flags: Sequence[MaskFlags]) -> bool:
+    """Whether a band's mask is stored (for all bands or for itself) and does not just follow from its nodata."""
+    return MaskFlags.per_dataset in flags or not {MaskFlags.all_valid, MaskFlags.nodata}.intersection(flags)
+
+
+def _spectral(names: Sequence[str]) -> list[str]:
+    return [name for name in names if name != 'alpha']
 
 
 def name_bands(dataset: DatasetReader, sensor: Sensor | None) -> tuple[str, ...]:
     """Name the bands of an open dataset.
 
     Names come from the band descriptions; else from the sensor's list where the counts agree; else, without a
-    sensor, from red, green and blue colour interpretation, or ``band_1``, ``band_2``, ….
+    sensor, from the colour interpretation where that has red, green and blue; ``band_1``, ``band_2``, … are left.
+    A description such as ``Band 3`` is a number and no name.
 
     Args:
         dataset: Open dataset.
@@ -396,8 +524,9 @@ def name_bands(dataset: DatasetReader, sensor: Sensor | None) -> tuple[str, ...]
     spectral = [i for i in range(dataset.count) if not alpha[i]]
     if not spectral:
         raise BandError(f'{dataset.name}: has no band but alpha.')
-    if all(dataset.descriptions[i] for i in spectral):
-        found = [canonical_band_name(dataset.descriptions[i]) for i in spectral]
+    described = [_description(dataset.descriptions[i]) for i in spectral]
+    if all(described):
+        found = [canonical_band_name(name) for name in described]
     elif sensor is not None and len(sensor.names) == len(spectral):
         found = list(sensor.names)
     elif sensor is not None:
@@ -408,28 +537,37 @@ def name_bands(dataset: DatasetReader, sensor: Sensor | None) -> tuple[str, ...]
         )
         raise BandError(msg)
     else:
-        colours = [_COLOURS.get(dataset.colorinterp[i]) for i in spectral]
-        found = [f'band_{n}' for n in range(1, len(spectral) + 1)]
-        if sorted(filter(None, colours)) == ['blue', 'green', 'red'] and len(colours) in (3, 4):
-            found = [colour or 'nir' for colour in colours]
+        colours = [_COLOURS.get(dataset.colorinterp[i], '') for i in spectral]
+        coloured = not any(described) and sorted(filter(None, colours)) in (_RGB, sorted([*_RGB, 'nir']))
+        known = colours if coloured else [canonical_band_name(name) for name in described]
+        found = [name or f'band_{n}' for n, name in enumerate(known, start=1)]
     if len(set(found)) < len(found):
         twice = sorted({name for name in found if found.count(name) > 1})
         raise BandError(f'{dataset.name}: two bands are both called {", ".join(twice)}; rename one of them.')
+    if set(found) == {'alpha'}:
+        raise BandError(f'{dataset.name}: has no band but alpha.')
     names = iter(found)
     return tuple('alpha' if is_alpha else next(names) for is_alpha in alpha)
+
+
+def _description(text: str | None) -> str:
+    text = (text or '').strip()
+    return '' if _NUMBER_ONLY.fullmatch(text) else text
 
 
 def _check_together(files: Sequence[BandFile]) -> None:
     first = files[0]
     for file in files:
-        if len([name for name in file.names if name != 'alpha']) != 1:
+        if len(_spectral(file.names)) != 1:
             msg = (
                 f'{file.path}: has {len(file.names)} bands where its name says it is one band of a scene; '
                 'give multi-band files a name that does not end in a band.'
             )
             raise BandError(msg)
+        between = ~first.grid.transform @ file.grid.transform
+        turned = max(abs(between.b) * file.grid.height, abs(between.d) * file.grid.width) > 0.1
         apart = max(abs(a - b) for a, b in zip(file.grid.bounds, first.grid.bounds, strict=True))
-        if file.grid.crs != first.grid.crs or apart > max(*file.grid.res, *first.grid.res):
+        if file.grid.crs != first.grid.crs or turned or apart > max(*file.grid.res, *first.grid.res):
             msg = (
                 f'{file.path} and {first.path}: are bands of one scene by their names, yet their CRS or extents differ '
                 f'({file.grid.crs}, {file.grid.bounds} against {first.grid.crs}, {first.grid.bounds}).'

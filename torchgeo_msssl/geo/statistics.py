@@ -18,6 +18,9 @@ from torchgeo_msssl.geo.scene import Scene
 #: Pixels (of all bands together) that are enough for a mean and a standard deviation of a collection.
 ENOUGH_PIXELS = 64_000_000
 
+#: Side of the windows that are read, in pixels, about.
+_SIDE = 512
+
 
 @dataclass(frozen=True)
 class BandStatistics:
@@ -101,17 +104,21 @@ def scene_statistics(
     """
     blocks = [(i, window) for i, scene in enumerate(scenes) for window in _blocks(scene)]
     total = sum(window.area for _, window in blocks) * len(bands)
+    order, keep = list(range(len(blocks))), len(blocks)
     if total > pixels:
         keep = max(1, int(len(blocks) * pixels / total))
-        order = np.random.default_rng(seed).permutation(len(blocks))
+        order = np.random.default_rng(seed).permutation(len(blocks)).tolist()
         # in file order: neighbouring reads share decoded blocks
-        blocks = [blocks[k] for k in sorted(order[:keep])]
+        order[:keep] = sorted(order[:keep])
     merged = BandStatistics(0, np.zeros(len(bands)), np.zeros(len(bands)))
-    for done, (i, window) in enumerate(blocks, start=1):
+    for done, k in enumerate(order, start=1):
+        if done > keep and merged.count > 0:  # beyond the draw only where that met no data at all
+            break
+        i, window = blocks[k]
         block = block_statistics(*scenes[i].read(window, bands))
         merged = merged.merge(block.to_reflectance(radiometries[i]))
         if on_progress:
-            on_progress(done / len(blocks))
+            on_progress(min(1.0, done / keep))
     if merged.count == 0:
         msg = (
             f'bands: no pixel of the {len(scenes)} scene(s) (the first is {scenes[0].path}) has data in all of '
@@ -122,9 +129,11 @@ def scene_statistics(
 
 
 def _blocks(scene: Scene) -> list[Window]:
+    """Windows of about 512 × 512 pixels, of whole blocks where these are smaller."""
     grid, (block_height, block_width) = scene.grid, scene.block_shape
-    height = min(grid.height, max(block_height, 512 // block_height * block_height))
-    width = min(grid.width, max(block_width, 512 // block_width * block_width))
+    width = min(grid.width, max(block_width, _SIDE // block_width * block_width))
+    rows = max(1, _SIDE * _SIDE // width)
+    height = min(grid.height, rows // block_height * block_height or rows)
     return [
         Window(row, col, min(height, grid.height - row), min(width, grid.width - col))
         for row in range(0, grid.height, height)

@@ -1,8 +1,6 @@
 """GeoTIFFs that land complete or not at all."""
 
 import contextlib
-import errno
-import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,45 +15,15 @@ from rasterio.errors import RasterioError
 from rasterio.io import DatasetWriter
 
 from torchgeo_msssl.errors import ConfigurationError, OutputError
+from torchgeo_msssl.files import atomic_path
 from torchgeo_msssl.geo.grid import PixelGrid, Window
+
+__all__ = ('Colormap', 'GeoTIFFWriter', 'write_geotiff')
 
 type Colormap = Mapping[int, tuple[int, int, int] | tuple[int, int, int, int]]
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_serial = itertools.count()
-
-
-@contextlib.contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Lend a temporary path that takes the target's name once the block ends without an error.
-
-    The temporary file lies beside the target, so that the renaming is one step of the file system: readers see
-    the old file or the new one. A killed process leaves at most a hidden file (``.name.<pid>-<n>.suffix``).
-
-    Args:
-        path: The file to write; missing folders are made.
-
-    Yields:
-        A path with the same suffix, at which nothing exists yet.
-
-    Raises:
-        OutputError: If the folder cannot be written, the disk is full, or nothing was written.
-    """
-    target = Path(path)
-    temporary = target.with_name(f'.{target.stem}.{os.getpid()}-{next(_serial)}{target.suffix}')
-    try:
-        _check_writable(target, temporary)
-        yield temporary
-        _publish(temporary, target)
-    except OSError as error:
-        if error.errno in _FULL:
-            msg = f'{target}: the disk is full ({error.strerror}); free some space or choose another folder.'
-            raise OutputError(msg) from error
-        raise
-    finally:
-        for leftover in (temporary, _sidecar(temporary)):
-            with contextlib.suppress(OSError):
-                leftover.unlink(missing_ok=True)
+#: Real types that GeoTIFF and GDAL can hold.
+_DTYPES = ('uint8', 'int8', 'uint16', 'int16', 'uint32', 'int32', 'uint64', 'int64', 'float32', 'float64')
 
 
 def write_geotiff(
@@ -156,6 +124,9 @@ class GeoTIFFWriter:
         self.grid = grid
         self.count = count
         self.dtype = np.dtype(dtype)
+        if self.dtype.name not in _DTYPES:
+            msg = f'{path}: expected values of one of {", ".join(_DTYPES)}, got {self.dtype.name}; convert them first.'
+            raise ConfigurationError(msg)
         if band_names is not None and len(band_names) != count:
             msg = f'{path}: expected one name for each of {count} bands, got {len(band_names)}: {list(band_names)}.'
             raise ConfigurationError(msg)
@@ -247,39 +218,6 @@ class GeoTIFFWriter:
                     dataset.close()
 
 
-def _sidecar(path: Path) -> Path:
-    return path.with_name(f'{path.name}.aux.xml')
-
-
-def _check_writable(target: Path, temporary: Path) -> None:
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch()
-        temporary.unlink()
-    except OSError as error:
-        msg = f'{target}: the folder {target.parent} cannot be written ({error.strerror}); choose another output path.'
-        raise OutputError(msg) from error
-    if target.is_dir():
-        msg = f'{target}: expected the path of a file, got that of a folder; add a file name.'
-        raise OutputError(msg)
-
-
-def _publish(temporary: Path, target: Path) -> None:
-    if not temporary.exists():
-        msg = f'{target}: nothing was written to {temporary}; write the file before the block ends.'
-        raise OutputError(msg)
-    try:
-        if _sidecar(temporary).exists():
-            os.replace(_sidecar(temporary), _sidecar(target))
-        else:
-            # Statistics or colours of the file that is being replaced would be taken for the new one's.
-            _sidecar(target).unlink(missing_ok=True)
-        os.replace(temporary, target)
-    except OSError as error:
-        msg = f'{target}: the finished file could not be put in place ({error.strerror}); check who owns the old one.'
-        raise OutputError(msg) from error
-
-
 @contextlib.contextmanager
 def _gdal_errors(path: Path) -> Iterator[None]:
     try:
@@ -292,7 +230,7 @@ def _gdal_errors(path: Path) -> Iterator[None]:
 
 def _holds(dtype: np.dtype[Any], value: float) -> bool:
     if dtype.kind == 'f':
-        return True
+        return not np.isfinite(value) or abs(value) <= float(np.finfo(dtype).max)
     limits = np.iinfo(dtype)
     return float(value).is_integer() and int(limits.min) <= value <= int(limits.max)
 

@@ -274,7 +274,7 @@ def fit_state_dict(
     faults = [
         f'{len(names)} {what} ({first_few(names)})'
         for what, names in (
-            ('tensors lack', []),
+            ('tensors lack', [name for name, why in missing.items() if not why]),
             ('are left over', [name for name, why in unexpected.items() if not why]),
             ('have another shape', wrong),
         )

@@ -23,6 +23,8 @@ class ChipSampler(GeoSampler, DistributedSampler[Any]):
     It is a ``DistributedSampler`` so that Lightning leaves it as it is: every rank takes its own share by itself.
     """
 
+    dataset: Scenes
+
     def __init__(
         self,
         dataset: Scenes,
@@ -55,6 +57,7 @@ class ChipSampler(GeoSampler, DistributedSampler[Any]):
         self.seed = torch.initial_seed() if seed is None else seed
         self.epoch = 0
         self.start = 0
+        self._resume = 0
 
     def region_of(self, scene: int) -> BaseGeometry | None:
         """The region in the CRS of a scene, a hair larger so that chips on its border are inside it.
@@ -87,7 +90,7 @@ class ChipSampler(GeoSampler, DistributedSampler[Any]):
             epoch: Epoch, from 0; a new one starts at its first chip.
         """
         if epoch != self.epoch:
-            self.epoch, self.start = epoch, 0
+            self.epoch, self.start, self._resume = epoch, 0, 0
 
     def state_dict(self) -> dict[str, int]:
         """Seed, epoch and the number of chips of this rank that were already taken."""
@@ -100,14 +103,20 @@ class ChipSampler(GeoSampler, DistributedSampler[Any]):
             state: What :meth:`state_dict` gave.
         """
         self.seed, self.epoch, self.start = int(state['seed']), int(state['epoch']), int(state['start'])
+        self._resume = self.start
 
     def __iter__(self) -> Iterator[ChipQuery]:
-        """Yield this rank's chips of the epoch, then move on to the next epoch."""
-        epoch, start = self.epoch, self.start
+        """Yield this rank's chips of the epoch, from the first one or from where a loaded state stopped.
+
+        Once all are taken the next epoch comes. An iteration that was broken off leaves nothing behind.
+        """
+        # Lightning's sanity check takes two batches and drops the iterator: validation must not begin after them
+        epoch, start = self.epoch, self._resume
+        self.start, self._resume = start, 0
         for position, query in enumerate(self.draw(epoch, start), start=start + 1):
             self.start = position
             yield query
-        self.epoch, self.start = epoch + 1, 0
+        self.set_epoch(epoch + 1)
 
     @abstractmethod
     def draw(self, epoch: int, start: int) -> Iterator[ChipQuery]:

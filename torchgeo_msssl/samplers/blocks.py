@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 from shapely.geometry import MultiPolygon
 
 from torchgeo_msssl.datasets.scenes import Scenes
@@ -37,13 +38,12 @@ def split_blocks(
         raise ConfigurationError(f'fractions: expected positive numbers with a sum of 1, got {tuple(fractions)}.')
     if block_size < 1:
         raise ConfigurationError(f'block_size: expected at least 1 pixel, got {block_size}.')
-    left, bottom, right, top = dataset.index.total_bounds
+    left, _, _, top = dataset.index.total_bounds
     width, height = block_size * dataset.res[0], block_size * dataset.res[1]
-    columns, rows = int(np.ceil((right - left) / width)), int(np.ceil((top - bottom) / height))
-    col, row = (axis.ravel() for axis in np.meshgrid(np.arange(columns), np.arange(rows)))
-    blocks = shapely.box(left + col * width, top - (row + 1) * height, left + (col + 1) * width, top - row * height)
     ground = shapely.union_all(dataset.index.geometry.to_numpy())
     shapely.prepare(ground)
+    col, row = _cells(shapely.bounds(dataset.index.geometry.to_numpy()), left, top, width, height)
+    blocks = shapely.box(left + col * width, top - (row + 1) * height, left + (col + 1) * width, top - row * height)
     blocks = blocks[shapely.area(shapely.intersection(blocks, ground)) > 0]
     counts = _deal(len(blocks), shares)
     if (counts == 0).any():
@@ -54,10 +54,29 @@ def split_blocks(
         raise ConfigurationError(msg)
     order = np.random.default_rng(seed).permutation(len(blocks))
     parts = np.split(order, np.cumsum(counts)[:-1])
-    return [MultiPolygon(list(blocks[np.sort(part)])) for part in parts]
+    return [_region(blocks[np.sort(part)]) for part in parts]
 
 
-def _deal(blocks: int, shares: np.ndarray) -> np.ndarray:
+def _cells(
+    boxes: NDArray[np.float64], left: float, top: float, width: float, height: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Columns and rows of the blocks under any box; scenes may lie far apart, so the gaps are not gone through."""
+    found: set[tuple[int, int]] = set()
+    for x0, y0, x1, y1 in boxes:
+        columns = range(int((x0 - left) // width), int(np.ceil((x1 - left) / width)))
+        rows = range(int((top - y1) // height), int(np.ceil((top - y0) / height)))
+        found.update((row, col) for row in rows for col in columns)
+    row, col = np.array(sorted(found), dtype=np.int64).T
+    return col, row
+
+
+def _region(blocks: NDArray[np.object_]) -> MultiPolygon:
+    """Blocks as one valid geometry: neighbours, which share an edge, become one polygon."""
+    union = shapely.union_all(blocks)
+    return union if isinstance(union, MultiPolygon) else MultiPolygon([union])
+
+
+def _deal(blocks: int, shares: NDArray[np.float64]) -> NDArray[np.int64]:
     """Whole numbers that add up to ``blocks``, by largest remainder."""
     exact = blocks * shares
     counts = np.floor(exact).astype(int)

@@ -36,10 +36,12 @@ class GridChipSampler(ChipSampler):
             min_valid: Leave out chips that may have a smaller fraction of valid pixels; 0 keeps all.
 
         Raises:
-            ConfigurationError: If the overlap is not smaller than the chip.
+            ConfigurationError: If the overlap is not smaller than the chip, or min_valid is no fraction.
             EmptyIntersectionError: If no chip is left.
         """
         super().__init__(dataset, size, roi, seed=0)
+        if not 0 <= min_valid <= 1:
+            raise ConfigurationError(f'min_valid: expected a fraction from 0 to 1, got {min_valid}.')
         if not 0 <= overlap < min(self.size):
             raise ConfigurationError(f'overlap: expected 0 to {min(self.size) - 1} pixels, got {overlap}.')
         self.places: list[tuple[int, Window]] = []
@@ -53,7 +55,7 @@ class GridChipSampler(ChipSampler):
             if min_valid > 0 and windows:
                 origins = np.array([(window.row, window.col) for window in windows])
                 at_least, _ = dataset.valid_cells(i).bounds(origins[:, 0], origins[:, 1], self.size)
-                enough = at_least >= min_valid * self.size[0] * self.size[1]
+                enough = at_least >= min_valid * self.size[0] * self.size[1] - 1e-9
                 windows = [window for window, keep in zip(windows, enough, strict=True) if keep]
             self.places.extend((i, window) for window in windows)
         if not self.places:

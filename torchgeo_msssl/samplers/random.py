@@ -22,6 +22,8 @@ Positives = Literal['same', 'temporal', 'nearby']
 _BLOCK = 64
 #: Rounds of rejection before places that are known to be good are taken.
 _ROUNDS = 32
+#: So many places that are known to be good are kept for each scene.
+_PLACES = 4096
 
 _Ints = NDArray[np.int64]
 _Bools = NDArray[np.bool_]
@@ -77,15 +79,17 @@ class _Place:
         heights = np.minimum(bottom * CELL, self.grid.height) - top * CELL
         widths = np.minimum(right * CELL, self.grid.width) - left * CELL
         invalid = np.multiply.outer(heights, widths) - valid
-        found = np.argwhere(self.size[0] * self.size[1] - invalid >= self.need)
-        candidates = np.stack([rows[found[:, 0]], cols[found[:, 1]]], axis=1)
-        good = candidates[self.accepts(candidates[:, 0], candidates[:, 1])] if len(candidates) else candidates
-        if len(good) == 0:  # the bound of the lattice is coarse: look closer, at random
-            rng = np.random.default_rng(0)
-            r, c = rng.choice(self.rows, 4096), rng.choice(self.cols, 4096)
-            keep = self.accepts(r, c)
-            good = np.stack([r[keep], c[keep]], axis=1)
-        self.good = good
+        rng = np.random.default_rng(0)
+        # places of a whole Sentinel-2 tile go into the millions: some thousand of them are plenty
+        found = rng.permutation(np.flatnonzero(self.size[0] * self.size[1] - invalid >= self.need))
+        candidates = np.stack([rows[found // len(cols)], cols[found % len(cols)]], axis=1)
+        # the bound of the lattice is coarse: where it finds nothing, look closer, at random
+        closer = np.stack([rng.choice(self.rows, _PLACES), rng.choice(self.cols, _PLACES)], axis=1)
+        self.good = np.empty((0, 2), dtype=np.int64)
+        for some in (*_chunks(candidates), closer):
+            self.good = np.concatenate([self.good, some[self.accepts(some[:, 0], some[:, 1])]])
+            if len(self.good) >= _PLACES:
+                break
 
     def accepts(self, rows: _Ints, cols: _Ints) -> _Bools:
         """Whether chips at these origins certainly have enough valid data and lie inside the region."""
@@ -109,6 +113,11 @@ class _Place:
             return float(self.cells.total)
         box = shapely.box(*self.grid.bounds)
         return self.cells.total * shapely.intersection(self.region, box).area / box.area
+
+
+def _chunks(places: _Ints) -> Iterator[_Ints]:
+    for k in range(0, len(places), 4 * _PLACES):
+        yield places[k : k + 4 * _PLACES]
 
 
 def _lattice(offsets: _Ints) -> _Bools:
@@ -170,7 +179,7 @@ class RandomChipSampler(ChipSampler):
             raise self._nothing_valid()
         if positives == 'temporal':
             self._keep_paired()
-        area = np.array([self._places[i].area for i in self._scenes])
+        area = np.array([max(self._places[i].area, 1.0) for i in self._scenes])
         self._share = area / area.sum()
         self.length = length or max(1, int(area.sum() // (self.size[0] * self.size[1])))
 
@@ -238,11 +247,9 @@ class RandomChipSampler(ChipSampler):
         paired = []
         for i in self._scenes:
             good = self._places[int(i)].good
-            rng = np.random.default_rng(0)
-            trial = good if len(good) <= 4096 else rng.choice(good, 4096, axis=0)
-            has = self._has_partner(int(i), trial[:, 0], trial[:, 1])
+            has = self._has_partner(int(i), good[:, 0], good[:, 1])
             if has.any():
-                self._places[int(i)].good = trial[has]
+                self._places[int(i)].good = good[has]
                 paired.append(i)
         if not paired:
             msg = (

@@ -5,7 +5,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch.callbacks import Callback
@@ -30,6 +30,7 @@ from torchgeo_msssl.transforms.normalize import Normalize
 from torchgeo_msssl.transforms.views import MultiView
 
 log = logging.getLogger(__name__)
+
 
 @dataclass
 class Augmentation:
@@ -128,7 +129,9 @@ class PretrainingTask(BaseTask):
         self._seed = torch.initial_seed()
         self._provenance: dict[str, Any] = {}
         super().__init__()
-        plain = {key: dataclasses.asdict(value) for key, value in self.hparams.items() if isinstance(value, Augmentation)}
+        plain = {
+            key: dataclasses.asdict(value) for key, value in self.hparams.items() if isinstance(value, Augmentation)
+        }
         self.hparams.update(plain | {'model': model, 'in_channels': in_channels})
 
     def configure_models(self) -> None:
@@ -213,6 +216,21 @@ class PretrainingTask(BaseTask):
         """
         return cast(Tensor, self.model(self.normalize(x)))
 
+    def reflectance(self, batch: dict[str, Tensor], which: Literal['image', 'positive'] = 'image') -> Tensor:
+        """Turn the chips of a batch into reflectance.
+
+        Args:
+            batch: ``image`` with ``valid``, ``scale`` and ``offset`` where they are known; the positive's keys begin
+                with ``positive``.
+            which: The chips themselves, or their positives.
+
+        Returns:
+            Reflectance (batch, band, height, width), the band's mean where there are no data.
+        """
+        prefix = '' if which == 'image' else 'positive_'
+        known = (batch.get(f'{prefix}{key}') for key in ('valid', 'scale', 'offset'))
+        return self.normalize.reflectance(batch[which], *known)
+
     # Training.
 
     def seed_step(self, batch_idx: int) -> None:
@@ -247,7 +265,7 @@ class PretrainingTask(BaseTask):
 
     def _non_finite(self, loss: Tensor, batch: dict[str, Tensor]) -> NonFiniteLossError:
         data = getattr(self.trainer, 'datamodule', None)
-        chips = data.describe_chips(batch) if hasattr(data, 'describe_chips') else ['unknown chips']
+        chips = data.describe_chips(batch) if data and hasattr(data, 'describe_chips') else ['unknown chips']
         image = batch['image'].float()
         extremes = ', '.join(
             f'{name} {low:g} to {high:g}'
@@ -273,8 +291,11 @@ class PretrainingTask(BaseTask):
         if total == float('inf'):
             raise ConfigurationError('trainer: the schedule needs an end; set trainer.max_epochs or trainer.max_steps.')
         total = int(total)
-        per_epoch = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
-        warmup = min(round(self.warmup_epochs * per_epoch), max(total - 1, 0))
+        warmup = 0
+        if self.warmup_epochs > 0:
+            self.trainer.fit_loop.setup_data()  # the length of an epoch is not known before
+            per_epoch = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
+            warmup = min(round(self.warmup_epochs * per_epoch), total - 1)
         optimizer = create_optimizer(self.optimizer, self.parameter_groups(), self.lr, self.momentum)
         scheduler = cosine_with_warmup(optimizer, total, warmup)
         return {'optimizer': optimizer, 'lr_scheduler': {'scheduler': scheduler, 'interval': 'step'}}
@@ -318,11 +339,8 @@ class JointEmbeddingTask(PretrainingTask):
         Returns:
             Views (view, batch, band, size, size) in reflectance, and their valid pixels (view, batch, 1, size, size).
         """
-        image = self.normalize.reflectance(*(batch.get(key) for key in ('image', 'valid', 'scale', 'offset')))
-        positive, positive_valid = None, batch.get('positive_valid')
-        if 'positive' in batch:
-            keys = ('positive', 'positive_valid', 'positive_scale', 'positive_offset')
-            positive = self.normalize.reflectance(*(batch.get(key) for key in keys))
+        image = self.reflectance(batch)
+        positive = self.reflectance(batch, 'positive') if 'positive' in batch else None
         return cast(
             tuple[Tensor, Tensor],
             self.multiview(
@@ -330,7 +348,7 @@ class JointEmbeddingTask(PretrainingTask):
                 batch.get('valid'),
                 band_std=self.normalize.std,
                 positive=positive,
-                positive_valid=positive_valid,
+                positive_valid=batch.get('positive_valid'),
                 band_mean=self.normalize.mean,
             ),
         )

@@ -13,7 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
-from PIL import Image
+from matplotlib.image import imsave
 from torch import Tensor
 
 from torchgeo_msssl.files import atomic_path
@@ -107,14 +107,14 @@ class RunFolder(Callback):
     ) -> None:
         """Draw what the network is about to see, in the first step of a run."""
         if self.folder is not None and not (self.folder / 'views.png').exists() and hasattr(pl_module, 'make_views'):
-            draw_views(pl_module, batch, self.folder / 'views.png')  # type: ignore[arg-type]
+            draw_views(pl_module, batch, self.folder / 'views.png')
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: dict[str, Tensor], batch_idx: int
     ) -> None:
         """Log the throughput, and a row of metrics every ``log_every_n_steps`` steps."""
         self._chips += len(batch['image'])
-        if trainer.global_step % max(1, trainer.log_every_n_steps) == 0:
+        if trainer.global_step % max(1, trainer.log_every_n_steps) == 0:  # type: ignore[attr-defined]
             now = time.perf_counter()
             rate = self._chips * trainer.world_size / max(now - self._clock, 1e-9)
             self._clock, self._chips = now, 0
@@ -175,14 +175,14 @@ def draw_views(task: Any, batch: dict[str, Tensor], path: Path) -> None:
     with torch.no_grad(), torch.random.fork_rng():
         task.seed_step(task.trainer.fit_loop.total_batch_idx)
         views, valid = task.make_views(batch)
-        chip = task.normalize.reflectance(*(batch.get(key) for key in ('image', 'valid', 'scale', 'offset')))
+        chip = task.reflectance(batch)
     data = getattr(task.trainer, 'datamodule', None)
     rgb = getattr(data, 'rgb_index', (0, 0, 0))
     sheet = contact_sheet(
         chip, views, rgb, batch.get('valid'), valid, rows=_CHIPS_SHOWN, zoom=max(1, 128 // views.shape[-1])
     )
     with atomic_path(path) as temporary:
-        Image.fromarray(sheet).save(temporary)
+        imsave(temporary, sheet)
 
 
 def draw_curves(metrics: MetricsFile, path: Path) -> None:

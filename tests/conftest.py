@@ -1,0 +1,102 @@
+"""Tiny GeoTIFFs to test with, and a cache folder of their own."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp
+
+#: Upper left corner of the scenes that ``make_scene`` writes by itself, EPSG:32631.
+ORIGIN = (600000.0, 5000000.0)
+
+
+@pytest.fixture(scope='session', autouse=True)
+def cache_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keep what tests compute out of the user's cache."""
+    folder = tmp_path_factory.mktemp('cache')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('TORCHGEO_MSSSL_CACHE', str(folder))
+        yield folder
+
+
+def write_scene(
+    path: Path,
+    array: NDArray[Any],
+    *,
+    names: Sequence[str] | None = None,
+    crs: Any = 'EPSG:32631',
+    transform: Affine | None = None,
+    res: float = 10.0,
+    placed: bool = True,
+    nodata: float | None = None,
+    mask: NDArray[np.bool_] | None = None,
+    alpha: bool = False,
+    tags: dict[str, str] | None = None,
+    **options: Any,
+) -> str:
+    """Write a GeoTIFF.
+
+    Args:
+        path: Where to.
+        array: Shape (band, height, width), or (height, width) for one band.
+        names: Band descriptions.
+        crs: CRS, or None for none.
+        transform: Geotransform (default: north up at ``ORIGIN``).
+        res: Pixel size where ``transform`` is not given.
+        placed: Whether the file has a geotransform.
+        nodata: Declared nodata value.
+        mask: Where there is data, kept as a mask (internal, or ``.msk`` with GDAL_TIFF_INTERNAL_MASK=NO).
+        alpha: Whether the last band is an alpha band.
+        tags: Dataset tags.
+        **options: Creation options of GDAL's GTiff driver.
+
+    Returns:
+        The path as text.
+    """
+    array = array[None] if array.ndim == 2 else array
+    transform = transform or Affine(res, 0, ORIGIN[0], 0, -res, ORIGIN[1])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    profile: dict[str, Any] = {
+        'driver': 'GTiff', 'count': len(array), 'height': array.shape[1], 'width': array.shape[2],
+        'dtype': array.dtype, 'nodata': nodata, 'photometric': 'MINISBLACK',
+    }  # fmt: skip
+    if crs is not None:
+        profile |= {'crs': crs}
+    if crs is not None and placed:
+        profile |= {'transform': transform}
+    with rasterio.open(path, 'w', **(profile | options)) as scene:
+        if names is not None:
+            scene.descriptions = list(names)
+        if alpha:  # before the pixels: GDAL cannot write it into the header afterwards
+            scene.colorinterp = [*scene.colorinterp[:-1], ColorInterp.alpha]
+        scene.write(array)
+        if mask is not None:
+            scene.write_mask(mask)
+        if tags:
+            scene.update_tags(**tags)
+    return str(path)
+
+
+@pytest.fixture
+def make_scene(tmp_path: Path) -> Callable[..., str]:
+    """``make_scene(name_or_path, array, …)`` writes a GeoTIFF (see :func:`write_scene`) and gives its path."""
+
+    def make(path: str | Path, array: NDArray[Any], **options: Any) -> str:
+        return write_scene(tmp_path / path, array, **options)
+
+    return make
+
+
+@pytest.fixture
+def random_array() -> Callable[..., NDArray[Any]]:
+    """``random_array(shape, dtype)`` gives values from 1 to 120, the same ones each time."""
+
+    def make(shape: Sequence[int], dtype: str = 'uint16', seed: int = 0) -> NDArray[Any]:
+        return np.random.default_rng(seed).integers(1, 121, shape).astype(dtype)
+
+    return make

@@ -1,0 +1,195 @@
+"""Decoded scenes hold the scene's pixels, whole or not at all."""
+
+import errno
+import multiprocessing
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from torchgeo_msssl.errors import OutputError, SceneReadError
+from torchgeo_msssl.geo import cache as cache_module
+from torchgeo_msssl.geo.cache import decoded
+from torchgeo_msssl.geo.grid import Window
+from torchgeo_msssl.geo.scene import Scene, find_scenes
+
+BANDS = ('B08', 'B02')
+
+
+@pytest.fixture
+def scene(make_scene, random_array) -> Scene:
+    array = random_array((3, 83, 61))
+    array[0][np.random.default_rng(0).random((83, 61)) < 0.3] = 0
+    return find_scenes(make_scene('s.tif', array, nodata=0, names=['B02', 'B03', 'B08']))[0]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / 'decoded'
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 82), st.integers(0, 60), st.integers(1, 83), st.integers(1, 61))
+def test_pixels_are_the_scenes(scene: Scene, folder: Path, row, col, height, width) -> None:
+    window = Window(row, col, min(height, 83 - row), min(width, 61 - col))
+    image, valid = decoded(scene, BANDS, folder).read(window)
+    expected, expected_valid = scene.read(window, BANDS)
+    np.testing.assert_array_equal(image, expected)
+    np.testing.assert_array_equal(valid, expected_valid)
+    assert image.dtype == expected.dtype
+    assert image.flags.c_contiguous
+    assert image.flags.writeable
+
+
+def test_an_entry_is_built_once(scene: Scene, folder: Path) -> None:
+    done: list[float] = []
+    decoded(scene, BANDS, folder, done.append)
+    assert done[-1] == 1
+    decoded(scene, BANDS, folder, lambda _: pytest.fail('built again'))
+    assert len(os.listdir(folder)) == 1
+
+
+def test_scenes_larger_than_a_window_of_the_stream(make_scene, random_array, folder, monkeypatch) -> None:
+    array = random_array((2, 83, 61))
+    scene = find_scenes(make_scene('t.tif', array, tiled=True, blockxsize=16, blockysize=16))[0]
+    stream = cache_module.streaming_windows
+    monkeypatch.setattr(cache_module, 'streaming_windows', lambda scene: stream(scene, 1000))
+    np.testing.assert_array_equal(decoded(scene, scene.bands, folder).read(scene.grid.window)[0], array)
+
+
+def test_a_changed_file_is_decoded_anew(make_scene, random_array, folder) -> None:
+    first, second = random_array((1, 20, 30)), random_array((1, 20, 30), seed=1)
+    path = make_scene('s.tif', first)
+    before = decoded(find_scenes(path)[0], ['band_1'], folder)
+    os.replace(make_scene('new.tif', second), path)
+    after = decoded(find_scenes(path)[0], ['band_1'], folder)
+    np.testing.assert_array_equal(after.read(Window(0, 0, 20, 30))[0], second)
+    np.testing.assert_array_equal(before.read(Window(0, 0, 20, 30))[0], first)  # who has it open keeps it
+
+
+@pytest.mark.parametrize('damage', ['no mark', 'cut image', 'no mask', 'other shape', 'other dtype', 'empty image'])
+def test_a_torn_entry_is_built_anew(scene: Scene, folder: Path, damage: str) -> None:
+    decoded(scene, BANDS, folder)
+    (entry,) = folder.iterdir()
+    image = entry / 'image.npy'
+    match damage:
+        case 'no mark':
+            (entry / 'complete.json').unlink()
+            image.write_bytes(image.read_bytes()[:-100] + b'\x07' * 100)
+        case 'cut image':
+            os.truncate(image, image.stat().st_size - 1)
+        case 'no mask':
+            (entry / 'valid.npy').unlink()
+        case 'other shape':
+            np.save(image, np.zeros((5, 5, 2), np.uint16))
+        case 'other dtype':
+            np.save(image, np.zeros((83, 61, 2), np.int16))
+        case 'empty image':
+            os.truncate(image, 0)
+    image_again, valid = decoded(scene, BANDS, folder).read(scene.grid.window)
+    expected, expected_valid = scene.read(scene.grid.window, BANDS)
+    np.testing.assert_array_equal(image_again, expected)
+    np.testing.assert_array_equal(valid, expected_valid)
+    assert [path.name for path in folder.iterdir()] == [entry.name]
+
+
+def build_together(path: str, folder: str, barrier, results) -> None:
+    """One of two processes that decode one scene."""
+    scene = find_scenes(path)[0]
+    original = cache_module._publish
+
+    def publish(*arguments) -> None:
+        barrier.wait(30)  # both are complete now
+        original(*arguments)
+
+    cache_module._publish = publish
+    image, _ = decoded(scene, BANDS, Path(folder)).read(scene.grid.window)
+    results.put(int(image.astype(np.int64).sum()))
+
+
+def test_two_processes_at_once(scene: Scene, folder: Path) -> None:
+    context = multiprocessing.get_context('fork')
+    barrier, results = context.Barrier(2), context.Queue()
+    workers = [
+        context.Process(target=build_together, args=(scene.path, str(folder), barrier, results)) for _ in range(2)
+    ]
+    for worker in workers:
+        worker.start()
+    sums = [results.get(timeout=60) for _ in workers]
+    for worker in workers:
+        worker.join(30)
+        assert worker.exitcode == 0
+    assert sums == [scene.read(scene.grid.window, BANDS)[0].astype(np.int64).sum()] * 2
+    (entry,) = folder.iterdir()
+    assert not entry.name.startswith('.')
+
+
+def test_who_finishes_second_leaves_the_first_ones_entry(scene: Scene, folder: Path) -> None:
+    decoded(scene, BANDS, folder)
+    (entry,) = folder.iterdir()
+    first = entry.stat().st_ino
+    cache_module._build(scene, BANDS, entry, None)
+    assert [(path.name, path.stat().st_ino) for path in folder.iterdir()] == [(entry.name, first)]
+
+
+def test_too_little_room_is_said_before_any_work(scene: Scene, folder: Path, monkeypatch) -> None:
+    usage = shutil.disk_usage('/')
+    monkeypatch.setattr(shutil, 'disk_usage', lambda _: usage._replace(free=100))
+    with pytest.raises(OutputError, match=r'cache: .*s\.tif needs .* free; make room'):
+        decoded(scene, BANDS, folder)
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, 'posix_fallocate'), reason='the room is taken with posix_fallocate')
+@pytest.mark.parametrize('code', [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_an_error_and_leaves_nothing(scene: Scene, folder: Path, monkeypatch, code: int) -> None:
+    """Writing through a memory map to a full disk would kill the process with SIGBUS."""
+
+    def full(*_) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, 'posix_fallocate', full)
+    with pytest.raises(OutputError, match=rf'cache: .* could not be written \({os.strerror(code)}\)'):
+        decoded(scene, BANDS, folder)
+    assert not list(folder.iterdir())
+
+
+def test_file_systems_that_cannot_reserve(scene: Scene, folder: Path, monkeypatch) -> None:
+    def unable(*_) -> None:
+        raise OSError(errno.EOPNOTSUPP, 'not supported')
+
+    monkeypatch.setattr(os, 'posix_fallocate', unable, raising=False)
+    expected = scene.read(scene.grid.window, BANDS)[0]
+    np.testing.assert_array_equal(decoded(scene, BANDS, folder).read(scene.grid.window)[0], expected)
+
+
+def test_a_folder_that_cannot_be_written(scene: Scene, tmp_path: Path) -> None:
+    (tmp_path / 'file').touch()
+    with pytest.raises(OutputError, match=r'cache: .*file.* cannot be written .*set `cache_dir`'):
+        decoded(scene, BANDS, tmp_path / 'file' / 'x')
+
+
+def test_a_damaged_scene_leaves_nothing(make_scene, folder: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 60000, (1, 99, 99)).astype('uint16')
+    path = make_scene('s.tif', noise, compress='deflate')
+    os.truncate(path, os.path.getsize(path) // 2)
+    with pytest.raises(SceneReadError, match='cannot be read at rows 0:99'):
+        decoded(find_scenes(path)[0], ['band_1'], folder)
+    assert not list(folder.iterdir())
+
+
+def test_what_killed_builders_left_is_cleared_away_in_time(scene: Scene, folder: Path) -> None:
+    decoded(scene, BANDS, folder)
+    (entry,) = folder.iterdir()
+    shutil.rmtree(entry)
+    old, new = (folder / f'.{entry.name}.{name}' for name in ('old', 'new'))
+    for left in (old, new):
+        left.mkdir()
+        (left / 'image.npy').touch()
+    os.utime(old, (0, 0))
+    decoded(scene, BANDS, folder)
+    assert sorted(path.name for path in folder.iterdir()) == sorted([entry.name, new.name])

@@ -1,0 +1,415 @@
+"""The front door: commands, the run folder, resuming, the stock command, and what is told when it fails."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+import yaml
+from lightning.pytorch import Callback
+from matplotlib.image import imread
+from rasterio.transform import from_origin
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torchgeo.tasks import Classification, SemanticSegmentation
+
+from torchgeo_msssl.__main__ import main
+from torchgeo_msssl.cli import last_run, run_trainer
+from torchgeo_msssl.geo.handles import handle
+from torchgeo_msssl.geo.sample import write_sample_area
+from torchgeo_msssl.models import load_encoder
+from torchgeo_msssl.models.encoders import create_encoder
+
+REPOSITORY = Path(__file__).parents[1]
+CONFIGS = sorted((REPOSITORY / 'configs').glob('*.yaml'))
+BANDS = ('B02', 'B03', 'B04', 'B08')
+
+SMALL = [
+    '--model.views', '2', '--model.hidden_dim', '32', '--model.output_dim', '32', '--model.bottleneck_dim', '8',
+    '--data.chip_size', '32', '--data.batch_size', '4', '--data.chips_per_epoch', '12',
+    '--trainer.log_every_n_steps', '1', '--trainer.enable_progress_bar', 'false',
+    '--trainer.enable_model_summary', 'false',
+]  # fmt: skip
+FASTSIAM = ['fit', '--config', str(REPOSITORY / 'configs' / 'fastsiam_s2.yaml')]
+
+
+def write_scene(path: Path, side: int = 80, crs: str | None = 'EPSG:32631', **options: object) -> Path:
+    """Four named uint16 bands of smooth noise in tiles."""
+    rng = np.random.default_rng(len(path.name))
+    image = rng.integers(500, 3000, (4, side, side)).astype(np.uint16)
+    profile = {'tiled': True, 'blockxsize': 32, 'blockysize': 32, 'compress': 'deflate'} | options
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with rasterio.open(
+        path, 'w', driver='GTiff', height=side, width=side, count=4, dtype='uint16', crs=crs,
+        transform=from_origin(500000, 4900000, 10, 10), **profile,
+    ) as dataset:  # fmt: skip
+        dataset.write(image)
+        dataset.descriptions = BANDS
+    return path
+
+
+@pytest.fixture(autouse=True)
+def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run where nothing else is, as if no arguments had been given to pytest (Lightning compares)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'argv', ['torchgeo_msssl'])
+    monkeypatch.setenv('TORCHGEO_MSSSL_CACHE', str(tmp_path / 'cache'))
+
+
+@pytest.fixture(scope='module')
+def area(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small sample area."""
+    directory = tmp_path_factory.mktemp('sample')
+    write_sample_area(directory, scale=0.25)
+    return directory
+
+
+def fit(*options: str, config: list[str] = FASTSIAM) -> object:
+    return run_trainer([*config, *SMALL, *options])
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / 'metrics.csv').open(newline='') as file:
+        return list(csv.DictReader(file))
+
+
+def test_help_answers_without_importing_torch() -> None:
+    code = (
+        'import sys; from torchgeo_msssl.__main__ import main; main(["--help"]); '
+        'sys.exit(any(name in sys.modules for name in ("torch", "lightning", "torchgeo", "rasterio")))'
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=REPOSITORY, check=False)
+    assert done.returncode == 0, done.stderr
+    assert 'fit' in done.stdout
+    assert 'export' in done.stdout
+
+
+def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(['pretrain']) == 2
+    assert "'pretrain'" in capsys.readouterr().err
+
+
+def test_the_run_folder_is_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scene = write_scene(tmp_path / 'scenes' / 'T31TFJ_20210601.tif')
+    assert main([*FASTSIAM, *SMALL, '--data.paths', str(scene), '--trainer.max_epochs', '2']) == 0
+    folder = tmp_path / 'runs' / 'fastsiam_s2' / 'version_0'
+    for name in ('config.yaml', 'checkpoints/last.ckpt', 'views.png', 'curves.png', 'statistics.json'):
+        assert (folder / name).is_file(), name
+    assert list(folder.glob('events.out.tfevents.*'))
+    assert f'Run folder: {folder.relative_to(tmp_path)}' in capsys.readouterr().out
+
+    found = rows(folder)
+    losses = [float(row['train_loss_step']) for row in found if row['train_loss_step']]
+    assert len(losses) == 6
+    assert all(-1 <= loss <= 1 for loss in losses)
+    epochs = [row for row in found if row['train_loss_epoch']]
+    assert [row['epoch'] for row in epochs] == ['0', '1']
+    # the epoch's loss is the mean of its steps' (another way of adding up)
+    assert float(epochs[1]['train_loss_epoch']) == pytest.approx(np.mean(losses[3:]), abs=1e-6)
+    for name in ('mean_cosine', 'rank_me', 'epoch_embedding_std'):
+        assert np.isfinite(float(epochs[0][name]))
+
+    height, width, _ = imread(folder / 'views.png').shape
+    assert width / height == pytest.approx(3 / 4, abs=0.02)  # a chip and its two views, four times
+    with safe_open(folder / 'encoder.safetensors', 'pt') as file:
+        metadata = file.metadata()
+    assert json.loads(metadata['bands']) == list(BANDS)
+    assert json.loads(metadata['method']) == 'fastsiam'
+    with rasterio.open(scene) as dataset:
+        reflectance = dataset.read() * 1e-4  # before 2022: no offset
+    assert json.loads(metadata['mean']) == pytest.approx(reflectance.mean((1, 2)).tolist(), rel=1e-5)
+    assert json.loads(metadata['std']) == pytest.approx(reflectance.std((1, 2)).tolist(), rel=1e-5)
+
+
+def test_the_first_layer_follows_the_bands(tmp_path: Path) -> None:
+    write_scene(tmp_path / 'a' / 'one.tif')
+    write_scene(tmp_path / 'a' / 'two.tif')
+    cli = fit('--data.paths', f'{tmp_path}/a/*.tif', '--data.bands', '[B8,B2]', '--trainer.max_steps', '1')
+    assert cli.model.model.conv1.in_channels == 2
+    assert cli.datamodule.bands == ('B08', 'B02')
+    assert len(cli.datamodule.scenes) == 2
+    assert cli.model.hparams['in_channels'] == 2
+
+
+def test_checkpoint_loads_in_stock_torchgeo(tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / 'scene.tif')
+    cli = fit('--data.paths', str(scene), '--trainer.max_steps', '2')
+    checkpoint = 'runs/fastsiam_s2/version_0/checkpoints/last.ckpt'
+    trained = cli.model.model.state_dict()
+    assert len(trained) > 100
+    segmentation = SemanticSegmentation('unet', 'resnet18', weights=checkpoint, in_channels=4, num_classes=2)
+    for key, tensor in segmentation.model.encoder.state_dict().items():
+        assert torch.equal(tensor, trained[key]), key
+    classification = Classification('resnet18', weights=checkpoint, in_channels=4, num_classes=3)
+    theirs = classification.model.state_dict()
+    for key, tensor in trained.items():
+        assert torch.equal(theirs[key], tensor), key
+
+
+def test_export_gives_the_encoder_of_the_run(tmp_path: Path) -> None:
+    cli = fit('--data.paths', str(write_scene(tmp_path / 'scene.tif')), '--trainer.max_steps', '1')
+    folder = Path('runs/fastsiam_s2/version_0')
+    assert main(['export', str(folder / 'checkpoints' / 'last.ckpt'), 'out.safetensors']) == 0
+    exported, written = load_file('out.safetensors'), load_file(folder / 'encoder.safetensors')
+    trained = cli.model.model.state_dict()
+    assert exported.keys() == written.keys() == trained.keys()
+    assert all(torch.equal(exported[key], trained[key]) and torch.equal(written[key], trained[key]) for key in trained)
+    encoder = create_encoder('resnet18', 3)
+    report = load_encoder(encoder, 'out.safetensors', bands=('B04', 'B03', 'B02'))
+    assert not report.missing
+    assert main(['export', 'nothing.ckpt', 'out2.safetensors']) == 1
+
+
+def test_weights_start_the_next_run(tmp_path: Path) -> None:
+    scene = str(write_scene(tmp_path / 'scene.tif'))
+    first = fit('--data.paths', scene, '--trainer.max_steps', '1')
+    encoder = 'runs/fastsiam_s2/version_0/encoder.safetensors'
+    second = fit('--data.paths', scene, '--model.weights', encoder, '--trainer.max_steps', '1', '--model.lr', '1e-30')
+    for key, tensor in first.model.model.named_parameters():
+        torch.testing.assert_close(second.model.model.get_parameter(key), tensor, atol=1e-20, rtol=0)
+
+
+def test_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / 'file').write_text('')
+    assert main(['sample', str(tmp_path / 'file' / 'sample')]) == 1
+    assert 'cannot be written' in capsys.readouterr().err
+
+
+class Kill(Callback):
+    """Dies as a process does that was killed for its memory."""
+
+    def on_train_batch_start(self, trainer: object, pl_module: object, batch: object, batch_idx: int) -> None:
+        if trainer.global_step == 12:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+RESUME_CONFIG = """\
+seed_everything: 3
+model:
+  class_path: torchgeo_msssl.tasks.FastSiam
+  init_args: {model: resnet18, in_channels: 4, views: 3, hidden_dim: 32, output_dim: 32, bottleneck_dim: 8,
+              warmup_epochs: 0.5}
+data:
+  class_path: torchgeo_msssl.datamodules.PretrainingDataModule
+  init_args: {chip_size: 32, chips_per_epoch: 28, batch_size: 4, num_workers: WORKERS}
+trainer:
+  max_steps: 20
+  log_every_n_steps: 1
+  enable_progress_bar: false
+  logger: {class_path: lightning.pytorch.loggers.TensorBoardLogger, init_args: {save_dir: runs, name: x}}
+  callbacks:
+    - class_path: lightning.pytorch.callbacks.ModelCheckpoint
+      init_args: {save_last: true, save_top_k: 0, every_n_train_steps: 5}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('workers', [0, 2])
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, workers: int) -> None:
+    """20 steps = 12 steps, SIGKILL, and on from the checkpoint of step 10 (in the middle of an epoch of 7)."""
+    scene = str(write_scene(tmp_path / 'scene.tif'))
+    config = tmp_path / 'config.yaml'
+    config.write_text(RESUME_CONFIG.replace('WORKERS', str(workers)))
+    arguments = ['fit', '--config', str(config), '--data.paths', scene]
+    checkpoints = []
+    for name in ('whole', 'killed'):
+        (tmp_path / name).mkdir()
+        if name == 'killed':
+            script = (
+                'import sys; sys.path.insert(0, sys.argv.pop(1)); import test_cli; '
+                'import torchgeo_msssl.tasks.base as base; old = base.PretrainingTask.configure_callbacks; '
+                'base.PretrainingTask.configure_callbacks = lambda self: [*old(self), test_cli.Kill()]; '
+                'from torchgeo_msssl.cli import run_trainer; run_trainer(sys.argv[1:])'
+            )
+            command = [sys.executable, '-c', script, str(Path(__file__).parent), *arguments]
+            done = subprocess.run(command, cwd=tmp_path / name, capture_output=True, text=True, check=False)
+            assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+            arguments += ['--ckpt_path', 'last']
+        command = [sys.executable, '-m', 'torchgeo_msssl', *arguments]
+        done = subprocess.run(command, cwd=tmp_path / name, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        folder = tmp_path / name / 'runs' / 'x' / 'version_0'
+        checkpoints.append(torch.load(folder / 'checkpoints' / 'last.ckpt', weights_only=True))
+        steps = [int(row['step']) for row in rows(folder) if row['train_loss_step']]
+        assert steps == list(range(20))
+    whole, killed = checkpoints
+    assert whole['global_step'] == killed['global_step'] == 20
+    for key, tensor in whole['state_dict'].items():
+        assert torch.equal(tensor, killed['state_dict'][key]), key
+    momenta = [point['optimizer_states'][0]['state'] for point in checkpoints]
+    assert len(momenta[0]) > 50
+    for i, state in momenta[0].items():
+        assert torch.equal(state['momentum_buffer'], momenta[1][i]['momentum_buffer'])
+
+
+def test_last_is_the_newest_run(tmp_path: Path) -> None:
+    for number, age in ((0, 300), (2, 100), (10, 200)):
+        checkpoint = tmp_path / f'version_{number}' / 'checkpoints' / 'last.ckpt'
+        checkpoint.parent.mkdir(parents=True)
+        checkpoint.write_text('')
+        os.utime(checkpoint, (1e9 - age, 1e9 - age))
+    assert last_run(tmp_path)[0] == 2
+
+
+@pytest.mark.parametrize('config', CONFIGS, ids=lambda path: path.stem)
+def test_every_config_takes_a_step_on_the_sample_area(config: Path, area: Path) -> None:
+    options = [
+        '--data.sample_dir', str(area), '--data.chips_per_epoch', '4', '--data.batch_size', '2',
+        '--trainer.max_steps', '1', '--trainer.enable_progress_bar', 'false', '--trainer.accelerator', 'cpu',
+    ]  # fmt: skip
+    cli = run_trainer(['fit', '--config', str(config), *options])
+    assert cli.trainer.global_step == 1
+    before = create_encoder(cli.model.hparams['model'], cli.model.hparams['in_channels']).state_dict()
+    assert any(not torch.equal(tensor, before[key]) for key, tensor in cli.model.model.state_dict().items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('config', CONFIGS, ids=lambda path: path.stem)
+def test_every_config_runs_under_the_stock_command(config: Path, area: Path, tmp_path: Path) -> None:
+    options = [
+        '--data.init_args.sample_dir', str(area), '--data.init_args.chips_per_epoch', '4',
+        '--data.init_args.batch_size', '2', '--trainer.max_steps', '1', '--trainer.accelerator', 'cpu',
+    ]  # fmt: skip
+    code = 'from torchgeo.main import main; main()'
+    command = [sys.executable, '-c', code, 'fit', '--config', str(config), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(list(tmp_path.glob('runs/*/version_0/encoder.safetensors'))) == 1
+
+
+def test_stock_configs_name_the_channels() -> None:
+    """The stock command has no link from the data's bands to the first layer."""
+    assert CONFIGS
+    for config in CONFIGS:
+        assert 'in_channels' in yaml.safe_load(config.read_text())['model']['init_args']
+
+
+# What goes wrong is told in one sentence.
+
+
+@pytest.fixture
+def failure(capsys: pytest.CaptureFixture[str]) -> object:
+    def run(*options: str) -> str:
+        assert main([*FASTSIAM, *SMALL, *options, '--trainer.max_epochs', '1']) == 1
+        error = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error: ')]
+        assert len(error) == 1
+        return error[0]
+
+    return run
+
+
+def test_nothing_at_a_path(failure) -> None:
+    assert "'/no/such/place'" in failure('--data.paths', '/no/such/place')
+
+
+def test_no_crs(failure, tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / 'scene.tif', crs=None)
+    message = failure('--data.paths', str(scene))
+    assert str(scene) in message
+    assert 'coordinate reference system' in message
+
+
+@pytest.mark.parametrize('bands', ['[B02,B11]', '[B02,B03,B04,B08,B12]', '[B02,sky]'])
+def test_bands_that_are_not_there(failure, tmp_path: Path, bands: str) -> None:
+    scene = write_scene(tmp_path / 'scene.tif')
+    message = failure('--data.paths', str(scene), '--data.bands', bands)
+    assert str(scene) in message
+    assert 'B02, B03, B04, B08' in message
+
+
+def test_chip_larger_than_every_scene(failure, tmp_path: Path) -> None:
+    message = failure('--data.paths', str(write_scene(tmp_path / 'scene.tif')), '--data.chip_size', '96')
+    assert '96×96' in message
+    assert '80×80' in message
+
+
+def test_no_valid_chip(failure, tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / 'scene.tif', nodata=0)
+    with rasterio.open(scene, 'r+') as dataset:
+        image = dataset.read()
+        image[:, 16:64] = 0
+        dataset.write(image)
+    assert 'min_valid' in failure('--data.paths', str(scene))
+
+
+def test_run_folder_that_cannot_be_written(failure, tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / 'scene.tif')
+    (tmp_path / 'file').write_text('')
+    target = str(tmp_path / 'file' / 'runs')
+    message = failure('--data.paths', str(scene), '--trainer.logger.init_args.save_dir', target)
+    assert target in message
+
+
+def test_option_out_of_range(failure, tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / 'scene.tif')
+    assert 'chip_size' in failure('--data.paths', str(scene), '--data.chip_size', '0')
+    assert 'views' in failure('--data.paths', str(scene), '--model.views', '1')
+
+
+@pytest.mark.parametrize('workers', ['0', '1'])
+def test_a_file_cut_short_while_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], workers: str
+) -> None:
+    scene = write_scene(tmp_path / 'scene.tif', side=320)
+
+    def cut(self: object, trainer: object, pl_module: object) -> None:
+        handle(str(scene))  # open, as it is in the middle of training
+        os.truncate(scene, scene.stat().st_size // 8)
+
+    monkeypatch.setattr('torchgeo_msssl.tasks.run_folder.RunFolder.on_train_start', cut)
+    options = ['--data.paths', str(scene), '--data.num_workers', workers, '--trainer.max_epochs', '1']
+    monkeypatch.setenv('GDAL_CACHEMAX', '1')
+    assert main([*FASTSIAM, *SMALL, *options]) == 1
+    error = capsys.readouterr().err
+    assert f'error: {scene}: cannot be read at rows' in error
+    assert 'columns' in error
+
+
+def test_a_loss_that_is_not_finite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene = write_scene(tmp_path / 'scene.tif')
+    forward = 'torchgeo_msssl.losses.siamese.FastSiamLoss.forward'
+    monkeypatch.setattr(forward, lambda self, p, z: (p - z).sum() * float('nan'))
+    assert main([*FASTSIAM, *SMALL, '--data.paths', str(scene)]) == 1
+    error = capsys.readouterr().err
+    assert 'nan at step 0' in error
+    assert f'{scene} (rows' in error
+    assert 'B08' in error
+
+
+def test_nothing_to_resume(failure, tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / 'scene.tif')
+    message = failure('--data.paths', str(scene), '--ckpt_path', 'last')
+    assert 'runs/fastsiam_s2' in message
+
+
+def test_weights_of_another_model(failure, tmp_path: Path) -> None:
+    scene = str(write_scene(tmp_path / 'scene.tif'))
+    fit('--data.paths', scene, '--trainer.max_steps', '1')
+    encoder = 'runs/fastsiam_s2/version_0/encoder.safetensors'
+    message = failure('--data.paths', scene, '--model.weights', encoder, '--model.model', 'resnet34')
+    assert 'resnet34' in message
+
+
+class Harmful:
+    """Pickles to a call."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ('touch harmed',)
+
+
+def test_a_checkpoint_with_code_in_it_is_not_loaded(failure, tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / 'scene.tif')
+    fit('--data.paths', str(scene), '--trainer.max_steps', '1')
+    checkpoint = torch.load('runs/fastsiam_s2/version_0/checkpoints/last.ckpt', weights_only=True)
+    torch.save(checkpoint | {'extra': Harmful()}, 'harmful.ckpt')
+    assert 'no code in it ran' in failure('--data.paths', str(scene), '--ckpt_path', 'harmful.ckpt')
+    assert not (tmp_path / 'harmed').exists()

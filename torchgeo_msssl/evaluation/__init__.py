@@ -1,0 +1,15 @@
+"""Honest measurement of what an encoder has learnt."""
+
+from torchgeo_msssl.evaluation.features import LabelledChips, band_statistics, extract_features, label_chips
+from torchgeo_msssl.evaluation.online import FrozenProbe
+from torchgeo_msssl.evaluation.probes import ProbeResult, knn_probe
+
+__all__ = (
+    'FrozenProbe',
+    'LabelledChips',
+    'ProbeResult',
+    'band_statistics',
+    'extract_features',
+    'knn_probe',
+    'label_chips',
+)

@@ -1,0 +1,128 @@
+"""Frozen features of labelled chips."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
+from torch import Tensor
+
+from torchgeo_msssl.datasets.scenes import ChipQuery, Scenes, collate
+from torchgeo_msssl.errors import EmptyIntersectionError
+from torchgeo_msssl.geo.grid import PixelGrid, Window
+from torchgeo_msssl.geo.scene import Scene, find_scenes
+from torchgeo_msssl.samplers.grid import GridChipSampler
+
+
+@dataclass(frozen=True)
+class LabelledChips:
+    """Chips with one class each.
+
+    Attributes:
+        queries: Where they are.
+        labels: Class of each, shape (n,).
+    """
+
+    queries: tuple[ChipQuery, ...]
+    labels: NDArray[np.int64]
+
+
+def label_chips(
+    scenes: Scenes,
+    labels: str | Sequence[str],
+    size: int,
+    purity: float = 0.7,
+    min_valid: float = 0.9,
+    roi: BaseGeometry | None = None,
+) -> LabelledChips:
+    """Cut scenes into chips, and keep those in which one class has its way.
+
+    Args:
+        scenes: Scenes.
+        labels: Class rasters (one band, nodata where there is no label) that share the scenes' CRS.
+        size: Side of a chip in pixels; chips do not overlap but at the borders of scenes.
+        purity: Smallest share of a chip's pixels that the most frequent class has.
+        min_valid: Smallest share of valid pixels.
+        roi: Only chips wholly inside this region.
+
+    Returns:
+        The chips, in order of scene, row and column.
+
+    Raises:
+        EmptyIntersectionError: If no chip has a label.
+    """
+    rasters = find_scenes(labels)
+    kept: list[tuple[ChipQuery, int]] = []
+    for query in GridChipSampler(scenes, size, min_valid=min_valid, roi=roi):
+        classes = _labels_under(rasters, scenes.scenes[query.scene].grid, query.window)
+        if classes is None or len(classes) == 0:
+            continue
+        values, counts = np.unique(classes, return_counts=True)
+        if counts.max() >= purity * size * size:
+            kept.append((query, int(values[counts.argmax()])))
+    if not kept:
+        msg = (
+            f'labels: {", ".join(raster.path for raster in rasters)} give no chip of {size}×{size} pixels of the '
+            f'{len(scenes)} scene(s) one class on {purity:.0%} of it; use smaller chips, or labels of the same ground.'
+        )
+        raise EmptyIntersectionError(msg)
+    queries, found = zip(*kept, strict=True)
+    return LabelledChips(tuple(queries), np.array(found, dtype=np.int64))
+
+
+def _labels_under(rasters: Sequence[Scene], grid: PixelGrid, window: Window) -> NDArray[np.int64] | None:
+    """Labels of the valid pixels under a window, from the first raster that covers it; None where none does."""
+    bounds = grid.window_bounds(window)
+    for raster in rasters:
+        if raster.grid.crs != grid.crs:
+            continue
+        under = raster.grid.snap(bounds)
+        if under is None or under.intersection(raster.grid.window) != under:
+            continue
+        image, valid = raster.read(under, raster.bands[:1])
+        return image[0][valid].astype(np.int64)
+    return None
+
+
+@torch.no_grad()
+def extract_features(
+    embed: Callable[[Tensor], Tensor],
+    scenes: Scenes,
+    chips: LabelledChips,
+    prepare: Callable[[dict[str, Tensor]], Tensor],
+    device: torch.device | str = 'cpu',
+    batch_size: int = 128,
+) -> NDArray[np.float32]:
+    """Embed chips with a frozen network.
+
+    Args:
+        embed: From (batch, band, height, width) to (batch, features); in evaluation mode.
+        scenes: What the chips are cut from.
+        chips: The chips.
+        prepare: From a batch (``image``, ``valid``, ``scale``, ``offset``) to the network's input.
+        device: Where to compute.
+        batch_size: Chips at once.
+
+    Returns:
+        Shape (n, features).
+    """
+    found = []
+    for start in range(0, len(chips.queries), batch_size):
+        batch = collate(scenes.__getitems__(chips.queries[start : start + batch_size]))
+        inputs = prepare({key: value.to(device) for key, value in batch.items()})
+        found.append(embed(inputs).float().cpu().numpy())
+    return np.concatenate(found)
+
+
+def band_statistics(image: Tensor) -> Tensor:
+    """The dumb baseline: mean and standard deviation of each band of a chip.
+
+    Args:
+        image: Shape (batch, band, height, width).
+
+    Returns:
+        Shape (batch, 2 × band).
+    """
+    return torch.cat([image.mean(dim=(2, 3)), image.std(dim=(2, 3))], dim=1)
