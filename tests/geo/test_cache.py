@@ -15,7 +15,8 @@ from torchgeo_msssl.errors import OutputError, SceneReadError
 from torchgeo_msssl.geo import cache as cache_module
 from torchgeo_msssl.geo.cache import decoded
 from torchgeo_msssl.geo.grid import Window
-from torchgeo_msssl.geo.scene import Scene, find_scenes
+from torchgeo_msssl.geo.headers import find_scenes
+from torchgeo_msssl.geo.scene import Scene
 
 BANDS = ('B08', 'B02')
 

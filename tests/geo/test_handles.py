@@ -14,7 +14,7 @@ from torchgeo_msssl.errors import SceneReadError
 from torchgeo_msssl.geo import handles
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.handles import close_handles, handle, is_remote, open_raster, pooled
-from torchgeo_msssl.geo.scene import find_scenes
+from torchgeo_msssl.geo.headers import find_scenes
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,8 @@ import rasterio
 
 from torchgeo_msssl.bands import get_sensor
 from torchgeo_msssl.errors import ConfigurationError, SceneReadError
+from torchgeo_msssl.geo.headers import find_scenes
 from torchgeo_msssl.geo.radiometry import radiometry
-from torchgeo_msssl.geo.scene import find_scenes
 
 NAMES = ['B02', 'B03']
 

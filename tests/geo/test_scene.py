@@ -16,7 +16,8 @@ from rasterio.windows import Window as RasterioWindow
 from torchgeo_msssl.bands import get_sensor
 from torchgeo_msssl.errors import BandError, MissingCRSError, SceneReadError
 from torchgeo_msssl.geo.grid import Window
-from torchgeo_msssl.geo.scene import Scene, find_scenes, representable
+from torchgeo_msssl.geo.headers import find_scenes
+from torchgeo_msssl.geo.scene import Scene, representable
 
 on_one_folder = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 any_window = st.builds(Window, st.integers(-40, 90), st.integers(-40, 90), st.integers(1, 90), st.integers(1, 90))

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from torchgeo_msssl.errors import ValidDataError
+from torchgeo_msssl.geo.headers import find_scenes
 from torchgeo_msssl.geo.radiometry import Radiometry
-from torchgeo_msssl.geo.scene import Scene, find_scenes
+from torchgeo_msssl.geo.scene import Scene
 from torchgeo_msssl.geo.statistics import BandStatistics, block_statistics, scene_statistics
 
 BANDS = ('B02', 'B03', 'B04')

@@ -36,8 +36,9 @@ from torchgeo_msssl.errors import BandError, ConfigurationError, EmptyIntersecti
 from torchgeo_msssl.geo.cache import DecodedScene, decoded
 from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.handles import open_raster, pooled
+from torchgeo_msssl.geo.headers import find_scenes
 from torchgeo_msssl.geo.radiometry import Radiometry, radiometry
-from torchgeo_msssl.geo.scene import Scene, find_scenes, missing_bands_error, read_file, representable, with_data
+from torchgeo_msssl.geo.scene import Scene, missing_bands_error, read_file, representable, with_data
 from torchgeo_msssl.geo.valid import ValidCells, count_valid
 from torchgeo_msssl.geo.warp import warp_scene
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from torchgeo_msssl.datasets.scenes import ChipQuery, Scenes, collate
 from torchgeo_msssl.errors import EmptyIntersectionError
 from torchgeo_msssl.geo.grid import PixelGrid, Window
-from torchgeo_msssl.geo.scene import Scene, find_scenes
+from torchgeo_msssl.geo.headers import find_scenes
+from torchgeo_msssl.geo.scene import Scene
 from torchgeo_msssl.samplers.grid import GridChipSampler
 
 
