@@ -153,3 +153,11 @@ def test_a_folder_without_permission(tmp_path):
             pass
     finally:
         tmp_path.chmod(0o700)
+
+
+def test_files_may_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
+    ordinary = tmp_path / 'ordinary'
+    ordinary.touch()
+    with atomic_path(tmp_path / 'private') as temporary:
+        temporary.touch(mode=0o600)
+    assert (tmp_path / 'private').stat().st_mode == ordinary.stat().st_mode

@@ -37,11 +37,12 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(path)
     # The name is cut short so that a target with the longest name that a folder can hold has room for the rest.
     temporary = target.with_name(f'.{target.stem[:64]}.{uuid.uuid4().hex[:12]}{target.suffix}')
-    _check_writable(target, temporary)
+    mode = _check_writable(target, temporary)
     try:
         yield temporary
         if not temporary.exists():
             raise _unwritable(target, 'nothing was written')
+        temporary.chmod(mode)  # some writers (safetensors) leave files that only their owner may read
         _flush_to_disk(temporary)
         _publish(temporary, target)
     except MSSSLError:
@@ -58,8 +59,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
                 leftover.unlink(missing_ok=True)
 
 
-def _check_writable(target: Path, temporary: Path) -> None:
-    """Find out now, not after hours of work, whether the target can be written."""
+def _check_writable(target: Path, temporary: Path) -> int:
+    """Find out now, not after hours of work, whether the target can be written, and what mode new files have here."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_dir():
@@ -68,7 +69,9 @@ def _check_writable(target: Path, temporary: Path) -> None:
             raise OSError(errno.EINVAL, 'it is no ordinary file')
         # The probe is removed because some writers refuse existing files.
         temporary.touch()
+        mode = temporary.stat().st_mode & 0o777
         temporary.unlink()
+        return mode
     except OSError as error:
         raise _unwritable(target, error.strerror or str(error)) from error
 
