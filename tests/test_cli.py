@@ -1,8 +1,10 @@
 """The front door: commands, the run folder, resuming, the stock command, and what is told when it fails."""
 
 import csv
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +28,8 @@ from torchgeo_msssl.geo.handles import handle
 from torchgeo_msssl.geo.sample import write_sample_area
 from torchgeo_msssl.models import load_encoder
 from torchgeo_msssl.models.encoders import create_encoder
+from torchgeo_msssl.tasks import FastSiam, SimSiam
+from torchgeo_msssl.tasks.run_folder import MetricsFile
 
 REPOSITORY = Path(__file__).parents[1]
 CONFIGS = sorted((REPOSITORY / 'configs').glob('*.yaml'))
@@ -291,6 +295,209 @@ def test_stock_configs_name_the_channels() -> None:
         assert 'in_channels' in yaml.safe_load(config.read_text())['model']['init_args']
 
 
+# Ways to run it.
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_prolonged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    scene = str(write_scene(tmp_path / 'scene.tif'))
+    fit('--data.paths', scene, '--trainer.max_epochs', '2')
+    cli = fit('--data.paths', scene, '--trainer.max_epochs', '3', '--ckpt_path', 'last')
+    assert 'was to end at step 6 and now ends at step 9' in caplog.text
+    assert cli.trainer.global_step == 9
+    found = [row for row in rows(Path('runs/fastsiam_s2/version_0')) if row['train_loss_step']]
+    assert [int(row['step']) for row in found] == list(range(9))
+    rates = [float(row['lr']) for row in found]
+    cosine = [0.06 * (1 + np.cos(np.pi * step / total)) for total in (6, 9) for step in range(total)]
+    assert rates[:6] == pytest.approx(cosine[:6])
+    assert rates[7:] == pytest.approx(cosine[6:][7:])  # the first step still has the rate that the checkpoint holds
+
+
+@pytest.mark.slow
+def test_accumulated_batches_are_one_step(tmp_path: Path) -> None:
+    options = ('--trainer.accumulate_grad_batches', '2', '--data.chips_per_epoch', '20', '--trainer.max_epochs', '2')
+    fit('--data.paths', str(write_scene(tmp_path / 'scene.tif')), *options)
+    found = [row for row in rows(Path('runs/fastsiam_s2/version_0')) if row['train_loss_step']]
+    assert [row['step'] for row in found] == ['0', '1', '2', '3', '4', '5']  # 5 batches an epoch: the last is alone
+    assert [float(row['lr']) for row in found] == pytest.approx(
+        [0.06 * (1 + np.cos(np.pi * step / 6)) for step in range(6)]
+    )
+
+
+@pytest.mark.parametrize('options', [['--trainer.logger', 'false'], ['--trainer.fast_dev_run', 'true']])
+def test_without_a_logger_there_is_no_run_folder(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, options: list[str]
+) -> None:
+    fit('--data.paths', str(write_scene(tmp_path / 'scene.tif')), '--trainer.max_steps', '1', *options)
+    assert 'no run folder without a logger' in caplog.text
+    assert not list(tmp_path.rglob('encoder.safetensors'))
+    assert not list(tmp_path.rglob('metrics.csv'))
+
+
+@pytest.mark.slow
+def test_lightnings_csv_logger_keeps_its_file(tmp_path: Path) -> None:
+    scene = str(write_scene(tmp_path / 'scene.tif'))
+    fit('--data.paths', scene, '--trainer.max_steps', '3', '--trainer.logger', 'CSVLogger',
+        '--trainer.logger.save_dir', 'runs')  # fmt: skip
+    folder = next(Path('runs').glob('*/version_0'))
+    assert 'train_loss_step' in rows(folder)[0]
+    with (folder / 'curves.csv').open(newline='') as file:
+        assert [row['step'] for row in csv.DictReader(file) if row['train_loss_step']] == ['0', '1', '2']
+    assert (folder / 'encoder.safetensors').is_file()
+
+
+def test_half_precision_and_time_limit(tmp_path: Path) -> None:
+    scene = str(write_scene(tmp_path / 'scene.tif'))
+    cli = fit('--data.paths', scene, '--trainer.precision', 'bf16-mixed', '--trainer.max_time', '00:01:00:00',
+              '--trainer.max_steps', '2')  # fmt: skip
+    assert cli.trainer.global_step == 2
+    losses = [float(row['train_loss_step']) for row in rows(Path('runs/fastsiam_s2/version_0')) if row['lr']]
+    assert all(-1 <= loss <= 1 for loss in losses)
+
+
+def test_views_are_those_of_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[torch.Tensor] = []
+    old = FastSiam.make_views
+
+    def make_views(self: FastSiam, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        views, valid = old(self, batch)
+        made.append(views.clone())
+        return views, valid
+
+    monkeypatch.setattr(FastSiam, 'make_views', make_views)
+    fit('--data.paths', str(write_scene(tmp_path / 'scene.tif')), '--trainer.max_steps', '2')
+    assert len(made) == 3  # for the picture, and for two steps
+    assert torch.equal(made[0], made[1])
+    assert not torch.equal(made[1], made[2])
+
+
+def test_augmentation_on_the_command_line_and_back_from_the_checkpoint(tmp_path: Path) -> None:
+    options = ('--model.augmentation.blur', '0.3', '--model.augmentation.crop_scale', '[0.4,1.0]')
+    cli = fit('--data.paths', str(write_scene(tmp_path / 'scene.tif')), '--trainer.max_steps', '1', *options)
+    checkpoint = 'runs/fastsiam_s2/version_0/checkpoints/last.ckpt'
+    task = FastSiam.load_from_checkpoint(checkpoint, weights_only=True)
+    assert task.multiview.blur == cli.model.multiview.blur == 0.3
+    assert tuple(task.multiview.crop_scale) == (0.4, 1.0)
+    assert task.metadata() == cli.model.metadata()
+    for key, tensor in cli.model.state_dict().items():
+        assert torch.equal(task.state_dict()[key], tensor), key
+
+
+def test_simsiam_by_name(tmp_path: Path) -> None:
+    scene = str(write_scene(tmp_path / 'scene.tif'))
+    cli = fit('--model', 'torchgeo_msssl.tasks.SimSiam', '--data.paths', scene, '--trainer.max_steps', '1')
+    assert type(cli.model) is SimSiam
+    assert cli.model.constant_predictor_lr
+    assert cli.model.model.conv1.in_channels == 4
+
+
+def test_help_of_a_method(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(['fit', '--model.help', 'torchgeo_msssl.tasks.FastSiam'])
+    assert stopped.value.code == 0
+    told = capsys.readouterr().out
+    assert 'bottleneck_dim' in told
+    assert 'crop_scale' in told
+
+
+class Interrupt(Callback):
+    """What Ctrl-C, or a queue that wants its machine back, does in the second epoch."""
+
+    def on_train_batch_start(self, trainer: object, pl_module: object, batch: object, batch_idx: int) -> None:
+        if trainer.global_step == 4:
+            os.kill(os.getpid(), getattr(signal, os.environ['SIGNAL']))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['SIGINT', 'SIGTERM'])
+def test_an_interrupted_run_keeps_what_it_learnt(tmp_path: Path, name: str) -> None:
+    scene = str(write_scene(tmp_path / 'scene.tif'))
+    script = (
+        'import sys; sys.path.insert(0, sys.argv.pop(1)); import test_cli; '
+        'import torchgeo_msssl.tasks.base as base; old = base.PretrainingTask.configure_callbacks; '
+        'base.PretrainingTask.configure_callbacks = lambda self: [*old(self), test_cli.Interrupt()]; '
+        'from torchgeo_msssl.__main__ import main; sys.exit(main(sys.argv[1:]))'
+    )
+    arguments = [*FASTSIAM, *SMALL, '--data.paths', scene, '--trainer.max_epochs', '3']
+    command = [sys.executable, '-c', script, str(Path(__file__).parent), *arguments]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=tmp_path, env=os.environ | {'SIGNAL': name}
+    )
+    assert done.returncode == {'SIGINT': 1, 'SIGTERM': 143}[name]
+    folder = tmp_path / 'runs' / 'fastsiam_s2' / 'version_0'
+    for file in ('encoder.safetensors', 'curves.png', 'metrics.csv', 'checkpoints/last.ckpt'):
+        assert (folder / file).is_file(), done.stderr[-2000:]
+    assert torch.load(folder / 'checkpoints' / 'last.ckpt', weights_only=True)['global_step'] == 3
+    run_trainer([*arguments, '--ckpt_path', 'last'])
+    assert [int(row['step']) for row in rows(folder) if row['train_loss_step']] == list(range(9))
+
+
+DISTRIBUTED = """\
+import json, sys
+from pathlib import Path
+import torch
+from lightning.fabric.utilities.distributed import DistributedSamplerWrapper
+from torchgeo_msssl.cli import run_trainer
+from torchgeo_msssl.tasks import PretrainingTask
+
+seen, old = [], PretrainingTask.seed_step
+
+def seed_step(self, batch_idx):
+    old(self, batch_idx)
+    seen.append(torch.random.initial_seed())
+
+PretrainingTask.seed_step = seed_step
+step = PretrainingTask.training_step
+
+def training_step(self, batch, batch_idx):
+    chips.extend(batch['window'].tolist())
+    return step(self, batch, batch_idx)
+
+chips = []
+PretrainingTask.training_step = training_step
+cli = run_trainer(sys.argv[1:])
+assert not isinstance(cli.trainer.train_dataloader.sampler, DistributedSamplerWrapper)
+weights = [float(p.double().sum()) for p in cli.model.model.parameters()]
+told = {'seeds': seen, 'chips': chips, 'weights': weights, 'folder': str(cli.trainer.loggers[0].log_dir)}
+Path(f'rank{cli.trainer.global_rank}.json').write_text(json.dumps(told))
+"""
+
+
+@pytest.mark.slow
+def test_two_ranks(tmp_path: Path) -> None:
+    """They see other chips and draw otherwise, learn the same, leave one run folder, and both come to an end."""
+    scene, labels = write_scene(tmp_path / 'scene.tif', side=128), tmp_path / 'labels.tif'
+    with rasterio.open(scene) as dataset:
+        profile = dataset.profile | {'count': 1, 'dtype': 'uint8', 'nodata': 0}
+    with rasterio.open(labels, 'w', **profile) as dataset:
+        dataset.write(np.repeat([[1, 2]], 64, axis=1).repeat(128, axis=0).astype(np.uint8), 1)
+    script = tmp_path / 'distributed.py'
+    script.write_text(DISTRIBUTED)
+    config = yaml.safe_load((REPOSITORY / 'configs' / 'fastsiam_s2.yaml').read_text())
+    config['trainer']['callbacks'][-1]['init_args'] = {'chip_size': 16, 'block_size': 32, 'k': 1}
+    (tmp_path / 'config.yaml').write_text(yaml.safe_dump(config))
+    command = [
+        sys.executable, str(script), 'fit', '--config', 'config.yaml', *SMALL, '--data.paths', str(scene),
+        '--data.labels', str(labels), '--data.chips_per_epoch', '16', '--trainer.max_epochs', '2',
+        '--trainer.accelerator', 'cpu', '--trainer.devices', '2', '--trainer.strategy', 'ddp',
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (json.loads((tmp_path / f'rank{rank}.json').read_text()) for rank in (0, 1))
+    assert len(first['chips']) == len(second['chips']) == 16  # 2 epochs of 2 batches of 4
+    assert first['chips'][:8] != second['chips'][:8]
+    assert first['chips'][8:] != second['chips'][8:]
+    seeds = {*first['seeds'], *second['seeds']}
+    assert len(seeds) == len(set(first['seeds'])) + len(set(second['seeds'])) == 8
+    assert first['weights'] == second['weights']
+    assert [path.name for path in (tmp_path / 'runs' / 'fastsiam_s2').iterdir()] == ['version_0']
+    folder = tmp_path / 'runs' / 'fastsiam_s2' / 'version_0'
+    for name in ('encoder.safetensors', 'curves.png', 'views.png', 'knn.json', 'checkpoints/last.ckpt'):
+        assert (folder / name).is_file(), name
+    assert [int(row['step']) for row in rows(folder) if row['train_loss_step']] == [0, 1, 2, 3]
+    assert done.stdout.count('Frozen 1-NN') == 1
+
+
 # What goes wrong is told in one sentence.
 
 
@@ -413,3 +620,56 @@ def test_a_checkpoint_with_code_in_it_is_not_loaded(failure, tmp_path: Path) -> 
     torch.save(checkpoint | {'extra': Harmful()}, 'harmful.ckpt')
     assert 'no code in it ran' in failure('--data.paths', str(scene), '--ckpt_path', 'harmful.ckpt')
     assert not (tmp_path / 'harmed').exists()
+
+
+def test_a_folder_that_vanishes_while_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene = write_scene(tmp_path / 'scene.tif')
+    old = MetricsFile.add
+
+    def add(self: MetricsFile, row: dict[str, float]) -> None:
+        if row['step'] == 2:
+            shutil.rmtree(self.path.parent)
+        old(self, row)
+
+    monkeypatch.setattr(MetricsFile, 'add', add)
+    assert main([*FASTSIAM, *SMALL, '--data.paths', str(scene)]) == 1
+    assert 'metrics.csv cannot be written' in capsys.readouterr().err
+
+
+def test_a_disk_that_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def save(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, 'No space left on device', 'last.ckpt')
+
+    scene = write_scene(tmp_path / 'scene.tif')
+    monkeypatch.setattr('lightning.pytorch.Trainer.save_checkpoint', save)
+    assert main([*FASTSIAM, *SMALL, '--data.paths', str(scene), '--trainer.max_epochs', '1']) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith('error: [Errno 28] No space left on device')
+
+
+@pytest.mark.parametrize('command', ['validate', 'test', 'predict'])
+def test_pretraining_has_nothing_to_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    scene = write_scene(tmp_path / 'scene.tif')
+    arguments = [command, *FASTSIAM[1:], *SMALL, '--data.paths', str(scene)]
+    assert main(arguments) == 1
+    error = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error: ')]
+    assert error == [line for line in error if line.startswith(f'error: {command}: FastSiam pretrains without labels')]
+    assert len(error) == 1
+
+
+def test_an_unknown_option_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / 'config.yaml'
+    config.write_text(Path(FASTSIAM[2]).read_text().replace('hidden_dim', 'hiden_dim'))
+    with pytest.raises(SystemExit) as stopped:
+        main(['fit', '--config', str(config)])
+    assert stopped.value.code == 2
+    assert 'hiden_dim' in capsys.readouterr().err
+
+
+def test_last_needs_a_place_to_look(failure, tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / 'scene.tif')
+    message = failure('--data.paths', str(scene), '--trainer.logger', 'false', '--ckpt_path', 'last')
+    assert 'save_dir' in message

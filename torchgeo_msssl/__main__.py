@@ -1,5 +1,6 @@
 """Entry point: ``python -m torchgeo_msssl`` and ``torchgeo-msssl``."""
 
+import errno
 import sys
 from collections.abc import Sequence
 
@@ -69,7 +70,9 @@ def _sentence(error: BaseException) -> str | None:
     while cause is not None and not isinstance(cause, MSSSLError):
         cause = cause.__cause__
     if cause is None:
-        return None
+        # Lightning writes checkpoints and events itself
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return f'{error}; make room, and go on with --ckpt_path last.' if full else None
     # a data loader's worker sends its traceback along as the message
     return str(cause).rsplit(f'{type(cause).__qualname__}: ', 1)[-1].strip()
 

@@ -3,6 +3,9 @@
 import logging
 import os
 import re
+import signal
+import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
@@ -10,6 +13,9 @@ from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from rich.console import Console
 from rich.logging import RichHandler
 
 from torchgeo_msssl import __version__
@@ -33,8 +39,13 @@ class CLI(LightningCLI):
         """Find the run to go on with, and see that the run folder can be written."""
         config = self.config[self.subcommand]
         logger = config.get('trainer', {}).get('logger')
-        options = getattr(logger, 'init_args', None) if not isinstance(logger, list | bool) else None
+        if isinstance(logger, list):  # the first one names the run folder
+            logger = logger[0] if logger else None
+        options = getattr(logger, 'init_args', None)
         if options is None or options.get('save_dir') is None:
+            if config.get('ckpt_path') == 'last':
+                msg = 'ckpt_path: last is looked for in trainer.logger.save_dir, which is not set; give the path.'
+                raise ConfigurationError(msg)
             return
         runs = Path(options['save_dir']) / (options.get('name') or '')
         if config.get('ckpt_path') == 'last':
@@ -43,6 +54,19 @@ class CLI(LightningCLI):
             options['version'] = version
             print(f'Resuming {checkpoint}')
         check_writable(runs)
+
+    def _refuse_pretraining(self) -> None:
+        """Tell that there is nothing to evaluate, where Lightning would tell of a missing method."""
+        from torchgeo_msssl.tasks import PretrainingTask  # what `--help` does not need, it does not wait for
+
+        if isinstance(self.model, PretrainingTask):
+            msg = (
+                f'{self.subcommand}: {type(self.model).__name__} pretrains without labels and has nothing to '
+                f'{self.subcommand}; use `fit`, `export`, and the encoder in a task with labels.'
+            )
+            raise ConfigurationError(msg)
+
+    before_validate = before_test = before_predict = _refuse_pretraining
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Load checkpoints as tensors and plain values only: nothing that came in a file is executed."""
@@ -105,10 +129,8 @@ def run_trainer(arguments: Sequence[str]) -> Any:
     Raises:
         MSSSLError: If the data, the options or the weights do not suit.
     """
-    logger = logging.getLogger('torchgeo_msssl')
-    if not logger.handlers:
-        logger.addHandler(RichHandler(show_time=False, show_path=False, markup=False))
-        logger.setLevel(logging.INFO)
+    _show_log()
+    arguments = list(arguments)
     try:
         return CLI(
             model_class=LightningModule,
@@ -118,8 +140,32 @@ def run_trainer(arguments: Sequence[str]) -> Any:
             subclass_mode_data=True,
             save_config_kwargs={'overwrite': True},  # a resumed run writes it again
             parser_kwargs={'prog': 'python -m torchgeo_msssl', 'version': __version__},
-            args=list(arguments),
+            args=None if arguments == sys.argv[1:] else arguments,  # Lightning warns of both
         )
     except UnpicklingError as error:
         msg = 'ckpt_path: the file holds more than tensors and plain values; it was not loaded, no code in it ran.'
         raise WeightsError(msg) from error
+    except SIGTERMException as error:
+        # its own exit status is that of a run that ended well
+        raise SystemExit(128 + signal.SIGTERM) from error
+
+
+class _PlainHandler(logging.Handler):
+    """Whole lines on standard error, for logs that no one reads in a terminal."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record."""
+        print(f'{record.levelname}: {record.getMessage()}', file=sys.stderr)
+
+
+def _show_log() -> None:
+    """Show what this package logs, once, whatever the number of processes."""
+    # from inside torch and Lightning, and nothing that a user could change
+    warnings.filterwarnings('ignore', '.*LeafSpec.*is deprecated')
+    logger = logging.getLogger('torchgeo_msssl')
+    if logger.handlers:
+        return
+    console = Console(stderr=True)
+    rich = RichHandler(console=console, show_time=False, show_path=False, markup=False)
+    logger.addHandler(rich if console.is_terminal else _PlainHandler())
+    logger.setLevel(logging.INFO if getattr(rank_zero_only, 'rank', 0) == 0 else logging.ERROR)

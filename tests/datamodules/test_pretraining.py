@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torchgeo.datamodules import BaseDataModule
 
 from torchgeo_msssl.bands import SENSORS
-from torchgeo_msssl.datamodules import PretrainingDataModule, pretraining
+from torchgeo_msssl.datamodules import PretrainingDataModule, base
 from torchgeo_msssl.errors import BandError, ChipSizeError, ConfigurationError, ScenesNotFoundError, ValidDataError
 from torchgeo_msssl.geo.handles import close_handles
 from torchgeo_msssl.geo.sample import write_sample_area
@@ -139,7 +139,7 @@ def test_statistics_lie_beside_the_run_and_are_kept(tmp_path: Path, monkeypatch:
         raise AssertionError('read through again')
 
     with monkeypatch.context() as patch:
-        patch.setattr(pretraining, 'scene_statistics', never)
+        patch.setattr(base, 'scene_statistics', never)
         again = ready(path)
         assert (again.mean, again.std) == (module.mean, module.std)
         for kept in (tmp_path / 'cache' / 'statistics').iterdir():
@@ -148,7 +148,7 @@ def test_statistics_lie_beside_the_run_and_are_kept(tmp_path: Path, monkeypatch:
             ready(path)
     assert ready(path).mean == module.mean
     with monkeypatch.context() as patch:
-        patch.setattr(pretraining, 'scene_statistics', never)
+        patch.setattr(base, 'scene_statistics', never)
         for options in ({'offset': -1000.0}, {'bands': ['B02']}):
             with pytest.raises(AssertionError, match='read through again'):
                 ready(path, **options)
@@ -174,7 +174,7 @@ def test_a_constant_band_is_an_error_that_names_it(tmp_path: Path, value: float)
 def test_without_paths_the_sample_area_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(pretraining, 'write_sample_area', functools.partial(write_sample_area, scale=0.1))
+    monkeypatch.setattr(base, 'write_sample_area', functools.partial(write_sample_area, scale=0.1))
     folder = str(tmp_path / 'sample')
     module = ready(None, sample_dir=folder)
     assert f'generating the synthetic sample area in {folder}' in capsys.readouterr().out
@@ -187,7 +187,7 @@ def test_without_paths_the_sample_area_is_made(
     def never(*args: Any) -> None:
         raise AssertionError('made again')
 
-    monkeypatch.setattr(pretraining, 'write_sample_area', never)
+    monkeypatch.setattr(base, 'write_sample_area', never)
     again = PretrainingDataModule(sample_dir=folder, labels='own.tif')
     assert again.in_channels == 12
     assert again.labels == 'own.tif'

@@ -21,7 +21,8 @@ class Module:
 
 
 def run_epoch(monitor: CollapseMonitor, embedding: torch.Tensor) -> tuple[SimpleNamespace, Module]:
-    trainer, module = SimpleNamespace(should_stop=False), Module()
+    alone = SimpleNamespace(reduce=lambda value, reduce_op: value)
+    trainer, module = SimpleNamespace(should_stop=False, strategy=alone), Module()
     outputs = {'features': embedding, 'embedding': embedding}
     for i in range(3):
         monitor.on_train_batch_end(trainer, module, outputs, {}, i)

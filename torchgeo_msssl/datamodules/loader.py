@@ -14,9 +14,9 @@ class ChipLoader(DataLoader[Any]):
     Lightning saves :meth:`state_dict` with each checkpoint. What workers have fetched ahead does not count.
     """
 
-    def __init__(self, sampler: ChipSampler, **kwargs: Any) -> None:
-        """Initialize from a sampler and the keyword arguments of ``DataLoader``."""
-        super().__init__(sampler.dataset, sampler=sampler, **kwargs)
+    def __init__(self, sampler: ChipSampler, dataset: Any = None, **kwargs: Any) -> None:
+        """Initialize from a sampler, a dataset (default: the sampler's) and the keyword arguments of ``DataLoader``."""
+        super().__init__(dataset if dataset is not None else sampler.dataset, sampler=sampler, **kwargs)
         self._chips = sampler
         self._epoch = sampler.epoch
         self._given = 0

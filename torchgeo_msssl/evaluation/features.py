@@ -42,7 +42,8 @@ def label_chips(
 
     Args:
         scenes: Scenes.
-        labels: Class rasters (one band, nodata where there is no label) that share the scenes' CRS.
+        labels: Class rasters (one band, nodata where there is no label) that share the scenes' CRS; of several that
+            cover a chip the first one counts.
         size: Side of a chip in pixels; chips do not overlap but at the borders of scenes.
         purity: Smallest share of a chip's pixels that the most frequent class has.
         min_valid: Smallest share of valid pixels.
@@ -56,34 +57,34 @@ def label_chips(
     """
     rasters = find_scenes(labels)
     kept: list[tuple[ChipQuery, int]] = []
-    for query in GridChipSampler(scenes, size, min_valid=min_valid, roi=roi):
-        classes = _labels_under(rasters, scenes.scenes[query.scene].grid, query.window)
-        if classes is None or len(classes) == 0:
-            continue
-        values, counts = np.unique(classes, return_counts=True)
-        if counts.max() >= purity * size * size:
-            kept.append((query, int(values[counts.argmax()])))
+    # the places themselves: iterating gives a rank of a distributed run its share only
+    for scene, window in GridChipSampler(scenes, size, min_valid=min_valid, roi=roi).places:
+        label = _main_class(rasters, scenes.scenes[scene].grid, window, purity)
+        if label is not None:
+            kept.append((scenes.query(scene, window), label))
     if not kept:
         msg = (
             f'labels: {", ".join(raster.path for raster in rasters)} give no chip of {size}×{size} pixels of the '
-            f'{len(scenes)} scene(s) one class on {purity:.0%} of it; use smaller chips, or labels of the same ground.'
+            f'{len(scenes)} scene(s) one class on {purity:.0%} of it; use smaller chips, or labels of the same ground '
+            f'in the CRS of the scenes, {scenes.scenes[0].grid.crs}.'
         )
         raise EmptyIntersectionError(msg)
     queries, found = zip(*kept, strict=True)
     return LabelledChips(tuple(queries), np.array(found, dtype=np.int64))
 
 
-def _labels_under(rasters: Sequence[Scene], grid: PixelGrid, window: Window) -> NDArray[np.int64] | None:
-    """Labels of the valid pixels under a window, from the first raster that covers it; None where none does."""
+def _main_class(rasters: Sequence[Scene], grid: PixelGrid, window: Window, purity: float) -> int | None:
+    """Most frequent class under a window, from the first raster that covers it; None where it has not the share."""
     bounds = grid.window_bounds(window)
     for raster in rasters:
-        if raster.grid.crs != grid.crs:
-            continue
-        under = raster.grid.snap(bounds)
+        under = raster.grid.snap(bounds) if raster.grid.crs == grid.crs else None
         if under is None or under.intersection(raster.grid.window) != under:
             continue
         image, valid = raster.read(under, raster.bands[:1])
-        return image[0][valid].astype(np.int64)
+        values, counts = np.unique(image[0][valid], return_counts=True)
+        # a share of the raster's own pixels, which may be larger or smaller than the scene's
+        pure = counts.size > 0 and counts.max() >= purity * valid.size
+        return int(values[counts.argmax()]) if pure else None
     return None
 
 

@@ -4,7 +4,6 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,12 +12,14 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from torchgeo_msssl.datasets.scenes import Scenes
-from torchgeo_msssl.errors import ConfigurationError, EmptyIntersectionError
+from torchgeo_msssl.errors import ConfigurationError, MSSSLError
 from torchgeo_msssl.evaluation.features import LabelledChips, band_statistics, extract_features, label_chips
 from torchgeo_msssl.evaluation.probes import ProbeResult, knn_probe
 from torchgeo_msssl.files import atomic_path
+from torchgeo_msssl.geo.headers import find_scenes
 from torchgeo_msssl.models.encoders import create_encoder
 from torchgeo_msssl.samplers.blocks import split_blocks
+from torchgeo_msssl.tasks.run_folder import run_folder
 
 log = logging.getLogger(__name__)
 
@@ -49,9 +50,16 @@ class FrozenProbe(Callback):
         self.purity = purity
         self.block_size = block_size
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """See that the labels are there, before hours of training."""
+        labels = getattr(getattr(trainer, 'datamodule', None), 'labels', None)
+        if labels is not None:
+            find_scenes(labels)
+
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Probe the encoder as it is when training ends."""
         data = getattr(trainer, 'datamodule', None)
+        folder = run_folder(trainer)  # not on rank 0 alone: the others would wait for it for ever
         if not trainer.is_global_zero:
             return
         if data is None or getattr(data, 'labels', None) is None:
@@ -59,13 +67,13 @@ class FrozenProbe(Callback):
             return
         try:
             train, test = self._chips(data.scenes, data.labels)
-        except (EmptyIntersectionError, ConfigurationError) as error:
+            results = self._probe(pl_module, data.scenes, train, test)
+        except MSSSLError as error:  # the encoder is trained and saved: that the probe fails is no failure of the run
             log.warning('The encoder was not probed: %s', error)
             return
-        results = self._probe(pl_module, data.scenes, train, test)
         self._report(results, len(train.labels), len(test.labels), len(np.unique(train.labels)))
-        if trainer.loggers and trainer.log_dir:
-            with atomic_path(Path(trainer.log_dir) / 'knn.json') as temporary:
+        if folder is not None:
+            with atomic_path(folder / 'knn.json') as temporary:
                 temporary.write_text(json.dumps({name: asdict(result) for name, result in results.items()}, indent=2))
 
     def _chips(self, scenes: Scenes, labels: str | list[str]) -> tuple[LabelledChips, LabelledChips]:
@@ -81,7 +89,7 @@ class FrozenProbe(Callback):
         with torch.random.fork_rng():
             torch.manual_seed(0)
             random = create_encoder(task.hparams['model'], task.hparams['in_channels']).to(task.device)
-        was_training = encoder.training
+        modes = {module: module.training for module in encoder.modules()}  # parts may be frozen
 
         def prepare(batch: dict[str, Tensor]) -> Tensor:
             return normalize(*(batch.get(key) for key in ('image', 'valid', 'scale', 'offset')))
@@ -97,7 +105,8 @@ class FrozenProbe(Callback):
                 'band statistics': score(band_statistics),
             }
         finally:
-            encoder.train(was_training)
+            for module, mode in modes.items():
+                module.training = mode
 
     def _report(self, results: dict[str, ProbeResult], train: int, test: int, classes: int) -> None:
         side = self.chip_size

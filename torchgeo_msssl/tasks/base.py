@@ -127,6 +127,7 @@ class PretrainingTask(BaseTask):
         self.warmup_epochs = warmup_epochs
         self.collapse_patience = collapse_patience
         self._seed = torch.initial_seed()
+        self._total_steps: int | None = None
         self._provenance: dict[str, Any] = {}
         super().__init__()
         plain = {
@@ -260,7 +261,8 @@ class PretrainingTask(BaseTask):
         loss, features, embedding = self.compute_loss(batch)
         if not torch.isfinite(loss):
             raise self._non_finite(loss, batch)
-        self.log('train_loss', loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(batch['image']))
+        self.log('train_loss', loss, on_step=True, on_epoch=True, prog_bar=True, sync_dist=True,
+                 batch_size=len(batch['image']))  # fmt: skip
         return {'loss': loss, 'features': features.detach(), 'embedding': embedding.detach()}
 
     def _non_finite(self, loss: Tensor, batch: dict[str, Tensor]) -> NonFiniteLossError:
@@ -291,6 +293,12 @@ class PretrainingTask(BaseTask):
         if total == float('inf'):
             raise ConfigurationError('trainer: the schedule needs an end; set trainer.max_epochs or trainer.max_steps.')
         total = int(total)
+        if self._total_steps not in (None, total):
+            log.warning(
+                'The run was to end at step %d and now ends at step %d: from here on the learning rate is that of the '
+                'new schedule.', self._total_steps, total,
+            )  # fmt: skip
+        self._total_steps = total
         warmup = 0
         if self.warmup_epochs > 0:
             self.trainer.fit_loop.setup_data()  # the length of an epoch is not known before
@@ -307,13 +315,15 @@ class PretrainingTask(BaseTask):
     # Checkpoints.
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the encoder's metadata and the seed."""
+        """Add the encoder's metadata, the seed and the end of the schedule."""
         checkpoint['msssl'] = self.metadata().to_dict()
         checkpoint['msssl_seed'] = self._seed
+        checkpoint['msssl_total_steps'] = self._total_steps
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take seed and bands back."""
         self._seed = int(checkpoint.get('msssl_seed', self._seed))
+        self._total_steps = checkpoint.get('msssl_total_steps')
         kept = checkpoint.get('msssl', {})
         self._provenance = {
             key: kept[key] for key in ('bands', 'wavelengths', 'sensor', 'chip_size') if kept.get(key) is not None

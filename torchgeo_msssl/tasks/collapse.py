@@ -53,9 +53,10 @@ class CollapseMonitor(Callback):
         features, embedding = (torch.cat(parts) for parts in zip(*self._recent, strict=True))
         self._recent.clear()
         spread, healthy = embedding_std(embedding), embedding.shape[1] ** -0.5
-        pl_module.log('epoch_embedding_std', spread)
-        pl_module.log('mean_cosine', mean_cosine(embedding), prog_bar=True)
-        pl_module.log('rank_me', rank_me(features), prog_bar=True)
+        spread = trainer.strategy.reduce(spread, reduce_op='mean')  # all ranks stop, or none
+        pl_module.log('epoch_embedding_std', spread, sync_dist=True)
+        pl_module.log('mean_cosine', mean_cosine(embedding), prog_bar=True, sync_dist=True)
+        pl_module.log('rank_me', rank_me(features), prog_bar=True, sync_dist=True)
         if spread >= _COLLAPSED * healthy:
             self._epochs = 0
             return

@@ -20,7 +20,12 @@ from torchgeo_msssl.transforms.views import MultiView
 
 
 class FastSiam(JointEmbeddingTask):
-    """Pretrain an encoder with FastSiam."""
+    """Pretrain an encoder with FastSiam.
+
+    In two things it is not the authors' code, on purpose. All views pass the network in one batch, so that batch norm
+    takes its statistics over views × batch chips instead of once a view: steadier for small batches, and one large
+    pass instead of several small ones. Norms and biases do not decay, as in SimCLR and BYOL; theirs decay all.
+    """
 
     method = 'fastsiam'
 
@@ -64,7 +69,9 @@ class FastSiam(JointEmbeddingTask):
             momentum: Momentum of SGD and LARS.
             warmup_epochs: Epochs in which the learning rate rises.
             collapse_patience: Stop after so many epochs of collapse in a row; None only warns.
-            augmentation: How views differ from their chip.
+            augmentation: How views differ from their chip: size, crop_scale, crop_ratio, flips, quarter_turns, blur,
+                blur_sigma, noise, noise_std, common_gain, band_gain, band_dropout, min_valid (see
+                :class:`~torchgeo_msssl.tasks.Augmentation`). On the command line ``--model.augmentation.blur 0.3``.
 
         Raises:
             ConfigurationError: If an option is out of its range.

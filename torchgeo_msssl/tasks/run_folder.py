@@ -11,11 +11,14 @@ import matplotlib
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from torch import Tensor
 
+from torchgeo_msssl.errors import OutputError
 from torchgeo_msssl.files import atomic_path
 from torchgeo_msssl.models.weights import save_encoder
 from torchgeo_msssl.transforms.pictures import contact_sheet
@@ -28,6 +31,26 @@ log = logging.getLogger(__name__)
 matplotlib.use('agg')  # pictures go to files; a display need not exist
 
 _CHIPS_SHOWN = 8
+
+
+def run_folder(trainer: Trainer) -> Path | None:
+    """Folder of a run, the one in which Lightning keeps its checkpoints.
+
+    Args:
+        trainer: Trainer. Every rank has to ask, since they agree on the answer by talking to each other.
+
+    Returns:
+        The folder, or None for a run that leaves nothing behind (``logger: false``, ``fast_dev_run``).
+    """
+    if not trainer.loggers or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return None
+    logger = trainer.loggers[0]
+    if isinstance(logger, TensorBoardLogger | CSVLogger):
+        folder = Path(logger.log_dir)
+    else:  # trainer.log_dir is what all runs of such a logger have in common
+        version = logger.version if isinstance(logger.version, str) else f'version_{logger.version}'
+        folder = Path(logger.save_dir or trainer.default_root_dir, str(logger.name), version)
+    return Path(trainer.strategy.broadcast(str(folder)))
 
 
 class MetricsFile:
@@ -54,6 +77,9 @@ class MetricsFile:
 
         Args:
             row: Values by column, with ``step``.
+
+        Raises:
+            OutputError: If the disk is full or the folder has gone.
         """
         text = {key: repr(value) for key, value in row.items()}
         self.rows.append(text)
@@ -62,8 +88,12 @@ class MetricsFile:
             self.columns += sorted(new)
             self._rewrite()
             return
-        with self.path.open('a', newline='', encoding='utf-8') as file:
-            csv.DictWriter(file, self.columns, restval='').writerow(text)
+        try:
+            with self.path.open('a', newline='', encoding='utf-8') as file:
+                csv.DictWriter(file, self.columns, restval='').writerow(text)
+        except OSError as error:
+            msg = f'{self.path} cannot be written ({error.strerror}); the run stopped, go on with --ckpt_path last.'
+            raise OutputError(msg) from error
 
     def series(self, column: str) -> tuple[list[float], list[float]]:
         """Steps and values of a column, where it has values."""
@@ -85,7 +115,10 @@ def _step_of(row: Mapping[str, Any]) -> float:
 
 
 class RunFolder(Callback):
-    """Writes ``metrics.csv``, ``views.png``, ``curves.png`` and ``encoder.safetensors`` beside the checkpoints."""
+    """Writes ``metrics.csv``, ``views.png``, ``curves.png`` and ``encoder.safetensors`` beside the checkpoints.
+
+    Where Lightning's own ``CSVLogger`` writes ``metrics.csv`` into the same folder, ours is ``curves.csv``.
+    """
 
     def __init__(self) -> None:
         """Start without a folder."""
@@ -93,19 +126,28 @@ class RunFolder(Callback):
         self.metrics: MetricsFile | None = None
         self._clock = 0.0
         self._chips = 0
+        self._steps = 0
+        self._lr = 0.0
 
-    @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the metrics file."""
-        self.folder = Path(trainer.log_dir) if trainer.loggers and trainer.log_dir else None
-        if self.folder is not None:
-            self.metrics = MetricsFile(self.folder / 'metrics.csv', resumed_at=trainer.global_step)
-        self._clock, self._chips = time.perf_counter(), 0
+        folder = run_folder(trainer)  # not on rank 0 alone: the others would wait for it for ever
+        self._clock, self._chips, self._steps = time.perf_counter(), 0, trainer.global_step
+        self.folder, self.metrics = None, None
+        if not trainer.is_global_zero:
+            return
+        if folder is None:
+            log.info('There is no run folder without a logger: no metrics, pictures or encoder will be written.')
+            return
+        taken = any(isinstance(logger, CSVLogger) and Path(logger.log_dir) == folder for logger in trainer.loggers)
+        name = 'curves.csv' if taken else 'metrics.csv'
+        self.folder, self.metrics = folder, MetricsFile(folder / name, resumed_at=trainer.global_step)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: dict[str, Tensor], batch_idx: int
     ) -> None:
         """Draw what the network is about to see, in the first step of a run."""
+        self._lr = trainer.optimizers[0].param_groups[0]['lr']  # after the step it is that of the next one
         if self.folder is not None and not (self.folder / 'views.png').exists() and hasattr(pl_module, 'make_views'):
             draw_views(pl_module, batch, self.folder / 'views.png')
 
@@ -114,14 +156,18 @@ class RunFolder(Callback):
     ) -> None:
         """Log the throughput, and a row of metrics every ``log_every_n_steps`` steps."""
         self._chips += len(batch['image'])
-        if trainer.global_step % max(1, trainer.log_every_n_steps) == 0:  # type: ignore[attr-defined]
-            now = time.perf_counter()
-            rate = self._chips * trainer.world_size / max(now - self._clock, 1e-9)
-            self._clock, self._chips = now, 0
-            pl_module.log('chips_per_s', rate, prog_bar=True, batch_size=1)
-            if self.metrics is not None:
-                lr = trainer.optimizers[0].param_groups[0]['lr']
-                self.metrics.add(self._row(trainer) | {'lr': lr, 'chips_per_s': rate} | self._values(trainer, '_step'))
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        # several batches make one step where gradients are accumulated
+        if every < 1 or trainer.global_step == self._steps or trainer.global_step % every:
+            return
+        self._steps = trainer.global_step
+        now = time.perf_counter()
+        rate = self._chips * trainer.world_size / max(now - self._clock, 1e-9)
+        self._clock, self._chips = now, 0
+        pl_module.log('chips_per_s', rate, prog_bar=True, batch_size=1)
+        if self.metrics is not None:
+            values = {'lr': self._lr, 'chips_per_s': rate} | self._values(trainer, '_step')
+            self.metrics.add(self._row(trainer) | values)
 
     @rank_zero_only
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -152,7 +198,8 @@ class RunFolder(Callback):
     @rank_zero_only
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Keep what was learnt so far when a run is interrupted."""
-        if isinstance(exception, KeyboardInterrupt) and self.metrics is not None and self.metrics.rows:
+        stopped = isinstance(exception, KeyboardInterrupt | SIGTERMException)
+        if stopped and self.metrics is not None and self.metrics.rows:
             self._finish(pl_module)
 
     def _finish(self, pl_module: LightningModule) -> None:

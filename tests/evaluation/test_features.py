@@ -1,0 +1,82 @@
+"""Labelled chips and frozen features against direct reads of made scenes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from affine import Affine
+from torch import Tensor, nn
+
+from torchgeo_msssl.datasets.scenes import Scenes, collate
+from torchgeo_msssl.errors import EmptyIntersectionError
+from torchgeo_msssl.evaluation import extract_features, label_chips
+
+Make = Callable[..., str]
+
+
+def make_pair(make_scene: Make, labels: np.ndarray, side: int = 64, **options: Any) -> tuple[Scenes, str]:
+    image = np.random.default_rng(0).integers(1, 3000, (2, side, side)).astype(np.uint16)
+    scene = make_scene('scene.tif', image, names=('B02', 'B03'))
+    return Scenes(scene), make_scene('labels.tif', labels.astype(np.uint8), nodata=0, **options)
+
+
+def test_chips_have_the_class_that_reaches_the_purity(make_scene: Make) -> None:
+    labels = np.repeat(np.repeat([[1, 2], [3, 4]], 32, axis=0), 32, axis=1)
+    labels[:10, :32] = 2  # 22 of 32 rows are left: 69 %
+    labels[32:, :32][:, :9] = 0  # 23 of 32 columns have a label: 72 %
+    scenes, path = make_pair(make_scene, labels)
+    chips = label_chips(scenes, path, 32, purity=0.7)
+    assert chips.labels.tolist() == [2, 3, 4]
+    assert [(query.window.row, query.window.col) for query in chips.queries] == [(0, 32), (32, 0), (32, 32)]
+    assert label_chips(scenes, path, 32, purity=0.68).labels.tolist() == [1, 2, 3, 4]
+    assert label_chips(scenes, path, 32, purity=0.73).labels.tolist() == [2, 4]
+
+
+def test_labels_on_a_shifted_grid_are_found_by_place(make_scene: Make) -> None:
+    labels = np.zeros((96, 96))
+    labels[16:48, 8:40] = 5  # the scene's first chip: the labels begin 16 rows above and 8 columns left of it
+    transform = Affine(10, 0, 600000 - 80, 0, -10, 5000000 + 160)
+    scenes, path = make_pair(make_scene, labels, transform=transform)
+    chips = label_chips(scenes, path, 32)
+    assert chips.labels.tolist() == [5]
+    assert (chips.queries[0].window.row, chips.queries[0].window.col) == (0, 0)
+
+
+def test_labels_may_have_other_pixels(make_scene: Make) -> None:
+    labels = np.array([[1, 2], [3, 4]]).repeat(16, 0).repeat(16, 1)  # 20 m on scenes of 10 m
+    scenes, path = make_pair(make_scene, labels, res=20)
+    assert label_chips(scenes, path, 32, purity=1.0).labels.tolist() == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize('options', [{'crs': 'EPSG:32632'}, {'transform': Affine(10, 0, 600003, 0, -10, 5000000)}])
+def test_labels_of_another_grid_are_refused(make_scene: Make, options: dict[str, Any]) -> None:
+    scenes, path = make_pair(make_scene, np.ones((64, 64)), **options)
+    with pytest.raises(EmptyIntersectionError, match='EPSG:32631'):
+        label_chips(scenes, path, 32)
+
+
+def test_a_distributed_rank_gets_all_chips(make_scene: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The probe runs on one rank alone."""
+    scenes, path = make_pair(make_scene, np.ones((64, 64)))
+    monkeypatch.setattr('torchgeo_msssl.samplers.base.ChipSampler.ranks', staticmethod(lambda: (0, 2)))
+    assert len(label_chips(scenes, path, 32).labels) == 4
+
+
+@pytest.mark.parametrize('batch_size', [1, 3, 100])
+def test_features_come_in_the_order_of_the_chips(make_scene: Make, batch_size: int) -> None:
+    scenes, path = make_pair(make_scene, np.ones((64, 64)))
+    chips = label_chips(scenes, path, 16)
+    network = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+
+    def prepare(batch: dict[str, Tensor]) -> Tensor:
+        return batch['image'].float() * 1e-3
+
+    found = extract_features(network, scenes, chips, prepare, batch_size=batch_size)
+    with torch.no_grad():
+        one_by_one = [network(prepare(collate([scenes[query]]))) for query in chips.queries]
+    np.testing.assert_allclose(found, torch.cat(one_by_one).numpy(), rtol=1e-5, atol=1e-6)
+    assert len(np.unique(found.round(5), axis=0)) == 16
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
