@@ -26,7 +26,7 @@ from torchgeo_msssl.models import (
     save_encoder,
 )
 from torchgeo_msssl.models.matching import Spectrum, adapt_kernel, align_keys, match_bands
-from torchgeo_msssl.models.weights import CHECKPOINT_KEY
+from torchgeo_msssl.models.weights import CHECKPOINT_KEY, load_network
 
 BANDS = ('B02', 'B03', 'B04', 'B08')
 WAVELENGTHS = (492.4, 559.8, 664.6, 832.8)
@@ -167,6 +167,88 @@ def test_export_without_model_name_is_refused(tmp_path):
     torch.save(trained('resnet18').state_dict(), path)
     with pytest.raises(WeightsError, match='does not say which model'):
         export_encoder(path, tmp_path / 'e.safetensors')
+
+
+# ------------------------------------------------------------------------------------------ whole networks
+
+
+def network_checkpoint(tmp_path, network, **extra):
+    state_dict = {f'model.{key}': value for key, value in network.state_dict().items()}
+    state_dict |= {'normalize.mean': torch.ones(4)} | extra
+    path = tmp_path / 'network.ckpt'
+    torch.save({'state_dict': state_dict, 'msssl': metadata().to_dict()}, path)
+    return path
+
+
+def unet(classes, bands=4, backbone='resnet18', architecture=smp.FPN):
+    return architecture(backbone, encoder_weights=None, in_channels=bands, classes=classes)
+
+
+def test_whole_network_but_the_last_layer(tmp_path):
+    source, target = unet(7), unet(14)
+    before = copy.deepcopy(target.segmentation_head.state_dict())
+    report = load_network(target, network_checkpoint(tmp_path, source), BANDS)
+    assert_equal(target.encoder.state_dict(), source.encoder.state_dict())
+    assert_equal(target.decoder.state_dict(), source.decoder.state_dict())
+    assert_equal(target.segmentation_head.state_dict(), before)
+    head = {f'segmentation_head.{key}' for key in before}
+    assert set(report.missing) == set(report.unexpected) == head
+    assert set(report.matched) == target.state_dict().keys() - head
+    assert all('replaced' in why for why in report.missing.values())
+    assert 'replaced' in str(report)
+
+
+def test_whole_network_with_its_last_layer(tmp_path):
+    source, target = unet(3), unet(3)
+    report = load_network(target, network_checkpoint(tmp_path, source), BANDS, replace=())
+    assert_equal(target.state_dict(), source.state_dict())
+    assert not report.missing
+    with pytest.raises(WeightsError, match='have another shape'):
+        load_network(unet(4), tmp_path / 'network.ckpt', BANDS, replace=())
+
+
+def test_bands_of_a_whole_network_are_matched_by_name(tmp_path):
+    source, target = unet(2).eval(), unet(2).eval()
+    load_network(target, network_checkpoint(tmp_path, source), BANDS[::-1], replace=())
+    image = torch.rand(1, 4, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(target(image.flip(1)), source(image), rtol=1e-5, atol=1e-5)
+    report = load_network(unet(2, bands=2), tmp_path / 'network.ckpt', ('B08', 'B04'))
+    assert report.dropped_bands == ('B02', 'B03')
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'backbone': 'resnet34'}, 'tensors lack'),
+        ({'architecture': smp.UPerNet}, 'does not fit'),
+        ({'backbone': 'tu-convnext_nano'}, 'does not fit'),
+    ],
+)
+def test_other_networks_are_refused_and_left_alone(tmp_path, options, message):
+    target = unet(2, **options)
+    before = copy.deepcopy(target.state_dict())
+    with pytest.raises(WeightsError, match=message):
+        load_network(target, network_checkpoint(tmp_path, unet(2)), BANDS)
+    assert_equal(target.state_dict(), before)
+
+
+def test_nothing_of_a_whole_network_may_be_left_over(tmp_path):
+    for key in ('model.classification_head.3.weight', 'model.decoder.extra.weight', 'model.fc.weight'):
+        path = network_checkpoint(tmp_path, unet(2), **{key: torch.ones(2)})
+        with pytest.raises(WeightsError, match='left over'):
+            load_network(unet(2), path, BANDS)
+
+
+def test_what_is_no_whole_network(tmp_path):
+    encoder = trained('resnet18')
+    for path in (checkpoint(tmp_path, encoder), exported(tmp_path, encoder)):
+        with pytest.raises(WeightsError, match='no whole segmentation network'):
+            load_network(unet(2), path, BANDS)
+    with pytest.raises(WeightsError, match='is no file'):
+        load_network(unet(2), tmp_path / 'missing.ckpt', BANDS)
+    with pytest.raises(WeightsError, match='has no head; its parts are'):
+        load_network(unet(2), network_checkpoint(tmp_path, unet(2)), BANDS, replace=('head',))
 
 
 # ------------------------------------------------------------------------------------ hand-over to networks

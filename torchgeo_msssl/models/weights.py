@@ -21,9 +21,9 @@ from torchgeo_msssl.bands import SENSORS, get_sensor
 from torchgeo_msssl.errors import WeightsError
 from torchgeo_msssl.files import atomic_path
 from torchgeo_msssl.models.encoders import create_encoder, input_layer
-from torchgeo_msssl.models.matching import Spectrum, align_keys, fit_state_dict
+from torchgeo_msssl.models.matching import _COMPUTED, Spectrum, align_keys, fit_state_dict
 from torchgeo_msssl.models.metadata import EncoderMetadata
-from torchgeo_msssl.models.report import LoadReport
+from torchgeo_msssl.models.report import LoadReport, first_few
 
 #: Key under which a task's ``on_save_checkpoint`` keeps ``EncoderMetadata.to_dict()``.
 CHECKPOINT_KEY = 'msssl'
@@ -141,6 +141,91 @@ def load_encoder(
     # smp's encoders override load_state_dict with versions that drop or rename keys; this one is strict.
     nn.Module.load_state_dict(encoder, state_dict, strict=True)
     return report
+
+
+def load_network(
+    network: nn.Module,
+    source: str | os.PathLike[str],
+    bands: Sequence[str] | None = None,
+    sensor: str | None = None,
+    replace: Sequence[str] = ('segmentation_head',),
+) -> LoadReport:
+    """Load a whole smp network from a checkpoint, exactly or not at all, but for the parts that are to be replaced.
+
+    That is the way from coarse classes to fine ones: encoder and decoder are taken over, the last layer begins anew.
+    Bands are matched by name as in :func:`load_encoder`. Every other tensor must be on both sides with its shape.
+
+    Args:
+        network: An smp network.
+        source: Lightning checkpoint of a task whose ``self.model`` is an smp network.
+        bands: Names of the network's input channels in order.
+        sensor: Sensor of these bands, where the names do not tell it.
+        replace: Children of the network that stay as they are; the report names their tensors as replaced.
+
+    Returns:
+        What was loaded, and how.
+
+    Raises:
+        WeightsError: If the file cannot be read, holds no whole network, or a tensor that should match does not; the
+            network is then as it was.
+        BandError: If there is no such sensor.
+    """
+    children = {name for name, _ in network.named_children()}
+    if strangers := [name for name in replace if name not in children]:
+        raise WeightsError(
+            f'replace: the network has no {", ".join(strangers)}; its parts are {", ".join(sorted(children))}.'
+        )
+    path = Path(source)
+    tensors, metadata = _read_network(path)
+    head = {name for name in network.state_dict() if name.partition('.')[0] in replace}
+    old_head = [name for name in tensors if name.partition('.')[0] in replace]
+    kept = {name: tensor for name, tensor in tensors.items() if name not in old_head}
+    own = network.state_dict()
+    given = Spectrum.of(None)
+    if metadata is not None:
+        given = Spectrum.of(metadata.bands, SENSORS.get(metadata.sensor or ''), metadata.wavelengths)
+    state_dict, report = fit_state_dict(
+        kept | {name: own[name] for name in head},
+        network,
+        f'{input_layer(network)[0]}.weight',
+        (given, Spectrum.of(bands, get_sensor(sensor) if sensor else None)),
+        description=str(path),
+        models=(metadata.model if metadata else None, _find_encoder(network)[1]),
+    )
+    left_over = [name for name in report.unexpected if not name.endswith(_COMPUTED)]
+    if left_over:  # an encoder may end with a classifier that nobody needs, a whole network may not
+        raise WeightsError(
+            f'{path} does not fit the network: {len(left_over)} are left over ({first_few(left_over)}); '
+            'use the same architecture and backbone.'
+        )
+    nn.Module.load_state_dict(network, state_dict, strict=True)
+    return dataclasses.replace(
+        report,
+        matched=tuple(name for name in report.matched if name not in head),
+        missing=report.missing | dict.fromkeys(sorted(head), 'replaced: begins anew'),
+        unexpected=report.unexpected | dict.fromkeys(old_head, "replaced: the source's own last layer"),
+    )
+
+
+def _read_network(path: Path) -> tuple[dict[str, Tensor], EncoderMetadata | None]:
+    """Read a whole smp network from a checkpoint, in the network's own names."""
+    if not path.is_file():
+        raise WeightsError(f'weights: {str(path)!r} is no file; a whole network comes from a checkpoint.')
+    tensors: dict[str, Tensor] = {}
+    metadata = None
+    if path.suffix != '.safetensors':
+        content, every = _open_checkpoint(path)
+        prefix = 'model.'
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in every.items() if name.startswith(prefix)}
+        metadata = _checkpoint_metadata(content)
+    if not {'encoder', 'decoder'} <= {name.partition('.')[0] for name in tensors}:
+        raise WeightsError(
+            f'{path} holds no whole segmentation network (no encoder and decoder); give the checkpoint of a '
+            'segmentation or reconstruction task, or hand over the encoder alone.'
+        )
+    if metadata is not None:
+        metadata = dataclasses.replace(metadata, model=metadata.model.removeprefix('tu-'))
+    return tensors, metadata
 
 
 def read_source(source: Weights, model: str | None = None) -> Source:
@@ -282,7 +367,14 @@ def _read_safetensors(path: Path) -> Source:
 
 
 def _read_checkpoint(path: Path) -> Source:
-    """Read a Lightning checkpoint or a plain state dict; nothing but tensors and plain types is unpickled."""
+    """Read the encoder of a Lightning checkpoint, or a plain state dict."""
+    content, tensors = _open_checkpoint(path)
+    state_dict = _cut(tensors, _OUR_PREFIXES if CHECKPOINT_KEY in content else _PREFIXES)
+    return _source(state_dict, _checkpoint_metadata(content), str(path))
+
+
+def _open_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read a file and find its state dict; nothing but tensors and plain types is unpickled."""
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
@@ -303,13 +395,13 @@ def _read_checkpoint(path: Path) -> Source:
         for key, value in tensors.items()
         if isinstance(key, str) and isinstance(value, Tensor)
     }
-    ours = CHECKPOINT_KEY in content
-    state_dict = _cut(tensors, _OUR_PREFIXES if ours else _PREFIXES)
-    if ours:
-        metadata: EncoderMetadata | None = EncoderMetadata.from_dict(content[CHECKPOINT_KEY])
-    else:
-        metadata = _from_hyper_parameters(content.get('hyper_parameters') or {})
-    return _source(state_dict, metadata, str(path))
+    return content, tensors
+
+
+def _checkpoint_metadata(content: Mapping[str, Any]) -> EncoderMetadata | None:
+    if CHECKPOINT_KEY in content:
+        return EncoderMetadata.from_dict(content[CHECKPOINT_KEY])
+    return _from_hyper_parameters(content.get('hyper_parameters') or {})
 
 
 def _cut(tensors: Mapping[str, Tensor], prefixes: Sequence[str]) -> dict[str, Tensor]:

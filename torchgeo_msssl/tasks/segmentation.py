@@ -1,0 +1,897 @@
+"""Semantic segmentation with an encoder that was pretrained elsewhere."""
+
+import difflib
+import logging
+import math
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+import segmentation_models_pytorch as smp
+import timm
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torchgeo.tasks import BaseTask
+
+from torchgeo_msssl.bands import SENSORS, get_sensor
+from torchgeo_msssl.errors import BandError, ConfigurationError
+from torchgeo_msssl.losses.segmentation import SegmentationLoss, SegmentationLossName
+from torchgeo_msssl.models.matching import Spectrum, match_bands
+from torchgeo_msssl.models.metadata import EncoderMetadata
+from torchgeo_msssl.models.report import LoadReport
+from torchgeo_msssl.models.weights import CHECKPOINT_KEY, load_encoder, load_network, read_source
+from torchgeo_msssl.tasks.base import PretrainingTask
+from torchgeo_msssl.tasks.confusion import accuracy, class_scores, confusion_matrix, mean_iou
+from torchgeo_msssl.tasks.optimizers import (
+    OptimizerName,
+    ParameterGroup,
+    cosine_with_warmup,
+    create_optimizer,
+    parameter_groups,
+)
+from torchgeo_msssl.tasks.run_folder import run_folder
+from torchgeo_msssl.tasks.segmentation_figures import SegmentationFolder, metric_name, write_json
+from torchgeo_msssl.transforms.normalize import Normalize, valid_pixels
+from torchgeo_msssl.transforms.spectral import apply_gain, check_interval, uniform_between
+
+log = logging.getLogger(__name__)
+
+Architecture = Literal['unet', 'unetplusplus', 'deeplabv3+', 'fpn', 'segformer', 'upernet', 'dpt']
+Transfer = Literal['encoder', 'network']
+Freeze = Literal['none', 'encoder', 'encoder_until']
+Scheduler = Literal['cosine', 'plateau', 'none']
+Statistics = Literal['auto', 'weights', 'data']
+
+_NETWORKS: dict[str, Any] = {
+    'unet': smp.Unet,
+    'unetplusplus': smp.UnetPlusPlus,
+    'deeplabv3+': smp.DeepLabV3Plus,
+    'fpn': smp.FPN,
+    'segformer': smp.Segformer,
+    'upernet': smp.UPerNet,
+    'dpt': smp.DPT,
+}
+#: What all convolutional and hierarchical encoders shrink images by.
+_STRIDE = 32
+#: Bands whose mean differs by more of the weights' standard deviations are worth a warning.
+_FAR_STATISTICS = 3.0
+
+
+# ---------------------------------------------------------------------------------------------------- network
+
+
+def smp_encoder_name(backbone: str, architecture: str = 'unet') -> str:
+    """Name under which smp knows an encoder.
+
+    smp's own ResNets share their tensors with timm's and are taken as they are; everything else that timm knows is
+    taken from timm (``tu-…``), so that a pretrained encoder fits.
+
+    Args:
+        backbone: Name in timm or smp.
+        architecture: Architecture; DPT takes timm's encoders only.
+
+    Returns:
+        smp's name.
+
+    Raises:
+        ConfigurationError: If neither library has it.
+    """
+    name = backbone.removeprefix('tu-')
+    if re.fullmatch(r'resnet(18|34|50|101|152)', backbone) and architecture != 'dpt':
+        return backbone
+    if timm.is_model(name):
+        return f'tu-{name}'
+    if backbone in smp.encoders.get_encoder_names():
+        return backbone
+    close = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
+    advice = f'did you mean {", ".join(close)}?' if close else 'timm.list_models() lists the names.'
+    raise ConfigurationError(f'backbone: neither timm nor smp has {backbone!r}; {advice}')
+
+
+def create_network(architecture: Architecture, backbone: str, in_channels: int, num_classes: int) -> nn.Module:
+    """Build an smp network with random weights.
+
+    Transformers that can adapt to the image's size do so (``dynamic_img_size``).
+
+    Args:
+        architecture: One of :data:`Architecture`.
+        backbone: Encoder, see :func:`smp_encoder_name`.
+        in_channels: Number of bands.
+        num_classes: Number of classes.
+
+    Returns:
+        The network: (batch, band, height, width) to logits (batch, class, height, width), for sizes that are multiples
+        of :func:`total_stride`.
+
+    Raises:
+        ConfigurationError: If there is no such architecture or encoder, or the two do not go together.
+    """
+    if architecture not in _NETWORKS:
+        raise ConfigurationError(f'model: {architecture!r} is not one of {", ".join(_NETWORKS)}.')
+    if in_channels < 1 or num_classes < 2:
+        raise ConfigurationError(
+            f'Expected in_channels of 1 or more and num_classes of 2 or more, got {in_channels} and {num_classes}.'
+        )
+    name = smp_encoder_name(backbone, architecture)
+    options = {'encoder_name': name, 'encoder_weights': None, 'in_channels': in_channels, 'classes': num_classes}
+    ways: list[dict[str, Any]] = [{'dynamic_img_size': True}, {}] if name.startswith('tu-') else [{}]
+    with warnings.catch_warnings():
+        # smp's DPT says at length that an encoder has no class token, and then does the right thing
+        warnings.filterwarnings('ignore', message='Encoder does not have prefix tokens')
+        for way in ways:
+            try:
+                return cast(nn.Module, _NETWORKS[architecture](**options, **way))
+            except (TypeError, ValueError, KeyError, RuntimeError, AssertionError) as error:
+                if way and 'dynamic_img_size' in str(error):
+                    continue
+                raise ConfigurationError(
+                    f'model {architecture!r} does not go with backbone {backbone!r} ({error}); plain vision '
+                    'transformers take dpt, Swin and ConvNeXt any but deeplabv3+ and dpt, ResNets any.'
+                ) from error
+    raise AssertionError('the last way has no keyword that could be refused')
+
+
+def total_stride(network: nn.Module) -> int:
+    """Number of pixels that sides of images must be a multiple of, so that no feature map is rounded.
+
+    Args:
+        network: An smp network.
+
+    Returns:
+        32, or the patch size of a transformer that does not divide it.
+    """
+    stride = int(cast(Any, network).encoder.output_stride)
+    return _STRIDE if _STRIDE % stride == 0 else stride
+
+
+def pad_to_multiple(image: Tensor, stride: int) -> Tensor:
+    """Add zeros at the bottom and on the right until both sides are multiples.
+
+    Args:
+        image: Standardised values (batch, band, height, width): 0 is the mean of a band and stands for no data.
+        stride: Number of pixels.
+
+    Returns:
+        Image (batch, band, padded height, padded width).
+    """
+    height, width = image.shape[-2:]
+    return F.pad(image, (0, -width % stride, 0, -height % stride))
+
+
+# ----------------------------------------------------------------------------------------------- augmentation
+
+
+def random_symmetries(
+    batch: int, square: bool, flips: bool, quarter_turns: bool, device: torch.device | None = None
+) -> Tensor:
+    """Draw for each sample one of the symmetries of its frame, all with the same chance.
+
+    Args:
+        batch: Number of samples.
+        square: Whether images are square; others are turned by 180° only.
+        flips: Whether images are mirrored.
+        quarter_turns: Whether images are turned.
+        device: Where to draw.
+
+    Returns:
+        Whether to transpose, flip rows, and flip columns, in this order: bool, (3, batch).
+    """
+    coin = torch.rand(3, batch, device=device) < 0.5
+    if flips and quarter_turns:
+        transpose, rows, columns = coin
+    elif quarter_turns:  # a turn by k · 90°: bits of k
+        transpose, high = coin[0], coin[1]
+        if not square:
+            return torch.stack([torch.zeros_like(high), high, high])
+        rows, columns = transpose ^ high, high
+    elif flips:
+        transpose, rows, columns = torch.zeros_like(coin[0]), coin[1], coin[2]
+    else:
+        transpose, rows, columns = torch.zeros_like(coin)
+    return torch.stack([transpose & square, rows, columns])
+
+
+def apply_symmetries(image: Tensor, symmetries: Tensor) -> Tensor:
+    """Transpose, then flip rows, then flip columns, sample by sample; pixels are moved and never interpolated.
+
+    Args:
+        image: Images or masks (batch, …, height, width) of any dtype; square where something is transposed.
+        symmetries: From :func:`random_symmetries`, (3, batch).
+
+    Returns:
+        Tensor of the same shape.
+    """
+    transpose, rows, columns = (which.reshape(-1, *[1] * (image.ndim - 1)) for which in symmetries)
+    if image.shape[-1] == image.shape[-2]:
+        image = torch.where(transpose, image.transpose(-1, -2), image)
+    image = torch.where(rows, image.flip(-2), image)
+    return torch.where(columns, image.flip(-1), image)
+
+
+# -------------------------------------------------------------------------------------------------------- task
+
+
+class Segmentation(BaseTask):
+    """Label every pixel, on an smp network with any encoder and any number of bands.
+
+    A batch has ``image`` (batch, band, height, width) in digital numbers of native dtype and ``mask`` (batch, height,
+    width), and where they are known ``valid`` (batch, 1, height, width), ``scale`` and ``offset`` (batch, band).
+    Invalid pixels are not labelled, whatever the mask says.
+
+    **Normalisation travels with the weights.** Mean and standard deviation of reflectance are taken, once, from the
+    weights if these are ours and have statistics for every band of the data, by name (and from the data otherwise);
+    scale and offset, which say what digital numbers mean, from the data. From then on they are buffers of the task and
+    stay, in every checkpoint. What was taken is logged and kept in ``weights_report.json``.
+
+    Attributes:
+        normalize: Digital numbers to standardised reflectance, saved with the weights.
+        class_names: Names of the classes, in the order of the logits.
+        stride: Images are padded to multiples of this inside :meth:`forward`.
+        confusion: Counts (label, prediction) of the evaluation that is going on, or was the last.
+    """
+
+    monitor = 'val_mean_iou'
+    mode = 'max'
+
+    normalize: Normalize
+    confusion: Tensor
+
+    def __init__(
+        self,
+        model: Architecture = 'unet',
+        backbone: str = 'resnet18',
+        weights: str | None = None,
+        in_channels: int = 12,
+        num_classes: int = 2,
+        class_names: list[str] | None = None,
+        transfer: Transfer = 'encoder',
+        statistics: Statistics = 'auto',
+        loss: SegmentationLossName = 'ce',
+        class_weights: list[float] | None = None,
+        focal_gamma: float = 2.0,
+        ignore_index: int = 255,
+        optimizer: OptimizerName = 'adamw',
+        lr: float = 1e-3,
+        weight_decay: float = 1e-2,
+        momentum: float = 0.9,
+        encoder_lr_factor: float = 1.0,
+        scheduler: Scheduler = 'cosine',
+        warmup_epochs: float = 0,
+        patience: int = 10,
+        freeze: Freeze = 'none',
+        freeze_until_step: int = 0,
+        flips: bool = True,
+        quarter_turns: bool = True,
+        common_gain: tuple[float, float] = (0.8, 1.2),
+        band_gain: tuple[float, float] = (0.9, 1.1),
+    ) -> None:
+        """Build the network.
+
+        Args:
+            model: Architecture.
+            backbone: Encoder: a timm name, with or without ``tu-``, or one of smp's.
+            weights: What to start from: a checkpoint, a safetensors file, the name of a TorchGeo weight, ``imagenet``,
+                or None for random weights.
+            in_channels: Number of bands (this package's command line takes it from the data).
+            num_classes: Number of classes.
+            class_names: Names of the classes; None takes the data module's.
+            transfer: ``encoder`` hands over the encoder alone; ``network`` takes everything but the last layer from
+                the checkpoint of another segmentation, say of coarser classes.
+            statistics: Mean and standard deviation that normalise: of the ``weights``, of the ``data``, or ``auto``
+                for those of the weights where these have every band.
+            loss: ``ce``, ``dice``, ``focal``, ``jaccard`` or ``ce+dice``.
+            class_weights: Weight of each class in the loss.
+            focal_gamma: Exponent of the focal loss.
+            ignore_index: Label of pixels without label.
+            optimizer: ``sgd``, ``adam``, ``adamw`` or ``lars``.
+            lr: Largest learning rate.
+            weight_decay: Weight decay; norms and biases are exempt.
+            momentum: Momentum of SGD and LARS.
+            encoder_lr_factor: Factor on the encoder's learning rate.
+            scheduler: ``cosine`` (with warm-up, by step), ``plateau`` of the mean IoU of validation, or ``none``.
+            warmup_epochs: Epochs in which the learning rate rises (cosine only).
+            patience: Epochs without progress after which the learning rate falls to a tenth (plateau only).
+            freeze: ``none``; ``encoder`` for good; ``encoder_until`` the step ``freeze_until_step``.
+            freeze_until_step: Optimizer steps for which the encoder is frozen.
+            flips: Whether chips are mirrored at random in training.
+            quarter_turns: Whether chips are turned at random in training.
+            common_gain: Smallest and largest gain common to all bands in training.
+            band_gain: Smallest and largest gain of one band in training.
+
+        Raises:
+            ConfigurationError: If an option is out of its range, or architecture and encoder do not go together.
+        """
+        _check_options(
+            {'transfer': (transfer, Transfer), 'statistics': (statistics, Statistics), 'freeze': (freeze, Freeze),
+             'scheduler': (scheduler, Scheduler)},
+            {'warmup_epochs': warmup_epochs, 'patience': patience, 'encoder_lr_factor': encoder_lr_factor,
+             'freeze_until_step': freeze_until_step, 'weight_decay': weight_decay},
+        )  # fmt: skip
+        if (freeze == 'encoder_until') != (freeze_until_step > 0):
+            raise ConfigurationError(
+                f'freeze_until_step: freeze {freeze!r} does not go with {freeze_until_step} steps; set both '
+                "freeze='encoder_until' and the number of steps, or neither."
+            )
+        if class_names is not None and (len(class_names) != num_classes or len(set(class_names)) != num_classes):
+            raise ConfigurationError(
+                f'class_names: expected {num_classes} different names (num_classes), got {", ".join(class_names)}.'
+            )
+        # BaseTask.__init__ calls configure_models, which reads these; under a CLI, hparams hold the file's values,
+        # before links were applied
+        self._network_arguments = (model, backbone, in_channels, num_classes)
+        self._loss_arguments = (loss, num_classes, ignore_index, class_weights, focal_gamma)
+        self._class_names = list(class_names) if class_names else None
+        self.weights = weights
+        self.transfer: Transfer = transfer
+        self.statistics: Statistics = statistics
+        self.ignore_index = ignore_index
+        self.optimizer: OptimizerName = optimizer
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.momentum = momentum
+        self.encoder_lr_factor = encoder_lr_factor
+        self.scheduler: Scheduler = scheduler
+        self.warmup_epochs = warmup_epochs
+        self.patience = patience
+        self.freeze_mode: Freeze = freeze
+        self.freeze_until_step = freeze_until_step
+        self.flips = flips
+        self.quarter_turns = quarter_turns
+        self.common_gain = check_interval('common_gain', common_gain, 0)
+        self.band_gain = check_interval('band_gain', band_gain, 0)
+        self.encoder_frozen = False
+        self._seed = torch.initial_seed()
+        self._started = False  # whether there is something learnt
+        self._provenance: dict[str, Any] = {}
+        self._data_bands: list[str] = []
+        super().__init__()
+        self.hparams.update({'in_channels': in_channels, 'num_classes': num_classes})
+        self.freeze_encoder(freeze != 'none')
+
+    def configure_models(self) -> None:
+        """Build network and normalisation."""
+        architecture, backbone, in_channels, num_classes = self._network_arguments
+        self.model = create_network(architecture, backbone, in_channels, num_classes)
+        self.stride = total_stride(self.model)
+        self.normalize = Normalize(in_channels)
+
+    def configure_losses(self) -> None:
+        """Build the loss."""
+        self.criterion = SegmentationLoss(*self._loss_arguments)
+
+    def configure_metrics(self) -> None:
+        """Make room for the counts, from which every score is computed."""
+        counts = torch.zeros(self.num_classes, self.num_classes, dtype=torch.int64)
+        self.register_buffer('confusion', counts, persistent=False)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return self._network_arguments[3]
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes, in the order of the logits."""
+        return self._class_names or [f'class_{index}' for index in range(self.num_classes)]
+
+    @property
+    def bands(self) -> list[str]:
+        """Canonical names of the bands in the order of the channels; empty where no data module has told them."""
+        return list(self._provenance.get('bands', ()))
+
+    # Weights.
+
+    def setup(self, stage: str) -> None:
+        """Take bands, statistics and class names over from the data module.
+
+        Args:
+            stage: ``fit``, ``validate``, ``test`` or ``predict``, for which everything is in the checkpoint.
+
+        Raises:
+            BandError: If the data have other bands than the network.
+            ConfigurationError: If the data have other classes, or an option does not suit this run.
+        """
+        if stage == 'predict':
+            return
+        if stage == 'fit' and self.freeze_mode == 'encoder_until' and self.trainer.world_size > 1:
+            raise ConfigurationError(
+                'freeze: parameters that thaw later are not synchronised between devices; take encoder or none, or '
+                'one device.'
+            )
+        data = getattr(self.trainer, 'datamodule', None)
+        data = data if hasattr(data, 'bands') else None
+        if data is not None:
+            self._check_data(data)
+            self._take_data(data)
+
+    def on_fit_start(self) -> None:
+        """Load the starting weights, unless there is something learnt to go on with.
+
+        Only now is it known whether the run resumes a checkpoint, which needs no weights besides.
+
+        Raises:
+            ConfigurationError: If the weights have no statistics and only theirs are wanted.
+            WeightsError: If the weights do not fit.
+        """
+        if self._started:
+            return
+        data = getattr(self.trainer, 'datamodule', None)
+        data = data if hasattr(data, 'bands') else None
+        report = self._load_weights(data)
+        taken = self._take_statistics(data)
+        self._started = True
+        log.info('%s', report)
+        log.info('Mean and standard deviation of the bands: %s.', taken)
+        folder = run_folder(self.trainer)
+        if folder is not None and self.trainer.is_global_zero:
+            write_json(folder / 'weights_report.json', report.to_dict() | {'statistics': taken})
+
+    def _load_weights(self, data: Any) -> LoadReport:
+        bands = {} if data is None else {'bands': data.bands, 'sensor': data.sensor_name}
+        if self.weights is not None and self.transfer == 'network':
+            return load_network(self.model, self.weights, **bands)
+        if self.weights is None and self.freeze_mode == 'encoder':
+            log.warning('The encoder is frozen with random weights: set weights, or freeze none.')
+        return load_encoder(self.model, self.weights, **bands)
+
+    def _check_data(self, data: Any) -> None:
+        """Take over the class names of a data module, and see that it has our classes and bands."""
+        names = getattr(data, 'class_names', None)
+        self._class_names = self._class_names or (list(names) if names else None)
+        if len(self.class_names) != self.num_classes:
+            raise ConfigurationError(
+                f'num_classes: the network has {self.num_classes} and the data {len(self.class_names)} '
+                f'({", ".join(self.class_names)}); set model.num_classes to {len(self.class_names)}.'
+            )
+        if names and list(names) != self.class_names:
+            raise ConfigurationError(
+                f'class_names: the network has {", ".join(self.class_names)} and the data have {", ".join(names)}; '
+                'name the same classes in the same order.'
+            )
+        if len(data.bands) != self.normalize.in_channels:
+            raise BandError(
+                f'in_channels: the network takes {self.normalize.in_channels} bands and the data have '
+                f'{len(data.bands)} ({", ".join(data.bands)}); set model.in_channels to {len(data.bands)}, or run '
+                '`python -m torchgeo_msssl fit`, which does so.'
+            )
+        self._data_bands = list(data.bands)
+        self._check_bands()
+
+    def _take_data(self, data: Any) -> None:
+        """Take over what the data module knows, once; it may have no statistics where nothing is trained."""
+        if self._provenance or not len(data.mean):
+            return
+        self.normalize.set_statistics(data.mean, data.std, data.scale, data.offset)
+        self._provenance = {
+            'bands': list(data.bands),
+            'wavelengths': list(getattr(data, 'wavelengths', ())),
+            'sensor': data.sensor_name,
+            'chip_size': getattr(data, 'chip_size', None),
+        }
+
+    def _take_statistics(self, data: Any) -> str:
+        """Take mean and standard deviation from the weights where these have them, and say where they are from."""
+        if data is None:
+            return 'none, since the data module names no bands; its values are taken as they are'
+        source, known = self.weights, None
+        if source is not None and self.statistics != 'data' and Path(source).is_file():
+            metadata = read_source(source).metadata
+            known = statistics_by_name(metadata, data.bands, data.sensor_name) if metadata else None
+        if known is None:
+            if source is not None and self.statistics == 'weights':
+                raise ConfigurationError(
+                    f'statistics: {source} has none for {", ".join(data.bands)}; take statistics auto or data.'
+                )
+            return 'from the data'
+        distances = [abs(own - other) / spread for own, other, spread in zip(data.mean, *known, strict=True)]
+        farthest = max(range(len(distances)), key=distances.__getitem__)
+        if distances[farthest] > _FAR_STATISTICS:
+            log.warning(
+                'In band %s the mean of the data, %.4g, is %.1f standard deviations from what the weights saw, %.4g: '
+                'check scale and offset, or take statistics: data.',
+                data.bands[farthest], data.mean[farthest], distances[farthest], known[0][farthest],
+            )  # fmt: skip
+        self.normalize.set_statistics(*known, data.scale, data.offset)
+        return f'from the weights ({source})'
+
+    def _check_bands(self) -> None:
+        known, given = self.bands, self._data_bands
+        if known and given and known != given:
+            raise BandError(
+                f'bands: the network was trained on {", ".join(known)} and the data give {", ".join(given)}; set '
+                f'data.bands to [{", ".join(known)}].'
+            )
+
+    def metadata(self) -> EncoderMetadata:
+        """What has to be known about the encoder besides its tensors."""
+        buffers = {name: getattr(self.normalize, name).tolist() for name in ('mean', 'std', 'scale', 'offset')}
+        known = buffers if self.bands else {}
+        backbone = self._network_arguments[1].removeprefix('tu-')
+        return EncoderMetadata(method='segmentation', model=backbone, **known, **self._provenance)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the encoder's metadata, the classes and the seed."""
+        classes = {'class_names': self.class_names, 'ignore_index': self.ignore_index}
+        checkpoint[CHECKPOINT_KEY] = self.metadata().to_dict() | classes
+        checkpoint['msssl_seed'] = self._seed
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take seed, bands and class names back.
+
+        Raises:
+            BandError: If the data module has other bands.
+        """
+        self._seed = int(checkpoint.get('msssl_seed', self._seed))
+        self._started = True
+        kept = checkpoint.get(CHECKPOINT_KEY, {})
+        self._provenance = {
+            key: kept[key] for key in ('bands', 'wavelengths', 'sensor', 'chip_size') if kept.get(key) is not None
+        } or self._provenance
+        self._class_names = kept.get('class_names') or self._class_names
+        self._check_bands()
+
+    # Frozen encoder.
+
+    def freeze_encoder(self, frozen: bool) -> None:
+        """Freeze or thaw the encoder; while frozen it is in eval mode, so that running statistics stay too.
+
+        Args:
+            frozen: Whether to freeze.
+        """
+        self.encoder_frozen = frozen
+        self.model.encoder.requires_grad_(not frozen)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> 'Segmentation':
+        """Switch between training and evaluation; a frozen encoder stays in evaluation.
+
+        Args:
+            mode: Whether to train.
+
+        Returns:
+            Itself.
+        """
+        super().train(mode)
+        if self.encoder_frozen:
+            self.model.encoder.eval()
+        return self
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Thaw the encoder when it is time, which depends on the step alone."""
+        frozen = self.freeze_mode == 'encoder' or self.global_step < self.freeze_until_step
+        if frozen != self.encoder_frozen:
+            log.info('The encoder is %s at step %d.', 'frozen' if frozen else 'trained', self.global_step)
+            self.freeze_encoder(frozen)
+
+    # Forward.
+
+    def forward(
+        self, x: Tensor, valid: Tensor | None = None, scale: Tensor | None = None, offset: Tensor | None = None
+    ) -> Tensor:
+        """Score every pixel for every class.
+
+        Images of any size are taken: at the bottom and on the right they are padded with the bands' means (what
+        invalid pixels are) to a multiple of :attr:`stride`, and the scores are cropped.
+
+        Args:
+            x: Digital numbers (batch, band, height, width); :attr:`normalize` is applied.
+            valid: Valid pixels (batch, 1, height, width), bool.
+            scale: Scale of each sample (batch, band), instead of the buffer's.
+            offset: Offset of each sample (batch, band), instead of the buffer's.
+
+        Returns:
+            Logits (batch, class, height, width).
+        """
+        return self.segment(self.normalize(x, valid, scale, offset))
+
+    def segment(self, x: Tensor) -> Tensor:
+        """Score every pixel of images that are standardised already.
+
+        Args:
+            x: Standardised values (batch, band, height, width).
+
+        Returns:
+            Logits (batch, class, height, width).
+        """
+        height, width = x.shape[-2:]
+        return cast(Tensor, self.model(pad_to_multiple(x, self.stride))[..., :height, :width])
+
+    def reflectance(self, batch: dict[str, Tensor]) -> Tensor:
+        """Turn the chips of a batch into reflectance.
+
+        Args:
+            batch: ``image`` with ``valid``, ``scale`` and ``offset`` where they are known.
+
+        Returns:
+            Reflectance (batch, band, height, width), the band's mean where there are no data.
+        """
+        known = (batch.get(key) for key in ('valid', 'scale', 'offset'))
+        return self.normalize.reflectance(batch['image'], *known)
+
+    def labels(self, batch: dict[str, Tensor]) -> Tensor:
+        """Labels of the pixels that hold data.
+
+        Args:
+            batch: ``mask`` (batch, height, width), ``image``, and ``valid`` where it is known.
+
+        Returns:
+            Classes (batch, height, width), int64, ``ignore_index`` where there is no label or no data.
+        """
+        mask = batch['mask'].long()
+        mask = mask.squeeze(1) if mask.ndim == 4 else mask
+        valid = valid_pixels(batch['image'], batch.get('valid')).squeeze(1)
+        return torch.where(valid, mask, self.ignore_index)
+
+    @torch.no_grad()
+    def augmented(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Augment chips for training: gains on reflectance; mirrored and turned together with their labels.
+
+        Args:
+            batch: A batch of chips.
+
+        Returns:
+            Standardised values (batch, band, height, width) and labels (batch, height, width).
+        """
+        image, mask = self.reflectance(batch), self.labels(batch)
+        size, bands, height, width = image.shape
+        common = uniform_between(torch.rand(size, 1, device=image.device), self.common_gain)
+        per_band = uniform_between(torch.rand(size, bands, device=image.device), self.band_gain)
+        valid = valid_pixels(batch['image'], batch.get('valid'))
+        image = self.normalize.standardise(apply_gain(image, common * per_band), valid)
+        symmetries = random_symmetries(size, height == width, self.flips, self.quarter_turns, image.device)
+        return apply_symmetries(image, symmetries), apply_symmetries(mask, symmetries)
+
+    # Steps.
+
+    # What is random in a step, and the error of a loss that is not finite, are those of pretraining.
+    seed_step = PretrainingTask.seed_step
+    _non_finite = PretrainingTask._non_finite
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Compute the loss of a batch, log it, and stop where it is not finite.
+
+        Args:
+            batch: A batch of chips.
+            batch_idx: Index in the epoch.
+
+        Returns:
+            Loss, a scalar.
+
+        Raises:
+            NonFiniteLossError: If the loss is NaN or infinite.
+        """
+        self.seed_step(self.trainer.fit_loop.total_batch_idx)  # type: ignore[misc]
+        image, mask = self.augmented(batch)
+        loss: Tensor = self.criterion(self.segment(image), mask)
+        if not torch.isfinite(loss):
+            raise self._non_finite(loss, batch)  # type: ignore[misc]
+        size = len(image)
+        self.log('train_loss', loss, on_step=True, on_epoch=True, prog_bar=True, sync_dist=True, batch_size=size)
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """Count labels and predictions of a batch.
+
+        Args:
+            batch: A batch of chips.
+            batch_idx: Index in the epoch.
+            dataloader_idx: Ignored.
+
+        Returns:
+            Predicted classes (batch, height, width).
+        """
+        return self._evaluate(batch, 'val')
+
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """Count labels and predictions of a batch.
+
+        Args:
+            batch: A batch of chips.
+            batch_idx: Index in the epoch.
+            dataloader_idx: Ignored.
+
+        Returns:
+            Predicted classes (batch, height, width).
+        """
+        return self._evaluate(batch, 'test')
+
+    def predict_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+        """Compute class probabilities.
+
+        Args:
+            batch: A batch of chips, without ``mask``.
+            batch_idx: Index in the epoch.
+            dataloader_idx: Ignored.
+
+        Returns:
+            ``probabilities`` (batch, class, height, width), and whatever else the batch had besides its pixels.
+        """
+        logits = self(*(batch.get(key) for key in ('image', 'valid', 'scale', 'offset')))
+        place = {key: value for key, value in batch.items() if key not in ('image', 'mask', 'scale', 'offset')}
+        return {'probabilities': logits.float().softmax(dim=1), **place}
+
+    def _evaluate(self, batch: dict[str, Tensor], stage: str) -> Tensor:
+        mask = self.labels(batch)
+        logits = self(*(batch.get(key) for key in ('image', 'valid', 'scale', 'offset')))
+        self.log(f'{stage}_loss', self.criterion(logits, mask), batch_size=len(mask), sync_dist=True)
+        prediction = logits.argmax(dim=1)
+        self.confusion += confusion_matrix(prediction, mask, self.num_classes, self.ignore_index)
+        return prediction
+
+    def on_test_start(self) -> None:
+        """See that there is something to test.
+
+        Raises:
+            ConfigurationError: If the task is neither trained nor loaded.
+        """
+        if self._data_bands and not self.bands:
+            raise ConfigurationError(
+                'ckpt_path: an untrained network knows no statistics of its bands; give a checkpoint.'
+            )
+
+    def on_validation_epoch_start(self) -> None:
+        """Start counting."""
+        self.confusion.zero_()
+
+    def on_test_epoch_start(self) -> None:
+        """Start counting."""
+        self.confusion.zero_()
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores."""
+        self._log_scores('val')
+
+    def on_test_epoch_end(self) -> None:
+        """Log the scores."""
+        self._log_scores('test')
+
+    def _log_scores(self, stage: str) -> None:
+        if self.trainer.world_size > 1:
+            self.confusion.copy_(self.trainer.strategy.reduce(self.confusion, reduce_op='sum'))
+        for score, values in class_scores(self.confusion).items():
+            for name, value in zip(self.class_names, values.tolist(), strict=True):
+                self.log(f'{stage}_{score}_{metric_name(name)}', value)
+        self.log(f'{stage}_accuracy', accuracy(self.confusion))
+        self.log(f'{stage}_mean_iou', mean_iou(self.confusion), prog_bar=True)
+
+    # Optimizer.
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Parameter groups of the optimizer: the encoder, with its own rate, then the rest.
+
+        An encoder that will thaw is among them from the beginning; without gradients nothing happens to it.
+        """
+        rest = [module for name, module in self.model.named_children() if name != 'encoder']
+        groups = parameter_groups(rest, self.weight_decay)
+        if self.freeze_mode == 'encoder':
+            return groups
+        self.model.encoder.requires_grad_(True)
+        encoder = parameter_groups([self.model.encoder], self.weight_decay)
+        self.model.encoder.requires_grad_(not self.encoder_frozen)
+        rate = {'lr': self.lr * self.encoder_lr_factor}
+        return [*(group | rate for group in encoder), *groups]
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Build optimizer and scheduler.
+
+        Returns:
+            Optimizer and scheduler.
+
+        Raises:
+            ConfigurationError: If the cosine has no end.
+        """
+        optimizer = create_optimizer(self.optimizer, self.parameter_groups(), self.lr, self.momentum)
+        match self.scheduler:
+            case 'none':
+                return optimizer
+            case 'plateau':
+                plateau = ReduceLROnPlateau(optimizer, mode=cast(Any, self.mode), patience=self.patience)
+                return {'optimizer': optimizer, 'lr_scheduler': {'scheduler': plateau, 'monitor': self.monitor}}
+            case 'cosine':
+                cosine = cosine_with_warmup(optimizer, *_schedule_steps(self.trainer, self.warmup_epochs))
+                return {'optimizer': optimizer, 'lr_scheduler': {'scheduler': cosine, 'interval': 'step'}}
+
+    def configure_callbacks(self) -> list[Callback]:
+        """The run folder is filled whatever command line starts the task."""
+        return [SegmentationFolder()]
+
+
+class VineSegmentation(Segmentation):
+    """Find vines in drone or aerial images: :class:`Segmentation` with the defaults for that.
+
+    Vines cover a small part of the ground in thin rows, so the loss also counts overlap, and a pretrained encoder
+    learns more slowly than the new decoder.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 5,
+        num_classes: int = 2,
+        class_names: list[str] | None = None,
+        loss: SegmentationLossName = 'ce+dice',
+        encoder_lr_factor: float = 0.3,
+        **kwargs: Any,
+    ) -> None:
+        """Build the network.
+
+        Args:
+            in_channels: Number of bands (this package's command line takes it from the data).
+            num_classes: Number of classes.
+            class_names: Names of the classes; None takes the data module's, else ``background`` and ``vine``.
+            loss: ``ce``, ``dice``, ``focal``, ``jaccard`` or ``ce+dice``.
+            encoder_lr_factor: Factor on the encoder's learning rate.
+            **kwargs: The other options of :class:`Segmentation`, with its defaults.
+
+        Raises:
+            ConfigurationError: If an option is out of its range.
+        """
+        super().__init__(
+            in_channels=in_channels,
+            num_classes=num_classes,
+            class_names=class_names,
+            loss=loss,
+            encoder_lr_factor=encoder_lr_factor,
+            **kwargs,
+        )
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes, in the order of the logits."""
+        return self._class_names or (['background', 'vine'] if self.num_classes == 2 else super().class_names)
+
+
+# ----------------------------------------------------------------------------------------------------- helpers
+
+
+def statistics_by_name(
+    metadata: EncoderMetadata, bands: Sequence[str], sensor: str | None = None
+) -> tuple[list[float], list[float]] | None:
+    """Look up mean and standard deviation of bands by their names in an encoder's metadata.
+
+    Args:
+        metadata: What is known about the encoder.
+        bands: Names of bands.
+        sensor: Sensor of these bands, where the names do not tell it.
+
+    Returns:
+        Mean and standard deviation of each band; None where a band is not in the metadata under the same name (and
+        with about the same wavelength), or the metadata have no statistics.
+    """
+    if not metadata.mean or not metadata.std:
+        return None
+    source = Spectrum.of(metadata.bands, SENSORS.get(metadata.sensor or ''), metadata.wavelengths)
+    target = Spectrum.of(bands, get_sensor(sensor) if sensor else None)
+    found = match_bands(source, target)
+    if any(index is None or source.names[index] != name for index, name in zip(found, target.names, strict=True)):
+        return None
+    indices = cast(list[int], found)
+    return [metadata.mean[index] for index in indices], [metadata.std[index] for index in indices]
+
+
+def _schedule_steps(trainer: Trainer, warmup_epochs: float) -> tuple[int, int]:
+    """Optimizer steps of the whole run and of the warm-up."""
+    total = trainer.estimated_stepping_batches
+    if math.isinf(total):
+        raise ConfigurationError('trainer: the schedule needs an end; set trainer.max_epochs or trainer.max_steps.')
+    warmup = 0
+    if warmup_epochs > 0:
+        trainer.fit_loop.setup_data()  # the length of an epoch is not known before
+        per_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
+        warmup = min(round(warmup_epochs * per_epoch), int(total) - 1)
+    return int(total), warmup
+
+
+def _check_options(choices: dict[str, tuple[str, Any]], numbers: dict[str, float]) -> None:
+    for name, (value, allowed) in choices.items():
+        if value not in get_args(allowed):
+            raise ConfigurationError(f'{name}: {value!r} is not one of {", ".join(get_args(allowed))}.')
+    for name, number in numbers.items():
+        if not 0 <= number < float('inf'):
+            raise ConfigurationError(f'{name}: expected 0 or more, got {number}.')
