@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from torchgeo.tasks import Classification, SemanticSegmentation
 
 from torchgeo_msssl.__main__ import main
-from torchgeo_msssl.cli import last_run, run_trainer
+from torchgeo_msssl.cli import gather_paths, last_run, run_trainer
 from torchgeo_msssl.geo.handles import handle
 from torchgeo_msssl.geo.sample import write_sample_area
 from torchgeo_msssl.models import load_encoder
@@ -673,3 +673,51 @@ def test_last_needs_a_place_to_look(failure, tmp_path: Path) -> None:
     scene = write_scene(tmp_path / 'scene.tif')
     message = failure('--data.paths', str(scene), '--trainer.logger', 'false', '--ckpt_path', 'last')
     assert 'save_dir' in message
+
+
+def test_resuming_with_other_bands_or_another_model(failure, tmp_path: Path) -> None:
+    scene = str(write_scene(tmp_path / 'scene.tif'))
+    fit('--data.paths', scene, '--trainer.max_epochs', '1')
+    message = failure('--data.paths', scene, '--data.bands', '[B02,B03]', '--ckpt_path', 'last')
+    assert 'the checkpoint is of the bands B02, B03, B04, B08, the data have B02, B03' in message
+    message = failure('--data.paths', scene, '--model.model', 'resnet34', '--ckpt_path', 'last')
+    assert 'of a resnet18, not a resnet34' in message
+
+
+def test_a_checkpoint_that_is_not_there(failure, tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / 'scene.tif')
+    assert 'there is no file nothing.ckpt' in failure('--data.paths', str(scene), '--ckpt_path', 'nothing.ckpt')
+
+
+def test_chips_that_do_not_suit_the_encoder(failure, tmp_path: Path) -> None:
+    scene = str(write_scene(tmp_path / 'scene.tif'))
+    vit = ('--model.model', 'vit_tiny_patch16_224')
+    assert 'chip_size of 32 or 48' in failure('--data.paths', scene, '--data.chip_size', '40', *vit)
+    assert 'batch_size' in failure('--data.paths', scene, '--data.batch_size', '1')
+
+
+def test_scenes_of_different_bands_are_told_what_they_share(failure, tmp_path: Path) -> None:
+    write_scene(tmp_path / 'a' / 'one.tif')
+    with rasterio.open(write_scene(tmp_path / 'a' / 'two.tif'), 'r+') as dataset:
+        dataset.descriptions = ('B02', 'B03', 'B05', 'B06')
+    assert '`bands: [B02, B03]`' in failure('--data.paths', str(tmp_path / 'a'))
+
+
+@pytest.mark.parametrize(
+    ('given', 'gathered'),
+    [
+        (['--data.paths', 'a', 'b', '--x', '1'], ['--data.paths', '["a", "b"]', '--x', '1']),
+        (['--data.paths', 'a', '--x', '1', '2'], ['--data.paths', 'a', '--x', '1', '2']),
+        (['--data.init_args.paths', 'a', 'b'], ['--data.init_args.paths', '["a", "b"]']),
+        (['fit', '--data.paths'], ['fit', '--data.paths']),
+    ],
+)
+def test_files_of_an_unquoted_pattern(given: list[str], gathered: list[str]) -> None:
+    assert gather_paths(given) == gathered
+
+
+def test_several_files_are_several_scenes(tmp_path: Path) -> None:
+    files = [str(write_scene(tmp_path / name)) for name in ('one.tif', 'two.tif')]
+    assert main([*FASTSIAM, *SMALL, '--data.paths', *files, '--trainer.max_steps', '1']) == 0
+    written = yaml.safe_load(Path('runs/fastsiam_s2/version_0/config.yaml').read_text())
+    assert written['data']['init_args']['paths'] == files

@@ -1,5 +1,7 @@
 """Lightning's command line, with what this package adds: linked bands, short names, resuming."""
 
+import itertools
+import json
 import logging
 import os
 import re
@@ -21,6 +23,9 @@ from rich.logging import RichHandler
 from torchgeo_msssl import __version__
 from torchgeo_msssl.errors import ConfigurationError, OutputError, WeightsError
 
+#: Options that take files.
+_PATHS = re.compile(r'--data\.(?:init_args\.)?(?:paths|images|labels|predict_paths)')
+
 
 class CLI(LightningCLI):
     """``fit``, ``validate``, ``test`` and ``predict`` on any task and data module named in a YAML file."""
@@ -38,6 +43,9 @@ class CLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Find the run to go on with, and see that the run folder can be written."""
         config = self.config[self.subcommand]
+        given = config.get('ckpt_path')
+        if given not in (None, 'last', 'best', 'hpc', 'registry') and '://' not in given and not Path(given).is_file():
+            raise ConfigurationError(f'ckpt_path: there is no file {given}; give a checkpoint, or `last`.')
         logger = config.get('trainer', {}).get('logger')
         if isinstance(logger, list):  # the first one names the run folder
             logger = logger[0] if logger else None
@@ -74,6 +82,27 @@ class CLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Leave the configuration as it is: the YAML and the options say what the model is, not the checkpoint."""
+
+
+def gather_paths(arguments: Sequence[str]) -> list[str]:
+    """Take the files that a shell makes of an unquoted pattern as one list.
+
+    Args:
+        arguments: Arguments of the command, such as ``--data.paths a.tif b.tif``.
+
+    Returns:
+        The same with several files of one option as a list, ``--data.paths '["a.tif", "b.tif"]'``.
+    """
+    gathered: list[str] = []
+    rest = list(arguments)
+    while rest:
+        gathered.append(rest.pop(0))
+        if _PATHS.fullmatch(gathered[-1]):
+            files = list(itertools.takewhile(lambda text: not text.startswith('-'), rest))
+            if len(files) > 1:
+                gathered.append(json.dumps(files))
+                rest = rest[len(files) :]
+    return gathered
 
 
 def last_run(runs: Path) -> tuple[int, Path]:
@@ -130,7 +159,7 @@ def run_trainer(arguments: Sequence[str]) -> Any:
         MSSSLError: If the data, the options or the weights do not suit.
     """
     _show_log()
-    arguments = list(arguments)
+    arguments = gather_paths(arguments)
     try:
         return CLI(
             model_class=LightningModule,

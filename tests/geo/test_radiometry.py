@@ -158,3 +158,11 @@ def test_other_sensors_have_no_offset(scale_of, random_array, sensor, dtype, sca
         assert how.scale == (scale, scale)
     if sensor is None:
         assert 'sensor unknown' in how.reason
+
+
+@pytest.mark.parametrize(('lowest', 'warned'), [(1100, False), (200, True)])
+def test_values_that_contradict_the_offset_are_told(scale_of, caplog, lowest, warned) -> None:
+    array = np.random.default_rng(0).integers(lowest, 4000, (2, 64, 64)).astype(np.uint16)
+    array[:, : 64 // 2] = np.minimum(array[:, : 64 // 2], lowest + 300)  # a dark lake
+    assert scale_of('20230601.tif', array=array).offset == (-1000, -1000)
+    assert ('harmonised' in caplog.text) == warned

@@ -216,10 +216,9 @@ class ScenesDataModule(BaseDataModule):
             size = np.abs(moments.mean) + np.max([np.abs(np.multiply(h.scale, h.offset)) for h in scenes.radiometry])
             constant = [band for band, std in zip(self.bands, moments.std > 1e-9 * size, strict=True) if not std]
             if constant:
-                msg = (
-                    f'bands: {", ".join(constant)} has one value everywhere, so it tells nothing; leave it out, with '
-                    f'`bands: [{", ".join(band for band in self.bands if band not in constant)}]`.'
-                )
+                others = ', '.join(band for band in self.bands if band not in constant)
+                advice = f'leave it out, with `bands: [{others}]`' if others else 'look at the files'
+                msg = f'bands: {", ".join(constant)} has one value everywhere, so it tells nothing; {advice}.'
                 raise BandError(msg)
             found = {
                 'bands': list(self.bands),

@@ -487,6 +487,13 @@ def _choose_bands(scenes: Sequence[Scene], bands: Sequence[str] | None) -> tuple
         raise BandError(f'bands: {", ".join(chosen)} names a band twice.')
     for scene in scenes:
         missing = [band for band in chosen if band not in scene.bands]
+        if missing and not bands:
+            common = [band for band in chosen if all(band in other.bands for other in scenes)]
+            advice = f'choose those that all have, with `bands: [{", ".join(common)}]`' if common else 'read them apart'
+            raise BandError(
+                f'bands: {scenes[0].path} has {", ".join(chosen)}, and {scene.path} has {", ".join(scene.bands)}; '
+                f'{advice}.'
+            )
         if missing:
             raise missing_bands_error(scene, missing)
     return chosen

@@ -6,18 +6,23 @@ Sentinel-2 products of processing baseline 04.00 and later (from 2022-01-25) car
 """
 
 import itertools
+import logging
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from torchgeo_msssl.bands import SENTINEL2_OFFSET, SENTINEL2_OFFSET_SINCE, Sensor
 from torchgeo_msssl.errors import ConfigurationError, SceneReadError
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.scene import Scene
 from torchgeo_msssl.geo.valid import streaming_windows
+
+log = logging.getLogger(__name__)
 
 _BASELINE_TAGS = ('PROCESSING_BASELINE', 'processing_baseline', 's2:processing_baseline')
 _PRODUCT = re.compile(r'S2[A-D]_MSIL(?:1C|2A)_\d{8}T\d{6}_(N\d{4})_')
@@ -88,6 +93,14 @@ def _known(scene: Scene, bands: Sequence[str], sensor: Sensor | None) -> Radiome
     known = [sensor.find(band) for band in bands]
     scale = tuple(band.scale if band else 1.0 for band in known)
     value, why = _sentinel2_offset(scene) if sensor.name.startswith('sentinel2') else (0.0, 'no offset')
+    if value < 0 and spectral and _contradicts(scene, spectral[0], value):
+        log.warning(
+            '%s: %s, yet many of its values are below %g, so the offset may have been taken off before (harmonised '
+            'products); if so, set `offset: 0`.',
+            scene.path,
+            why,
+            -value,
+        )
     return Radiometry(scale, tuple(value if band else 0.0 for band in known), f'{sensor.name}: {why}')
 
 
@@ -103,15 +116,27 @@ def _declared(scene: Scene, band: str) -> tuple[float, float] | None:
     return scale, offset / scale
 
 
-def _holds_digital_numbers(scene: Scene, band: str) -> bool:
-    """Look at the middle of a scene (or else at the first place with data) whether its floats are digital numbers."""
+def _sample(scene: Scene, band: str) -> NDArray[Any]:
+    """Valid values of a band in the middle of a scene, or else at the first place with data; perhaps none."""
     grid, side = scene.grid, 256
     middle = Window(max((grid.height - side) // 2, 0), max((grid.width - side) // 2, 0), side, side)
     for window in itertools.chain([middle], streaming_windows(scene)):
         image, valid = scene.read(window, [band])
         if valid.any():
-            return bool(np.percentile(image[0][valid], 98) > _LARGEST_REFLECTANCE)
-    return False
+            return image[0][valid]
+    return np.empty(0)
+
+
+def _holds_digital_numbers(scene: Scene, band: str) -> bool:
+    """Whether floats are digital numbers rather than reflectance."""
+    values = _sample(scene, band)
+    return len(values) > 0 and bool(np.percentile(values, 98) > _LARGEST_REFLECTANCE)
+
+
+def _contradicts(scene: Scene, band: str, offset: float) -> bool:
+    """Whether an offset would make the reflectance of one pixel in twenty negative."""
+    values = _sample(scene, band)
+    return len(values) > 0 and bool(np.percentile(values, 5) + offset < 0)
 
 
 def _sentinel2_offset(scene: Scene) -> tuple[float, str]:

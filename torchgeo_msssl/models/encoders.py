@@ -45,7 +45,7 @@ def create_encoder(
         options['drop_path_rate'] = drop_path_rate
 
     encoder = _build(name, image_size, options)
-    _check_image_size(encoder, name, image_size)
+    check_image_size(encoder, name, image_size)
     _check_input(encoder, name, in_channels)
     return encoder
 
@@ -129,7 +129,17 @@ def _refused(name: str, image_size: int | None, options: dict[str, Any], error: 
     return ConfigurationError(f'timm cannot build {name!r}{size} with {given}: {error}; change what it names.')
 
 
-def _check_image_size(encoder: nn.Module, name: str, image_size: int | None) -> None:
+def check_image_size(encoder: nn.Module, name: str, image_size: int | None) -> None:
+    """See that an encoder that cuts images into patches can take a size.
+
+    Args:
+        encoder: timm network.
+        name: Its name, for the message.
+        image_size: Height and width in pixels, or None where it is not known.
+
+    Raises:
+        ConfigurationError: If the size is no multiple of the patch.
+    """
     patch = getattr(getattr(encoder, 'patch_embed', None), 'patch_size', None)
     if image_size is None or not isinstance(patch, tuple):
         return
@@ -139,7 +149,7 @@ def _check_image_size(encoder: nn.Module, name: str, image_size: int | None) -> 
         choices = f'{below} or {above}' if below else f'{above}'
         raise ConfigurationError(
             f'{name!r} cuts images into patches of {side} px and cannot take images of {image_size} px; '
-            f'choose {choices} px.'
+            f'choose a chip_size of {choices} px.'
         )
 
 

@@ -13,8 +13,8 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchgeo.tasks import BaseTask
 
-from torchgeo_msssl.errors import BandError, ConfigurationError, NonFiniteLossError
-from torchgeo_msssl.models.encoders import create_encoder
+from torchgeo_msssl.errors import BandError, ConfigurationError, NonFiniteLossError, WeightsError
+from torchgeo_msssl.models.encoders import check_image_size, create_encoder
 from torchgeo_msssl.models.metadata import EncoderMetadata
 from torchgeo_msssl.models.weights import load_encoder
 from torchgeo_msssl.tasks.collapse import CollapseMonitor
@@ -321,13 +321,32 @@ class PretrainingTask(BaseTask):
         checkpoint['msssl_total_steps'] = self._total_steps
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take seed and bands back."""
+        """Take seed and bands back.
+
+        Raises:
+            WeightsError: If the checkpoint is of another encoder, or of other bands than the data have.
+        """
         self._seed = int(checkpoint.get('msssl_seed', self._seed))
         self._total_steps = checkpoint.get('msssl_total_steps')
         kept = checkpoint.get('msssl', {})
+        self._check_same(checkpoint.get('hyper_parameters', {}).get('model'), kept.get('bands') or [])
         self._provenance = {
             key: kept[key] for key in ('bands', 'wavelengths', 'sensor', 'chip_size') if kept.get(key) is not None
         } or self._provenance
+
+    def _check_same(self, model: str | None, bands: Sequence[str]) -> None:
+        now = self._provenance.get('bands') or []
+        if model is not None and model != self.hparams['model']:
+            now_model = self.hparams['model']
+            raise WeightsError(
+                f'ckpt_path: the checkpoint is of a {model}, not a {now_model}; set model.model to {model}.'
+            )
+        if now and bands and list(now) != list(bands):
+            msg = (
+                f'ckpt_path: the checkpoint is of the bands {", ".join(bands)}, the data have {", ".join(now)}; set '
+                f'data.bands to [{", ".join(bands)}], or begin anew with its encoder as model.weights.'
+            )
+            raise WeightsError(msg)
 
 
 class JointEmbeddingTask(PretrainingTask):
@@ -338,6 +357,22 @@ class JointEmbeddingTask(PretrainingTask):
     """
 
     multiview: MultiView
+
+    def setup(self, stage: str) -> None:
+        """Take bands and statistics over, and see that chips and batches suit.
+
+        Args:
+            stage: ``fit``, ``validate``, ``test`` or ``predict``.
+
+        Raises:
+            BandError: If the data module has another number of bands than the encoder.
+            ConfigurationError: If the encoder cannot take views of this size, or there is one chip in a batch.
+        """
+        super().setup(stage)
+        data = getattr(self.trainer, 'datamodule', None)
+        check_image_size(self.model, self.hparams['model'], self.multiview.size or getattr(data, 'chip_size', None))
+        if getattr(data, 'batch_size', None) == 1:
+            raise ConfigurationError('batch_size: chips are compared within a batch; expected 2 or more, got 1.')
 
     def make_views(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Cut the views of a batch, in reflectance.
