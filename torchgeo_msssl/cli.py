@@ -35,8 +35,9 @@ class CLI(LightningCLI):
         parser.link_arguments('data', 'model.init_args.in_channels', compute_fn=self._channels, apply_on='instantiate')
 
     def _channels(self, data: LightningDataModule) -> int:
-        channels = getattr(data, 'in_channels', None)
-        if channels is None:  # a data module of somebody else's: what the YAML says holds
+        # predict takes the network from the checkpoint, and has no need of the training data
+        channels = getattr(data, 'in_channels', None) if self.subcommand != 'predict' else None
+        if channels is None:  # what the YAML says holds, also for a data module of somebody else's
             channels = self._get(self.config, 'model')['init_args']['in_channels']
         return int(channels)
 
@@ -75,6 +76,39 @@ class CLI(LightningCLI):
             raise ConfigurationError(msg)
 
     before_validate = before_test = before_predict = _refuse_pretraining
+
+    def predict(self, model: LightningModule, datamodule: LightningDataModule, **options: Any) -> None:
+        """Map whole scenes, instead of Lightning's loop over batches.
+
+        Args:
+            model: The task, as the configuration has it.
+            datamodule: Names the scenes in ``predict_paths``.
+            **options: What Lightning's method takes; ``ckpt_path`` is needed.
+
+        Raises:
+            ConfigurationError: If there is no checkpoint, nothing to map, or the task is no segmentation.
+        """
+        from torchgeo_msssl.prediction.run import map_scenes
+        from torchgeo_msssl.tasks import Segmentation
+
+        paths, checkpoint = getattr(datamodule, 'predict_paths', None), options.get('ckpt_path')
+        if not isinstance(model, Segmentation):
+            raise ConfigurationError(
+                f'model: predict maps scenes with a segmentation task, got {type(model).__name__}.'
+            )
+        if paths is None or checkpoint is None:
+            missing = '--data.predict_paths ortho.tif' if paths is None else '--ckpt_path best.ckpt'
+            raise ConfigurationError(
+                f'predict: {missing} is missing; say which scenes to map, and with what checkpoint.'
+            )
+        task = type(model).load_from_checkpoint(checkpoint, map_location='cpu', weights_only=True)
+        map_scenes(
+            task,
+            paths,
+            checkpoint,
+            sensor=getattr(datamodule, 'sensor', None),
+            device=self.trainer.strategy.root_device,
+        )
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Load checkpoints as tensors and plain values only: nothing that came in a file is executed."""

@@ -8,5 +8,14 @@
 
 from torchgeo_msssl.tasks.base import Augmentation, JointEmbeddingTask, PretrainingTask
 from torchgeo_msssl.tasks.fastsiam import FastSiam, SimSiam
+from torchgeo_msssl.tasks.segmentation import Segmentation, VineSegmentation
 
-__all__ = ('Augmentation', 'FastSiam', 'JointEmbeddingTask', 'PretrainingTask', 'SimSiam')
+__all__ = (
+    'Augmentation',
+    'FastSiam',
+    'JointEmbeddingTask',
+    'PretrainingTask',
+    'Segmentation',
+    'SimSiam',
+    'VineSegmentation',
+)
