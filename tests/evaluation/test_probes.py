@@ -47,3 +47,10 @@ def test_more_neighbours_than_chips_is_refused() -> None:
 def test_band_statistics() -> None:
     image = torch.arange(16.0).reshape(1, 1, 4, 4)
     assert band_statistics(image).tolist() == [[7.5, pytest.approx(np.arange(16).std(ddof=1))]]
+
+
+def test_chance_is_the_best_constant_answer() -> None:
+    test_labels = np.array([0, 1, 1, 1])
+    result = knn_probe(np.eye(3), np.arange(3), np.eye(3)[test_labels], test_labels, k=1)
+    assert result.chance == 0.75
+    assert result.accuracy == 1

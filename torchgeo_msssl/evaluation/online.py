@@ -112,7 +112,7 @@ class FrozenProbe(Callback):
         side = self.chip_size
         print(
             f'Frozen {self.k}-NN, {classes} classes, {train} chips of {side}×{side} pixels, {test} on other ground '
-            f'(always the most frequent class: {results["pretrained"].chance:.3f}):'
+            f'(best constant answer: {results["pretrained"].chance:.3f}):'
         )
         for name, result in results.items():
             print(f'  {name:<22} accuracy {result.accuracy:.3f}   balanced {result.balanced_accuracy:.3f}')

@@ -17,7 +17,7 @@ class ProbeResult:
     Attributes:
         accuracy: Share of chips whose class was found.
         balanced_accuracy: Mean over classes of that share.
-        chance: Accuracy of always naming the most frequent training class.
+        chance: Accuracy of the best constant answer, the share of the most frequent test class.
     """
 
     accuracy: float
@@ -52,9 +52,8 @@ def knn_probe(
         raise ConfigurationError(msg)
     classifier = KNeighborsClassifier(n_neighbors=k, metric='cosine', algorithm='brute')
     predicted = classifier.fit(train_features, train_labels).predict(test_features)
-    classes, counts = np.unique(train_labels, return_counts=True)
     return ProbeResult(
         accuracy=float(accuracy_score(test_labels, predicted)),
         balanced_accuracy=float(balanced_accuracy_score(test_labels, predicted)),
-        chance=float(np.mean(test_labels == classes[counts.argmax()])),
+        chance=float(np.unique(test_labels, return_counts=True)[1].max() / len(test_labels)),
     )
