@@ -466,7 +466,9 @@ class Interrupt(Callback):
 def test_an_interrupted_run_keeps_what_it_learnt(tmp_path: Path, name: str) -> None:
     scene = str(write_scene(tmp_path / 'scene.tif'))
     script = (
-        'import sys; sys.path.insert(0, sys.argv.pop(1)); import test_cli; '
+        # a job that a shell started in the background inherits an ignored SIGINT
+        'import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); '
+        'sys.path.insert(0, sys.argv.pop(1)); import test_cli; '
         'import torchgeo_msssl.tasks.base as base; old = base.PretrainingTask.configure_callbacks; '
         'base.PretrainingTask.configure_callbacks = lambda self: [*old(self), test_cli.Interrupt()]; '
         'from torchgeo_msssl.__main__ import main; sys.exit(main(sys.argv[1:]))'
@@ -745,7 +747,7 @@ def test_a_checkpoint_that_is_not_there(failure, tmp_path: Path) -> None:
 def test_chips_that_do_not_suit_the_encoder(failure, tmp_path: Path) -> None:
     scene = str(write_scene(tmp_path / 'scene.tif'))
     vit = ('--model.model', 'vit_tiny_patch16_224')
-    assert 'chip_size of 32 or 48' in failure('--data.paths', scene, '--data.chip_size', '40', *vit)
+    assert 'choose 32 or 48 px (chip_size' in failure('--data.paths', scene, '--data.chip_size', '40', *vit)
     assert 'batch_size' in failure('--data.paths', scene, '--data.batch_size', '1')
 
 

@@ -149,7 +149,7 @@ def check_image_size(encoder: nn.Module, name: str, image_size: int | None) -> N
         choices = f'{below} or {above}' if below else f'{above}'
         raise ConfigurationError(
             f'{name!r} cuts images into patches of {side} px and cannot take images of {image_size} px; '
-            f'choose a chip_size of {choices} px.'
+            f'choose {choices} px (chip_size, or augmentation.size).'
         )
 
 
