@@ -2,10 +2,13 @@
 
 import contextlib
 import errno
+import json
+import math
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from torchgeo_msssl.errors import MSSSLError, OutputError
 
@@ -57,6 +60,28 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         for leftover in (temporary, *(_beside(temporary, suffix) for suffix in SIDECARS)):
             with contextlib.suppress(OSError):
                 leftover.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
+    """Write plain values as JSON, NaN as null.
+
+    Args:
+        path: The file; it appears complete or not at all.
+        content: Plain values.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(_without_nan(content), indent=2, allow_nan=False), encoding='utf-8')
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nan(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _check_writable(target: Path, temporary: Path) -> int:

@@ -24,21 +24,13 @@ from torch.utils.data import DataLoader
 
 from torchgeo_msssl.errors import BandError, ConfigurationError, NonFiniteLossError, WeightsError
 from torchgeo_msssl.losses.segmentation import SegmentationLoss, focal_loss, overlap_loss
-from torchgeo_msssl.models.metadata import EncoderMetadata
+from torchgeo_msssl.models.metadata import EncoderMetadata, statistics_by_name
+from torchgeo_msssl.models.segmentation import Architecture, create_network, smp_encoder_name, total_stride
 from torchgeo_msssl.models.weights import export_encoder, read_source, save_encoder
 from torchgeo_msssl.tasks.confusion import accuracy, class_scores, confusion_matrix, mean_iou
 from torchgeo_msssl.tasks.fastsiam import FastSiam
-from torchgeo_msssl.tasks.segmentation import (
-    Architecture,
-    Segmentation,
-    VineSegmentation,
-    apply_symmetries,
-    create_network,
-    random_symmetries,
-    smp_encoder_name,
-    statistics_by_name,
-    total_stride,
-)
+from torchgeo_msssl.tasks.segmentation import Segmentation, VineSegmentation
+from torchgeo_msssl.transforms.symmetries import apply_symmetries, random_symmetries
 
 BANDS = ['blue', 'green', 'red', 'nir']
 MEAN, STD = [0.05, 0.08, 0.1, 0.3], [0.02, 0.03, 0.04, 0.1]

@@ -17,7 +17,7 @@ from torchgeo_msssl.bands import is_auxiliary, rgb_names
 from torchgeo_msssl.datamodules.loader import ChipLoader
 from torchgeo_msssl.datasets.scenes import Scenes, collate
 from torchgeo_msssl.errors import BandError, ConfigurationError, OutputError
-from torchgeo_msssl.files import atomic_path
+from torchgeo_msssl.files import write_json
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.sample import SampleArea, sample_area, write_sample_area
 from torchgeo_msssl.geo.statistics import scene_statistics
@@ -229,13 +229,13 @@ class ScenesDataModule(BaseDataModule):
                 'scenes': len(scenes),
             }
             try:
-                _write_json(kept, found)
+                write_json(kept, found)
             except OutputError as error:
                 log.warning('The statistics will be computed again next time: %s', error)
         self.mean, self.std = tuple(found['mean']), tuple(found['std'])
-        folder = self.trainer.log_dir if self.trainer else None
+        folder = self.trainer.log_dir if self.trainer else None  # asked on every rank: it is a broadcast
         if folder and self.trainer and self.trainer.is_global_zero:
-            _write_json(Path(folder) / 'statistics.json', found)
+            write_json(Path(folder) / 'statistics.json', found)
 
     def training_loader(self, sampler: ChipSampler, dataset: Any = None) -> ChipLoader:
         """Make the loader of the training chips, and let it go on where a checkpoint was written.
@@ -338,8 +338,3 @@ def _read_statistics(path: Path, bands: Sequence[str]) -> dict[str, Any] | None:
         return found if usable and np.isfinite(found['mean'] + found['std']).all() else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2), encoding='utf-8')

@@ -1,6 +1,5 @@
 """A frozen probe at the end of pretraining."""
 
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import asdict
@@ -15,7 +14,7 @@ from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import ConfigurationError, MSSSLError
 from torchgeo_msssl.evaluation.features import LabelledChips, band_statistics, extract_features, label_chips
 from torchgeo_msssl.evaluation.probes import ProbeResult, knn_probe
-from torchgeo_msssl.files import atomic_path
+from torchgeo_msssl.files import write_json
 from torchgeo_msssl.geo.headers import find_scenes
 from torchgeo_msssl.models.encoders import create_encoder
 from torchgeo_msssl.samplers.blocks import split_blocks
@@ -73,8 +72,7 @@ class FrozenProbe(Callback):
             return
         self._report(results, len(train.labels), len(test.labels), len(np.unique(train.labels)))
         if folder is not None:
-            with atomic_path(folder / 'knn.json') as temporary:
-                temporary.write_text(json.dumps({name: asdict(result) for name, result in results.items()}, indent=2))
+            write_json(folder / 'knn.json', {name: asdict(result) for name, result in results.items()})
 
     def _chips(self, scenes: Scenes, labels: str | list[str]) -> tuple[LabelledChips, LabelledChips]:
         regions = split_blocks(scenes, (0.5, 0.5), self.block_size, seed=0)

@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torchgeo_msssl
+from torchgeo_msssl.bands import SENSORS, get_sensor
 from torchgeo_msssl.errors import WeightsError
+from torchgeo_msssl.models.matching import Spectrum, match_bands
 
 _PER_BAND = ('wavelengths', 'scale', 'offset', 'mean', 'std')
 
@@ -120,3 +122,28 @@ class EncoderMetadata:
             raise WeightsError(
                 f'The header of the safetensors file cannot be read ({error}); export it again.'
             ) from error
+
+
+def statistics_by_name(
+    metadata: EncoderMetadata, bands: Sequence[str], sensor: str | None = None
+) -> tuple[list[float], list[float]] | None:
+    """Look up mean and standard deviation of bands by their names in an encoder's metadata.
+
+    Args:
+        metadata: What is known about the encoder.
+        bands: Names of bands.
+        sensor: Sensor of these bands, where the names do not tell it.
+
+    Returns:
+        Mean and standard deviation of each band; None where a band is not in the metadata under the same name (and
+        with about the same wavelength), or the metadata have no statistics.
+    """
+    if not metadata.mean or not metadata.std:
+        return None
+    source = Spectrum.of(metadata.bands, SENSORS.get(metadata.sensor or ''), metadata.wavelengths)
+    target = Spectrum.of(bands, get_sensor(sensor) if sensor else None)
+    found = match_bands(source, target)
+    if any(index is None or source.names[index] != name for index, name in zip(found, target.names, strict=True)):
+        return None
+    indices = cast(list[int], found)
+    return [metadata.mean[index] for index in indices], [metadata.std[index] for index in indices]

@@ -6,8 +6,9 @@
 | :class:`SimSiam` | https://arxiv.org/abs/2011.10566 | 2 views, batch 64 and more | comparing with the literature |
 """
 
-from torchgeo_msssl.tasks.base import Augmentation, JointEmbeddingTask, PretrainingTask
+from torchgeo_msssl.tasks.base import PretrainingTask
 from torchgeo_msssl.tasks.fastsiam import FastSiam, SimSiam
+from torchgeo_msssl.tasks.joint_embedding import Augmentation, JointEmbeddingTask
 from torchgeo_msssl.tasks.segmentation import Segmentation, VineSegmentation
 
 __all__ = (

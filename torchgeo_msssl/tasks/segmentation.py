@@ -1,33 +1,22 @@
 """Semantic segmentation with an encoder that was pretrained elsewhere."""
 
-import difflib
 import logging
-import math
-import re
-import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-import segmentation_models_pytorch as smp
-import timm
 import torch
-import torch.nn.functional as F
-from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torchgeo.tasks import BaseTask
 
-from torchgeo_msssl.bands import SENSORS, get_sensor
 from torchgeo_msssl.errors import BandError, ConfigurationError
+from torchgeo_msssl.files import write_json
 from torchgeo_msssl.losses.segmentation import SegmentationLoss, SegmentationLossName
-from torchgeo_msssl.models.matching import Spectrum, match_bands
-from torchgeo_msssl.models.metadata import EncoderMetadata
+from torchgeo_msssl.models.metadata import EncoderMetadata, statistics_by_name
 from torchgeo_msssl.models.report import LoadReport
+from torchgeo_msssl.models.segmentation import Architecture, create_network, pad_to_multiple, total_stride
 from torchgeo_msssl.models.weights import CHECKPOINT_KEY, load_encoder, load_network, read_source
-from torchgeo_msssl.tasks.base import PretrainingTask
 from torchgeo_msssl.tasks.confusion import accuracy, class_scores, confusion_matrix, mean_iou
 from torchgeo_msssl.tasks.optimizers import (
     OptimizerName,
@@ -37,188 +26,24 @@ from torchgeo_msssl.tasks.optimizers import (
     parameter_groups,
 )
 from torchgeo_msssl.tasks.run_folder import run_folder
-from torchgeo_msssl.tasks.segmentation_figures import SegmentationFolder, metric_name, write_json
+from torchgeo_msssl.tasks.segmentation_figures import SegmentationFolder, metric_name
+from torchgeo_msssl.tasks.training import TrainingTask
 from torchgeo_msssl.transforms.normalize import Normalize, valid_pixels
 from torchgeo_msssl.transforms.spectral import apply_gain, check_interval, uniform_between
+from torchgeo_msssl.transforms.symmetries import apply_symmetries, random_symmetries
 
 log = logging.getLogger(__name__)
 
-Architecture = Literal['unet', 'unetplusplus', 'deeplabv3+', 'fpn', 'segformer', 'upernet', 'dpt']
 Transfer = Literal['encoder', 'network']
 Freeze = Literal['none', 'encoder', 'encoder_until']
 Scheduler = Literal['cosine', 'plateau', 'none']
 Statistics = Literal['auto', 'weights', 'data']
 
-_NETWORKS: dict[str, Any] = {
-    'unet': smp.Unet,
-    'unetplusplus': smp.UnetPlusPlus,
-    'deeplabv3+': smp.DeepLabV3Plus,
-    'fpn': smp.FPN,
-    'segformer': smp.Segformer,
-    'upernet': smp.UPerNet,
-    'dpt': smp.DPT,
-}
-#: What all convolutional and hierarchical encoders shrink images by.
-_STRIDE = 32
 #: Bands whose mean differs by more of the weights' standard deviations are worth a warning.
 _FAR_STATISTICS = 3.0
 
 
-# ---------------------------------------------------------------------------------------------------- network
-
-
-def smp_encoder_name(backbone: str, architecture: str = 'unet') -> str:
-    """Name under which smp knows an encoder.
-
-    smp's own ResNets share their tensors with timm's and are taken as they are; everything else that timm knows is
-    taken from timm (``tu-…``), so that a pretrained encoder fits.
-
-    Args:
-        backbone: Name in timm or smp.
-        architecture: Architecture; DPT takes timm's encoders only.
-
-    Returns:
-        smp's name.
-
-    Raises:
-        ConfigurationError: If neither library has it.
-    """
-    name = backbone.removeprefix('tu-')
-    if re.fullmatch(r'resnet(18|34|50|101|152)', backbone) and architecture != 'dpt':
-        return backbone
-    if timm.is_model(name):
-        return f'tu-{name}'
-    if backbone in smp.encoders.get_encoder_names():
-        return backbone
-    close = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
-    advice = f'did you mean {", ".join(close)}?' if close else 'timm.list_models() lists the names.'
-    raise ConfigurationError(f'backbone: neither timm nor smp has {backbone!r}; {advice}')
-
-
-def create_network(architecture: Architecture, backbone: str, in_channels: int, num_classes: int) -> nn.Module:
-    """Build an smp network with random weights.
-
-    Transformers that can adapt to the image's size do so (``dynamic_img_size``).
-
-    Args:
-        architecture: One of :data:`Architecture`.
-        backbone: Encoder, see :func:`smp_encoder_name`.
-        in_channels: Number of bands.
-        num_classes: Number of classes.
-
-    Returns:
-        The network: (batch, band, height, width) to logits (batch, class, height, width), for sizes that are multiples
-        of :func:`total_stride`.
-
-    Raises:
-        ConfigurationError: If there is no such architecture or encoder, or the two do not go together.
-    """
-    if architecture not in _NETWORKS:
-        raise ConfigurationError(f'model: {architecture!r} is not one of {", ".join(_NETWORKS)}.')
-    if in_channels < 1 or num_classes < 2:
-        raise ConfigurationError(
-            f'Expected in_channels of 1 or more and num_classes of 2 or more, got {in_channels} and {num_classes}.'
-        )
-    name = smp_encoder_name(backbone, architecture)
-    options = {'encoder_name': name, 'encoder_weights': None, 'in_channels': in_channels, 'classes': num_classes}
-    ways: list[dict[str, Any]] = [{'dynamic_img_size': True}, {}] if name.startswith('tu-') else [{}]
-    with warnings.catch_warnings():
-        # smp's DPT says at length that an encoder has no class token, and then does the right thing
-        warnings.filterwarnings('ignore', message='Encoder does not have prefix tokens')
-        for way in ways:
-            try:
-                return cast(nn.Module, _NETWORKS[architecture](**options, **way))
-            except (TypeError, ValueError, KeyError, RuntimeError, AssertionError) as error:
-                if way and 'dynamic_img_size' in str(error):
-                    continue
-                raise ConfigurationError(
-                    f'model {architecture!r} does not go with backbone {backbone!r} ({error}); plain vision '
-                    'transformers take dpt, Swin and ConvNeXt any but deeplabv3+ and dpt, ResNets any.'
-                ) from error
-    raise AssertionError('the last way has no keyword that could be refused')
-
-
-def total_stride(network: nn.Module) -> int:
-    """Number of pixels that sides of images must be a multiple of, so that no feature map is rounded.
-
-    Args:
-        network: An smp network.
-
-    Returns:
-        32, or the patch size of a transformer that does not divide it.
-    """
-    stride = int(cast(Any, network).encoder.output_stride)
-    return _STRIDE if _STRIDE % stride == 0 else stride
-
-
-def pad_to_multiple(image: Tensor, stride: int) -> Tensor:
-    """Add zeros at the bottom and on the right until both sides are multiples.
-
-    Args:
-        image: Standardised values (batch, band, height, width): 0 is the mean of a band and stands for no data.
-        stride: Number of pixels.
-
-    Returns:
-        Image (batch, band, padded height, padded width).
-    """
-    height, width = image.shape[-2:]
-    return F.pad(image, (0, -width % stride, 0, -height % stride))
-
-
-# ----------------------------------------------------------------------------------------------- augmentation
-
-
-def random_symmetries(
-    batch: int, square: bool, flips: bool, quarter_turns: bool, device: torch.device | None = None
-) -> Tensor:
-    """Draw for each sample one of the symmetries of its frame, all with the same chance.
-
-    Args:
-        batch: Number of samples.
-        square: Whether images are square; others are turned by 180° only.
-        flips: Whether images are mirrored.
-        quarter_turns: Whether images are turned.
-        device: Where to draw.
-
-    Returns:
-        Whether to transpose, flip rows, and flip columns, in this order: bool, (3, batch).
-    """
-    coin = torch.rand(3, batch, device=device) < 0.5
-    if flips and quarter_turns:
-        transpose, rows, columns = coin
-    elif quarter_turns:  # a turn by k · 90°: bits of k
-        transpose, high = coin[0], coin[1]
-        if not square:
-            return torch.stack([torch.zeros_like(high), high, high])
-        rows, columns = transpose ^ high, high
-    elif flips:
-        transpose, rows, columns = torch.zeros_like(coin[0]), coin[1], coin[2]
-    else:
-        transpose, rows, columns = torch.zeros_like(coin)
-    return torch.stack([transpose & square, rows, columns])
-
-
-def apply_symmetries(image: Tensor, symmetries: Tensor) -> Tensor:
-    """Transpose, then flip rows, then flip columns, sample by sample; pixels are moved and never interpolated.
-
-    Args:
-        image: Images or masks (batch, …, height, width) of any dtype; square where something is transposed.
-        symmetries: From :func:`random_symmetries`, (3, batch).
-
-    Returns:
-        Tensor of the same shape.
-    """
-    transpose, rows, columns = (which.reshape(-1, *[1] * (image.ndim - 1)) for which in symmetries)
-    if image.shape[-1] == image.shape[-2]:
-        image = torch.where(transpose, image.transpose(-1, -2), image)
-    image = torch.where(rows, image.flip(-2), image)
-    return torch.where(columns, image.flip(-1), image)
-
-
-# -------------------------------------------------------------------------------------------------------- task
-
-
-class Segmentation(BaseTask):
+class Segmentation(TrainingTask):
     """Label every pixel, on an smp network with any encoder and any number of bands.
 
     A batch has ``image`` (batch, band, height, width) in digital numbers of native dtype and ``mask`` (batch, height,
@@ -347,9 +172,7 @@ class Segmentation(BaseTask):
         self.common_gain = check_interval('common_gain', common_gain, 0)
         self.band_gain = check_interval('band_gain', band_gain, 0)
         self.encoder_frozen = False
-        self._seed = torch.initial_seed()
         self._started = False  # whether there is something learnt
-        self._provenance: dict[str, Any] = {}
         self._data_bands: list[str] = []
         super().__init__()
         self.hparams.update({'in_channels': in_channels, 'num_classes': num_classes})
@@ -517,18 +340,18 @@ class Segmentation(BaseTask):
         return EncoderMetadata(method='segmentation', model=backbone, **known, **self._provenance)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the encoder's metadata, the classes and the seed."""
+        """Add the encoder's metadata and the classes."""
+        super().on_save_checkpoint(checkpoint)
         classes = {'class_names': self.class_names, 'ignore_index': self.ignore_index}
         checkpoint[CHECKPOINT_KEY] = self.metadata().to_dict() | classes
-        checkpoint['msssl_seed'] = self._seed
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take seed, bands and class names back.
+        """Take bands and class names back.
 
         Raises:
             BandError: If the data module has other bands.
         """
-        self._seed = int(checkpoint.get('msssl_seed', self._seed))
+        super().on_load_checkpoint(checkpoint)
         self._started = True
         kept = checkpoint.get(CHECKPOINT_KEY, {})
         self._provenance = {
@@ -650,10 +473,6 @@ class Segmentation(BaseTask):
 
     # Steps.
 
-    # What is random in a step, and the error of a loss that is not finite, are those of pretraining.
-    seed_step = PretrainingTask.seed_step
-    _non_finite = PretrainingTask._non_finite
-
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Compute the loss of a batch, log it, and stop where it is not finite.
 
@@ -667,11 +486,10 @@ class Segmentation(BaseTask):
         Raises:
             NonFiniteLossError: If the loss is NaN or infinite.
         """
-        self.seed_step(self.trainer.fit_loop.total_batch_idx)  # type: ignore[misc]
+        self.seed_step(self.trainer.fit_loop.total_batch_idx)
         image, mask = self.augmented(batch)
         loss: Tensor = self.criterion(self.segment(image), mask)
-        if not torch.isfinite(loss):
-            raise self._non_finite(loss, batch)  # type: ignore[misc]
+        self.check_finite(loss, batch)
         size = len(image)
         self.log('train_loss', loss, on_step=True, on_epoch=True, prog_bar=True, sync_dist=True, batch_size=size)
         return loss
@@ -795,7 +613,7 @@ class Segmentation(BaseTask):
                 plateau = ReduceLROnPlateau(optimizer, mode=cast(Any, self.mode), patience=self.patience)
                 return {'optimizer': optimizer, 'lr_scheduler': {'scheduler': plateau, 'monitor': self.monitor}}
             case 'cosine':
-                cosine = cosine_with_warmup(optimizer, *_schedule_steps(self.trainer, self.warmup_epochs))
+                cosine = cosine_with_warmup(optimizer, *self.schedule_steps(self.warmup_epochs))
                 return {'optimizer': optimizer, 'lr_scheduler': {'scheduler': cosine, 'interval': 'step'}}
 
     def configure_callbacks(self) -> list[Callback]:
@@ -845,47 +663,6 @@ class VineSegmentation(Segmentation):
     def class_names(self) -> list[str]:
         """Names of the classes, in the order of the logits."""
         return self._class_names or (['background', 'vine'] if self.num_classes == 2 else super().class_names)
-
-
-# ----------------------------------------------------------------------------------------------------- helpers
-
-
-def statistics_by_name(
-    metadata: EncoderMetadata, bands: Sequence[str], sensor: str | None = None
-) -> tuple[list[float], list[float]] | None:
-    """Look up mean and standard deviation of bands by their names in an encoder's metadata.
-
-    Args:
-        metadata: What is known about the encoder.
-        bands: Names of bands.
-        sensor: Sensor of these bands, where the names do not tell it.
-
-    Returns:
-        Mean and standard deviation of each band; None where a band is not in the metadata under the same name (and
-        with about the same wavelength), or the metadata have no statistics.
-    """
-    if not metadata.mean or not metadata.std:
-        return None
-    source = Spectrum.of(metadata.bands, SENSORS.get(metadata.sensor or ''), metadata.wavelengths)
-    target = Spectrum.of(bands, get_sensor(sensor) if sensor else None)
-    found = match_bands(source, target)
-    if any(index is None or source.names[index] != name for index, name in zip(found, target.names, strict=True)):
-        return None
-    indices = cast(list[int], found)
-    return [metadata.mean[index] for index in indices], [metadata.std[index] for index in indices]
-
-
-def _schedule_steps(trainer: Trainer, warmup_epochs: float) -> tuple[int, int]:
-    """Optimizer steps of the whole run and of the warm-up."""
-    total = trainer.estimated_stepping_batches
-    if math.isinf(total):
-        raise ConfigurationError('trainer: the schedule needs an end; set trainer.max_epochs or trainer.max_steps.')
-    warmup = 0
-    if warmup_epochs > 0:
-        trainer.fit_loop.setup_data()  # the length of an epoch is not known before
-        per_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
-        warmup = min(round(warmup_epochs * per_epoch), int(total) - 1)
-    return int(total), warmup
 
 
 def _check_options(choices: dict[str, tuple[str, Any]], numbers: dict[str, float]) -> None:

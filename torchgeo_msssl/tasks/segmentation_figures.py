@@ -1,10 +1,8 @@
 """What a segmentation task leaves in its run folder."""
 
 import csv
-import json
 import logging
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from torchgeo_msssl.errors import BandError
-from torchgeo_msssl.files import atomic_path
+from torchgeo_msssl.files import atomic_path, write_json
 from torchgeo_msssl.tasks.confusion import CLASS_SCORES, accuracy, class_scores, mean_iou
 from torchgeo_msssl.tasks.run_folder import MetricsFile, RunFolder, run_folder
 from torchgeo_msssl.transforms.normalize import valid_pixels
@@ -34,28 +32,6 @@ _GREY, _WRONG, _RIGHT = (np.array(colour, np.uint8) for colour in ((128,) * 3, (
 
 
 # ------------------------------------------------------------------------------------------------------ files
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write plain values as JSON, NaN as null.
-
-    Args:
-        path: The file; it appears complete or not at all.
-        content: Plain values.
-
-    Raises:
-        OutputError: If the file cannot be written.
-    """
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(_without_nan(content), indent=2, allow_nan=False), encoding='utf-8')
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _without_nan(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def score_report(matrix: Tensor, names: Sequence[str]) -> dict[str, Any]:

@@ -1,0 +1,125 @@
+"""Segmentation networks of segmentation-models-pytorch, with any encoder and any number of bands."""
+
+import difflib
+import re
+import warnings
+from typing import Any, Literal, cast
+
+import segmentation_models_pytorch as smp
+import timm
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from torchgeo_msssl.errors import ConfigurationError
+
+Architecture = Literal['unet', 'unetplusplus', 'deeplabv3+', 'fpn', 'segformer', 'upernet', 'dpt']
+
+_NETWORKS: dict[str, Any] = {
+    'unet': smp.Unet,
+    'unetplusplus': smp.UnetPlusPlus,
+    'deeplabv3+': smp.DeepLabV3Plus,
+    'fpn': smp.FPN,
+    'segformer': smp.Segformer,
+    'upernet': smp.UPerNet,
+    'dpt': smp.DPT,
+}
+#: What all convolutional and hierarchical encoders shrink images by.
+_STRIDE = 32
+
+
+def smp_encoder_name(backbone: str, architecture: str = 'unet') -> str:
+    """Name under which smp knows an encoder.
+
+    smp's own ResNets share their tensors with timm's and are taken as they are; everything else that timm knows is
+    taken from timm (``tu-…``), so that a pretrained encoder fits.
+
+    Args:
+        backbone: Name in timm or smp.
+        architecture: Architecture; DPT takes timm's encoders only.
+
+    Returns:
+        smp's name.
+
+    Raises:
+        ConfigurationError: If neither library has it.
+    """
+    name = backbone.removeprefix('tu-')
+    if re.fullmatch(r'resnet(18|34|50|101|152)', backbone) and architecture != 'dpt':
+        return backbone
+    if timm.is_model(name):
+        return f'tu-{name}'
+    if backbone in smp.encoders.get_encoder_names():
+        return backbone
+    close = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
+    advice = f'did you mean {", ".join(close)}?' if close else 'timm.list_models() lists the names.'
+    raise ConfigurationError(f'backbone: neither timm nor smp has {backbone!r}; {advice}')
+
+
+def create_network(architecture: Architecture, backbone: str, in_channels: int, num_classes: int) -> nn.Module:
+    """Build an smp network with random weights.
+
+    Transformers that can adapt to the image's size do so (``dynamic_img_size``).
+
+    Args:
+        architecture: One of :data:`Architecture`.
+        backbone: Encoder, see :func:`smp_encoder_name`.
+        in_channels: Number of bands.
+        num_classes: Number of classes.
+
+    Returns:
+        The network: (batch, band, height, width) to logits (batch, class, height, width), for sizes that are multiples
+        of :func:`total_stride`.
+
+    Raises:
+        ConfigurationError: If there is no such architecture or encoder, or the two do not go together.
+    """
+    if architecture not in _NETWORKS:
+        raise ConfigurationError(f'model: {architecture!r} is not one of {", ".join(_NETWORKS)}.')
+    if in_channels < 1 or num_classes < 2:
+        raise ConfigurationError(
+            f'Expected in_channels of 1 or more and num_classes of 2 or more, got {in_channels} and {num_classes}.'
+        )
+    name = smp_encoder_name(backbone, architecture)
+    options = {'encoder_name': name, 'encoder_weights': None, 'in_channels': in_channels, 'classes': num_classes}
+    ways: list[dict[str, Any]] = [{'dynamic_img_size': True}, {}] if name.startswith('tu-') else [{}]
+    with warnings.catch_warnings():
+        # smp's DPT says at length that an encoder has no class token, and then does the right thing
+        warnings.filterwarnings('ignore', message='Encoder does not have prefix tokens')
+        for way in ways:
+            try:
+                return cast(nn.Module, _NETWORKS[architecture](**options, **way))
+            except (TypeError, ValueError, KeyError, RuntimeError, AssertionError) as error:
+                if way and 'dynamic_img_size' in str(error):
+                    continue
+                raise ConfigurationError(
+                    f'model {architecture!r} does not go with backbone {backbone!r} ({error}); plain vision '
+                    'transformers take dpt, Swin and ConvNeXt any but deeplabv3+ and dpt, ResNets any.'
+                ) from error
+    raise AssertionError('the last way has no keyword that could be refused')
+
+
+def total_stride(network: nn.Module) -> int:
+    """Number of pixels that sides of images must be a multiple of, so that no feature map is rounded.
+
+    Args:
+        network: An smp network.
+
+    Returns:
+        32, or the patch size of a transformer that does not divide it.
+    """
+    stride = int(cast(Any, network).encoder.output_stride)
+    return _STRIDE if _STRIDE % stride == 0 else stride
+
+
+def pad_to_multiple(image: Tensor, stride: int) -> Tensor:
+    """Add zeros at the bottom and on the right until both sides are multiples.
+
+    Args:
+        image: Standardised values (batch, band, height, width): 0 is the mean of a band and stands for no data.
+        stride: Number of pixels.
+
+    Returns:
+        Image (batch, band, padded height, padded width).
+    """
+    height, width = image.shape[-2:]
+    return F.pad(image, (0, -width % stride, 0, -height % stride))

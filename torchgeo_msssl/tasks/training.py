@@ -1,0 +1,136 @@
+"""What all tasks that train share: steps that can be repeated, losses that are finite, a schedule with an end."""
+
+import logging
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchgeo.tasks import BaseTask
+
+from torchgeo_msssl.errors import ConfigurationError, NonFiniteLossError
+
+log = logging.getLogger(__name__)
+
+
+class TrainingTask(BaseTask):
+    """A task whose steps depend on seed, batch and rank alone, so that a resumed run is the uninterrupted one."""
+
+    def __init__(self) -> None:
+        """Take the seed of the process."""
+        # BaseTask.__init__ calls configure_models, which may read these
+        self._seed = torch.initial_seed()
+        self._total_steps: int | None = None
+        self._provenance: dict[str, Any] = {}
+        super().__init__()
+
+    def seed_step(self, batch_idx: int) -> None:
+        """Make everything random in a training step a function of seed, batch and rank alone.
+
+        A resumed run then draws what the uninterrupted one would have drawn.
+
+        Args:
+            batch_idx: Number of the batch since the beginning of training.
+        """
+        torch.manual_seed(_mix(self._seed, batch_idx, self.global_rank))
+
+    def check_finite(self, loss: Tensor, batch: dict[str, Tensor]) -> None:
+        """Stop where a loss is not finite.
+
+        Args:
+            loss: A scalar.
+            batch: The batch it is of.
+
+        Raises:
+            NonFiniteLossError: If the loss is NaN or infinite; the message names step, chips and values.
+        """
+        if torch.isfinite(loss):
+            return
+        data = getattr(self.trainer, 'datamodule', None)
+        chips = data.describe_chips(batch) if data and hasattr(data, 'describe_chips') else ['unknown chips']
+        image = batch['image'].float()
+        extremes = ', '.join(
+            f'{name} {low:g} to {high:g}'
+            for name, low, high in zip(
+                self._provenance.get('bands') or map(str, range(image.shape[1])),
+                image.amin(dim=(0, 2, 3)).tolist(),
+                image.amax(dim=(0, 2, 3)).tolist(),
+                strict=False,
+            )
+        )
+        raise NonFiniteLossError(
+            f'The loss became {loss.item()} at step {self.global_step}; the batch was {"; ".join(chips)}; its values '
+            f'are {extremes}. Look at these chips, or lower the learning rate; the last checkpoint is from before.'
+        )
+
+    def schedule_steps(self, warmup_epochs: float) -> tuple[int, int]:
+        """Count the optimizer steps of the run and of its warm-up.
+
+        Args:
+            warmup_epochs: Epochs of the warm-up.
+
+        Returns:
+            ``(total, warmup)``.
+
+        Raises:
+            ConfigurationError: If the run has no end.
+        """
+        steps = self.trainer.estimated_stepping_batches
+        if math.isinf(steps):
+            raise ConfigurationError('trainer: the schedule needs an end; set trainer.max_epochs or trainer.max_steps.')
+        total = int(steps)
+        if self._total_steps not in (None, total):
+            log.warning(
+                'The run was to end at step %d and now ends at step %d: from here on the learning rate is that of the '
+                'new schedule.', self._total_steps, total,
+            )  # fmt: skip
+        self._total_steps = total
+        warmup = 0
+        if warmup_epochs > 0:
+            self.trainer.fit_loop.setup_data()  # the length of an epoch is not known before
+            per_epoch = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
+            warmup = min(round(warmup_epochs * per_epoch), total - 1)
+        return total, warmup
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Any,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        """Step, then let what follows the trained weights follow them.
+
+        Args:
+            epoch: Epoch.
+            batch_idx: Batch in the epoch.
+            optimizer: Optimizer.
+            optimizer_closure: Computes loss and gradients.
+        """
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self.after_step()
+
+    def after_step(self) -> None:
+        """Called after each optimizer step, when ``global_step`` still is the number of the steps before it."""
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the seed and the end of the schedule."""
+        checkpoint['msssl_seed'] = self._seed
+        checkpoint['msssl_total_steps'] = self._total_steps
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take them back."""
+        self._seed = int(checkpoint.get('msssl_seed', self._seed))
+        self._total_steps = checkpoint.get('msssl_total_steps')
+
+
+def _mix(*numbers: int) -> int:
+    """Hash whole numbers to a seed of 63 bits (splitmix64, https://doi.org/10.1145/2714064.2660195)."""
+    mask, state = 2**64 - 1, 0
+    for number in numbers:
+        state = (state + (number & mask) + 0x9E3779B97F4A7C15) & mask
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & mask
+        state ^= state >> 31
+    return state >> 1
