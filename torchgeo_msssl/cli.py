@@ -1,5 +1,6 @@
 """Lightning's command line, with what this package adds: linked bands, short names, resuming."""
 
+import dataclasses
 import itertools
 import json
 import logging
@@ -34,6 +35,15 @@ class CLI(LightningCLI):
         """Let the encoder's first layer follow the bands of the data."""
         parser.link_arguments('data', 'model.init_args.in_channels', compute_fn=self._channels, apply_on='instantiate')
 
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == 'predict':
+            from torchgeo_msssl.prediction.run import MapSettings  # what training does not need, it does not wait for
+
+            self._map_options = [field.name for field in dataclasses.fields(MapSettings)]
+            parser.add_class_arguments(MapSettings, as_group=True)
+        return parser
+
     def _channels(self, data: LightningDataModule) -> int:
         # predict takes the network from the checkpoint, and has no need of the training data
         channels = getattr(data, 'in_channels', None) if self.subcommand != 'predict' else None
@@ -45,6 +55,7 @@ class CLI(LightningCLI):
         """Find the run to go on with, and see that the run folder can be written."""
         config = self.config[self.subcommand]
         given = config.get('ckpt_path')
+        named = given == 'last' or (given == 'best' and self.subcommand != 'fit')
         if given not in (None, 'last', 'best', 'hpc', 'registry') and '://' not in given and not Path(given).is_file():
             raise ConfigurationError(f'ckpt_path: there is no file {given}; give a checkpoint, or `last`.')
         logger = config.get('trainer', {}).get('logger')
@@ -52,16 +63,17 @@ class CLI(LightningCLI):
             logger = logger[0] if logger else None
         options = getattr(logger, 'init_args', None)
         if options is None or options.get('save_dir') is None:
-            if config.get('ckpt_path') == 'last':
-                msg = 'ckpt_path: last is looked for in trainer.logger.save_dir, which is not set; give the path.'
+            if named:
+                msg = f'ckpt_path: {given} is looked for in trainer.logger.save_dir, which is not set; give the path.'
                 raise ConfigurationError(msg)
             return
         runs = Path(options['save_dir']) / (options.get('name') or '')
-        if config.get('ckpt_path') == 'last':
-            version, checkpoint = last_run(runs)
+        if named:
+            version, checkpoint = last_run(runs, f'{given}.ckpt')
             config['ckpt_path'] = str(checkpoint)
-            options['version'] = version
-            print(f'Resuming {checkpoint}')
+            if self.subcommand == 'fit':
+                options['version'] = version
+            print(f'{"Resuming" if self.subcommand == "fit" else "Taking"} {checkpoint}')
         check_writable(runs)
 
     def _refuse_pretraining(self) -> None:
@@ -88,7 +100,7 @@ class CLI(LightningCLI):
         Raises:
             ConfigurationError: If there is no checkpoint, nothing to map, or the task is no segmentation.
         """
-        from torchgeo_msssl.prediction.run import map_scenes
+        from torchgeo_msssl.prediction.run import MapSettings, map_scenes
         from torchgeo_msssl.tasks import Segmentation
 
         paths, checkpoint = getattr(datamodule, 'predict_paths', None), options.get('ckpt_path')
@@ -102,10 +114,12 @@ class CLI(LightningCLI):
                 f'predict: {missing} is missing; say which scenes to map, and with what checkpoint.'
             )
         task = type(model).load_from_checkpoint(checkpoint, map_location='cpu', weights_only=True)
+        config = self.config[self.subcommand]
         map_scenes(
             task,
             paths,
             checkpoint,
+            MapSettings(**{name: config[name] for name in self._map_options}),
             sensor=getattr(datamodule, 'sensor', None),
             device=self.trainer.strategy.root_device,
         )
@@ -139,11 +153,12 @@ def gather_paths(arguments: Sequence[str]) -> list[str]:
     return gathered
 
 
-def last_run(runs: Path) -> tuple[int, Path]:
+def last_run(runs: Path, name: str = 'last.ckpt') -> tuple[int, Path]:
     """Find the run of an experiment that was saved last.
 
     Args:
         runs: Folder of the experiment, with ``version_N`` folders.
+        name: Of the checkpoint.
 
     Returns:
         ``(N, checkpoint)``.
@@ -153,11 +168,11 @@ def last_run(runs: Path) -> tuple[int, Path]:
     """
     found = [
         (int(match[1]), path)
-        for path in runs.glob('version_*/checkpoints/last.ckpt')
+        for path in runs.glob(f'version_*/checkpoints/{name}')
         if (match := re.fullmatch(r'version_(\d+)', path.parent.parent.name))
     ]
     if not found:
-        msg = f'ckpt_path: there is no {runs}/version_*/checkpoints/last.ckpt to go on from; leave --ckpt_path out.'
+        msg = f'ckpt_path: there is no {runs}/version_*/checkpoints/{name} to go on from; leave --ckpt_path out.'
         raise ConfigurationError(msg)
     return max(found, key=lambda run: run[1].stat().st_mtime_ns)
 

@@ -1,17 +1,22 @@
 """Chips of unlabelled scenes for pretraining."""
 
+import warnings
 from typing import Literal
 
 from torchgeo_msssl.datamodules.base import ScenesDataModule
 from torchgeo_msssl.datamodules.loader import ChipLoader
+from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.sample import SampleArea
+from torchgeo_msssl.samplers.blocks import split_blocks
+from torchgeo_msssl.samplers.grid import GridChipSampler
 from torchgeo_msssl.samplers.random import RandomChipSampler
 
 
 class PretrainingDataModule(ScenesDataModule):
     """Random chips of scenes, without labels, with the statistics that normalise them.
 
-    Without ``paths`` the Sentinel-2 scenes of the generated sample area are taken.
+    Without ``paths`` the scenes of the generated sample area are taken: Sentinel-2, or the drone's (``sample: drone``).
+    With ``val_fraction`` some blocks of ground are kept apart, for methods that measure how well they restore pixels.
 
     A task reads from it, once it is set up: ``bands``, ``in_channels``, ``wavelengths``, ``sensor_name``,
     ``rgb_index``, ``mean``, ``std``, ``scale`` and ``offset``.
@@ -36,6 +41,10 @@ class PretrainingDataModule(ScenesDataModule):
         cache_dir: str | None = None,
         labels: str | list[str] | None = None,
         sample_dir: str = 'data/sample',
+        sample: Literal['s2', 'drone'] = 's2',
+        val_fraction: float = 0.0,
+        block_size: int = 256,
+        predict_paths: str | list[str] | None = None,
     ) -> None:
         """Note what to read; files are opened when bands or chips are first asked for.
 
@@ -58,6 +67,10 @@ class PretrainingDataModule(ScenesDataModule):
             cache_dir: Folder for these (default: in the user's cache folder).
             labels: Class rasters of the same ground, for the frozen probe; the sample area brings its own.
             sample_dir: Where the sample area is, or is made.
+            sample: Which of its scenes are taken where there are no ``paths``.
+            val_fraction: Share of the blocks of ground for validation chips; 0 trains on all ground.
+            block_size: Side of a block of ground in pixels, at least ``chip_size``; for ``val_fraction`` only.
+            predict_paths: Scenes to restore with ``predict``.
 
         Raises:
             ConfigurationError: If a number is out of range.
@@ -66,16 +79,32 @@ class PretrainingDataModule(ScenesDataModule):
             paths, bands, sensor, chip_size, chips_per_epoch, batch_size, num_workers, min_valid, aligned, offset,
             cache, cache_dir, sample_dir, crs, res,
         )  # fmt: skip
+        if not 0 <= val_fraction < 1:
+            raise ConfigurationError(f'val_fraction: expected 0 or more and below 1, got {val_fraction}.')
+        if val_fraction > 0 and block_size < chip_size:
+            raise ConfigurationError(f'block_size: expected at least chip_size {chip_size}, got {block_size}.')
+        # most methods have nothing to validate, and would be told at each start that they leave chips unused
+        warnings.filterwarnings('ignore', 'You passed in a `val_dataloader` but have no `validation_step`')
         self.positives: Literal['same', 'temporal', 'nearby'] = positives
         self.labels = labels
+        self.sample: Literal['s2', 'drone'] = sample
+        self.val_fraction = val_fraction
+        self.block_size = block_size
+        self.predict_paths = predict_paths
         self.sampler: RandomChipSampler | None = None
+        self.val_sampler: GridChipSampler | None = None
 
     def use_sample_area(self, area: SampleArea) -> None:
-        """Take the Sentinel-2 scenes, with their land cover for the frozen probe.
+        """Take the Sentinel-2 scenes, with their land cover for the frozen probe, or the drone scenes.
 
         Args:
             area: Its files.
         """
+        if self.sample == 'drone':
+            # the vine rows are polygons and narrow: a probe of whole chips would tell nothing
+            self.paths = [str(path) for path in area.drone]
+            self.sensor = self.sensor or 'micasense_rededge'
+            return
         self.paths = [str(path) for path in area.sentinel2]
         self.labels = self.labels or [str(path) for path in area.landcover_fine]
 
@@ -92,6 +121,10 @@ class PretrainingDataModule(ScenesDataModule):
         if self.sampler is not None:
             return
         self.look_for_valid_pixels()
+        train, val = None, None
+        if self.val_fraction > 0:
+            shares = (1 - self.val_fraction, self.val_fraction)
+            train, val = split_blocks(self.scenes, shares, self.block_size, seed=0)
         self.sampler = RandomChipSampler(
             self.scenes,
             self.chip_size,
@@ -99,8 +132,11 @@ class PretrainingDataModule(ScenesDataModule):
             min_valid=self.min_valid,
             aligned=self.aligned,
             positives=self.positives,
+            roi=train,
         )
         self.check_epoch(self.sampler)
+        if val is not None:
+            self.val_sampler = GridChipSampler(self.scenes, self.chip_size, roi=val, min_valid=self.min_valid)
         self.find_statistics()
         self.decode_scenes()
 
@@ -112,3 +148,11 @@ class PretrainingDataModule(ScenesDataModule):
         """
         assert self.sampler is not None, 'setup() comes first'
         return self.training_loader(self.sampler)
+
+    def val_dataloader(self) -> ChipLoader | list[ChipLoader]:
+        """The chips that cover the validation ground, in batches.
+
+        Returns:
+            A loader, or nothing where no ground was kept apart.
+        """
+        return self.loader(self.val_sampler) if self.val_sampler is not None else []

@@ -4,32 +4,32 @@ import logging
 from pathlib import Path
 from typing import Any, Literal
 
-import geopandas as gpd
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
-from shapely.geometry import MultiPolygon
+import shapely
+from shapely.geometry.base import BaseGeometry
 
 from torchgeo_msssl.datamodules.base import ScenesDataModule
 from torchgeo_msssl.datamodules.loader import ChipLoader
+from torchgeo_msssl.datamodules.split import UNUSED, split_ground, write_split
 from torchgeo_msssl.datasets.labels import LabelledScenes, Labels
 from torchgeo_msssl.errors import ConfigurationError, EmptyIntersectionError
-from torchgeo_msssl.files import atomic_path
 from torchgeo_msssl.geo.sample import SampleArea
+from torchgeo_msssl.samplers.balanced import BalancedChipSampler
 from torchgeo_msssl.samplers.base import ChipSampler
-from torchgeo_msssl.samplers.blocks import split_blocks
+from torchgeo_msssl.samplers.blocks import ground_blocks
 from torchgeo_msssl.samplers.grid import GridChipSampler
 from torchgeo_msssl.samplers.random import RandomChipSampler
 
 log = logging.getLogger(__name__)
 
-_COLOURS = {'train': 'tab:green', 'train, label not used': 'lightgrey', 'val': 'tab:orange', 'test': 'tab:blue'}
+SampleLabels = Literal['vines', 'landcover_l1', 'landcover_l2']
 
 
 class SegmentationDataModule(ScenesDataModule):
     """Chips of scenes with masks; training, validation and test chips share no ground.
 
-    Without ``images`` the drone orthomosaics of the generated sample area are taken, with their vine rows.
+    Without ``images`` the generated sample area is taken: its drone orthomosaics with their vine rows, or its
+    Sentinel-2 scenes with their land cover in coarse or fine classes (``sample``).
     """
 
     def __init__(
@@ -49,11 +49,13 @@ class SegmentationDataModule(ScenesDataModule):
         chips_per_epoch: int | None = None,
         batch_size: int = 8,
         num_workers: int = 0,
+        split: str = 'blocks',
         fractions: tuple[float, float, float] = (0.6, 0.2, 0.2),
         block_size: int = 256,
         label_fraction: float = 1.0,
         shots: int | None = None,
         split_seed: int = 0,
+        class_balance: bool = False,
         min_valid: float = 0.5,
         overlap: int = 0,
         aligned: bool = True,
@@ -62,6 +64,7 @@ class SegmentationDataModule(ScenesDataModule):
         cache_dir: str | None = None,
         predict_paths: str | list[str] | None = None,
         sample_dir: str = 'data/sample',
+        sample: SampleLabels = 'vines',
     ) -> None:
         """Note what to read; files are opened when bands or chips are first asked for.
 
@@ -81,11 +84,14 @@ class SegmentationDataModule(ScenesDataModule):
             chips_per_epoch: Training chips of an epoch; None for as many as cover the training ground once.
             batch_size: Chips of a batch on each rank.
             num_workers: Processes that read chips; 0 reads in the main process.
-            fractions: Shares of the blocks for training, validation and test.
+            split: How the ground is divided: ``blocks``; ``scenes``, so that whole scenes are held out; or a file of
+                polygons with a column ``split`` that says train, val or test (such as an earlier ``split.geojson``).
+            fractions: Shares of the blocks or scenes for training, validation and test.
             block_size: Side of a block of ground in pixels, at least ``chip_size``.
             label_fraction: Share of the training blocks whose labels are used; smaller shares lie within larger ones.
             shots: Number of training blocks whose labels are used, instead of a share.
             split_seed: Of the deal of blocks, and of the choice among the training blocks.
+            class_balance: Show training chips of rare classes as often as those of common ones.
             min_valid: Smallest fraction of valid pixels in a chip.
             overlap: Pixels that neighbouring validation and test chips share.
             aligned: Place training chips so that they touch few stored blocks.
@@ -94,6 +100,7 @@ class SegmentationDataModule(ScenesDataModule):
             cache_dir: Folder for these (default: in the user's cache folder).
             predict_paths: Scenes to map with ``predict``.
             sample_dir: Where the sample area is, or is made.
+            sample: Which of its labels are taken where there are no ``images``.
 
         Raises:
             ConfigurationError: If a number is out of range, or options contradict each other.
@@ -117,23 +124,32 @@ class SegmentationDataModule(ScenesDataModule):
             'label_column': label_column, 'layer': layer, 'buffer': buffer, 'background': background,
             'label_extent': label_extent, 'ignore_index': ignore_index,
         }  # fmt: skip
+        self.split = split
         self.fractions = fractions
         self.block_size = block_size
         self.label_fraction = label_fraction
         self.shots = shots
         self.split_seed = split_seed
+        self.class_balance = class_balance
         self.overlap = overlap
         self.predict_paths = predict_paths
         self.labelled: LabelledScenes | None = None
-        self.regions: dict[str, MultiPolygon] = {}
+        self.sample: SampleLabels = sample
+        self.regions: dict[str, BaseGeometry] = {}
         self._samplers: dict[str, ChipSampler] = {}
 
     def use_sample_area(self, area: SampleArea) -> None:
-        """Take the drone scenes and the canopies of their vine rows.
+        """Take the drone scenes and the canopies of their vine rows, or the Sentinel-2 scenes and their land cover.
 
         Args:
             area: Its files.
         """
+        if self.sample != 'vines':
+            coarse = self.sample == 'landcover_l1'
+            self.paths = [str(path) for path in area.sentinel2]
+            self.labels = [str(path) for path in (area.landcover_coarse if coarse else area.landcover_fine)]
+            self.class_names = self.class_names or list(area.classes_coarse if coarse else area.classes_fine)
+            return
         self.paths = [str(path) for path in area.drone]
         self.sensor = self.sensor or 'micasense_rededge'
         self.labels = str(area.vines)
@@ -157,17 +173,21 @@ class SegmentationDataModule(ScenesDataModule):
             labels = Labels(self.labels, self.class_names, **self.label_options)
             self.labelled = LabelledScenes(scenes, labels)
             self.look_for_valid_pixels()
-            train, val, test = split_blocks(scenes, self.fractions, self.block_size, self.split_seed)
-            self.regions = {'train': self._choose(train), 'val': val, 'test': test}
-            unused = train.difference(self.regions['train'])
+            self.regions = split_ground(scenes, self.split, self.fractions, self.block_size, self.split_seed)
+            ground = self.regions['train']
+            self.regions['train'] = self._choose(ground)
             self.find_statistics()
-            self._write_split(unused)
+            folder = self.trainer.log_dir if self.trainer else None  # asked on every rank: it is a broadcast
+            if folder and self.trainer and self.trainer.is_global_zero:
+                write_split(Path(folder), {**self.regions, UNUSED: ground.difference(self.regions['train'])}, scenes)
         if stage == 'fit' and 'train' not in self._samplers:
-            self._samplers['train'] = RandomChipSampler(
+            chips = RandomChipSampler(
                 self.scenes, self.chip_size, self.chips_per_epoch, self.min_valid, self.aligned,
                 roi=self.regions['train'],
             )  # fmt: skip
-            self.check_epoch(self._samplers['train'])
+            self.check_epoch(chips)
+            balanced = self.class_balance
+            self._samplers['train'] = BalancedChipSampler(chips, self.labelled.labels) if balanced else chips
             self._count_classes()
             self.decode_scenes()
         for name, stages in (('val', ('fit', 'validate')), ('test', ('test',))):
@@ -176,18 +196,17 @@ class SegmentationDataModule(ScenesDataModule):
                     self.scenes, self.chip_size, self.overlap, self.regions[name], min_valid=1e-6
                 )
 
-    def _choose(self, train: MultiPolygon) -> MultiPolygon:
+    def _choose(self, ground: BaseGeometry) -> BaseGeometry:
         """The first of the training blocks that have labels, in an order that depends on the seed alone."""
         assert self.labelled is not None
-        blocks = np.array(list(train.geoms))
-        order = np.random.default_rng(self.split_seed).permutation(len(blocks))
+        blocks = ground_blocks(self.scenes, self.block_size, ground)
         wanted = self.shots or max(1, round(self.label_fraction * len(blocks)))
         if wanted > len(blocks):
             raise ConfigurationError(f'shots: there are {len(blocks)} training blocks, {wanted} were asked for.')
         if wanted == len(blocks):
-            return train
+            return ground
         chosen = []
-        for i in order:
+        for i in np.random.default_rng(self.split_seed).permutation(len(blocks)):
             # a block whose labels are all unknown would count and teach nothing
             if self.labelled.labels.class_counts(self.scenes, blocks[i], progress=False).sum() > 0:
                 chosen.append(blocks[i])
@@ -195,7 +214,8 @@ class SegmentationDataModule(ScenesDataModule):
                 break
         if not chosen:
             raise EmptyIntersectionError('labels: no training block has a labelled pixel; use other blocks or labels.')
-        return MultiPolygon(chosen)
+        log.info('Labels of %d of %d training blocks are used.', len(chosen), len(blocks))
+        return shapely.union_all(chosen)
 
     def _count_classes(self) -> None:
         assert self.labelled is not None
@@ -206,27 +226,6 @@ class SegmentationDataModule(ScenesDataModule):
         absent = [name for name, n in zip(self.class_names, counts, strict=True) if n == 0]
         if absent:
             log.warning('No training pixel is %s; the network cannot learn it (counts: %s).', ', '.join(absent), shares)
-
-    def _write_split(self, unused: Any) -> None:
-        folder = self.trainer.log_dir if self.trainer else None  # asked on every rank: it is a broadcast
-        if not folder or not self.trainer or not self.trainer.is_global_zero:
-            return
-        parts = {**self.regions} | ({'train, label not used': unused} if not unused.is_empty else {})
-        frame = gpd.GeoDataFrame({'split': list(parts)}, geometry=list(parts.values()), crs=self.scenes.crs)
-        with atomic_path(Path(folder) / 'split.geojson') as temporary:
-            frame.to_crs('EPSG:4326').to_file(temporary, driver='GeoJSON')
-        figure = Figure(figsize=(6, 6), layout='constrained')
-        axes = figure.subplots()
-        for name, region in parts.items():
-            for block in region.geoms if hasattr(region, 'geoms') else [region]:
-                axes.fill(*block.exterior.xy, facecolor=_COLOURS[name], edgecolor='white', linewidth=0.5)
-        for box in self.scenes.index.geometry:
-            axes.plot(*box.exterior.xy, color='black', linewidth=1)
-        axes.legend(handles=[Patch(color=_COLOURS[name], label=name) for name in parts], loc='upper right')
-        axes.set_aspect('equal')
-        axes.set_title('split of the ground')
-        with atomic_path(Path(folder) / 'split.png') as temporary:
-            figure.savefig(temporary, dpi=100)
 
     def train_dataloader(self) -> ChipLoader:
         """Random training chips with masks.
@@ -251,3 +250,15 @@ class SegmentationDataModule(ScenesDataModule):
             The loader.
         """
         return self.loader(self._samplers['test'], self.labelled)
+
+    def region_loader(self, part: str) -> ChipLoader:
+        """Labelled chips that cover a part of the ground, once and in order, whatever the stage.
+
+        Args:
+            part: ``train`` (where labels are used), ``val`` or ``test``.
+
+        Returns:
+            The loader.
+        """
+        sampler = GridChipSampler(self.scenes, self.chip_size, 0, self.regions[part], min_valid=1e-6)
+        return self.loader(sampler, self.labelled)

@@ -3,9 +3,11 @@
 from torchgeo_msssl.evaluation.features import LabelledChips, band_statistics, extract_features, label_chips
 from torchgeo_msssl.evaluation.online import FrozenProbe
 from torchgeo_msssl.evaluation.probes import ProbeResult, knn_probe
+from torchgeo_msssl.evaluation.threshold import IndexBaseline
 
 __all__ = (
     'FrozenProbe',
+    'IndexBaseline',
     'LabelledChips',
     'ProbeResult',
     'band_statistics',

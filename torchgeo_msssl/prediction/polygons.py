@@ -5,17 +5,19 @@ polygons are those of the whole map at once, and the memory is that of a row of 
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
 import numpy as np
+import pyogrio
 import rasterio
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
+from pyogrio.errors import DataLayerError, DataSourceError
 from pyproj import Geod
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
@@ -27,7 +29,7 @@ from shapely.geometry.base import BaseGeometry
 from torchgeo_msssl.errors import ConfigurationError, OutputError, SceneReadError
 from torchgeo_msssl.files import atomic_path
 
-__all__ = ('polygonize',)
+__all__ = ('polygonize', 'read_tags')
 
 #: Polygons that are written together.
 _AT_ONCE = 10_000
@@ -42,6 +44,7 @@ def polygonize(
     classes: Sequence[int] | None = None,
     sieve: float = 0.0,
     block: int = 512,
+    tags: Mapping[str, str] | None = None,
 ) -> int:
     """Write the areas of one class each as polygons of a GeoPackage.
 
@@ -57,6 +60,7 @@ def polygonize(
         classes: Classes to write; None for all.
         sieve: Polygons smaller than this are left out, in m².
         block: Side of the blocks, in pixels.
+        tags: Kept with the layer, see :func:`read_tags`.
 
     Returns:
         Number of polygons.
@@ -74,14 +78,31 @@ def polygonize(
         with rasterio.open(class_map) as dataset:
             if confidence is None:
                 areas = _areas(dataset, None, classes, block)
-                return _write(areas, Path(output), dataset.crs, dataset.transform, class_names, sieve)
+                return _write(areas, Path(output), dataset.crs, dataset.transform, class_names, sieve, tags)
             with rasterio.open(confidence) as certain:
                 _check_alike(dataset, certain)
                 areas = _areas(dataset, certain, classes, block)
-                return _write(areas, Path(output), dataset.crs, dataset.transform, class_names, sieve)
+                return _write(areas, Path(output), dataset.crs, dataset.transform, class_names, sieve, tags)
     except RasterioError as error:
         msg = f'{class_map}: cannot be read for polygons ({error.__cause__ or error!s}); predict the scene again.'
         raise SceneReadError(msg) from error
+
+
+def read_tags(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Read what :func:`polygonize` was told to keep with its layer.
+
+    Args:
+        path: GeoPackage; it need not exist.
+
+    Returns:
+        The tags; empty where there are none.
+    """
+    if not Path(path).is_file():
+        return {}
+    try:
+        return dict(pyogrio.read_info(path, layer='classes').get('layer_metadata') or {})
+    except (DataSourceError, DataLayerError):  # no GeoPackage of ours
+        return {}
 
 
 @dataclass
@@ -229,7 +250,13 @@ def _without_needless_points(polygon: BaseGeometry) -> BaseGeometry:
 
 
 def _write(
-    areas: Iterator[_Area], output: Path, crs: CRS, transform: Affine, class_names: Sequence[str], sieve: float
+    areas: Iterator[_Area],
+    output: Path,
+    crs: CRS,
+    transform: Affine,
+    class_names: Sequence[str],
+    sieve: float,
+    tags: Mapping[str, str] | None,
 ) -> int:
     count = 0
     rows: list[tuple[int, str, float, float, BaseGeometry]] = []
@@ -245,11 +272,11 @@ def _write(
                 mean = area.certainty / area.pixels
                 rows.append((area.value, class_names[area.value], size, mean, polygon))
             if len(rows) == _AT_ONCE:
-                _append(rows, temporary, crs, count)
+                _append(rows, temporary, crs, count, tags)
                 count += len(rows)
                 rows = []
         if rows or count == 0:
-            _append(rows, temporary, crs, count)
+            _append(rows, temporary, crs, count, tags)
     return count + len(rows)
 
 
@@ -269,7 +296,13 @@ def _measure(crs: CRS, transform: Affine) -> Any:
     return lambda pixels, polygon: abs(geod.geometry_area_perimeter(shapely.orient_polygons(polygon))[0])
 
 
-def _append(rows: list[tuple[int, str, float, float, BaseGeometry]], path: Path, crs: CRS, written: int) -> None:
+def _append(
+    rows: list[tuple[int, str, float, float, BaseGeometry]],
+    path: Path,
+    crs: CRS,
+    written: int,
+    tags: Mapping[str, str] | None,
+) -> None:
     columns = list(zip(*rows, strict=True)) if rows else [()] * 5
     frame = gpd.GeoDataFrame(
         {
@@ -284,7 +317,10 @@ def _append(rows: list[tuple[int, str, float, float, BaseGeometry]], path: Path,
     mode = 'a' if written else 'w'
     try:
         # Without a name the layer would be called after the temporary file.
-        frame.to_file(path, driver='GPKG', layer='classes', mode=mode, engine='pyogrio', geometry_type='Polygon')
+        frame.to_file(
+            path, driver='GPKG', layer='classes', mode=mode, engine='pyogrio', geometry_type='Polygon',
+            layer_metadata=dict(tags or {}) if mode == 'w' else None,
+        )  # fmt: skip
     except RuntimeError as error:  # the root of what pyogrio raises
         raise OutputError(f'{path.parent}: polygons cannot be written there ({error}); make room there.') from error
 

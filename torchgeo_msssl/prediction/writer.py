@@ -5,12 +5,13 @@ Windows are integers on the scene's own grid all the way, so the map has its CRS
 
 import hashlib
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import rasterio
@@ -30,9 +31,11 @@ from torchgeo_msssl.prediction.working import BLOCK, Layer, WorkingFiles
 from torchgeo_msssl.progress import progress_bar
 
 __all__ = (
+    'KEY_TAG',
     'NODATA',
     'MapOptions',
     'Network',
+    'Numbers',
     'PredictionPlan',
     'PredictionResult',
     'is_done',
@@ -41,17 +44,19 @@ __all__ = (
     'read_mirrored',
 )
 
+log = logging.getLogger(__name__)
+
 #: ``(image, valid, scale, offset)`` → logits (batch, class, height, width). The image is (batch, band, height, width)
 #: in the scene's own dtype, valid (batch, 1, height, width) bool, scale and offset (batch, band) float32.
 type Network = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-type Numbers = Literal['none', 'uint8', 'float32']
+Numbers = Literal['none', 'uint8', 'float32']
 
 #: Class of pixels without data.
 NODATA = 255
 #: Probability 1 in files of uint8, of which 255 is nodata; the files declare the scale.
 _ONE = 254
 #: Tag with the hash of all that decides the map.
-_KEY_TAG = 'MSSSL_KEY'
+KEY_TAG = 'MSSSL_KEY'
 #: Turns by 90° and whether mirrored, for each kind of test-time augmentation.
 _VIEWS: dict[str, tuple[tuple[int, bool], ...]] = {
     'none': ((0, False),),
@@ -261,10 +266,10 @@ def predict_scene(
         raise ConfigurationError(msg)
     output = Path(output)
     key = _key(scene, bands, options, scale, offset)
-    layers = _layers(output, options, {_KEY_TAG: key})
+    layers = _layers(output, options, {KEY_TAG: key})
     named = {layer.path.stem.removeprefix(f'{output.stem}_'): layer.path for layer in layers[:-1]}
     probabilities, confidence = named.get('probabilities'), named.get('confidence')
-    if not overwrite and all(_holds_key(layer.path, key) for layer in layers):
+    if not overwrite and all(_key_of(layer.path) == key for layer in layers):
         return PredictionResult(output, probabilities, confidence, skipped=True)
     # What the user says of GDAL's cache in the environment goes first.
     cache = {} if 'GDAL_CACHEMAX' in os.environ else {'GDAL_CACHEMAX': _GDAL_CACHE}
@@ -279,6 +284,7 @@ def predict_scene(
         # Before the map, whose presence says that all is there.
         write_qml(output, options.class_names, options.colors or class_colors(options.class_names))
         files.publish()
+    _remove_outdated(output, layers)
     counts = tuple(int(count) for count in run.counts)
     return PredictionResult(output, probabilities, confidence, False, start, run.windows, run.empty, counts)
 
@@ -308,7 +314,7 @@ def is_done(
     scale = tuple(scale) if scale is not None else (1.0,) * len(bands)
     offset = tuple(offset) if offset is not None else (0.0,) * len(bands)
     key = _key(scene, bands, options, scale, offset)
-    return all(_holds_key(layer.path, key) for layer in _layers(Path(output), options, {}))
+    return all(_key_of(layer.path) == key for layer in _layers(Path(output), options, {}))
 
 
 def read_mirrored(scene: Scene, window: Window, bands: Sequence[str]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
@@ -341,6 +347,16 @@ def read_mirrored(scene: Scene, window: Window, bands: Sequence[str]) -> tuple[N
 def _check_bands(scene: Scene, bands: Sequence[str]) -> None:
     if missing := [band for band in bands if band not in scene.bands]:
         raise missing_bands_error(scene, missing)
+
+
+def _remove_outdated(output: Path, layers: Sequence[Layer]) -> None:
+    """Take away what an earlier run wrote beside a map that is another one now."""
+    written = {layer.path for layer in layers}
+    for kind in ('probabilities', 'confidence'):
+        path = output.with_name(f'{output.stem}_{kind}.tif')
+        if path not in written and path.is_file() and _key_of(path) is not None:
+            path.unlink()
+            log.info('Removed %s: it was of another map.', path)
 
 
 def _tiling(scene: Scene, options: MapOptions) -> Tiling:
@@ -380,12 +396,13 @@ def _key(
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _holds_key(path: Path, key: str) -> bool:
+def _key_of(path: Path) -> str | None:
+    """Hash of what decided a map, or None where there is no map of ours."""
     try:
         with rasterio.open(path) as dataset:
-            return bool(dataset.tags().get(_KEY_TAG) == key)
+            return cast(str | None, dataset.tags().get(KEY_TAG))
     except RasterioError:
-        return False
+        return None
 
 
 class _Run:

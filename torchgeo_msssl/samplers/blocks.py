@@ -11,9 +11,13 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 from shapely.geometry import MultiPolygon
+from shapely.geometry.base import BaseGeometry
 
 from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import ConfigurationError
+
+#: Share of a block below which what a region leaves of it is no block.
+_SLIVER = 1e-3
 
 
 def split_blocks(
@@ -33,9 +37,58 @@ def split_blocks(
     Raises:
         ConfigurationError: If the fractions are not shares of 1, or there are fewer blocks than regions.
     """
-    shares = np.asarray(fractions, dtype=np.float64)
-    if shares.size == 0 or (shares <= 0).any() or abs(shares.sum() - 1) > 1e-6:
-        raise ConfigurationError(f'fractions: expected positive numbers with a sum of 1, got {tuple(fractions)}.')
+    boxes = ground_blocks(dataset, block_size)
+    parts = _dealt(len(boxes), fractions, seed)
+    if parts is None:
+        msg = (
+            f'block_size: blocks of {block_size} pixels give {len(boxes)} block(s) for {len(fractions)} regions of '
+            f'shares {tuple(fractions)}; use smaller blocks.'
+        )
+        raise ConfigurationError(msg)
+    return [_region(boxes[part]) for part in parts]
+
+
+def split_scenes(dataset: Scenes, fractions: Sequence[float] = (0.7, 0.15, 0.15), seed: int = 0) -> list[MultiPolygon]:
+    """Deal whole scenes out to regions, so that what is measured is how well a network does on other ground.
+
+    Scenes that overlap (other dates, neighbouring tiles) stay together.
+
+    Args:
+        dataset: Scenes.
+        fractions: Share of the scenes for each region, positive, with a sum of 1.
+        seed: Of the deal.
+
+    Returns:
+        One region for each fraction, in the dataset's CRS.
+
+    Raises:
+        ConfigurationError: If the fractions are not shares of 1, or there are fewer groups of scenes than regions.
+    """
+    ground = np.array(list(_region(dataset.index.geometry.to_numpy()).geoms))
+    parts = _dealt(len(ground), fractions, seed)
+    if parts is None:
+        msg = (
+            f'split: scenes that share no ground make {len(ground)} group(s), too few for {len(fractions)} regions of '
+            f'shares {tuple(fractions)}; split by blocks, or name the regions in a file.'
+        )
+        raise ConfigurationError(msg)
+    return [_region(ground[part]) for part in parts]
+
+
+def ground_blocks(dataset: Scenes, block_size: int, region: BaseGeometry | None = None) -> NDArray[np.object_]:
+    """Blocks of ground with scenes on them, on a grid that begins in the north-west corner of all scenes.
+
+    Args:
+        dataset: Scenes.
+        block_size: Side of a block in pixels of the dataset's resolution.
+        region: What the blocks are cut to (in the dataset's CRS); None for whole blocks.
+
+    Returns:
+        Polygons, row by row from the north.
+
+    Raises:
+        ConfigurationError: If the size is not positive.
+    """
     if block_size < 1:
         raise ConfigurationError(f'block_size: expected at least 1 pixel, got {block_size}.')
     left, _, _, top = dataset.index.total_bounds
@@ -43,18 +96,25 @@ def split_blocks(
     ground = shapely.union_all(dataset.index.geometry.to_numpy())
     shapely.prepare(ground)
     col, row = _cells(shapely.bounds(dataset.index.geometry.to_numpy()), left, top, width, height)
-    blocks = shapely.box(left + col * width, top - (row + 1) * height, left + (col + 1) * width, top - row * height)
-    blocks = blocks[shapely.area(shapely.intersection(blocks, ground)) > 0]
-    counts = _deal(len(blocks), shares)
+    boxes = shapely.box(left + col * width, top - (row + 1) * height, left + (col + 1) * width, top - row * height)
+    boxes = boxes[shapely.area(shapely.intersection(boxes, ground)) > 0]
+    if region is not None:
+        boxes = shapely.intersection(boxes, region)
+        # a sliver along the border of two regions holds no chip, but would count as a block
+        boxes = boxes[shapely.area(boxes) > _SLIVER * width * height]
+    return boxes
+
+
+def _dealt(count: int, fractions: Sequence[float], seed: int) -> list[NDArray[np.int64]] | None:
+    """Numbers below ``count`` for each region, or None where a region would have none."""
+    shares = np.asarray(fractions, dtype=np.float64)
+    if shares.size == 0 or (shares <= 0).any() or abs(shares.sum() - 1) > 1e-6:
+        raise ConfigurationError(f'fractions: expected positive numbers with a sum of 1, got {tuple(fractions)}.')
+    counts = _deal(count, shares)
     if (counts == 0).any():
-        msg = (
-            f'block_size: blocks of {block_size} pixels give {len(blocks)} block(s) for {len(shares)} regions of '
-            f'shares {tuple(fractions)}; use smaller blocks.'
-        )
-        raise ConfigurationError(msg)
-    order = np.random.default_rng(seed).permutation(len(blocks))
-    parts = np.split(order, np.cumsum(counts)[:-1])
-    return [_region(blocks[np.sort(part)]) for part in parts]
+        return None
+    order = np.random.default_rng(seed).permutation(count)
+    return [np.sort(part) for part in np.split(order, np.cumsum(counts)[:-1])]
 
 
 def _cells(

@@ -310,8 +310,16 @@ class RandomChipSampler(ChipSampler):
         near = (row, col) if k is None else (int(rows[k]), int(cols[k]))
         return self.dataset.query(i, Window(*near, *self.size))
 
-    def _block(self, epoch: int, block: int) -> list[ChipQuery]:
-        """The chips of one block of positions, over all ranks."""
+    def draw_block(self, epoch: int, block: int) -> list[ChipQuery]:
+        """Draw the chips of one block of positions, over all ranks.
+
+        Args:
+            epoch: Epoch, from 0.
+            block: Number of the block, from 0.
+
+        Returns:
+            64 chips.
+        """
         rng = np.random.default_rng([self.seed % 2**63, epoch, block])
         scenes = rng.choice(self._scenes, _BLOCK, p=self._share)
         places = np.empty((_BLOCK, 2), dtype=np.int64)
@@ -330,7 +338,7 @@ class RandomChipSampler(ChipSampler):
         for position in range(start, len(self)):
             block, within = divmod(rank + position * world, _BLOCK)
             if block != known:
-                known, chips = block, self._block(epoch, block)
+                known, chips = block, self.draw_block(epoch, block)
             yield chips[within]
 
     def __len__(self) -> int:

@@ -313,6 +313,8 @@ class SegmentationFolder(RunFolder):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write counts and pictures."""
         self._write_evaluation(pl_module, 'test', pictures=True)
+        if self._evaluation is not None:
+            print(f'Run folder: {self._evaluation}')
 
     def _write_evaluation(self, task: Any, stage: str, pictures: bool) -> None:
         if self._evaluation is None:
