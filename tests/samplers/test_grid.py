@@ -140,6 +140,25 @@ def test_region_ranks_and_lightning(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    row=st.integers(0, 40), col=st.integers(0, 40), height=st.integers(16, 60), width=st.integers(16, 60),
+    size=st.integers(4, 16), share=st.floats(0, 0.9),
+)  # fmt: skip
+def test_every_pixel_of_a_region_is_covered_and_none_outside(
+    tmp_path_factory: pytest.TempPathFactory, row: int, col: int, height: int, width: int, size: int, share: float
+) -> None:
+    ours = Scenes(write(tmp_path_factory.mktemp('scenes') / 'a.tif', ones(100, 100)))
+    left, top = 500_000 + 10 * col, 4_900_000 - 10 * row
+    region = shapely.box(left, top - 10 * height, left + 10 * width, top)
+    seen = np.zeros((100, 100), dtype=np.int64)
+    for _, window in GridChipSampler(ours, size, overlap=int(share * size), roi=region).places:
+        seen[window.row : window.row + size, window.col : window.col + size] += 1
+    expected = np.zeros_like(seen)
+    expected[row : row + height, col : col + width] = 1
+    assert ((seen > 0) == expected).all()
+
+
 def test_validation_begins_at_the_first_chip_after_a_sanity_check(tmp_path: Path) -> None:
     class Looks(LightningModule):
         def __init__(self) -> None:

@@ -1,6 +1,8 @@
 """Chips on a grid that covers every pixel of every scene."""
 
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import shapely
@@ -8,14 +10,18 @@ from shapely.geometry.base import BaseGeometry
 
 from torchgeo_msssl.datasets.scenes import ChipQuery, Scenes
 from torchgeo_msssl.errors import ConfigurationError, EmptyIntersectionError
-from torchgeo_msssl.geo.grid import Window, covering_windows
+from torchgeo_msssl.geo.grid import PixelGrid, Window, covering_windows
 from torchgeo_msssl.samplers.base import ChipSampler
+
+#: Rounding error of coordinates, in pixels; the region itself is a hair larger than what was asked for.
+_HAIR = 1e-6
 
 
 class GridChipSampler(ChipSampler):
     """Yields the fewest chips at a stride that cover each scene, from north to south and west to east.
 
-    No chip leaves its scene, unless the scene is smaller than a chip: then the chip is padded with nodata.
+    No chip leaves its scene, unless the scene is smaller than a chip: then the chip is padded with nodata. With a
+    region, each of its parts has a grid of its own, which begins in its north-west corner.
     """
 
     def __init__(
@@ -46,12 +52,11 @@ class GridChipSampler(ChipSampler):
             raise ConfigurationError(f'overlap: expected 0 to {min(self.size) - 1} pixels, got {overlap}.')
         self.places: list[tuple[int, Window]] = []
         for i, scene in enumerate(dataset.scenes):
-            windows = list(covering_windows(scene.grid, self.size, overlap))
             region = self.region_of(i)
-            if region is not None:
-                boxes = shapely.box(*np.array([scene.grid.window_bounds(window) for window in windows]).T)
-                inside = shapely.covers(region, boxes)
-                windows = [window for window, keep in zip(windows, inside, strict=True) if keep]
+            if region is None:
+                windows = list(covering_windows(scene.grid, self.size, overlap))
+            else:
+                windows = _windows_inside(scene.grid, region, self.size, overlap)
             if min_valid > 0 and windows:
                 origins = np.array([(window.row, window.col) for window in windows])
                 at_least, _ = dataset.valid_cells(i).bounds(origins[:, 0], origins[:, 1], self.size)
@@ -75,3 +80,27 @@ class GridChipSampler(ChipSampler):
         """Chips of this rank."""
         rank, world = self.ranks()
         return len(range(rank, len(self.places), world))
+
+
+def _windows_inside(grid: PixelGrid, region: BaseGeometry, size: tuple[int, int], overlap: int) -> list[Window]:
+    """Windows that lie wholly inside a region in the grid's CRS."""
+    inverse = ~grid.transform
+    windows: dict[Window, None] = {}
+    for part in shapely.get_parts(shapely.intersection(region, shapely.box(*grid.bounds))):
+        if part.area == 0:  # where a region only touches the scene
+            continue
+        points = shapely.get_coordinates(part)
+        cols, rows = inverse @ (points[:, 0], points[:, 1])
+        top, left = math.ceil(rows.min() - _HAIR), math.ceil(cols.min() - _HAIR)
+        bottom, right = math.floor(rows.max() + _HAIR), math.floor(cols.max() + _HAIR)
+        if bottom - top < size[0] or right - left < size[1]:
+            continue
+        piece = replace(grid, height=bottom - top, width=right - left)
+        windows |= {
+            Window(window.row + top, window.col + left, *size): None
+            for window in covering_windows(piece, size, overlap)
+        }
+    if not windows:
+        return []
+    boxes = shapely.box(*np.array([grid.window_bounds(window) for window in windows]).T)
+    return [window for window, keep in zip(windows, shapely.covers(region, boxes), strict=True) if keep]
