@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
@@ -333,9 +334,14 @@ def test_vines_from_pretraining_to_the_map(area: Path, tmp_path: Path, capsys: p
     ):
         assert (folder / name).is_file(), name
     best = str(folder / 'checkpoints' / 'best.ckpt')
-    assert main(['test', *common, '--ckpt_path', best]) == 0
+    capsys.readouterr()
+    assert main(['test', *common, '--ckpt_path', 'best']) == 0
     (tested,) = Path('runs').glob('vineseg_drone/version_*/metrics_test.json')
     assert 0 <= json.loads(tested.read_text())['classes']['vine']['iou'] <= 1
+    told = capsys.readouterr().out
+    assert f'Taking {best}' in told
+    assert 'NDVI' in told  # the baseline stands beside the network
+    assert f'Run folder: {tested.parent}' in told
 
     capsys.readouterr()
     assert main(['predict', *common, '--ckpt_path', best, '--data.predict_paths', flights[0]]) == 0
@@ -347,6 +353,32 @@ def test_vines_from_pretraining_to_the_map(area: Path, tmp_path: Path, capsys: p
     assert set(np.unique(classes[valid])) <= {0, 1}
     assert (classes[~valid] == 255).all()
     assert Path('predictions/vineyard_a.qml').is_file()
+
+    there = ['predict', *common, '--ckpt_path', best, '--data.predict_paths', flights[0]]
+    there += ['--blend', 'hann', '--window', '128']
+    assert main([*there, '--plan', 'true', '--tta', 'd4', '--batch_size', '1']) == 0
+    assert '8 view(s) each; memory' in capsys.readouterr().out
+    polygons = [*there, '--polygons', 'true', '--sieve', '1', '--probabilities', 'float32']
+    assert main(polygons) == 0
+    assert 'Wrote: predictions/vineyard_a.gpkg' in capsys.readouterr().out
+    frame = gpd.read_file('predictions/vineyard_a.gpkg')
+    assert (frame.area >= 1).all()
+    assert frame['probability'].between(0.5, 1).all()
+    with rasterio.open('predictions/vineyard_a_probabilities.tif') as dataset:
+        assert dataset.descriptions == ('background', 'vine')
+        total = dataset.read().sum(axis=0)
+    assert total[valid] == pytest.approx(1, abs=1e-5)
+    assert main(polygons) == 0
+    assert capsys.readouterr().out.count('Was there already') == 2
+    # another map: what was beside it goes
+    assert main([*there, '--overlap', '32', '--polygons', 'true', '--sieve', '2']) == 0
+    assert not Path('predictions/vineyard_a_probabilities.tif').exists()
+    assert (gpd.read_file('predictions/vineyard_a.gpkg').area >= 2).all()
+    assert main([*there, '--sieve', '2']) == 1
+    assert 'polygons: true' in capsys.readouterr().err
+    shutil.copytree(Path(flights[0]).parent, 'copy')
+    assert main([*there, 'copy/vineyard_a.tif']) == 1
+    assert 'would both become vineyard_a.tif' in capsys.readouterr().err
     assert main(['predict', *common, '--ckpt_path', best]) == 1
     assert '--data.predict_paths' in capsys.readouterr().err
 

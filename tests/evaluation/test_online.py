@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import shapely
 import torch
 from affine import Affine
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -51,18 +50,6 @@ def make_task() -> FastSiam:
     task = FastSiam('resnet18', 2, hidden_dim=8, output_dim=8, bottleneck_dim=4)
     task.normalize.set_statistics([0.1] * 2, [0.05] * 2, [1e-4] * 2, [0.0] * 2)
     return task
-
-
-def test_train_and_test_have_no_ground_in_common(tiles: tuple[list[str], str]) -> None:
-    paths, labels = tiles
-    scenes = Scenes(paths)
-    ground = []
-    for chips in FrozenProbe(chip_size=16, block_size=32)._chips(scenes, labels):
-        bounds = [scenes.scenes[query.scene].grid.window_bounds(query.window) for query in chips.queries]
-        assert {query.scene for query in chips.queries} == {0, 1, 2, 3}  # every date of either tile
-        ground.append(shapely.union_all(shapely.box(*np.array(bounds).T)))
-    assert min(part.area for part in ground) > 0
-    assert ground[0].intersection(ground[1]).area == 0
 
 
 def test_scores_are_printed_and_written(

@@ -1,12 +1,13 @@
-"""The kNN probe against scikit-learn's classifier and known features."""
+"""Probes against scikit-learn's classifiers and known features."""
 
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.evaluation import band_statistics, knn_probe
+from torchgeo_msssl.evaluation import band_statistics, knn_probe, linear_probe
 
 
 def blobs(rng: np.random.Generator, n: int, spread: float) -> tuple[np.ndarray, np.ndarray]:
@@ -54,3 +55,37 @@ def test_chance_is_the_best_constant_answer() -> None:
     result = knn_probe(np.eye(3), np.arange(3), np.eye(3)[test_labels], test_labels, k=1)
     assert result.chance == 0.75
     assert result.accuracy == 1
+
+
+def test_linear_probe_finds_what_is_separable_and_nothing_in_noise() -> None:
+    rng = np.random.default_rng(0)
+    assert linear_probe(*blobs(rng, 200, 0.01), *blobs(rng, 100, 0.01)).accuracy == 1.0
+    train, labels = blobs(rng, 600, 0.3)
+    test, test_labels = blobs(rng, 600, 0.3)
+    shuffled = linear_probe(train, rng.permutation(labels), test, rng.permutation(test_labels))
+    assert shuffled.accuracy == pytest.approx(1 / 3, abs=0.07)
+
+
+def test_linear_probe_is_scikit_learns_logistic_regression() -> None:
+    rng = np.random.default_rng(2)
+    train, labels = blobs(rng, 300, 0.6)
+    test, test_labels = blobs(rng, 200, 0.6)
+    mean, std = train.mean(axis=0), train.std(axis=0)
+    expected = LogisticRegression(C=0.1).fit((train - mean) / std, labels).score((test - mean) / std, test_labels)
+    assert linear_probe(train, labels, test, test_labels, strengths=(0.1,)).accuracy == expected
+
+
+def test_regularisation_is_chosen_on_training_chips() -> None:
+    """Hundreds of useless features: the strong one is better, and the test labels have no say."""
+    rng = np.random.default_rng(3)
+    (train, labels), (test, test_labels) = blobs(rng, 90, 0.7), blobs(rng, 300, 0.7)
+    train, test = (np.hstack([x, rng.standard_normal((len(x), 400))]) for x in (train, test))
+    scores = {c: linear_probe(train, labels, test, test_labels, strengths=(c,)).accuracy for c in (1e-4, 1e-2, 10.0)}
+    assert linear_probe(train, labels, test, test_labels, strengths=(1e-4, 1e-2, 10.0)).accuracy in scores.values()
+    labels_of_one = np.append(labels, 7)  # a class with one chip takes no part in the choice
+    assert linear_probe(np.vstack([train, train[:1]]), labels_of_one, test, test_labels).accuracy > 1 / 3
+
+
+def test_linear_probe_needs_two_classes() -> None:
+    with pytest.raises(ConfigurationError, match='2 classes or more'):
+        linear_probe(np.eye(3), np.zeros(3, int), np.eye(3), np.zeros(3, int))

@@ -1,8 +1,14 @@
 """Honest measurement of what an encoder has learnt."""
 
-from torchgeo_msssl.evaluation.features import LabelledChips, band_statistics, extract_features, label_chips
+from torchgeo_msssl.evaluation.features import (
+    LabelledChips,
+    band_statistics,
+    extract_features,
+    label_chips,
+    split_labelled_chips,
+)
 from torchgeo_msssl.evaluation.online import FrozenProbe
-from torchgeo_msssl.evaluation.probes import ProbeResult, knn_probe
+from torchgeo_msssl.evaluation.probes import ProbeResult, knn_probe, linear_probe
 from torchgeo_msssl.evaluation.threshold import IndexBaseline
 
 __all__ = (
@@ -14,4 +20,6 @@ __all__ = (
     'extract_features',
     'knn_probe',
     'label_chips',
+    'linear_probe',
+    'split_labelled_chips',
 )

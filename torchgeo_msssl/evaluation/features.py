@@ -14,6 +14,7 @@ from torchgeo_msssl.errors import EmptyIntersectionError
 from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.headers import find_scenes
 from torchgeo_msssl.geo.scene import Scene
+from torchgeo_msssl.samplers.blocks import split_blocks
 from torchgeo_msssl.samplers.grid import GridChipSampler
 
 
@@ -71,6 +72,29 @@ def label_chips(
         raise EmptyIntersectionError(msg)
     queries, found = zip(*kept, strict=True)
     return LabelledChips(tuple(queries), np.array(found, dtype=np.int64))
+
+
+def split_labelled_chips(
+    scenes: Scenes, labels: str | Sequence[str], size: int, purity: float = 0.7, block_size: int = 128
+) -> tuple[LabelledChips, LabelledChips]:
+    """Cut labelled chips for a probe: half of the blocks of ground to learn from, the other half to test.
+
+    Args:
+        scenes: Scenes.
+        labels: Class rasters, see :func:`label_chips`.
+        size: Side of a chip in pixels.
+        purity: Smallest share of a chip's pixels that the most frequent class has.
+        block_size: Side of a block of ground in pixels.
+
+    Returns:
+        Chips to learn from, chips to test; they have no ground in common.
+
+    Raises:
+        EmptyIntersectionError: If no chip of a half has a label.
+    """
+    regions = split_blocks(scenes, (0.5, 0.5), block_size, seed=0)
+    train, test = (label_chips(scenes, labels, size, purity, roi=region) for region in regions)
+    return train, test
 
 
 def _main_class(rasters: Sequence[Scene], grid: PixelGrid, window: Window, purity: float) -> int | None:

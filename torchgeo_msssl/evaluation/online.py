@@ -12,12 +12,16 @@ from torch import Tensor, nn
 
 from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import ConfigurationError, MSSSLError
-from torchgeo_msssl.evaluation.features import LabelledChips, band_statistics, extract_features, label_chips
+from torchgeo_msssl.evaluation.features import (
+    LabelledChips,
+    band_statistics,
+    extract_features,
+    split_labelled_chips,
+)
 from torchgeo_msssl.evaluation.probes import ProbeResult, knn_probe
 from torchgeo_msssl.files import write_json
 from torchgeo_msssl.geo.headers import find_scenes
 from torchgeo_msssl.models.encoders import create_encoder
-from torchgeo_msssl.samplers.blocks import split_blocks
 from torchgeo_msssl.tasks.run_folder import run_folder
 
 log = logging.getLogger(__name__)
@@ -65,7 +69,7 @@ class FrozenProbe(Callback):
             log.info('No labels given (data.labels): the encoder was not probed.')
             return
         try:
-            train, test = self._chips(data.scenes, data.labels)
+            train, test = split_labelled_chips(data.scenes, data.labels, self.chip_size, self.purity, self.block_size)
             results = self._probe(pl_module, data.scenes, train, test)
         except MSSSLError as error:  # the encoder is trained and saved: that the probe fails is no failure of the run
             log.warning('The encoder was not probed: %s', error)
@@ -73,11 +77,6 @@ class FrozenProbe(Callback):
         self._report(results, len(train.labels), len(test.labels), len(np.unique(train.labels)))
         if folder is not None:
             write_json(folder / 'knn.json', {name: asdict(result) for name, result in results.items()})
-
-    def _chips(self, scenes: Scenes, labels: str | list[str]) -> tuple[LabelledChips, LabelledChips]:
-        regions = split_blocks(scenes, (0.5, 0.5), self.block_size, seed=0)
-        train, test = (label_chips(scenes, labels, self.chip_size, self.purity, roi=region) for region in regions)
-        return train, test
 
     def _probe(
         self, task: LightningModule, scenes: Scenes, train: LabelledChips, test: LabelledChips

@@ -1,11 +1,16 @@
 """Probes of frozen features."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
+from sklearn.model_selection import train_test_split
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from torchgeo_msssl.errors import ConfigurationError
 
@@ -51,7 +56,57 @@ def knn_probe(
         msg = f'k: expected 1 to the {len(train_labels)} training chips with {len(test_labels)} to test, got k={k}.'
         raise ConfigurationError(msg)
     classifier = KNeighborsClassifier(n_neighbors=k, metric='cosine', algorithm='brute')
-    predicted = classifier.fit(train_features, train_labels).predict(test_features)
+    return _scores(classifier.fit(train_features, train_labels).predict(test_features), test_labels)
+
+
+def linear_probe(
+    train_features: NDArray[np.floating],
+    train_labels: NDArray[np.integer],
+    test_features: NDArray[np.floating],
+    test_labels: NDArray[np.integer],
+    strengths: Sequence[float] = (1e-3, 1e-2, 1e-1, 1.0, 10.0),
+) -> ProbeResult:
+    """Classify by logistic regression on standardised features, fitted with L-BFGS.
+
+    The strength of the regularisation is chosen on a fifth of the training vectors, stratified by class; the final fit
+    is on all of them.
+
+    Args:
+        train_features: Shape (n, features).
+        train_labels: Shape (n,), two classes or more.
+        test_features: Shape (m, features).
+        test_labels: Shape (m,).
+        strengths: Inverse strengths of the regularisation to choose from, scikit-learn's ``C``.
+
+    Returns:
+        Scores on the test vectors.
+
+    Raises:
+        ConfigurationError: If there is one class only, or nothing to test.
+    """
+    classes, counts = np.unique(train_labels, return_counts=True)
+    if len(classes) < 2 or len(test_labels) == 0:
+        msg = f'labels: expected 2 classes or more and chips to test, got {len(classes)} and {len(test_labels)}.'
+        raise ConfigurationError(msg)
+    # a class with one chip can be on one side only
+    both = np.isin(train_labels, classes[counts > 1])
+    fitted, held = train_test_split(
+        np.flatnonzero(both), test_size=0.2, stratify=train_labels[both], random_state=0
+    )  # fmt: skip
+    chosen = max(
+        strengths,
+        key=lambda c: _logistic(c).fit(train_features[fitted], train_labels[fitted]).score(
+            train_features[held], train_labels[held]
+        ),
+    )  # fmt: skip
+    return _scores(_logistic(chosen).fit(train_features, train_labels).predict(test_features), test_labels)
+
+
+def _logistic(strength: float) -> Pipeline:
+    return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=500))
+
+
+def _scores(predicted: NDArray[np.integer], test_labels: NDArray[np.integer]) -> ProbeResult:
     return ProbeResult(
         accuracy=float(accuracy_score(test_labels, predicted)),
         balanced_accuracy=float(balanced_accuracy_score(test_labels, predicted)),
