@@ -13,7 +13,7 @@ import pytest
 import rasterio
 import torch
 from affine import Affine
-from lightning.pytorch import seed_everything
+from lightning.pytorch import LightningModule, Trainer, seed_everything
 from numpy.typing import NDArray
 from torchgeo.datamodules import BaseDataModule
 
@@ -194,6 +194,75 @@ def test_without_paths_the_sample_area_is_made(
     assert 'using the synthetic sample area' in capsys.readouterr().out
 
 
+def test_the_drone_scenes_of_the_sample_area(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, 'write_sample_area', functools.partial(write_sample_area, scale=0.1))
+    module = ready(None, sample_dir=str(tmp_path / 'sample'), sample='drone')
+    assert module.bands == SENSORS['micasense_rededge'].names
+    assert module.sensor_name == 'micasense_rededge'
+    assert [Path(scene.path).stem for scene in module.scenes.scenes] == ['vineyard_a', 'vineyard_b']
+    assert module.labels is None
+    assert next(iter(module.train_dataloader()))['image'].shape == (4, 5, 16, 16)
+
+
+# Validation.
+
+
+def test_validation_chips_lie_on_other_ground(tmp_path: Path) -> None:
+    paths = [write(tmp_path / f'S2_202104{day}.tif', noise(seed=day), ('B02', 'B03', 'B04')) for day in (11, 12)]
+    module = ready(paths, val_fraction=0.25, block_size=32, chips_per_epoch=400, min_valid=0.5)
+    seen = {}
+    for name, loader in (('train', module.train_dataloader()), ('val', module.val_dataloader())):
+        seen[name] = np.zeros((96, 128), dtype=bool)
+        for batch in loader:
+            for row, col, height, width in batch['window'].tolist():
+                seen[name][row : row + height, col : col + width] = True
+    assert not (seen['train'] & seen['val']).any()
+    assert seen['val'].sum() == 3 * 32 * 32  # 3 of 12 blocks, on both dates
+    assert seen['train'].sum() > 7 * 32 * 32
+    assert len(module.val_dataloader()) == 2 * 3 * 4 / 4
+    again = ready(paths, val_fraction=0.25, block_size=32, min_valid=0.5)
+    windows = [torch.cat([batch['window'] for batch in one.val_dataloader()]) for one in (module, again)]
+    assert torch.equal(*windows)
+
+
+def test_without_a_fraction_all_ground_is_trained_on(tmp_path: Path) -> None:
+    module = ready(write(tmp_path / 'scene.tif', noise(), ('B02', 'B03', 'B04')))
+    assert module.val_dataloader() == []
+    windows = torch.cat([batch['window'] for batch in batches(module)])
+    assert module.val_sampler is None
+    assert len(windows) == 48
+
+
+@pytest.mark.parametrize('fraction', [0.0, 0.5])
+def test_lightning_takes_it_with_and_without_validation(
+    tmp_path: Path, fraction: float, recwarn: pytest.WarningsRecorder
+) -> None:
+    module = PretrainingDataModule(
+        write(tmp_path / 'scene.tif', noise(), ('B02', 'B03', 'B04')), chip_size=16, batch_size=4, chips_per_epoch=8,
+        val_fraction=fraction, block_size=32,
+    )  # fmt: skip
+    counts = {'val': 0, 'train': 0}
+
+    class Counts(LightningModule):
+        def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
+            counts['train'] += 1
+
+        def configure_optimizers(self) -> None:
+            return None
+
+    class CountsBoth(Counts):
+        def validation_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
+            counts['val'] += 1
+
+    for task in (Counts(), CountsBoth()):
+        Trainer(
+            default_root_dir=tmp_path, max_epochs=1, logger=False, accelerator='cpu', enable_progress_bar=False,
+            enable_checkpointing=False, enable_model_summary=False, num_sanity_val_steps=0,
+        ).fit(task, datamodule=module)  # fmt: skip
+    assert counts == {'train': 4, 'val': 6 if fraction else 0}
+    assert not [one for one in recwarn if 'val_dataloader' in str(one.message)]
+
+
 # Batches.
 
 
@@ -267,6 +336,9 @@ def test_scenes_of_two_dtypes_make_one_batch(tmp_path: Path) -> None:
         ({'batch_size': 400}, ConfigurationError, 'the scenes give 48 chips an epoch, fewer than batch_size 400'),
         ({'chip_size': 500}, ChipSizeError, r'500×500 pixels is larger than every scene; .*scene.tif, has 96×128'),
         ({'min_valid': 2.0}, ConfigurationError, 'min_valid'),
+        ({'val_fraction': 1.0}, ConfigurationError, 'val_fraction: expected 0 or more and below 1, got 1.0'),
+        ({'val_fraction': 0.5, 'block_size': 8}, ConfigurationError, 'block_size: expected at least chip_size 16'),
+        ({'val_fraction': 0.5}, ConfigurationError, 'use smaller blocks'),
         ({'positives': 'temporal'}, ValidDataError, 'temporal needs scenes'),
         ({'sensor': 'eye'}, BandError, "sensor: 'eye' is not known; choose one of sentinel2_l1c"),
     ],

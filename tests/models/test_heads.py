@@ -1,11 +1,23 @@
 """Heads: SimSiam's layers, and widths that fit together."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
+from lightly.models.modules.heads import DINOProjectionHead
 from torch import nn
 
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.models.heads import prediction_head, projection_features, projection_head
+from torchgeo_msssl.models.heads import (
+    DINOHead,
+    byol_head,
+    expander_head,
+    moco_head,
+    prediction_head,
+    projection_features,
+    projection_head,
+    simclr_head,
+)
 
 
 def layers(head: nn.Module) -> list[str]:
@@ -53,3 +65,91 @@ def test_bad_options_are_refused() -> None:
         projection_head('mlp', 24, hidden=0)
     with pytest.raises(ConfigurationError, match='features'):
         prediction_head(0)
+
+
+def test_expander_of_barlow_twins_and_vicreg() -> None:
+    """``Projector('8192-8192-8192')`` of https://github.com/facebookresearch/vicreg, here with the default widths."""
+    head = expander_head(512)
+    assert layers(head) == ['Linear', 'BatchNorm1d', 'ReLU', 'Linear', 'BatchNorm1d', 'ReLU', 'Linear']
+    shapes = [tuple(m.weight.shape) for m in head.modules() if isinstance(m, nn.Linear)]
+    assert shapes == [(2048, 512), (2048, 2048), (2048, 2048)]
+    assert list(head.modules())[-1].bias is None
+    assert expander_head(24, 16, 12)(torch.randn(5, 24)).shape == (5, 12)
+    with pytest.raises(ConfigurationError, match='out'):
+        expander_head(24, 16, 0)
+
+
+@pytest.mark.filterwarnings('ignore:.*weight_norm.*is deprecated:FutureWarning')
+def test_dino_head_is_lightlys() -> None:
+    """lightly's has weight normalisation proper; its gain is 1."""
+    head = DINOHead('mlp', 24, hidden=16, bottleneck=8, out=12)
+    theirs = DINOProjectionHead(24, 16, 8, 12)
+    assert layers(head) == layers(theirs) == ['Linear', 'GELU', 'Linear', 'GELU', 'Linear', 'Linear']
+    with torch.no_grad():
+        for layer in head.layers.modules():
+            if isinstance(layer, nn.Linear):
+                assert 0.01 < layer.weight.std() < 0.03
+                layer.weight.mul_(30)
+    theirs.layers.load_state_dict(head.layers.state_dict())
+    theirs.last_layer.weight_v.data.copy_(head.last_layer.weight.data)
+    x = torch.randn(5, 24)
+    outputs, weights = [head(x), theirs(x)], [head.last_layer.weight, theirs.last_layer.weight_v]
+    torch.testing.assert_close(*outputs, rtol=0, atol=1e-6)
+    gradients = [torch.autograd.grad(y.square().sum(), w)[0] for y, w in zip(outputs, weights, strict=True)]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
+    assert gradients[0].abs().max() > 1e-3
+    assert set(head.state_dict()) == {
+        'last_layer.weight', *(f'layers.{i}.{name}' for i in (0, 2, 4) for name in ('weight', 'bias')),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize('kind', ['mlp', 'linear', 'none'])
+def test_dino_head_gives_cosines(kind: str) -> None:
+    head = DINOHead(kind, 24, hidden=16, bottleneck=8, out=12)
+    with torch.no_grad():
+        head.last_layer.weight[0] = 7 * torch.nn.functional.normalize(head.layers(torch.ones(1, 24)))[0]
+    cosines = head(torch.ones(5, 24))
+    assert cosines.shape == (5, 12)
+    assert cosines.abs().max() <= 1 + 1e-6
+    torch.testing.assert_close(cosines[:, 0], torch.ones(5))
+
+
+def test_dino_head_refuses() -> None:
+    with pytest.raises(ConfigurationError, match='conv'):
+        DINOHead('conv', 24)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match='bottleneck'):
+        DINOHead('none', 24, bottleneck=0)
+
+
+NORMED, PLAIN = ['Linear', 'BatchNorm1d', 'ReLU'], ['Linear', 'ReLU']
+
+
+@pytest.mark.parametrize(
+    ('head', 'expected', 'widths'),
+    [
+        # W₂ σ(W₁ h) of https://arxiv.org/abs/2002.05709, with the batch norm of the authors' code
+        (simclr_head(512), [*NORMED, 'Linear', 'BatchNorm1d'], [(256, 512), (128, 256)]),
+        # "a 2-layer MLP head (hidden layer 2048-d, with ReLU)", https://arxiv.org/abs/2003.04297
+        (moco_head(512), [*PLAIN, 'Linear'], [(2048, 512), (128, 2048)]),
+        # "a 3-layer MLP … all layers in both MLPs have BN", https://arxiv.org/abs/2104.02057
+        (
+            moco_head(384, 4096, 256, layers=3, batch_norm=True),
+            [*NORMED, *NORMED, 'Linear', 'BatchNorm1d'],
+            [(4096, 384), (4096, 4096), (256, 4096)],
+        ),
+        # "a linear layer with output size 4096 followed by batch normalization, rectified linear units, and a final
+        # linear layer with output dimension 256", https://arxiv.org/abs/2006.07733
+        (byol_head(2048), [*NORMED, 'Linear'], [(4096, 2048), (256, 4096)]),
+    ],
+    ids=['simclr', 'moco-v2', 'moco-v3', 'byol'],
+)
+def test_heads_of_the_papers(head: nn.Module, expected: list[str], widths: list[tuple[int, int]]) -> None:
+    assert layers(head) == expected
+    assert [tuple(module.weight.shape) for module in head.modules() if isinstance(module, nn.Linear)] == widths
+
+
+@pytest.mark.parametrize('head', [simclr_head, moco_head, byol_head])
+def test_widths_of_heads_are_checked(head: Callable[..., nn.Module]) -> None:
+    for widths, name in (((0, 4, 4), 'in_features'), ((4, 0, 4), 'hidden'), ((4, 4, 0), 'out')):
+        with pytest.raises(ConfigurationError, match=name):
+            head(*widths)

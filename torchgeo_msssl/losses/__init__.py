@@ -1,6 +1,38 @@
 """Losses, and signals of their collapse."""
 
+from torchgeo_msssl.losses.barlow_twins import BarlowTwinsLoss, barlow_twins_loss
+from torchgeo_msssl.losses.byol import byol_loss
 from torchgeo_msssl.losses.collapse import embedding_std, mean_cosine, rank_me
+from torchgeo_msssl.losses.contrastive import (
+    MoCoV3Loss,
+    NTXentLoss,
+    QueueLoss,
+    info_nce_loss,
+    moco_v3_loss,
+    nt_xent_loss,
+)
+from torchgeo_msssl.losses.dino import DINOLoss
+from torchgeo_msssl.losses.reconstruction import MaskedLoss, masked_loss
 from torchgeo_msssl.losses.siamese import FastSiamLoss, fastsiam_loss
+from torchgeo_msssl.losses.vicreg import VICRegLoss
 
-__all__ = ['FastSiamLoss', 'embedding_std', 'fastsiam_loss', 'mean_cosine', 'rank_me']
+__all__ = [
+    'BarlowTwinsLoss',
+    'DINOLoss',
+    'FastSiamLoss',
+    'MaskedLoss',
+    'MoCoV3Loss',
+    'NTXentLoss',
+    'QueueLoss',
+    'VICRegLoss',
+    'barlow_twins_loss',
+    'byol_loss',
+    'embedding_std',
+    'fastsiam_loss',
+    'info_nce_loss',
+    'masked_loss',
+    'mean_cosine',
+    'moco_v3_loss',
+    'nt_xent_loss',
+    'rank_me',
+]

@@ -6,6 +6,7 @@
 
 from torchgeo_msssl.prediction.polygons import polygonize
 from torchgeo_msssl.prediction.receptive import choose_blend, receptive_margin, total_stride
+from torchgeo_msssl.prediction.reconstruct import reconstruct_scenes
 from torchgeo_msssl.prediction.stitch import RowBandAccumulator, Stitching
 from torchgeo_msssl.prediction.style import class_colors, write_qml
 from torchgeo_msssl.prediction.writer import (
@@ -32,6 +33,7 @@ __all__ = (
     'polygonize',
     'predict_scene',
     'receptive_margin',
+    'reconstruct_scenes',
     'total_stride',
     'write_qml',
 )

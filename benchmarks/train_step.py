@@ -1,0 +1,185 @@
+"""What a method's training step costs beside the same networks and loss in a bare loop.
+
+For each method, forward, loss and backward of the task (`compute_loss`) and of a few lines of plain torch run
+alternately in one process, on the same images; the median of the ratios is printed. Cutting the views is timed apart,
+since a bare loop on random tensors has none.
+
+    python benchmarks/train_step.py                                       # 12 bands, 224 px, on the CPU
+    python benchmarks/train_step.py --device cuda --model resnet50 --batch 64 --precision bf16
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from torchgeo_msssl import tasks
+from torchgeo_msssl.models.mae import encode_visible, patchify
+from torchgeo_msssl.tasks.mae import normalised_patches
+
+BANDS = 12
+
+
+def fastsiam(task: Any, x: Tensor) -> Tensor:
+    """Each prediction against the mean of the other projections."""
+    z = task.projection_head(task.model(x))
+    p, z = task.prediction_head(z).unflatten(0, (task.views, -1)), z.detach().unflatten(0, (task.views, -1))
+    mean = (z.sum(0) - z) / (task.views - 1)
+    return -F.cosine_similarity(p, mean, dim=-1).mean()
+
+
+def projected(task: Any, x: Tensor) -> Tensor:
+    """Projections alone, as in SimCLR, Barlow Twins and VICReg."""
+    return task.criterion(task.projection_head(task.model(x)).unflatten(0, (task.views, -1)))
+
+
+def averaged(task: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Projections of the network and of its moving average."""
+    with torch.no_grad():
+        target = task.momentum_projection_head(task.momentum_encoder(x))
+    return task.projection_head(task.model(x)), target.unflatten(0, (task.views, -1))
+
+
+def moco(task: Any, x: Tensor) -> Tensor:
+    """Queries against keys and the queue."""
+    query, key = averaged(task, x)
+    return task.criterion(query.unflatten(0, (task.views, -1)), key)
+
+
+def byol(task: Any, x: Tensor) -> Tensor:
+    """Predictions against the target of the other view."""
+    online, target = averaged(task, x)
+    p = task.prediction_head(online).unflatten(0, (task.views, -1))
+    return sum(2 - 2 * F.cosine_similarity(p[i], target[1 - i], dim=-1).mean() for i in range(2))
+
+
+def dino(task: Any, x: Tensor) -> Tensor:
+    """Student against teacher."""
+    student, teacher = averaged(task, x)
+    return task.criterion(teacher, student.unflatten(0, (task.views, -1)), task.teacher_temperature)
+
+
+def mae(task: Any, x: Tensor) -> Tensor:
+    """Hidden patches from visible ones."""
+    hidden = task.hidden_patches(task.fixed_hidden)
+    visible = hidden.int().argsort(dim=1, stable=True)[:, : int((~hidden[0]).sum())]
+    side = x.shape[-1] // task.patch[0]
+    prediction = task.decoder(encode_visible(task.model, x, visible), visible, (side, side))
+    target = patchify(x, task.patch)
+    target = normalised_patches(target, torch.ones_like(target, dtype=torch.bool))
+    return ((prediction - target).square().mean(-1) * hidden).sum() / hidden.sum()
+
+
+def reconstruction(task: Any, x: Tensor) -> Tensor:
+    """Spoilt pixels from the rest."""
+    maps = [x, *task.model.forward_intermediates(task.fixed_corrupted, intermediates_only=True)]
+    restored = task.restoration_head(task.decoder(maps))
+    where = task.fixed_hidden.expand_as(x)
+    return (restored - x).abs()[where].mean() if task.criterion.kind == 'l1' else (restored - x).square()[where].mean()
+
+
+METHODS: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    'FastSiam': fastsiam, 'SimSiam': fastsiam, 'SimCLR': projected, 'MoCo': moco, 'BYOL': byol,
+    'BarlowTwins': projected, 'VICReg': projected, 'DINO': dino, 'MAE': mae, 'Reconstruction': reconstruction,
+}  # fmt: skip
+
+
+def make_task(method: str, model: str, device: str) -> Any:
+    """The task as its class builds it, in training."""
+    model = 'vit_tiny_patch16_224' if method == 'MAE' and not model.startswith('vit') else model
+    task: Any = getattr(tasks, method)(model=model, in_channels=BANDS)
+    if method == 'DINO':  # a schedule of the trainer's step
+        type(task).teacher_temperature = 0.04
+    return task.to(device).train()
+
+
+def prepare(task: Any, batch: int, size: int, device: str) -> tuple[dict[str, Tensor], Tensor]:
+    """A batch of chips, and the standardised images that both sides get; the task's own are fixed to these."""
+    generator = torch.Generator().manual_seed(0)
+    chips = {
+        'image': torch.randint(1, 4000, (batch, BANDS, size, size), generator=generator).to(torch.uint16).to(device),
+        'valid': torch.ones(batch, 1, size, size, dtype=torch.bool, device=device),
+    }
+    ones = torch.full((BANDS,), 0.2)
+    task.normalize.set_statistics(ones.tolist(), (ones / 2).tolist(), (ones / 2000).tolist(), [0.0] * BANDS)
+    task.normalize.to(device)
+    if isinstance(task, tasks.JointEmbeddingTask):
+        views, valid = task.make_views(chips)
+        task.make_views = lambda _: (views, valid)
+        return chips, task.normalize.standardise(views.flatten(0, 1), valid.flatten(0, 1))
+    image, valid = task.augmented(chips)
+    task.fixed_corrupted, task.fixed_hidden = task.corrupt(image, valid)
+    task.augmented = lambda _: (image, valid)
+    task.corrupt = lambda *_: (task.fixed_corrupted, task.fixed_hidden)
+    return chips, image
+
+
+def seconds(step: Callable[[], Any], device: str) -> float:
+    """Time of a step."""
+    if device == 'cuda':
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    step()
+    if device == 'cuda':
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def measure(method: str, options: argparse.Namespace) -> str:
+    """One row of the table."""
+    task = make_task(method, options.model, options.device)
+    cut = task.make_views if isinstance(task, tasks.JointEmbeddingTask) else task.augmented
+    chips, x = prepare(task, options.batch, options.size, options.device)
+
+    def precision() -> AbstractContextManager[Any]:
+        return torch.autocast(options.device, torch.bfloat16, enabled=options.precision == 'bf16')
+
+    def ours() -> None:
+        with precision():
+            loss = task.compute_loss(chips)[0]
+        loss.backward()
+
+    def bare() -> None:
+        with precision():
+            loss = METHODS[method](task, x)
+        loss.backward()
+
+    times: dict[str, list[float]] = {'ours': [], 'bare': [], 'views': []}
+    for repeat in range(options.repeats + 1):
+        for name, step in (('ours', ours), ('bare', bare), ('views', lambda: cut(chips))):
+            task.zero_grad(set_to_none=True)
+            elapsed = seconds(step, options.device)
+            if repeat:  # the first one warms up
+                times[name].append(elapsed)
+    ratio = statistics.median(a / b for a, b in zip(times['ours'], times['bare'], strict=True))
+    mid = {name: statistics.median(values) for name, values in times.items()}
+    rate = options.batch / (mid['ours'] + mid['views'])
+    return f'| {method} | {mid["ours"]:.3f} | {mid["bare"]:.3f} | {ratio:.3f} | {mid["views"]:.3f} | {rate:.1f} |'
+
+
+def main() -> None:
+    """Read the options and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--methods', nargs='+', default=list(METHODS), choices=list(METHODS), metavar='METHOD')
+    parser.add_argument('--model', default='resnet18')
+    parser.add_argument('--batch', type=int, default=8)
+    parser.add_argument('--size', type=int, default=224)
+    parser.add_argument('--repeats', type=int, default=7)
+    parser.add_argument('--device', default='cpu', choices=['cpu', 'cuda'])
+    parser.add_argument('--precision', default='32', choices=['32', 'bf16'])
+    options = parser.parse_args()
+    print(f'{options.model}, {BANDS} bands, {options.size} px, {options.batch} chips, {options.device}, torch '
+          f'{torch.__version__}, {torch.get_num_threads()} threads; seconds')  # fmt: skip
+    print('| method | ours | bare loop | median ratio | views | chips / s |\n|---|---|---|---|---|---|')
+    for method in options.methods:
+        print(measure(method, options), flush=True)
+
+
+if __name__ == '__main__':
+    main()

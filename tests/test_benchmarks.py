@@ -1,0 +1,68 @@
+"""The bare loops that methods are timed against compute what the methods compute."""
+
+import argparse
+import copy
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+FOLDER = Path(__file__).parents[1] / 'benchmarks'
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f'benchmarks_{name}', FOLDER / f'{name}.py')
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+TRAIN_STEP = load('train_step')
+
+
+@pytest.mark.parametrize('method', TRAIN_STEP.METHODS)
+def test_a_bare_loop_gives_the_loss_and_the_gradient_of_the_task(method: str) -> None:
+    torch.manual_seed(0)
+    task: Any = TRAIN_STEP.make_task(method, 'resnet18', 'cpu')
+    chips, x = TRAIN_STEP.prepare(task, 4, 32, 'cpu')
+    if method == 'MAE':  # its target is normalised in another way where a patch is flat, which these are not
+        assert x.std() > 0.1
+    other = copy.deepcopy(task)  # a queue moves on
+    ours = task.compute_loss(chips)[0]
+    bare = TRAIN_STEP.METHODS[method](other, x)
+    assert ours.item() == pytest.approx(bare.item(), rel=1e-4)
+    ours.backward()
+    bare.backward()
+    gradients = [next(iter(each.model.parameters())).grad for each in (task, other)]
+    assert gradients[0].norm() > 0
+    torch.testing.assert_close(*gradients, rtol=1e-2, atol=1e-4 * gradients[0].abs().max().item())
+
+
+def test_the_table_of_methods(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module = load('pretext_tasks')
+    rows = [
+        {'method': 'a', 'steps': '9', 'knn': '0.5', 'linear': '0.6', 'seconds': '10'},
+        {'method': 'a', 'steps': '9', 'knn': '0.7', 'linear': '0.8', 'seconds': '20'},
+        {'method': 'a', 'steps': '8', 'knn': '0.0', 'linear': '0.0', 'seconds': '0'},
+        {'method': 'b', 'steps': '9', 'knn': '0.1', 'linear': '0.9', 'seconds': '1'},
+    ]
+    lines = module.table(rows, 9).splitlines()
+    assert lines[2] == '| b | 0.100 | 0.900 | 1 | 1 |'
+    assert lines[3] == '| a | 0.600 ± 0.141 | 0.700 ± 0.141 | 15 | 2 |'
+    assert len(lines) == 4
+    assert module.read(tmp_path / 'none.csv') == []
+
+
+def test_a_row_of_the_step_table() -> None:
+    options = argparse.Namespace(model='resnet18', batch=2, size=32, repeats=1, device='cpu', precision='32')
+    cells = TRAIN_STEP.measure('SimCLR', options).strip('| ').split(' | ')
+    assert cells[0] == 'SimCLR'
+    ours, bare, ratio = map(float, cells[1:4])
+    assert ratio == pytest.approx(ours / bare, rel=0.2)
+    assert sys.modules.get('benchmarks_train_step') is None

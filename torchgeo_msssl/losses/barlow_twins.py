@@ -1,0 +1,124 @@
+"""Barlow Twins' loss, with statistics of the global batch.
+
+Zbontar et al.: Barlow Twins, Self-Supervised Learning via Redundancy Reduction (https://arxiv.org/abs/2103.03230).
+lightly's loss standardises on each rank by itself, which gives other values and gradients than one process would.
+"""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+
+from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.losses.pairs import check_views, mean_over_pairs
+
+#: Added to the variance, as in the authors' ``BatchNorm1d(affine=False)``.
+_EPSILON = 1e-5
+
+
+def standardise(projections: Tensor) -> Tensor:
+    """Bring each feature of each view to mean 0 and (biased) variance 1 over the global batch.
+
+    Args:
+        projections: Projections of this rank (view, batch, features).
+
+    Returns:
+        Standardised projections of this rank (view, batch, features).
+    """
+    centred = projections - _global_mean(projections)
+    return centred / torch.sqrt(_global_mean(centred.square()) + _EPSILON)
+
+
+def cross_correlation(one: Tensor, other: Tensor) -> Tensor:
+    """Correlate the features of two views over the global batch.
+
+    Args:
+        one: Standardised projections of this rank (batch, features).
+        other: The same chips in another view (batch, features).
+
+    Returns:
+        Matrix (features, features), the same on all ranks.
+    """
+    return _mean_over_ranks(one.T @ other / len(one))
+
+
+def redundancy(correlation: Tensor, redundancy_weight: float) -> Tensor:
+    """Distance of a cross-correlation matrix from the identity: ``Σ_i (1 − C_ii)² + λ Σ_{i≠j} C_ij²``.
+
+    Args:
+        correlation: Matrix C (features, features).
+        redundancy_weight: Weight λ of the off-diagonal.
+
+    Returns:
+        Scalar.
+    """
+    diagonal = correlation.diagonal()
+    off_diagonal = correlation.square().sum() - diagonal.square().sum()
+    return (diagonal - 1).square().sum() + redundancy_weight * off_diagonal
+
+
+def barlow_twins_loss(projections: Tensor, redundancy_weight: float = 5e-3) -> Tensor:
+    """Make each feature agree between views, and differ from the other features.
+
+    On several ranks, with batches of one size, the loss is that of the global batch, the same on each; the mean over
+    ranks of the gradients is its gradient.
+
+    Args:
+        projections: Projections of this rank (view, batch, features).
+        redundancy_weight: Weight λ of the off-diagonal, of which there is much more than of the diagonal.
+
+    Returns:
+        Loss, a scalar, float32 or (for float64 input) float64; the mean over all pairs of views.
+
+    Raises:
+        ConfigurationError: If there are fewer than two views or two samples.
+    """
+    standardised = standardise(check_views(projections))
+    return mean_over_pairs(
+        lambda one, other: redundancy(cross_correlation(one, other), redundancy_weight), standardised
+    )
+
+
+class BarlowTwinsLoss(nn.Module):
+    """Module round :func:`barlow_twins_loss`."""
+
+    def __init__(self, redundancy_weight: float = 5e-3) -> None:
+        """Choose the weight.
+
+        Args:
+            redundancy_weight: Weight λ of the off-diagonal.
+
+        Raises:
+            ConfigurationError: If the weight is negative.
+        """
+        super().__init__()
+        if redundancy_weight < 0:
+            raise ConfigurationError(f'redundancy_weight: expected 0 or more, got {redundancy_weight}.')
+        self.redundancy_weight = redundancy_weight
+
+    def forward(self, projections: Tensor) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            projections: Projections of this rank (view, batch, features).
+
+        Returns:
+            Loss, a scalar.
+
+        Raises:
+            ConfigurationError: If there are fewer than two views or two samples.
+        """
+        return barlow_twins_loss(projections, self.redundancy_weight)
+
+
+def _global_mean(projections: Tensor) -> Tensor:
+    """Mean over the samples of all ranks, (view, 1, features)."""
+    return _mean_over_ranks(projections.mean(dim=1, keepdim=True))
+
+
+def _mean_over_ranks(tensor: Tensor) -> Tensor:
+    """Mean over ranks, through which gradients flow back to all of them."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return tensor
+    total: Tensor = all_reduce(tensor)
+    return total / dist.get_world_size()

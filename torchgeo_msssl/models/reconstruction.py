@@ -1,0 +1,143 @@
+"""An encoder under its timm names with the decoder of an smp network.
+
+smp's networks keep their encoders under names of their own. A pretraining checkpoint has to hold timm's, so here the
+encoder is timm's own network, asked for its feature maps, and only decoder and head are smp's. The two together
+compute what the smp network does.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, cast, get_args
+
+import torch
+from torch import Tensor, nn
+
+from torchgeo_msssl.errors import ConfigurationError, WeightsError
+from torchgeo_msssl.models.matching import align_keys
+from torchgeo_msssl.models.report import first_few
+from torchgeo_msssl.models.segmentation import create_network, total_stride
+
+#: Architectures that take an encoder as it is; DeepLabV3+ would change its strides, DPT needs tokens.
+RestorationArchitecture = Literal['unet', 'unetplusplus', 'fpn', 'segformer', 'upernet']
+
+
+@dataclass(frozen=True)
+class RestorationParts:
+    """What a restoring network is made of.
+
+    Attributes:
+        decoder: smp's decoder.
+        head: From the decoder's output to an image of as many bands as the input.
+        channels: Features of each level of the pyramid, the input's first; 0 for a level that the encoder lacks.
+        stride: Sides of images must be multiples of this.
+    """
+
+    decoder: nn.Module
+    head: nn.Module
+    channels: tuple[int, ...]
+    stride: int
+
+
+def create_restoration(
+    architecture: RestorationArchitecture, encoder: nn.Module, name: str, in_channels: int
+) -> RestorationParts:
+    """Build decoder and head for an encoder, with random weights.
+
+    Parameters of the encoder behind its last feature map, which the decoder does not see, are frozen.
+
+    Args:
+        architecture: One of :data:`RestorationArchitecture`.
+        encoder: timm network without classifier.
+        name: timm name of the encoder.
+        in_channels: Number of bands, in and out.
+
+    Returns:
+        The parts.
+
+    Raises:
+        ConfigurationError: If there is no such architecture, or the two do not go together.
+    """
+    if architecture not in get_args(RestorationArchitecture):
+        raise ConfigurationError(
+            f'architecture: {architecture!r} is not one of {", ".join(get_args(RestorationArchitecture))}.'
+        )
+    if not hasattr(encoder, 'forward_intermediates'):
+        raise ConfigurationError(f'model: timm gives no feature maps of {name!r}; choose another encoder.')
+    # smp builds networks for 2 classes or more, and one band is enough for us
+    network: Any = create_network(architecture, name.partition('.')[0], in_channels, max(2, in_channels))
+    final: nn.Conv2d = network.segmentation_head[0]
+    network.segmentation_head[0] = nn.Conv2d(
+        final.in_channels, in_channels, cast(Any, final.kernel_size), padding=cast(Any, final.padding)
+    )
+    used = set(align_keys(encoder.state_dict(), _encoder_of(network).state_dict()).values())
+    for key, parameter in encoder.named_parameters():
+        parameter.requires_grad_(key in used)
+    channels = tuple(int(number) for number in network.encoder.out_channels)
+    return RestorationParts(network.decoder, network.segmentation_head, channels, total_stride(network))
+
+
+def feature_pyramid(encoder: nn.Module, image: Tensor, channels: tuple[int, ...]) -> list[Tensor]:
+    """Feature maps of an encoder as smp's decoders take them.
+
+    Args:
+        encoder: timm network.
+        image: Standardised values (batch, band, height, width).
+        channels: Features of each level, see :class:`RestorationParts`.
+
+    Returns:
+        Maps from fine to coarse, each half as large as the one before; the first is the image itself, unless the
+        encoder has one of full size.
+    """
+    maps: list[Tensor] = cast(Any, encoder).forward_intermediates(image, intermediates_only=True)
+    if len(maps) == len(channels):
+        return maps
+    batch, _, height, width = image.shape
+    # levels that the encoder lacks have no features, and stand between the image and its first map
+    empty = [image.new_empty(batch, 0, height // 2, width // 2)] * (len(channels) - 1 - len(maps))
+    return [image, *empty, *maps]
+
+
+def network_tensors(tensors: Mapping[str, Tensor], network: nn.Module, description: str) -> dict[str, Tensor]:
+    """Rename the tensors of a restoration checkpoint to those of an smp network with the same encoder and decoder.
+
+    Args:
+        tensors: ``model.…`` in timm's names and ``decoder.…``, as the checkpoint has them.
+        network: An smp network.
+        description: Where the tensors came from, for the message.
+
+    Returns:
+        Tensors ``encoder.…`` and ``decoder.…``; those of the encoder that the network has no place for, which lie
+        behind the last feature map, are left out.
+
+    Raises:
+        WeightsError: If the encoder of the network needs a tensor that is not there.
+    """
+    encoder = _encoder_of(network)
+    path = 'encoder.' if encoder is network.encoder else 'encoder.model.'
+    source = {name.removeprefix('model.'): tensor for name, tensor in tensors.items() if name.startswith('model.')}
+    pairs = align_keys(source, encoder.state_dict())
+    if lacking := [name for name in encoder.state_dict() if name not in pairs]:
+        raise WeightsError(
+            f'{description} has another encoder than the network: {len(lacking)} tensors lack '
+            f'({first_few(lacking)}); use the same backbone.'
+        )
+    decoder = {name: tensor for name, tensor in tensors.items() if name.startswith('decoder.')}
+    return {f'{path}{name}': source[partner] for name, partner in pairs.items()} | decoder
+
+
+def _encoder_of(network: Any) -> nn.Module:
+    """The encoder of an smp network: timm's, where smp only wraps it."""
+    inner = getattr(network.encoder, 'model', None)
+    return cast(nn.Module, inner if isinstance(inner, nn.Module) else network.encoder)
+
+
+def mean_of_maps(maps: list[Tensor]) -> Tensor:
+    """Mean of the coarsest feature map.
+
+    Args:
+        maps: Feature maps (batch, features, height, width), the coarsest last.
+
+    Returns:
+        Features (batch, features).
+    """
+    return torch.mean(maps[-1], dim=(-2, -1))

@@ -1,0 +1,135 @@
+"""What a task that restores images leaves in its run folder."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from torchgeo_msssl.errors import BandError
+from torchgeo_msssl.files import atomic_path
+from torchgeo_msssl.tasks.run_folder import MetricsFile, RunFolder, run_folder
+from torchgeo_msssl.transforms.pictures import contact_sheet
+
+log = logging.getLogger(__name__)
+
+_CHIPS_SHOWN = 8
+_SEPARATOR = 2
+#: Height and width of a chip in the picture, about.
+_SIDE = 160
+_TITLES = ('original', 'given to the network', 'restored', 'restored and visible')
+
+
+def draw_restorations(
+    path: Path,
+    images: Sequence[Tensor],
+    valid: Tensor,
+    rgb_index: Sequence[int],
+    rows: int = _CHIPS_SHOWN,
+    note: str = '',
+) -> None:
+    """Draw a row a chip: original, corrupted, restored, and the original with its hidden pixels restored.
+
+    Args:
+        path: PNG to write.
+        images: The four in this order, in reflectance, (batch, band, height, width) each.
+        valid: Valid pixels (batch, 1, height, width), bool; others are grey.
+        rgb_index: Bands drawn red, green and blue, or the one drawn in grey.
+        rows: Largest number of chips drawn.
+        note: What has to be known about the restored images.
+
+    Raises:
+        BandError: If a band is not there.
+        OutputError: If the file cannot be written.
+    """
+    original, *others = images
+    views, masks = torch.stack(others), torch.stack([valid] * len(others))
+    height, width = original.shape[-2:]
+    zoom = max(1, _SIDE // max(height, width))
+    sheet = contact_sheet(original, views, rgb_index, valid, masks, rows, zoom, _SEPARATOR)
+    dpi, title = 100, 45 if note else 30
+    figure = Figure(figsize=(sheet.shape[1] / dpi, (sheet.shape[0] + title) / dpi), dpi=dpi)
+    axes = figure.add_axes((0, 0, 1, sheet.shape[0] / (sheet.shape[0] + title)))
+    axes.imshow(sheet, interpolation='nearest', aspect='auto')
+    axes.set_axis_off()
+    for column, text in enumerate(_TITLES):
+        axes.text((column + 0.5) * (width * zoom + _SEPARATOR), -8, text, ha='center', fontsize=8)
+    axes.text(0, -26, note, fontsize=8)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary)
+
+
+def draw_curves(metrics: MetricsFile, path: Path) -> None:
+    """Draw loss, PSNR, SSIM and what every run has over the steps.
+
+    Args:
+        metrics: Metrics of the run.
+        path: PNG to write.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
+    shown = {
+        'loss': ('train_loss_step', 'train_loss_epoch', 'val_loss'),
+        'PSNR of hidden pixels, dB': ('val_psnr', 'val_psnr_given'),
+        'SSIM of hidden pixels': ('val_ssim', 'val_ssim_given'),
+        'RankMe of features': ('rank_me',),
+        'learning rate': ('lr',),
+        'chips / s': ('chips_per_s',),
+    }
+    figure = Figure(figsize=(12, 6), layout='constrained')
+    for axes, (title, columns) in zip(figure.subplots(2, 3).flat, shown.items(), strict=True):
+        for column in columns:
+            steps, values = metrics.series(column)
+            marker = 'o' if len(steps) < 50 else ''
+            axes.plot(steps, values, marker=marker, markersize=3, linewidth=1, label=column)
+        if len(columns) > 1:
+            axes.legend(fontsize=7)
+        axes.set_title(title)
+        axes.set_xlabel('step')
+        axes.grid(alpha=0.3)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=100)
+
+
+class RestorationFolder(RunFolder):
+    """Writes what every run has, and ``reconstructions.png`` after each validation: chips as they were and became."""
+
+    def __init__(self) -> None:
+        """Start without a folder."""
+        super().__init__()
+        self._pictures: Path | None = None
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find the folder."""
+        folder = run_folder(trainer)  # every rank has to ask
+        self._pictures = folder if trainer.is_global_zero and not trainer.sanity_checking else None
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: dict[str, Tensor],
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Draw the chips of the first batch."""
+        if batch_idx > 0 or self._pictures is None:
+            return
+        task: Any = pl_module
+        images = [outputs[name] for name in ('original', 'corrupted', 'restored', 'filled')]
+        rgb = getattr(getattr(trainer, 'datamodule', None), 'rgb_index', (0,))
+        try:
+            draw_restorations(self._pictures / 'reconstructions.png', images, outputs['valid'], rgb, note=task.note)
+        except BandError as error:
+            log.warning('reconstructions.png was not drawn: %s', error)
+
+    def _finish(self, pl_module: LightningModule) -> None:
+        super()._finish(pl_module)
+        if self.folder is not None and self.metrics is not None:
+            draw_curves(self.metrics, self.folder / 'curves.png')
