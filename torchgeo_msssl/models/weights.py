@@ -23,6 +23,7 @@ from torchgeo_msssl.files import atomic_path
 from torchgeo_msssl.models.encoders import create_encoder, input_layer
 from torchgeo_msssl.models.matching import _COMPUTED, Spectrum, align_keys, fit_state_dict
 from torchgeo_msssl.models.metadata import EncoderMetadata
+from torchgeo_msssl.models.reconstruction import network_tensors
 from torchgeo_msssl.models.report import LoadReport, first_few
 
 #: Key under which a task's ``on_save_checkpoint`` keeps ``EncoderMetadata.to_dict()``.
@@ -157,7 +158,7 @@ def load_network(
 
     Args:
         network: An smp network.
-        source: Lightning checkpoint of a task whose ``self.model`` is an smp network.
+        source: Lightning checkpoint of a segmentation, whose ``self.model`` is an smp network, or of a reconstruction.
         bands: Names of the network's input channels in order.
         sensor: Sensor of these bands, where the names do not tell it.
         replace: Children of the network that stay as they are; the report names their tensors as replaced.
@@ -176,7 +177,7 @@ def load_network(
             f'replace: the network has no {", ".join(strangers)}; its parts are {", ".join(sorted(children))}.'
         )
     path = Path(source)
-    tensors, metadata = _read_network(path)
+    tensors, metadata = _read_network(path, network)
     head = {name for name in network.state_dict() if name.partition('.')[0] in replace}
     old_head = [name for name in tensors if name.partition('.')[0] in replace]
     kept = {name: tensor for name, tensor in tensors.items() if name not in old_head}
@@ -207,7 +208,7 @@ def load_network(
     )
 
 
-def _read_network(path: Path) -> tuple[dict[str, Tensor], EncoderMetadata | None]:
+def _read_network(path: Path, network: nn.Module) -> tuple[dict[str, Tensor], EncoderMetadata | None]:
     """Read a whole smp network from a checkpoint, in the network's own names."""
     if not path.is_file():
         raise WeightsError(f'weights: {str(path)!r} is no file; a whole network comes from a checkpoint.')
@@ -217,6 +218,8 @@ def _read_network(path: Path) -> tuple[dict[str, Tensor], EncoderMetadata | None
         content, every = _open_checkpoint(path)
         prefix = 'model.'
         tensors = {name.removeprefix(prefix): tensor for name, tensor in every.items() if name.startswith(prefix)}
+        if any(name.startswith('decoder.') for name in every):  # of a reconstruction, whose `model` is the encoder
+            tensors = network_tensors(every, network, str(path))
         metadata = _checkpoint_metadata(content)
     if not {'encoder', 'decoder'} <= {name.partition('.')[0] for name in tensors}:
         raise WeightsError(
