@@ -377,10 +377,30 @@ def test_vines_from_pretraining_to_the_map(area: Path, tmp_path: Path, capsys: p
     assert main([*there, '--sieve', '2']) == 1
     assert 'polygons: true' in capsys.readouterr().err
     shutil.copytree(Path(flights[0]).parent, 'copy')
-    assert main([*there, 'copy/vineyard_a.tif']) == 1
+    both = ['--data.predict_paths', flights[0], 'copy/vineyard_a.tif']
+    assert main(['predict', *common, '--ckpt_path', best, *both]) == 1
     assert 'would both become vineyard_a.tif' in capsys.readouterr().err
     assert main(['predict', *common, '--ckpt_path', best]) == 1
     assert '--data.predict_paths' in capsys.readouterr().err
+
+
+def test_a_scene_is_spoilt_and_restored(area: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = REPOSITORY / 'configs' / 'reconstruction_drone.yaml'
+    common = ['--config', str(config), *small_options(config, area, '--data.'), '--data.chip_size', '32']
+    assert main(['fit', *common, '--trainer.max_steps', '1']) == 0
+    flight = area / 'drone' / 'vineyard_a.tif'
+    there = ['predict', *common, '--ckpt_path', 'last', '--data.predict_paths', str(flight)]
+    assert main(there) == 0
+    for kind in ('original', 'corrupted', 'reconstruction', 'reconstruction_and_visible'):
+        with rasterio.open(f'predictions/vineyard_a_{kind}.tif') as made, rasterio.open(flight) as scene:
+            assert (made.crs, made.transform, made.shape) == (scene.crs, scene.transform, scene.shape)
+            assert made.descriptions == scene.descriptions
+            if kind == 'original':
+                valid = (scene.read() != 0).all(axis=0)
+                assert made.read()[:, valid] == pytest.approx(scene.read()[:, valid] / 32768, rel=1e-3, abs=1e-5)
+    capsys.readouterr()
+    assert main([*there, '--tta', 'd4']) == 1
+    assert 'tta: it is for maps of classes; Reconstruction restores scenes' in capsys.readouterr().err
 
 
 def test_stock_configs_name_the_channels() -> None:

@@ -78,9 +78,11 @@ class CLI(LightningCLI):
 
     def _refuse_pretraining(self) -> None:
         """Tell that there is nothing to evaluate, where Lightning would tell of a missing method."""
-        from torchgeo_msssl.tasks import PretrainingTask  # what `--help` does not need, it does not wait for
+        # what `--help` does not need, it does not wait for
+        from torchgeo_msssl.tasks import PretrainingTask, RestorationTask
 
-        if isinstance(self.model, PretrainingTask):
+        restores = self.subcommand != 'test' and isinstance(self.model, RestorationTask)
+        if isinstance(self.model, PretrainingTask) and not restores:
             msg = (
                 f'{self.subcommand}: {type(self.model).__name__} pretrains without labels and has nothing to '
                 f'{self.subcommand}; use `fit`, `export`, and the encoder in a task with labels.'
@@ -90,7 +92,7 @@ class CLI(LightningCLI):
     before_validate = before_test = before_predict = _refuse_pretraining
 
     def predict(self, model: LightningModule, datamodule: LightningDataModule, **options: Any) -> None:
-        """Map whole scenes, instead of Lightning's loop over batches.
+        """Map or restore whole scenes, instead of Lightning's loop over batches.
 
         Args:
             model: The task, as the configuration has it.
@@ -98,15 +100,17 @@ class CLI(LightningCLI):
             **options: What Lightning's method takes; ``ckpt_path`` is needed.
 
         Raises:
-            ConfigurationError: If there is no checkpoint, nothing to map, or the task is no segmentation.
+            ConfigurationError: If there is no checkpoint, nothing to map, or the task makes no maps.
         """
+        from torchgeo_msssl.prediction.reconstruct import reconstruct_scenes
         from torchgeo_msssl.prediction.run import MapSettings, map_scenes
-        from torchgeo_msssl.tasks import Segmentation
+        from torchgeo_msssl.tasks import RestorationTask, Segmentation
 
         paths, checkpoint = getattr(datamodule, 'predict_paths', None), options.get('ckpt_path')
-        if not isinstance(model, Segmentation):
+        if not isinstance(model, Segmentation | RestorationTask):
             raise ConfigurationError(
-                f'model: predict maps scenes with a segmentation task, got {type(model).__name__}.'
+                f'model: predict maps scenes with a segmentation and restores them with MAE or Reconstruction, got '
+                f'{type(model).__name__}.'
             )
         if paths is None or checkpoint is None:
             missing = '--data.predict_paths ortho.tif' if paths is None else '--ckpt_path best.ckpt'
@@ -115,14 +119,15 @@ class CLI(LightningCLI):
             )
         task = type(model).load_from_checkpoint(checkpoint, map_location='cpu', weights_only=True)
         config = self.config[self.subcommand]
-        map_scenes(
-            task,
-            paths,
-            checkpoint,
-            MapSettings(**{name: config[name] for name in self._map_options}),
-            sensor=getattr(datamodule, 'sensor', None),
-            device=self.trainer.strategy.root_device,
-        )
+        settings = MapSettings(**{name: config[name] for name in self._map_options})
+        where: dict[str, Any] = {'sensor': getattr(datamodule, 'sensor', None), 'device': self.trainer.strategy.root_device}
+        if isinstance(task, Segmentation):
+            map_scenes(task, paths, checkpoint, settings, **where)
+            return
+        for name in self._map_options:
+            if name not in ('output', 'overwrite') and getattr(settings, name) != getattr(MapSettings(), name):
+                raise ConfigurationError(f'{name}: it is for maps of classes; {type(task).__name__} restores scenes.')
+        reconstruct_scenes(task, paths, settings.output, overwrite=settings.overwrite, **where)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Load checkpoints as tensors and plain values only: nothing that came in a file is executed."""
