@@ -127,12 +127,9 @@ def table(rows: list[dict[str, str]], steps: int) -> str:
     lines = []
     for method in {row['method']: None for row in rows}:
         mine = [row for row in rows if row['method'] == method]
-        knn, linear, seconds = ([float(row[key]) for row in mine] for key in ('knn', 'linear', 'seconds'))
-        cells = [f'{np.mean(v):.3f} ± {np.std(v, ddof=1):.3f}' if len(v) > 1 else f'{v[0]:.3f}' for v in (knn, linear)]
-        lines.append(
-            (np.mean(linear), f'| {method} | {cells[0]} | {cells[1]} | {np.mean(seconds):.0f} | {len(mine)} |')
-        )
-    head = '| method | kNN | linear | seconds | seeds |\n|---|---|---|---|---|'
+        knn, linear = ([float(row[key]) for row in mine] for key in ('knn', 'linear'))
+        lines.append((np.mean(linear), f'| {method} | {spread(knn)} | {spread(linear)} | {len(mine)} |'))
+    head = '| method | kNN | linear | seeds |\n|---|---|---|---|'
     return '\n'.join([head, *(line for _, line in sorted(lines, reverse=True))])
 
 

@@ -120,7 +120,10 @@ class CLI(LightningCLI):
         task = type(model).load_from_checkpoint(checkpoint, map_location='cpu', weights_only=True)
         config = self.config[self.subcommand]
         settings = MapSettings(**{name: config[name] for name in self._map_options})
-        where: dict[str, Any] = {'sensor': getattr(datamodule, 'sensor', None), 'device': self.trainer.strategy.root_device}
+        where: dict[str, Any] = {
+            'sensor': getattr(datamodule, 'sensor', None),
+            'device': self.trainer.strategy.root_device,
+        }
         if isinstance(task, Segmentation):
             map_scenes(task, paths, checkpoint, settings, **where)
             return

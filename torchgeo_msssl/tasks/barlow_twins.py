@@ -5,7 +5,7 @@ Zbontar et al. (https://arxiv.org/abs/2103.03230).
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from torchgeo_msssl.losses.barlow_twins import BarlowTwinsLoss
 from torchgeo_msssl.models.heads import ProjectionKind, expander_head
@@ -65,16 +65,3 @@ class BarlowTwins(JointEmbeddingTask):
     def configure_losses(self) -> None:
         """Build the loss."""
         self.criterion = BarlowTwinsLoss(self._redundancy_weight)
-
-    def compute_loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute the loss of all pairs of views.
-
-        Args:
-            batch: A batch of chips.
-
-        Returns:
-            Loss; features (view × batch, features); projections of the first view (batch, dimension).
-        """
-        features = self.embed_views(batch)  # (view × batch, features)
-        z = self.split_views(self.projection_head(features))  # (view, batch, dimension)
-        return self.criterion(z), features, z[0]

@@ -68,6 +68,7 @@ class JointEmbeddingTask(PretrainingTask):
     """
 
     multiview: MultiView
+    criterion: nn.Module
 
     def __init__(
         self,
@@ -204,6 +205,18 @@ class JointEmbeddingTask(PretrainingTask):
             ),
         )
 
+    def view_inputs(self, batch: dict[str, Tensor]) -> Tensor:
+        """Make what the networks see of a batch.
+
+        Args:
+            batch: A batch of chips.
+
+        Returns:
+            Standardised views (view × batch, band, size, size), view by view.
+        """
+        views, valid = self.make_views(batch)
+        return self.normalize.standardise(views.flatten(0, 1), valid.flatten(0, 1))
+
     def embed_views(self, batch: dict[str, Tensor]) -> Tensor:
         """Embed the views of a batch.
 
@@ -213,6 +226,18 @@ class JointEmbeddingTask(PretrainingTask):
         Returns:
             Pooled features (view × batch, features), view by view.
         """
-        views, valid = self.make_views(batch)
-        inputs = self.normalize.standardise(views.flatten(0, 1), valid.flatten(0, 1))
-        return cast(Tensor, self.model(inputs))
+        return cast(Tensor, self.model(self.view_inputs(batch)))
+
+    def compute_loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute the loss of the projections alone; methods with more networks than that override this.
+
+        Args:
+            batch: A batch of chips.
+
+        Returns:
+            Loss, from ``criterion`` on projections (view, batch, dimension); features (view × batch, features);
+            projections of the first view (batch, dimension).
+        """
+        features = self.embed_views(batch)
+        z = self.split_views(self.projection_head(features))
+        return self.criterion(z), features, z[0]

@@ -51,8 +51,7 @@ class MomentumTask(JointEmbeddingTask):
             Features (view × batch, features) and projections (view × batch, dimension) of the network, and
             projections (view × batch, dimension) of the copy, without gradient; all view by view.
         """
-        views, valid = self.make_views(batch)
-        inputs = self.normalize.standardise(views.flatten(0, 1), valid.flatten(0, 1))
+        inputs = self.view_inputs(batch)
         features = cast(Tensor, self.model(inputs))
         with torch.no_grad():
             targets = self.momentum_projection_head(self.momentum_encoder(inputs))

@@ -5,7 +5,7 @@ Chen et al.: A Simple Framework for Contrastive Learning of Visual Representatio
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from torchgeo_msssl.losses.contrastive import NTXentLoss
 from torchgeo_msssl.models.heads import ProjectionKind, simclr_head
@@ -75,16 +75,3 @@ class SimCLR(JointEmbeddingTask):
     def configure_losses(self) -> None:
         """Build the loss."""
         self.criterion = NTXentLoss(self._temperature)
-
-    def compute_loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute the loss of all pairs of views.
-
-        Args:
-            batch: A batch of chips.
-
-        Returns:
-            Loss; features (view × batch, features); projections of the first view (batch, dimension).
-        """
-        features = self.embed_views(batch)  # (view × batch, features)
-        z = self.split_views(self.projection_head(features))  # (view, batch, dimension)
-        return self.criterion(z), features, z[0]

@@ -5,7 +5,7 @@ Bardes, Ponce & LeCun (https://arxiv.org/abs/2105.04906).
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from torchgeo_msssl.losses.vicreg import VICRegLoss
 from torchgeo_msssl.models.heads import ProjectionKind, expander_head
@@ -68,16 +68,3 @@ class VICReg(JointEmbeddingTask):
     def configure_losses(self) -> None:
         """Build the loss."""
         self.criterion = VICRegLoss(*self._loss_weights)
-
-    def compute_loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute the loss of all pairs of views.
-
-        Args:
-            batch: A batch of chips.
-
-        Returns:
-            Loss; features (view × batch, features); projections of the first view (batch, dimension).
-        """
-        features = self.embed_views(batch)  # (view × batch, features)
-        z = self.split_views(self.projection_head(features))  # (view, batch, dimension)
-        return self.criterion(z), features, z[0]
