@@ -118,7 +118,8 @@ def write_split(folder: Path, parts: Mapping[str, BaseGeometry], scenes: Scenes)
             axes.fill(*polygon.exterior.xy, facecolor=_COLOURS[name], edgecolor='white', linewidth=0.5)
     for box in scenes.index.geometry:
         axes.plot(*box.exterior.xy, color='black', linewidth=1)
-    axes.legend(handles=[Patch(color=_COLOURS[name], label=name) for name in parts], loc='upper right')
+    handles = [Patch(color=_COLOURS[name], label=name) for name in parts]
+    figure.legend(handles=handles, loc='outside lower center', ncols=len(handles))
     axes.set_aspect('equal')
     axes.set_title('split of the ground')
     with atomic_path(folder / 'split.png') as temporary:
