@@ -801,6 +801,19 @@ def test_resuming_with_other_bands_or_another_model(failure, tmp_path: Path) -> 
     assert 'of a resnet18, not a resnet34' in message
 
 
+def test_resuming_another_method(failure, tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / 'scene.tif')
+    fit('--data.paths', str(scene), '--trainer.max_steps', '1')
+    last = 'runs/fastsiam_s2/version_0/checkpoints/last.ckpt'
+    simsiam = ['--model.class_path', 'torchgeo_msssl.tasks.SimSiam']
+    common = ['--data.paths', str(scene), '--ckpt_path', last, '--trainer.max_steps', '2']
+    assert 'ckpt_path: the checkpoint is of fastsiam, not simsiam' in failure(*simsiam, *common)
+    told = failure('--model.output_dim', '16', *common)
+    assert 'tensors of the checkpoint are not those of the task; the first,' in told
+    assert '32' in told
+    assert '16' in told
+
+
 def test_a_checkpoint_that_is_not_there(failure, tmp_path: Path) -> None:
     scene = write_scene(tmp_path / 'scene.tif')
     assert 'there is no file nothing.ckpt' in failure('--data.paths', str(scene), '--ckpt_path', 'nothing.ckpt')

@@ -83,9 +83,10 @@ class CLI(LightningCLI):
 
         restores = self.subcommand != 'test' and isinstance(self.model, RestorationTask)
         if isinstance(self.model, PretrainingTask) and not restores:
+            also = '`validate`, ' if isinstance(self.model, RestorationTask) else ''
             msg = (
                 f'{self.subcommand}: {type(self.model).__name__} pretrains without labels and has nothing to '
-                f'{self.subcommand}; use `fit`, `export`, and the encoder in a task with labels.'
+                f'{self.subcommand}; use `fit`, {also}`export`, and the encoder in a task with labels.'
             )
             raise ConfigurationError(msg)
 
@@ -122,6 +123,7 @@ class CLI(LightningCLI):
         settings = MapSettings(**{name: config[name] for name in self._map_options})
         where: dict[str, Any] = {
             'sensor': getattr(datamodule, 'sensor', None),
+            'offset': getattr(datamodule, 'offset_option', 'auto'),  # as in training
             'device': self.trainer.strategy.root_device,
         }
         if isinstance(task, Segmentation):

@@ -115,6 +115,18 @@ def test_only_blocks_with_labels_are_chosen(files: dict[str, Any], tmp_path: Pat
     assert chosen.bounds[1] == TOP - BLOCK  # the first row of blocks
 
 
+def test_fewer_labelled_blocks_than_asked_for_are_told(
+    files: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mask = np.full((SIDE, SIDE), 255, np.uint8)
+    mask[:BLOCK] = 1
+    files['labels'] = write(tmp_path / 'north.tif', mask)
+    with pytest.raises(ConfigurationError, match='shots: 9 of 10 training blocks were asked for, and only'):
+        ready(files, shots=9)
+    ready(files, label_fraction=0.9)
+    assert 'label_fraction: 9 of 10 training blocks' in caplog.text
+
+
 def test_whole_scenes_are_held_out(files: dict[str, Any], tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     images, masks = [], []

@@ -86,6 +86,13 @@ def test_regularisation_is_chosen_on_training_chips() -> None:
     assert linear_probe(np.vstack([train, train[:1]]), labels_of_one, test, test_labels).accuracy > 1 / 3
 
 
+@pytest.mark.parametrize('counts', [(3,) * 14, (1, 5), (1, 1, 1), (2, 2)])
+def test_linear_probe_with_few_labels(counts: tuple[int, ...]) -> None:
+    labels = np.repeat(np.arange(len(counts)), counts)
+    features = np.eye(len(counts))[labels]
+    assert linear_probe(features, labels, features, labels).accuracy == 1.0
+
+
 def test_linear_probe_needs_two_classes() -> None:
     with pytest.raises(ConfigurationError, match='2 classes or more'):
         linear_probe(np.eye(3), np.zeros(3, int), np.eye(3), np.zeros(3, int))

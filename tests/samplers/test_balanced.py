@@ -74,6 +74,16 @@ def test_ranks_share_an_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert [window for pair in zip(*parts, strict=True) for window in pair] == whole
 
 
+def test_a_state_brings_its_chips_back_whatever_the_seed_was(tmp_path: Path) -> None:
+    mask = (np.arange(6400).reshape(80, 80) % 3).astype(np.uint8)
+    chips, labels = samplers(tmp_path, mask, 64)
+    first = BalancedChipSampler(chips, labels, pool=64)
+    wanted = [query.window for query in first.draw(1, 5)]
+    other = BalancedChipSampler(RandomChipSampler(chips.dataset, 8, 64, seed=99), labels, pool=64)
+    other.load_state_dict({'seed': 1, 'epoch': 1, 'start': 5})
+    assert [query.window for query in other] == wanted
+
+
 def test_no_label_anywhere(tmp_path: Path) -> None:
     chips, labels = samplers(tmp_path, np.full((80, 80), 255, np.uint8))
     with pytest.raises(EmptyIntersectionError, match='class_balance'):

@@ -99,13 +99,13 @@ def test_hyperparameters_make_the_same_task(version: int) -> None:
 def test_a_queue_longer_than_there_are_chips_is_warned_of(
     tmp_path: Path, tiny_data: type[LightningDataModule], caplog: pytest.LogCaptureFixture
 ) -> None:
-    for size in (12, 13):
+    for size in (24, 25):
         caplog.clear()
         task = small(memory_bank_size=size)
         task.trainer = Trainer(default_root_dir=tmp_path, logger=False, accelerator='cpu', max_steps=1)
         task.trainer.datamodule = tiny_data()  # type: ignore[attr-defined]
         task.setup('fit')
-        assert ('13 keys, more than the 12 chips' in caplog.text) == (size == 13)
+        assert ('25 keys, more than the 24 views of the 12 chips' in caplog.text) == (size == 25)
 
 
 @pytest.mark.parametrize(

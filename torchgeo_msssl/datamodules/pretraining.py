@@ -112,12 +112,16 @@ class PretrainingDataModule(ScenesDataModule):
         """Find out where chips can be, and what their statistics are.
 
         Args:
-            stage: ``fit`` is the only one that this data module serves.
+            stage: ``fit``; or ``validate``, where ground is kept apart.
 
         Raises:
-            ConfigurationError: If the chips of an epoch make no batch.
+            ConfigurationError: If the chips of an epoch make no batch, or no ground is kept apart for validation.
             MSSSLError: If the scenes do not suit, see :class:`~torchgeo_msssl.samplers.RandomChipSampler`.
         """
+        if stage == 'validate' and self.val_fraction == 0:
+            raise ConfigurationError(
+                'val_fraction: no ground is kept apart for validation; set it to that of the training run.'
+            )
         if self.sampler is not None:
             return
         self.look_for_valid_pixels()

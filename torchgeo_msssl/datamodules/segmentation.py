@@ -88,7 +88,7 @@ class SegmentationDataModule(ScenesDataModule):
                 polygons with a column ``split`` that says train, val or test (such as an earlier ``split.geojson``).
             fractions: Shares of the blocks or scenes for training, validation and test.
             block_size: Side of a block of ground in pixels, at least ``chip_size``.
-            label_fraction: Share of the training blocks whose labels are used; smaller shares lie within larger ones.
+            label_fraction: Share of all training blocks whose labels are used; smaller shares lie within larger ones.
             shots: Number of training blocks whose labels are used, instead of a share.
             split_seed: Of the deal of blocks, and of the choice among the training blocks.
             class_balance: Show training chips of rare classes as often as those of common ones.
@@ -214,6 +214,11 @@ class SegmentationDataModule(ScenesDataModule):
                 break
         if not chosen:
             raise EmptyIntersectionError('labels: no training block has a labelled pixel; use other blocks or labels.')
+        if len(chosen) < wanted:
+            told = f'{wanted} of {len(blocks)} training blocks were asked for, and only {len(chosen)} have labels'
+            if self.shots is not None:
+                raise ConfigurationError(f'shots: {told}; ask for fewer, or use smaller blocks.')
+            log.warning('label_fraction: %s.', told)
         log.info('Labels of %d of %d training blocks are used.', len(chosen), len(blocks))
         return shapely.union_all(chosen)
 
@@ -252,7 +257,7 @@ class SegmentationDataModule(ScenesDataModule):
         return self.loader(self._samplers['test'], self.labelled)
 
     def region_loader(self, part: str) -> ChipLoader:
-        """Labelled chips that cover a part of the ground, once and in order, whatever the stage.
+        """Labelled chips that cover a part of the ground, in order, whatever the stage; all of them on every rank.
 
         Args:
             part: ``train`` (where labels are used), ``val`` or ``test``.
@@ -260,5 +265,7 @@ class SegmentationDataModule(ScenesDataModule):
         Returns:
             The loader.
         """
-        sampler = GridChipSampler(self.scenes, self.chip_size, 0, self.regions[part], min_valid=1e-6)
+        sampler = GridChipSampler(
+            self.scenes, self.chip_size, self.overlap, self.regions[part], min_valid=1e-6, all_ranks=True
+        )
         return self.loader(sampler, self.labelled)

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from pyogrio.errors import DataSourceError
 from shapely.geometry.base import BaseGeometry
+from shapely.plotting import patch_from_polygon
 
 from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import ConfigurationError, EmptyIntersectionError, MissingCRSError
@@ -115,11 +116,12 @@ def write_split(folder: Path, parts: Mapping[str, BaseGeometry], scenes: Scenes)
     axes = figure.subplots()
     for name, region in parts.items():
         for polygon in shapely.get_parts(region):
-            axes.fill(*polygon.exterior.xy, facecolor=_COLOURS[name], edgecolor='white', linewidth=0.5)
+            axes.add_patch(patch_from_polygon(polygon, facecolor=_COLOURS[name], edgecolor='white', linewidth=0.5))
     for box in scenes.index.geometry:
         axes.plot(*box.exterior.xy, color='black', linewidth=1)
     handles = [Patch(color=_COLOURS[name], label=name) for name in parts]
     figure.legend(handles=handles, loc='outside lower center', ncols=len(handles))
+    axes.autoscale_view()
     axes.set_aspect('equal')
     axes.set_title('split of the ground')
     with atomic_path(folder / 'split.png') as temporary:

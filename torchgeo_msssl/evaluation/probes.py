@@ -69,7 +69,7 @@ def linear_probe(
     """Classify by logistic regression on standardised features, fitted with L-BFGS.
 
     The strength of the regularisation is chosen on a fifth of the training vectors, stratified by class; the final fit
-    is on all of them.
+    is on all of them. Where classes have too few vectors for that, scikit-learn's default strength of 1 is taken.
 
     Args:
         train_features: Shape (n, features).
@@ -90,6 +90,9 @@ def linear_probe(
         raise ConfigurationError(msg)
     # a class with one chip can be on one side only
     both = np.isin(train_labels, classes[counts > 1])
+    several = int((counts > 1).sum())
+    if several < 2 or int(0.2 * both.sum()) < several:
+        return _scores(_logistic(1.0).fit(train_features, train_labels).predict(test_features), test_labels)
     fitted, held = train_test_split(
         np.flatnonzero(both), test_size=0.2, stratify=train_labels[both], random_state=0
     )  # fmt: skip

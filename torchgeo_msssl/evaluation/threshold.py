@@ -140,11 +140,11 @@ class IndexBaseline(Callback):
         try:
             wanted = self._position(task.class_names)
             index, positions = find_bands(data.bands, data.wavelengths)
+            known = self._count(task, data.region_loader('train'), index, positions, wanted)
+            tested = self._count(task, data.region_loader('test'), index, positions, wanted)
         except MSSSLError as error:  # that there is no baseline is no failure of the test
             log.warning('No baseline: %s', error)
             return
-        known = self._count(task, data.region_loader('train'), index, positions, wanted)
-        tested = self._count(task, data.region_loader('test'), index, positions, wanted)
         threshold = best_threshold(known, index)
         hits = _confusion(tested, threshold)
         scores = {

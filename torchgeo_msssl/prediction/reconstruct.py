@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import rasterio
@@ -49,6 +49,7 @@ def reconstruct_scenes(
     paths: str | Sequence[str],
     folder: str | os.PathLike[str] = 'predictions',
     sensor: str | None = None,
+    offset: float | Literal['auto'] = 'auto',
     device: torch.device | str = 'cpu',
     overwrite: bool = False,
 ) -> list[Path]:
@@ -63,6 +64,7 @@ def reconstruct_scenes(
         paths: Scenes: files, folders or patterns.
         folder: Where ``<scene>_<kind>.tif`` is written.
         sensor: Sensor of the scenes, where their files do not tell; None for that of the training.
+        offset: Added to digital numbers before scaling; ``auto`` reads it from metadata or date.
         device: Where to compute.
         overwrite: Restore again what is there already.
 
@@ -90,7 +92,8 @@ def reconstruct_scenes(
         if missing := [band for band in bands if band not in scene.bands]:
             raise missing_bands_error(scene, missing)
         outputs = [Path(folder) / f'{scene.name}_{kind}.tif' for kind in KINDS]
-        run = _Run(task, scene, tuple(bands), radiometry(scene, bands, known), metadata.chip_size or _CHIP, device)
+        how = radiometry(scene, bands, known, offset)
+        run = _Run(task, scene, tuple(bands), how, metadata.chip_size or _CHIP, device)
         key = run.key(weights)
         if overwrite or any(_key_of(path) != key for path in outputs):
             with WorkingFiles(scene.grid, _layers(outputs, bands, key, task.note), key) as files:

@@ -72,6 +72,7 @@ def map_scenes(
     checkpoint: str | os.PathLike[str],
     settings: MapSettings | None = None,
     sensor: str | None = None,
+    offset: float | Literal['auto'] = 'auto',
     device: torch.device | str = 'cpu',
 ) -> list[PredictionResult]:
     """Write the class map of every scene, with a QGIS style beside it.
@@ -84,6 +85,7 @@ def map_scenes(
         checkpoint: The file the task was loaded from; a map of another one is made anew.
         settings: How, and what else is written.
         sensor: Sensor of the scenes, where their files do not tell; None for that of the training.
+        offset: Added to digital numbers before scaling; ``auto`` reads it from metadata or date.
         device: Where to compute.
 
     Returns:
@@ -118,7 +120,7 @@ def map_scenes(
         return []
     results = []
     for scene in scenes:
-        how = radiometry(scene, bands, known)
+        how = radiometry(scene, bands, known, offset)
         output = Path(settings.output) / f'{scene.name}.tif'
         result = predict_scene(
             network, scene, bands, output, options, scale=how.scale, offset=how.offset, device=device,

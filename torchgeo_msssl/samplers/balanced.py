@@ -40,7 +40,9 @@ class BalancedChipSampler(ChipSampler):
         """
         super().__init__(chips.dataset, chips.size, seed=chips.seed)
         self._chips = chips
-        self._pool = [query for block in range(-(-pool // _BLOCK)) for query in chips.draw_block(0, block)][:pool]
+        # of a seed of its own: a resumed run has the seed of the first one, and this is drawn before it is known
+        blocks = range(-(-pool // _BLOCK))
+        self._pool = [query for block in blocks for query in chips.draw_block(0, block, seed=0)][:pool]
         self.counts = self._count(labels)
         present = np.flatnonzero(self.counts.any(axis=0))
         if len(present) == 0:

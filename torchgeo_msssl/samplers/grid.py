@@ -31,6 +31,7 @@ class GridChipSampler(ChipSampler):
         overlap: int = 0,
         roi: BaseGeometry | None = None,
         min_valid: float = 0.0,
+        all_ranks: bool = False,
     ) -> None:
         """Lay the grid.
 
@@ -40,6 +41,7 @@ class GridChipSampler(ChipSampler):
             overlap: Pixels that neighbours share (more at the last row and column, which end at the border).
             roi: Only chips wholly inside this region (in the dataset's CRS).
             min_valid: Leave out chips that may have a smaller fraction of valid pixels; 0 keeps all.
+            all_ranks: Give every rank of a distributed run all chips, not its share.
 
         Raises:
             ConfigurationError: If the overlap is not smaller than the chip, or min_valid is no fraction.
@@ -50,6 +52,7 @@ class GridChipSampler(ChipSampler):
             raise ConfigurationError(f'min_valid: expected a fraction from 0 to 1, got {min_valid}.')
         if not 0 <= overlap < min(self.size):
             raise ConfigurationError(f'overlap: expected 0 to {min(self.size) - 1} pixels, got {overlap}.')
+        self._all_ranks = all_ranks
         self.places: list[tuple[int, Window]] = []
         for i, scene in enumerate(dataset.scenes):
             region = self.region_of(i)
@@ -72,13 +75,13 @@ class GridChipSampler(ChipSampler):
 
     def draw(self, epoch: int, start: int) -> Iterator[ChipQuery]:
         """Yield this rank's chips; every epoch is the same."""
-        rank, world = self.ranks()
+        rank, world = (0, 1) if self._all_ranks else self.ranks()
         for scene, window in self.places[rank::world][start:]:
             yield self.dataset.query(scene, window)
 
     def __len__(self) -> int:
         """Chips of this rank."""
-        rank, world = self.ranks()
+        rank, world = (0, 1) if self._all_ranks else self.ranks()
         return len(range(rank, len(self.places), world))
 
 

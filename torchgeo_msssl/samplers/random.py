@@ -310,17 +310,18 @@ class RandomChipSampler(ChipSampler):
         near = (row, col) if k is None else (int(rows[k]), int(cols[k]))
         return self.dataset.query(i, Window(*near, *self.size))
 
-    def draw_block(self, epoch: int, block: int) -> list[ChipQuery]:
+    def draw_block(self, epoch: int, block: int, seed: int | None = None) -> list[ChipQuery]:
         """Draw the chips of one block of positions, over all ranks.
 
         Args:
             epoch: Epoch, from 0.
             block: Number of the block, from 0.
+            seed: Another seed than the sampler's.
 
         Returns:
             64 chips.
         """
-        rng = np.random.default_rng([self.seed % 2**63, epoch, block])
+        rng = np.random.default_rng([(self.seed if seed is None else seed) % 2**63, epoch, block])
         scenes = rng.choice(self._scenes, _BLOCK, p=self._share)
         places = np.empty((_BLOCK, 2), dtype=np.int64)
         for i in np.unique(scenes):

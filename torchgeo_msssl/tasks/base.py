@@ -2,7 +2,7 @@
 
 import logging
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
 
 from lightning.pytorch.callbacks import Callback
@@ -84,6 +84,7 @@ class PretrainingTask(TrainingTask):
         self.momentum = momentum
         self.warmup_epochs = warmup_epochs
         self.collapse_patience = collapse_patience
+        self._data_bands: list[str] = []
         super().__init__()
         self.hparams.update({'model': model, 'in_channels': in_channels})
 
@@ -131,8 +132,9 @@ class PretrainingTask(TrainingTask):
             BandError: If the data module has another number of bands than the encoder.
         """
         data = getattr(self.trainer, 'datamodule', None)
-        if stage != 'fit' or data is None or not hasattr(data, 'bands'):
+        if data is None or not hasattr(data, 'bands'):
             return
+        self._data_bands = list(data.bands)
         if data.in_channels != self.normalize.in_channels:
             msg = (
                 f'in_channels: the encoder takes {self.normalize.in_channels} bands and the data have '
@@ -140,6 +142,8 @@ class PretrainingTask(TrainingTask):
                 '`python -m torchgeo_msssl fit`, which does so.'
             )
             raise BandError(msg)
+        if stage != 'fit':  # what else there is to know, the checkpoint tells
+            return
         self.normalize.set_statistics(data.mean, data.std, data.scale, data.offset)
         self._provenance = {
             'bands': list(data.bands),
@@ -232,17 +236,25 @@ class PretrainingTask(TrainingTask):
         """Take bands back.
 
         Raises:
-            WeightsError: If the checkpoint is of another encoder, or of other bands than the data have.
+            WeightsError: If the checkpoint is of another method, encoder or size, or of other bands than the data have.
         """
         super().on_load_checkpoint(checkpoint)
         kept = checkpoint.get(CHECKPOINT_KEY, {})
-        self._check_same(checkpoint.get('hyper_parameters', {}).get('model'), kept.get('bands') or [])
+        self._check_same(
+            kept.get('method'), checkpoint.get('hyper_parameters', {}).get('model'), kept.get('bands') or []
+        )
+        self._check_shapes(checkpoint.get('state_dict', {}))
         self._provenance = {
             key: kept[key] for key in ('bands', 'wavelengths', 'sensor', 'chip_size') if kept.get(key) is not None
         } or self._provenance
 
-    def _check_same(self, model: str | None, bands: Sequence[str]) -> None:
-        now = self._provenance.get('bands') or []
+    def _check_same(self, method: str | None, model: str | None, bands: Sequence[str]) -> None:
+        now = self._data_bands
+        if method is not None and method != self.method:
+            raise WeightsError(
+                f'ckpt_path: the checkpoint is of {method}, not {self.method}; set model.class_path to its method, or '
+                'begin anew with its encoder as model.weights.'
+            )
         if model is not None and model != self.hparams['model']:
             now_model = self.hparams['model']
             raise WeightsError(
@@ -254,3 +266,15 @@ class PretrainingTask(TrainingTask):
                 f'data.bands to [{", ".join(bands)}], or begin anew with its encoder as model.weights.'
             )
             raise WeightsError(msg)
+
+    def _check_shapes(self, tensors: Mapping[str, Tensor]) -> None:
+        own = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
+        given = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        different = [name for name in sorted({*own, *given}) if own.get(name) != given.get(name)]
+        if different:
+            name = different[0]
+            raise WeightsError(
+                f'ckpt_path: {len(different)} tensors of the checkpoint are not those of the task; the first, {name}, '
+                f'is {given.get(name, "missing")} there and {own.get(name, "missing")} here. Set the options of the '
+                'run that wrote it (its config.yaml).'
+            )

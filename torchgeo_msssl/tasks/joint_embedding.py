@@ -1,6 +1,7 @@
 """What the methods share that compare views of the same chip."""
 
 import dataclasses
+import logging
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,6 +14,8 @@ from torchgeo_msssl.models.heads import projection_head as make_projection
 from torchgeo_msssl.tasks.base import PretrainingTask
 from torchgeo_msssl.tasks.optimizers import OptimizerName
 from torchgeo_msssl.transforms.views import MultiView
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -178,6 +181,10 @@ class JointEmbeddingTask(PretrainingTask):
         super().setup(stage)
         data = getattr(self.trainer, 'datamodule', None)
         check_image_size(self.model, self.hparams['model'], self.multiview.size or getattr(data, 'chip_size', None))
+        if getattr(data, 'val_fraction', 0) > 0:
+            log.warning(
+                'val_fraction: %s does not validate, so the ground that is kept apart is not used at all.', self.method
+            )
         if getattr(data, 'batch_size', None) == 1:
             raise ConfigurationError('batch_size: chips are compared within a batch; expected 2 or more, got 1.')
 

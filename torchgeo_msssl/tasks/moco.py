@@ -158,11 +158,14 @@ class MoCo(MomentumTask):
             ConfigurationError: If the encoder cannot take views of this size, or there is one chip in a batch.
         """
         super().setup(stage)
-        chips = getattr(getattr(self.trainer, 'datamodule', None), 'chips_per_epoch', None)
-        if stage == 'fit' and chips is not None and (self._memory_bank_size or 0) > chips:
+        data = getattr(self.trainer, 'datamodule', None)
+        # how many they are is known once the data module is set up
+        chips = getattr(getattr(data, 'sampler', None), 'length', None) or getattr(data, 'chips_per_epoch', None)
+        if stage == 'fit' and chips is not None and (self._memory_bank_size or 0) > self.views * chips:
             log.warning(
-                'memory_bank_size: the queue holds %d keys, more than the %d chips of an epoch, so chips may be their '
-                'own negatives; set model.memory_bank_size to at most that.', self._memory_bank_size, chips,
+                'memory_bank_size: the queue holds %d keys, more than the %d views of the %d chips of an epoch, so '
+                'chips may be their own negatives; set model.memory_bank_size to at most that.',
+                self._memory_bank_size, self.views * chips, chips,
             )  # fmt: skip
 
     def compute_loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,6 +6,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.losses.reconstruction import RANGE_IN_STD, error_sums, psnr_and_ssim
 from torchgeo_msssl.tasks.base import PretrainingTask
 from torchgeo_msssl.tasks.collapse import CollapseMonitor
@@ -255,6 +256,17 @@ class RestorationTask(PretrainingTask):
         for sums, name in zip(self.errors, ('restored', 'corrupted'), strict=True):
             sums += error_sums(found[name], found['original'], hidden & valid, data_range)
         return found | {'valid': valid}
+
+    def on_validation_start(self) -> None:
+        """See that there is something to validate.
+
+        Raises:
+            ConfigurationError: If the task is neither trained nor loaded.
+        """
+        if self._data_bands and not self._provenance:
+            raise ConfigurationError(
+                'ckpt_path: an untrained network knows no statistics of its bands; give a checkpoint.'
+            )
 
     def on_validation_epoch_start(self) -> None:
         """Start adding up."""

@@ -215,7 +215,7 @@ def draw_views(task: Any, batch: dict[str, Tensor], path: Path) -> None:
     """Draw chips beside the views the network sees in this step.
 
     Args:
-        task: A joint-embedding task inside a training loop.
+        task: A task that makes views, inside a training loop.
         batch: The batch on the device.
         path: PNG to write.
     """

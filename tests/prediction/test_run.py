@@ -1,0 +1,65 @@
+"""Maps of a trained task: what decides about their values besides the pixels."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+
+from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.prediction.run import MapSettings, map_scenes
+from torchgeo_msssl.tasks import Segmentation
+
+Make = Callable[..., str]
+BANDS = ['B02', 'B03']
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Any:
+    """A network with random weights that knows its bands."""
+    torch.manual_seed(0)
+    made = Segmentation('unet', 'resnet18', in_channels=2, num_classes=3)
+    made._provenance = {'bands': BANDS, 'sensor': 'sentinel2_l2a'}
+    made.normalize.set_statistics([0.1, 0.2], [0.05, 0.1], [1e-4] * 2, [0.0] * 2)
+    (tmp_path / 'some.ckpt').write_bytes(b'what identifies it')
+    return made.eval()
+
+
+def mapped(task: Any, scene: str, folder: Path, **options: Any) -> np.ndarray:
+    settings = MapSettings(str(folder), blend='hann', window=64, probabilities='float32')
+    (result,) = map_scenes(task, scene, folder.parent / 'some.ckpt', settings, **options)
+    assert result.probabilities is not None
+    with rasterio.open(result.probabilities) as dataset:
+        return dataset.read()
+
+
+def test_the_offset_is_that_of_training_where_it_was_given(task: Any, make_scene: Make, tmp_path: Path) -> None:
+    """Harmonised pixels of 2023 are those of 2021, if one is told so."""
+    image = np.random.default_rng(0).integers(1000, 4000, (2, 70, 90)).astype(np.uint16)
+    old = make_scene('T31TFJ_20210601.tif', image, names=BANDS)
+    new = make_scene('T31TFJ_20230601.tif', image, names=BANDS)
+    expected = mapped(task, old, tmp_path / 'old')
+    assert np.array_equal(mapped(task, new, tmp_path / 'told', offset=0), expected)
+    assert np.abs(mapped(task, new, tmp_path / 'auto') - expected).max() > 1e-3
+
+
+def test_a_map_is_the_networks_answer(task: Any, make_scene: Make, tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(1, 4000, (2, 64, 64)).astype(np.uint16)
+    scene = make_scene('T31TFJ_20210601.tif', image[::-1].copy(), names=BANDS[::-1])  # another order of bands
+    settings = MapSettings(str(tmp_path / 'maps'), blend='crop', confidence='float32')
+    (result,) = map_scenes(task, scene, tmp_path / 'some.ckpt', settings)
+    with rasterio.open(result.path) as dataset:
+        classes = dataset.read(1)
+    padded = np.pad(image.astype(np.float32), ((0, 0), (320, 320), (320, 320)), mode='reflect')
+    with torch.no_grad():
+        logits = task(torch.from_numpy(padded * 1.0)[None], None, torch.full((1, 2), 1e-4), torch.zeros(1, 2))
+    whole = logits[0, :, 320:384, 320:384].argmax(0).numpy()
+    assert (classes == whole).all()
+
+
+def test_a_sieve_needs_polygons() -> None:
+    with pytest.raises(ConfigurationError, match='polygons: true'):
+        MapSettings(sieve=1.0)
