@@ -6,7 +6,8 @@ from torch import nn
 
 from torchgeo_msssl.errors import ConfigurationError, WeightsError
 from torchgeo_msssl.models.encoders import create_encoder
-from torchgeo_msssl.models.reconstruction import RestorationParts, create_restoration, feature_pyramid, network_tensors
+from torchgeo_msssl.models.matching import network_tensors
+from torchgeo_msssl.models.reconstruction import RestorationParts, create_restoration, feature_pyramid
 from torchgeo_msssl.models.segmentation import create_network
 
 

@@ -1,6 +1,5 @@
 """Every method's checkpoint goes on in TorchGeo's tasks and in ours, to the last tensor."""
 
-import inspect
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ METHODS = [
     name
     for name in tasks.__all__
     if isinstance(getattr(tasks, name), type) and issubclass(getattr(tasks, name), PretrainingTask)
-    and not inspect.isabstract(getattr(tasks, name))
+    and not name.endswith('Task')
 ]  # fmt: skip
 BANDS = 4
 VIT, SWIN = 'vit_tiny_patch16_224', 'swin_tiny_patch4_window7_224'

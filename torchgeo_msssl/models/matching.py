@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from timm.layers.pos_embed import resample_abs_pos_embed
@@ -321,3 +321,44 @@ def _advice(made_with: str | None, network: str | None) -> str:
         return f'the source was made with {made_with!r} and the network is {network!r}: use the same model'
     of = f' (it was made with {made_with!r})' if made_with else ''
     return f'check that this is an encoder of the same model{of}'
+
+
+def network_tensors(tensors: Mapping[str, Tensor], network: nn.Module, description: str) -> dict[str, Tensor]:
+    """Rename the tensors of a restoration checkpoint to those of an smp network with the same encoder and decoder.
+
+    Args:
+        tensors: ``model.…`` in timm's names and ``decoder.…``, as the checkpoint has them.
+        network: An smp network.
+        description: Where the tensors came from, for the message.
+
+    Returns:
+        Tensors ``encoder.…`` and ``decoder.…``; those of the encoder that the network has no place for, which lie
+        behind the last feature map, are left out.
+
+    Raises:
+        WeightsError: If the encoder of the network needs a tensor that is not there.
+    """
+    encoder = inner_encoder(network)
+    path = 'encoder.' if encoder is network.encoder else 'encoder.model.'
+    source = {name.removeprefix('model.'): tensor for name, tensor in tensors.items() if name.startswith('model.')}
+    pairs = align_keys(source, encoder.state_dict())
+    if lacking := [name for name in encoder.state_dict() if name not in pairs]:
+        raise WeightsError(
+            f'{description} has another encoder than the network: {len(lacking)} tensors lack '
+            f'({first_few(lacking)}); use the same backbone.'
+        )
+    decoder = {name: tensor for name, tensor in tensors.items() if name.startswith('decoder.')}
+    return {f'{path}{name}': source[partner] for name, partner in pairs.items()} | decoder
+
+
+def inner_encoder(network: Any) -> nn.Module:
+    """Find the encoder of an smp network: timm's, where smp only wraps it.
+
+    Args:
+        network: An smp network.
+
+    Returns:
+        Its encoder.
+    """
+    inner = getattr(network.encoder, 'model', None)
+    return cast(nn.Module, inner if isinstance(inner, nn.Module) else network.encoder)

@@ -5,16 +5,14 @@ encoder is timm's own network, asked for its feature maps, and only decoder and 
 compute what the smp network does.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
-from torchgeo_msssl.errors import ConfigurationError, WeightsError
-from torchgeo_msssl.models.matching import align_keys
-from torchgeo_msssl.models.report import first_few
+from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.models.matching import align_keys, inner_encoder
 from torchgeo_msssl.models.segmentation import create_network, total_stride
 
 #: Architectures that take an encoder as it is; DeepLabV3+ would change its strides, DPT needs tokens.
@@ -69,7 +67,7 @@ def create_restoration(
     network.segmentation_head[0] = nn.Conv2d(
         final.in_channels, in_channels, cast(Any, final.kernel_size), padding=cast(Any, final.padding)
     )
-    used = set(align_keys(encoder.state_dict(), _encoder_of(network).state_dict()).values())
+    used = set(align_keys(encoder.state_dict(), inner_encoder(network).state_dict()).values())
     for key, parameter in encoder.named_parameters():
         parameter.requires_grad_(key in used)
     channels = tuple(int(number) for number in network.encoder.out_channels)
@@ -95,40 +93,6 @@ def feature_pyramid(encoder: nn.Module, image: Tensor, channels: tuple[int, ...]
     # levels that the encoder lacks have no features, and stand between the image and its first map
     empty = [image.new_empty(batch, 0, height // 2, width // 2)] * (len(channels) - 1 - len(maps))
     return [image, *empty, *maps]
-
-
-def network_tensors(tensors: Mapping[str, Tensor], network: nn.Module, description: str) -> dict[str, Tensor]:
-    """Rename the tensors of a restoration checkpoint to those of an smp network with the same encoder and decoder.
-
-    Args:
-        tensors: ``model.…`` in timm's names and ``decoder.…``, as the checkpoint has them.
-        network: An smp network.
-        description: Where the tensors came from, for the message.
-
-    Returns:
-        Tensors ``encoder.…`` and ``decoder.…``; those of the encoder that the network has no place for, which lie
-        behind the last feature map, are left out.
-
-    Raises:
-        WeightsError: If the encoder of the network needs a tensor that is not there.
-    """
-    encoder = _encoder_of(network)
-    path = 'encoder.' if encoder is network.encoder else 'encoder.model.'
-    source = {name.removeprefix('model.'): tensor for name, tensor in tensors.items() if name.startswith('model.')}
-    pairs = align_keys(source, encoder.state_dict())
-    if lacking := [name for name in encoder.state_dict() if name not in pairs]:
-        raise WeightsError(
-            f'{description} has another encoder than the network: {len(lacking)} tensors lack '
-            f'({first_few(lacking)}); use the same backbone.'
-        )
-    decoder = {name: tensor for name, tensor in tensors.items() if name.startswith('decoder.')}
-    return {f'{path}{name}': source[partner] for name, partner in pairs.items()} | decoder
-
-
-def _encoder_of(network: Any) -> nn.Module:
-    """The encoder of an smp network: timm's, where smp only wraps it."""
-    inner = getattr(network.encoder, 'model', None)
-    return cast(nn.Module, inner if isinstance(inner, nn.Module) else network.encoder)
 
 
 def mean_of_maps(maps: list[Tensor]) -> Tensor:

@@ -21,9 +21,8 @@ from torchgeo_msssl.bands import SENSORS, get_sensor
 from torchgeo_msssl.errors import WeightsError
 from torchgeo_msssl.files import atomic_path
 from torchgeo_msssl.models.encoders import create_encoder, input_layer
-from torchgeo_msssl.models.matching import _COMPUTED, Spectrum, align_keys, fit_state_dict
+from torchgeo_msssl.models.matching import _COMPUTED, Spectrum, align_keys, fit_state_dict, network_tensors
 from torchgeo_msssl.models.metadata import EncoderMetadata
-from torchgeo_msssl.models.reconstruction import network_tensors
 from torchgeo_msssl.models.report import LoadReport, first_few
 
 #: Key under which a task's ``on_save_checkpoint`` keeps ``EncoderMetadata.to_dict()``.
