@@ -208,7 +208,7 @@ class SegmentationDataModule(ScenesDataModule):
         chosen = []
         for i in np.random.default_rng(self.split_seed).permutation(len(blocks)):
             # a block whose labels are all unknown would count and teach nothing
-            if self.labelled.labels.class_counts(self.scenes, blocks[i], progress=False).sum() > 0:
+            if self.labelled.labels.is_labelled(self.scenes, blocks[i]):
                 chosen.append(blocks[i])
             if len(chosen) == wanted:
                 break

@@ -21,10 +21,7 @@ import torch
 from numpy.typing import NDArray
 from pyproj import CRS as PROJ_CRS
 from rasterio.crs import CRS
-from rasterio.enums import Resampling
-from rasterio.errors import RasterioError
 from rasterio.transform import from_origin
-from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 from shapely.geometry.base import BaseGeometry
 from torch.utils.data import Dataset
@@ -35,7 +32,6 @@ from torchgeo_msssl.datasets.scenes import ChipQuery, Scenes
 from torchgeo_msssl.errors import ConfigurationError, EmptyIntersectionError
 from torchgeo_msssl.geo.discover import date_of, find_files
 from torchgeo_msssl.geo.grid import PixelGrid, Window
-from torchgeo_msssl.geo.handles import handle
 from torchgeo_msssl.geo.headers import describe_file
 from torchgeo_msssl.geo.rasterize import (
     GeometryIndex,
@@ -47,8 +43,9 @@ from torchgeo_msssl.geo.rasterize import (
     region_index,
     set_outside,
 )
-from torchgeo_msssl.geo.scene import BandFile, read_file, unreadable_error
+from torchgeo_msssl.geo.scene import BandFile, Scene, read_file
 from torchgeo_msssl.geo.valid import streaming_windows
+from torchgeo_msssl.geo.warp import read_warped
 from torchgeo_msssl.progress import progress_bar
 
 log = logging.getLogger(__name__)
@@ -261,27 +258,8 @@ def _shifted(file: BandFile, window: Window, offset: tuple[int, int]) -> tuple[N
 
 def _warped(file: BandFile, grid: PixelGrid, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Pixels of a raster on another grid: each takes the value under its centre."""
-    has_alpha = 'alpha' in file.names
-    try:
-        with WarpedVRT(
-            handle(file.path),
-            src_crs=file.grid.crs,
-            src_transform=file.grid.transform,
-            crs=grid.crs,
-            transform=grid.window_transform(window),
-            height=window.height,
-            width=window.width,
-            resampling=Resampling.nearest,
-            add_alpha=not has_alpha,
-            src_nodata=None,
-            nodata=None,
-            tolerance=_EXACT,
-        ) as vrt:
-            alpha = file.index('alpha') if has_alpha else vrt.count
-            values, covered = vrt.read([file.index(_band(file)), alpha])
-    except (RasterioError, OSError) as error:
-        raise unreadable_error(file.path, window, error) from error
-    return values, covered > 0
+    pixels, covered = read_warped(file, grid, window, [_band(file)], _EXACT)
+    return pixels[0], covered
 
 
 def _band(file: BandFile) -> str:
@@ -528,15 +506,42 @@ class Labels(GeoDataset):
         counts = np.zeros(len(self.class_names), dtype=np.int64)
         windows = streaming_windows(scene, _COUNTED_AT_ONCE)
         for done, window in enumerate(windows, start=1):
-            mask = self.mask_for(scene.grid, window, time)
-            set_outside(mask, inside, scene.grid, window, self.ignore_index)
-            if (mask != self.ignore_index).any():
-                if not scene.always_valid:
-                    _, valid = scene.read(window, scenes.bands)
-                    mask[~valid] = self.ignore_index
-                counts += np.bincount(mask[mask != self.ignore_index], minlength=len(counts))
+            counts += np.bincount(self._labelled(scenes, scene, window, time, inside), minlength=len(counts))
             advance(done / len(windows))
         return counts
+
+    def is_labelled(self, scenes: Scenes, region: BaseGeometry) -> bool:
+        """Whether a region holds a labelled pixel with data; only windows that it touches are read, up to the first.
+
+        Args:
+            scenes: The images.
+            region: Polygon in the scenes' CRS; pixels count by their centres.
+
+        Returns:
+            Whether there is one.
+
+        Raises:
+            ConfigurationError: If a mask raster holds a value that is no class.
+            SceneReadError: If a file is damaged.
+        """
+        inside = region_index(region, scenes.crs)
+        return any(
+            len(self._labelled(scenes, scene, window, time, inside)) > 0
+            for scene, time in zip(scenes.scenes, scenes.index.index, strict=True)
+            for window in streaming_windows(scene, _COUNTED_AT_ONCE)
+            if inside.touches(scene.grid.cut(window))
+        )
+
+    def _labelled(
+        self, scenes: Scenes, scene: Scene, window: Window, time: Any, inside: GeometryIndex | None
+    ) -> NDArray[np.uint8]:
+        """Classes of the labelled pixels of a window that have data."""
+        mask = self.mask_for(scene.grid, window, time)
+        set_outside(mask, inside, scene.grid, window, self.ignore_index)
+        if not scene.always_valid and (mask != self.ignore_index).any():
+            _, valid = scene.read(window, scenes.bands)
+            mask[~valid] = self.ignore_index
+        return mask[mask != self.ignore_index]
 
     @property
     def _file(self) -> str:

@@ -105,6 +105,10 @@ class PixelGrid:
         xs, ys = [corner[0] for corner in corners], [corner[1] for corner in corners]
         return min(xs), min(ys), max(xs), max(ys)
 
+    def cut(self, window: Window) -> 'PixelGrid':
+        """The grid of a window, which may reach outside of this one."""
+        return PixelGrid(self.crs, self.window_transform(window), window.height, window.width)
+
     def window_transform(self, window: Window) -> Affine:
         """Geotransform of a window cut out of this grid."""
         return self.transform @ Affine.translation(window.col, window.row)

@@ -62,34 +62,53 @@ class WarpedScene(Scene):
         valid = np.ones((window.height, window.width), dtype=np.bool_)
         for file, positions in self._by_file(bands):
             wanted = [bands[i] for i in positions]
-            pixels, covered = self._warp(file, window, wanted)
+            pixels, covered = read_warped(file, self.target, window, wanted)
             image[positions] = np.where(covered, pixels, fill)
             valid &= covered & with_data(pixels, wanted, file.nodata, self.nodata)
         return image, valid
 
-    def _warp(self, file: BandFile, window: Window, bands: Sequence[str]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Bands of a file on a window of the target grid, and where there are pixels of it that are not masked."""
-        has_alpha = 'alpha' in file.names
-        try:
-            # Nodata is an ordinary value here, found by whoever asks which pixels have data: alpha is coverage alone.
-            with WarpedVRT(
-                handle(file.path),
-                src_crs=file.grid.crs,
-                src_transform=file.grid.transform,
-                crs=self.target.crs,
-                transform=self.target.window_transform(window),
-                height=window.height,
-                width=window.width,
-                resampling=Resampling.nearest,
-                add_alpha=not has_alpha,
-                src_nodata=None,
-                nodata=None,
-            ) as vrt:
-                alpha = file.index('alpha') if has_alpha else vrt.count
-                image = vrt.read([*(file.index(band) for band in bands), alpha])
-        except (RasterioError, OSError) as error:
-            raise unreadable_error(file.path, window, error) from error
-        return image[:-1], image[-1] > 0
+
+def read_warped(
+    file: BandFile, grid: PixelGrid, window: Window, bands: Sequence[str], tolerance: float = 0.125
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Read a file on a window of another grid: each pixel takes the value under its centre.
+
+    Nodata is an ordinary value here, found by whoever asks which pixels have data.
+
+    Args:
+        file: The file.
+        grid: Pixel grid in any CRS.
+        window: Window on it.
+        bands: Canonical names.
+        tolerance: Error that GDAL may make in placing a pixel, in pixels; its own default.
+
+    Returns:
+        Values (band, height, width), and where there are pixels of the file that are not masked (height, width).
+
+    Raises:
+        SceneReadError: If the file is damaged there.
+    """
+    has_alpha = 'alpha' in file.names
+    try:
+        with WarpedVRT(
+            handle(file.path),
+            src_crs=file.grid.crs,
+            src_transform=file.grid.transform,
+            crs=grid.crs,
+            transform=grid.window_transform(window),
+            height=window.height,
+            width=window.width,
+            resampling=Resampling.nearest,
+            add_alpha=not has_alpha,
+            src_nodata=None,
+            nodata=None,
+            tolerance=tolerance,
+        ) as vrt:
+            alpha = file.index('alpha') if has_alpha else vrt.count
+            image = vrt.read([*(file.index(band) for band in bands), alpha])
+    except (RasterioError, OSError) as error:
+        raise unreadable_error(file.path, window, error) from error
+    return image[:-1], image[-1] > 0
 
 
 def warp_scene(scene: Scene, crs: CRS, res: tuple[float, float] | None) -> Scene:
