@@ -11,26 +11,23 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import rasterio
 import torch
 from numpy.typing import NDArray
-from rasterio.errors import RasterioError
 from torch import Tensor
 
 import torchgeo_msssl
-from torchgeo_msssl.bands import get_sensor
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.grid import Window
-from torchgeo_msssl.geo.headers import find_scenes
 from torchgeo_msssl.geo.radiometry import Radiometry, radiometry
-from torchgeo_msssl.geo.scene import Scene, missing_bands_error
+from torchgeo_msssl.geo.scene import Scene
 from torchgeo_msssl.geo.valid import scene_key
+from torchgeo_msssl.prediction.scenes import check_bands, namesakes, open_scenes
 from torchgeo_msssl.prediction.stitch import RowBandAccumulator, Stitching
 from torchgeo_msssl.prediction.working import Layer, WorkingFiles
-from torchgeo_msssl.prediction.writer import KEY_TAG, read_mirrored
+from torchgeo_msssl.prediction.writer import KEY_TAG, key_of, read_mirrored
 from torchgeo_msssl.progress import progress_bar
 from torchgeo_msssl.tasks.restoration import RestorationTask
 
@@ -76,26 +73,22 @@ def reconstruct_scenes(
         MSSSLError: If a scene lacks a band, is damaged, or a file cannot be written.
     """
     metadata = task.metadata()
-    name = sensor or metadata.sensor
-    known = get_sensor(name) if name else None
-    scenes = find_scenes(paths, known)
-    names = [scene.name for scene in scenes]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    scenes, known = open_scenes(paths, sensor, metadata.sensor)
+    if twins := namesakes(scenes):
         raise ConfigurationError(
-            f'predict_paths: several scenes would become {twice[0]}_{KINDS[0]}.tif; restore them in two runs.'
+            f'predict_paths: several scenes would become {twins[0].name}_{KINDS[0]}.tif; restore them in two runs.'
         )
     task = task.to(device).eval()
     weights = _hash_weights(task)
     written: list[Path] = []
     for scene in scenes:
         bands = metadata.bands or scene.bands
-        if missing := [band for band in bands if band not in scene.bands]:
-            raise missing_bands_error(scene, missing)
+        check_bands(scene, bands)
         outputs = [Path(folder) / f'{scene.name}_{kind}.tif' for kind in KINDS]
         how = radiometry(scene, bands, known, offset)
         run = _Run(task, scene, tuple(bands), how, metadata.chip_size or _CHIP, device)
         key = run.key(weights)
-        if overwrite or any(_key_of(path) != key for path in outputs):
+        if overwrite or any(key_of(path) != key for path in outputs):
             with WorkingFiles(scene.grid, _layers(outputs, bands, key, task.note), key) as files:
                 run.restore_into(files)
                 files.publish()
@@ -255,15 +248,6 @@ def _layers(outputs: Sequence[Path], bands: Sequence[str], key: str, note: str) 
     tags = {KEY_TAG: key, 'SOFTWARE': f'torchgeo_msssl {torchgeo_msssl.__version__}', 'UNIT': 'reflectance'}
     tags |= {'NOTE': note} if note else {}
     return [Layer(path, len(bands), 'float32', float('nan'), tuple(bands), tags=tags) for path in outputs]
-
-
-def _key_of(path: Path) -> str | None:
-    try:
-        with rasterio.open(path) as dataset:
-            found: Any = dataset.tags().get(KEY_TAG)
-            return str(found) if found else None
-    except RasterioError:
-        return None
 
 
 def _hash_weights(task: RestorationTask) -> str:

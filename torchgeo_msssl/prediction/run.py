@@ -11,13 +11,11 @@ import rasterio
 import torch
 from torch import Tensor
 
-from torchgeo_msssl.bands import get_sensor
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.geo.headers import find_scenes
 from torchgeo_msssl.geo.radiometry import radiometry
-from torchgeo_msssl.geo.scene import Scene
 from torchgeo_msssl.prediction.polygons import polygonize, read_tags
 from torchgeo_msssl.prediction.receptive import choose_blend
+from torchgeo_msssl.prediction.scenes import namesakes, open_scenes
 from torchgeo_msssl.prediction.writer import KEY_TAG, MapOptions, Numbers, PredictionResult, plan, predict_scene
 from torchgeo_msssl.tasks.segmentation import Segmentation
 
@@ -96,10 +94,12 @@ def map_scenes(
         MSSSLError: If a scene lacks a band, is damaged, or a map cannot be written.
     """
     settings = settings or MapSettings()
-    name = sensor or task.metadata().sensor
-    known = get_sensor(name) if name else None
-    scenes = find_scenes(paths, known)
-    _check_names(scenes)
+    scenes, known = open_scenes(paths, sensor, task.metadata().sensor)
+    if twins := namesakes(scenes):
+        raise ConfigurationError(
+            f'predict_paths: {twins[0].path} and {twins[1].path} would both become {twins[0].name}.tif; map them in '
+            'two runs with two folders (output).'
+        )
     task = task.to(device).eval()
     bands = task.bands or scenes[0].bands
     stitching = choose_blend(task.model, len(bands), settings.window, settings.blend, settings.overlap)
@@ -131,17 +131,6 @@ def map_scenes(
             _write_polygons(result, task.class_names, settings.sieve)
         results.append(result)
     return results
-
-
-def _check_names(scenes: Sequence[Scene]) -> None:
-    seen: dict[str, str] = {}
-    for scene in scenes:
-        if scene.name in seen:
-            raise ConfigurationError(
-                f'predict_paths: {seen[scene.name]} and {scene.path} would both become {scene.name}.tif; map them in '
-                'two runs with two folders (output).'
-            )
-        seen[scene.name] = scene.path
 
 
 def _write_polygons(result: PredictionResult, class_names: Sequence[str], sieve: float) -> None:

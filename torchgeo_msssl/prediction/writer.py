@@ -23,8 +23,9 @@ from torch import Tensor
 import torchgeo_msssl
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.grid import Window
-from torchgeo_msssl.geo.scene import Scene, missing_bands_error
+from torchgeo_msssl.geo.scene import Scene
 from torchgeo_msssl.geo.valid import scene_key
+from torchgeo_msssl.prediction.scenes import check_bands
 from torchgeo_msssl.prediction.stitch import FinishedRows, RowBandAccumulator, Stitching, Tiling, reflect_indices
 from torchgeo_msssl.prediction.style import Colors, class_colors, write_qml
 from torchgeo_msssl.prediction.working import BLOCK, Layer, WorkingFiles
@@ -39,6 +40,7 @@ __all__ = (
     'PredictionPlan',
     'PredictionResult',
     'is_done',
+    'key_of',
     'plan',
     'predict_scene',
     'read_mirrored',
@@ -192,7 +194,7 @@ def plan(
     Raises:
         BandError: If the scene lacks a band.
     """
-    _check_bands(scene, bands)
+    check_bands(scene, bands)
     grid, tiling, classes = scene.grid, _tiling(scene, options), len(options.class_names)
     pixels = tiling.rows.size * tiling.cols.size * options.batch_size
     views = len(_VIEWS[options.tta])
@@ -258,18 +260,14 @@ def predict_scene(
         SceneReadError: If the scene is damaged.
         OutputError: If a file cannot be written.
     """
-    _check_bands(scene, bands)
-    scale = tuple(scale) if scale is not None else (1.0,) * len(bands)
-    offset = tuple(offset) if offset is not None else (0.0,) * len(bands)
-    if not len(scale) == len(offset) == len(bands):
-        msg = f'scale, offset: expected one value for each of {len(bands)} bands, got {len(scale)} and {len(offset)}.'
-        raise ConfigurationError(msg)
+    check_bands(scene, bands)
+    scale, offset = _each_band(scale, offset, bands)
     output = Path(output)
     key = _key(scene, bands, options, scale, offset)
     layers = _layers(output, options, {KEY_TAG: key})
     named = {layer.path.stem.removeprefix(f'{output.stem}_'): layer.path for layer in layers[:-1]}
     probabilities, confidence = named.get('probabilities'), named.get('confidence')
-    if not overwrite and all(_key_of(layer.path) == key for layer in layers):
+    if not overwrite and all(key_of(layer.path) == key for layer in layers):
         return PredictionResult(output, probabilities, confidence, skipped=True)
     # What the user says of GDAL's cache in the environment goes first.
     cache = {} if 'GDAL_CACHEMAX' in os.environ else {'GDAL_CACHEMAX': _GDAL_CACHE}
@@ -311,10 +309,9 @@ def is_done(
     Returns:
         Whether nothing is left to do.
     """
-    scale = tuple(scale) if scale is not None else (1.0,) * len(bands)
-    offset = tuple(offset) if offset is not None else (0.0,) * len(bands)
+    scale, offset = _each_band(scale, offset, bands)
     key = _key(scene, bands, options, scale, offset)
-    return all(_key_of(layer.path) == key for layer in _layers(Path(output), options, {}))
+    return all(key_of(layer.path) == key for layer in _layers(Path(output), options, {}))
 
 
 def read_mirrored(scene: Scene, window: Window, bands: Sequence[str]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
@@ -344,9 +341,16 @@ def read_mirrored(scene: Scene, window: Window, bands: Sequence[str]) -> tuple[N
     return image[(slice(None), *place)], valid[place]
 
 
-def _check_bands(scene: Scene, bands: Sequence[str]) -> None:
-    if missing := [band for band in bands if band not in scene.bands]:
-        raise missing_bands_error(scene, missing)
+def _each_band(
+    scale: Sequence[float] | None, offset: Sequence[float] | None, bands: Sequence[str]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """A scale and an offset for each band: what was given, else 1 and 0."""
+    scale = tuple(scale) if scale is not None else (1.0,) * len(bands)
+    offset = tuple(offset) if offset is not None else (0.0,) * len(bands)
+    if not len(scale) == len(offset) == len(bands):
+        msg = f'scale, offset: expected one value for each of {len(bands)} bands, got {len(scale)} and {len(offset)}.'
+        raise ConfigurationError(msg)
+    return scale, offset
 
 
 def _remove_outdated(output: Path, layers: Sequence[Layer]) -> None:
@@ -354,7 +358,7 @@ def _remove_outdated(output: Path, layers: Sequence[Layer]) -> None:
     written = {layer.path for layer in layers}
     for kind in ('probabilities', 'confidence'):
         path = output.with_name(f'{output.stem}_{kind}.tif')
-        if path not in written and path.is_file() and _key_of(path) is not None:
+        if path not in written and path.is_file() and key_of(path) is not None:
             path.unlink()
             log.info('Removed %s: it was of another map.', path)
 
@@ -396,8 +400,15 @@ def _key(
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _key_of(path: Path) -> str | None:
-    """Hash of what decided a map, or None where there is no map of ours."""
+def key_of(path: Path) -> str | None:
+    """Read what decided a file that was written here.
+
+    Args:
+        path: The file; it need not exist.
+
+    Returns:
+        The hash, or None where there is no file of ours.
+    """
     try:
         with rasterio.open(path) as dataset:
             return cast(str | None, dataset.tags().get(KEY_TAG))
