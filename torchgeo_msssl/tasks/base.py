@@ -84,7 +84,6 @@ class PretrainingTask(TrainingTask):
         self.momentum = momentum
         self.warmup_epochs = warmup_epochs
         self.collapse_patience = collapse_patience
-        self._data_bands: list[str] = []
         super().__init__()
         self.hparams.update({'model': model, 'in_channels': in_channels})
 

@@ -129,7 +129,4 @@ class RestorationFolder(RunFolder):
         except BandError as error:
             log.warning('reconstructions.png was not drawn: %s', error)
 
-    def _finish(self, pl_module: LightningModule) -> None:
-        super()._finish(pl_module)
-        if self.folder is not None and self.metrics is not None:
-            draw_curves(self.metrics, self.folder / 'curves.png')
+    draw_curves = staticmethod(draw_curves)

@@ -6,7 +6,6 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.losses.reconstruction import RANGE_IN_STD, error_sums, psnr_and_ssim
 from torchgeo_msssl.tasks.base import PretrainingTask
 from torchgeo_msssl.tasks.collapse import CollapseMonitor
@@ -263,10 +262,7 @@ class RestorationTask(PretrainingTask):
         Raises:
             ConfigurationError: If the task is neither trained nor loaded.
         """
-        if self._data_bands and not self._provenance:
-            raise ConfigurationError(
-                'ckpt_path: an untrained network knows no statistics of its bands; give a checkpoint.'
-            )
+        self.check_trained()
 
     def on_validation_epoch_start(self) -> None:
         """Start adding up."""

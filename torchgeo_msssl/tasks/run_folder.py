@@ -202,11 +202,21 @@ class RunFolder(Callback):
         if stopped and self.metrics is not None and self.metrics.rows:
             self._finish(pl_module)
 
+    @staticmethod
+    def draw_curves(metrics: MetricsFile, path: Path) -> None:
+        """Draw what was logged over the steps; a folder of another kind of task draws other things.
+
+        Args:
+            metrics: Metrics of the run.
+            path: PNG to write.
+        """
+        draw_curves(metrics, path)
+
     def _finish(self, pl_module: LightningModule) -> None:
         if self.folder is None or self.metrics is None:
             return
         task: PretrainingTask = pl_module  # type: ignore[assignment]
-        draw_curves(self.metrics, self.folder / 'curves.png')
+        self.draw_curves(self.metrics, self.folder / 'curves.png')
         save_encoder(task.model, self.folder / 'encoder.safetensors', task.metadata())
         print(f'Run folder: {self.folder}')
 

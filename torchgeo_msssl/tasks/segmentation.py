@@ -173,7 +173,6 @@ class Segmentation(TrainingTask):
         self.band_gain = check_interval('band_gain', band_gain, 0)
         self.encoder_frozen = False
         self._started = False  # whether there is something learnt
-        self._data_bands: list[str] = []
         super().__init__()
         self.hparams.update({'in_channels': in_channels, 'num_classes': num_classes})
         self.freeze_encoder(freeze != 'none')
@@ -549,10 +548,7 @@ class Segmentation(TrainingTask):
         Raises:
             ConfigurationError: If the task is neither trained nor loaded.
         """
-        if self._data_bands and not self.bands:
-            raise ConfigurationError(
-                'ckpt_path: an untrained network knows no statistics of its bands; give a checkpoint.'
-            )
+        self.check_trained()
 
     def on_validation_epoch_start(self) -> None:
         """Start counting."""

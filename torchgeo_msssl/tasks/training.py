@@ -23,6 +23,7 @@ class TrainingTask(BaseTask):
         self._seed = torch.initial_seed()
         self._total_steps: int | None = None
         self._provenance: dict[str, Any] = {}
+        self._data_bands: list[str] = []
         super().__init__()
 
     def seed_step(self, batch_idx: int) -> None:
@@ -63,6 +64,17 @@ class TrainingTask(BaseTask):
             f'The loss became {loss.item()} at step {self.global_step}; the batch was {"; ".join(chips)}; its values '
             f'are {extremes}. Look at these chips, or lower the learning rate; the last checkpoint is from before.'
         )
+
+    def check_trained(self) -> None:
+        """See that there is something to evaluate.
+
+        Raises:
+            ConfigurationError: If the task is neither trained nor loaded.
+        """
+        if self._data_bands and not self._provenance.get('bands'):
+            raise ConfigurationError(
+                'ckpt_path: an untrained network knows no statistics of its bands; give a checkpoint.'
+            )
 
     def schedule_steps(self, warmup_epochs: float) -> tuple[int, int]:
         """Count the optimizer steps of the run and of its warm-up.
