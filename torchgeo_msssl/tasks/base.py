@@ -144,12 +144,7 @@ class PretrainingTask(TrainingTask):
         if stage != 'fit':  # what else there is to know, the checkpoint tells
             return
         self.normalize.set_statistics(data.mean, data.std, data.scale, data.offset)
-        self._provenance = {
-            'bands': list(data.bands),
-            'wavelengths': list(data.wavelengths),
-            'sensor': data.sensor_name,
-            'chip_size': data.chip_size,
-        }
+        self.take_provenance(data)
         if self.weights is not None:
             report = load_encoder(self.model, self.weights, bands=data.bands, sensor=data.sensor_name)
             log.info('%s', report)
@@ -157,9 +152,7 @@ class PretrainingTask(TrainingTask):
 
     def metadata(self) -> EncoderMetadata:
         """What has to be known about the encoder besides its tensors."""
-        buffers = {name: getattr(self.normalize, name).tolist() for name in ('mean', 'std', 'scale', 'offset')}
-        known = buffers if self._provenance.get('bands') else {}
-        return EncoderMetadata(method=self.method, model=self.hparams['model'], **known, **self._provenance)
+        return self.metadata_of(self.method, self.hparams['model'])
 
     def forward(self, x: Tensor) -> Tensor:
         """Embed images.
@@ -243,9 +236,7 @@ class PretrainingTask(TrainingTask):
             kept.get('method'), checkpoint.get('hyper_parameters', {}).get('model'), kept.get('bands') or []
         )
         self._check_shapes(checkpoint.get('state_dict', {}))
-        self._provenance = {
-            key: kept[key] for key in ('bands', 'wavelengths', 'sensor', 'chip_size') if kept.get(key) is not None
-        } or self._provenance
+        self.restore_provenance(kept)
 
     def _check_same(self, method: str | None, model: str | None, bands: Sequence[str]) -> None:
         now = self._data_bands

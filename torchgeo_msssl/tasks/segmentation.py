@@ -291,12 +291,7 @@ class Segmentation(TrainingTask):
         if self._provenance or not len(data.mean):
             return
         self.normalize.set_statistics(data.mean, data.std, data.scale, data.offset)
-        self._provenance = {
-            'bands': list(data.bands),
-            'wavelengths': list(getattr(data, 'wavelengths', ())),
-            'sensor': data.sensor_name,
-            'chip_size': getattr(data, 'chip_size', None),
-        }
+        self.take_provenance(data)
 
     def _take_statistics(self, data: Any) -> str:
         """Take mean and standard deviation from the weights where these have them, and say where they are from."""
@@ -333,10 +328,7 @@ class Segmentation(TrainingTask):
 
     def metadata(self) -> EncoderMetadata:
         """What has to be known about the encoder besides its tensors."""
-        buffers = {name: getattr(self.normalize, name).tolist() for name in ('mean', 'std', 'scale', 'offset')}
-        known = buffers if self.bands else {}
-        backbone = self._network_arguments[1].removeprefix('tu-')
-        return EncoderMetadata(method='segmentation', model=backbone, **known, **self._provenance)
+        return self.metadata_of('segmentation', self._network_arguments[1].removeprefix('tu-'))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the encoder's metadata and the classes."""
@@ -353,9 +345,7 @@ class Segmentation(TrainingTask):
         super().on_load_checkpoint(checkpoint)
         self._started = True
         kept = checkpoint.get(CHECKPOINT_KEY, {})
-        self._provenance = {
-            key: kept[key] for key in ('bands', 'wavelengths', 'sensor', 'chip_size') if kept.get(key) is not None
-        } or self._provenance
+        self.restore_provenance(kept)
         self._class_names = kept.get('class_names') or self._class_names
         self._check_bands()
 

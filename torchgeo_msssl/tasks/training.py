@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -10,12 +10,20 @@ from torch import Tensor
 from torchgeo.tasks import BaseTask
 
 from torchgeo_msssl.errors import ConfigurationError, NonFiniteLossError
+from torchgeo_msssl.models.metadata import EncoderMetadata
+from torchgeo_msssl.transforms.normalize import Normalize
 
 log = logging.getLogger(__name__)
 
 
 class TrainingTask(BaseTask):
-    """A task whose steps depend on seed, batch and rank alone, so that a resumed run is the uninterrupted one."""
+    """A task whose steps depend on seed, batch and rank alone, so that a resumed run is the uninterrupted one.
+
+    Attributes:
+        normalize: Digital numbers to standardised reflectance, saved with the weights.
+    """
+
+    normalize: Normalize
 
     def __init__(self) -> None:
         """Take the seed of the process."""
@@ -64,6 +72,42 @@ class TrainingTask(BaseTask):
             f'The loss became {loss.item()} at step {self.global_step}; the batch was {"; ".join(chips)}; its values '
             f'are {extremes}. Look at these chips, or lower the learning rate; the last checkpoint is from before.'
         )
+
+    def take_provenance(self, data: Any) -> None:
+        """Note what the data are.
+
+        Args:
+            data: Data module with ``bands`` and ``sensor_name``; ``wavelengths`` and ``chip_size`` where it has them.
+        """
+        self._provenance = {
+            'bands': list(data.bands),
+            'wavelengths': list(getattr(data, 'wavelengths', ())),
+            'sensor': data.sensor_name,
+            'chip_size': getattr(data, 'chip_size', None),
+        }
+
+    def restore_provenance(self, kept: Mapping[str, Any]) -> None:
+        """Take back what a checkpoint tells of the data; what it does not tell stays.
+
+        Args:
+            kept: Metadata of the checkpoint, as a mapping.
+        """
+        known = {key: kept[key] for key in ('bands', 'wavelengths', 'sensor', 'chip_size') if kept.get(key) is not None}
+        self._provenance = known or self._provenance
+
+    def metadata_of(self, method: str, model: str) -> EncoderMetadata:
+        """Put together what has to be known about the encoder besides its tensors.
+
+        Args:
+            method: How it was trained.
+            model: timm name of the encoder.
+
+        Returns:
+            The metadata, with normalisation where the bands are known.
+        """
+        buffers = {name: getattr(self.normalize, name).tolist() for name in ('mean', 'std', 'scale', 'offset')}
+        known = buffers if self._provenance.get('bands') else {}
+        return EncoderMetadata(method=method, model=model, **known, **self._provenance)
 
     def check_trained(self) -> None:
         """See that there is something to evaluate.
