@@ -38,7 +38,8 @@ class CLI(LightningCLI):
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         if subcommand == 'predict':
-            from torchgeo_msssl.prediction.run import MapSettings  # what training does not need, it does not wait for
+            # every command makes all parsers; beside what a task imports anyway this is some hundredths of a second
+            from torchgeo_msssl.prediction.run import MapSettings
 
             self._map_options = [field.name for field in dataclasses.fields(MapSettings)]
             parser.add_class_arguments(MapSettings, as_group=True)
