@@ -4,6 +4,8 @@ import errno
 import sys
 from collections.abc import Sequence
 
+from torchgeo_msssl.commands import COMMANDS, run
+
 _USAGE = """\
 usage: python -m torchgeo_msssl COMMAND [options]
 
@@ -14,8 +16,7 @@ commands:
   validate   evaluate on validation data
   test       evaluate on test data
   predict    predict
-  sample     write the synthetic sample area:  sample DIR
-  export     cut the encoder out of a checkpoint:  export run.ckpt encoder.safetensors
+{commands}
 
 `COMMAND --help` tells the options of a command; `fit --model.help torchgeo_msssl.tasks.FastSiam` those of a method,
 `fit --data.help torchgeo_msssl.datamodules.PretrainingDataModule` those of the data.
@@ -33,7 +34,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if args is None else args)
     if not arguments or arguments[0] in ('-h', '--help'):
-        print(_USAGE)
+        print(_USAGE.format(commands='\n'.join(f'  {name:<10} {what}' for name, what in COMMANDS.items())))
         return 0
     if arguments[0] == '--version':
         from torchgeo_msssl import __version__
@@ -42,16 +43,13 @@ def main(args: Sequence[str] | None = None) -> int:
         return 0
     try:
         # imported here: what a command does not use, it does not wait for
-        match arguments[0]:
-            case 'sample' | 'export':
-                from torchgeo_msssl.commands import run
+        if arguments[0] in COMMANDS:
+            return run(arguments)
+        if arguments[0] in ('fit', 'validate', 'test', 'predict'):
+            from torchgeo_msssl.cli import run_trainer
 
-                return run(arguments)
-            case 'fit' | 'validate' | 'test' | 'predict':
-                from torchgeo_msssl.cli import run_trainer
-
-                run_trainer(arguments)
-                return 0
+            run_trainer(arguments)
+            return 0
     except Exception as error:
         sentence = _sentence(error)
         if sentence is None:  # our mistake, or somebody else's: the traceback is needed
