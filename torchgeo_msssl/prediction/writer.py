@@ -9,7 +9,10 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass
+from itertools import islice, product
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -25,6 +28,7 @@ from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.scene import Scene
 from torchgeo_msssl.geo.valid import scene_key
+from torchgeo_msssl.prediction.overlap import WritingBehind, read_ahead
 from torchgeo_msssl.prediction.scenes import check_bands
 from torchgeo_msssl.prediction.stitch import FinishedRows, RowBandAccumulator, Stitching, Tiling, reflect_indices
 from torchgeo_msssl.prediction.style import Colors, class_colors, write_qml
@@ -52,6 +56,7 @@ log = logging.getLogger(__name__)
 #: in the scene's own dtype, valid (batch, 1, height, width) bool, scale and offset (batch, band) float32.
 type Network = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 Numbers = Literal['none', 'uint8', 'float32']
+type _Pixels = tuple[NDArray[Any], NDArray[np.bool_]]
 
 #: Class of pixels without data.
 NODATA = 255
@@ -65,6 +70,8 @@ _VIEWS: dict[str, tuple[tuple[int, bool], ...]] = {
     'flips': ((0, False), (2, False), (0, True), (2, True)),
     'd4': tuple((turns, mirrored) for mirrored in (False, True) for turns in range(4)),
 }
+#: Batches of windows that are read before the network asks for them.
+_BATCHES_AHEAD = 2
 #: What else is taken, in bytes: libraries that are loaded on first use, memory that the allocator keeps.
 _OVERHEAD = 128 * 2**20
 #: Memory for blocks that GDAL keeps, in bytes; its default is a share of the machine's.
@@ -199,10 +206,11 @@ def plan(
     pixels = tiling.rows.size * tiling.cols.size * options.batch_size
     views = len(_VIEWS[options.tta])
     band_of_windows = (4 * classes + 1) * tiling.rows.span * grid.width
-    batch = pixels * (2 * len(bands) * scene.dtype.itemsize + 4 * classes * 3)
+    batch = pixels * ((2 + _BATCHES_AHEAD) * (len(bands) * scene.dtype.itemsize + 1) + 4 * classes * 3)
     per_pixel = sum(layer.count * np.dtype(layer.dtype).itemsize for layer in _layers(Path('map.tif'), options, {}))
-    # Rows that wait for a whole block, as they come and as they are written, with what they are made of.
-    block_rows = grid.width * BLOCK * (4 * per_pixel + 12) + 4 * tiling.rows.span * grid.width
+    # Rows that wait for a whole block or to be written, as they come and as they are written, with what they are made
+    # of.
+    block_rows = grid.width * BLOCK * (5 * per_pixel + 12) + 4 * tiling.rows.span * grid.width
     seconds = None
     if network is not None:
         start = time.perf_counter()
@@ -440,18 +448,29 @@ class _Run:
             return 0
         return (len(self.tiling.rows.starts) - self.tiling.first_row_of(row)) * len(self.tiling.cols.starts)
 
-    def row_of_windows(self, accumulator: RowBandAccumulator) -> Iterator[int]:
+    def read(self, place: tuple[int, int]) -> _Pixels:
+        """Read a window.
+
+        Args:
+            place: Index of its row of windows and of its column of windows.
+
+        Returns:
+            ``(image, valid)``, (band, height, width) and (height, width).
+        """
+        return read_mirrored(self.scene, self.tiling.window(*place), self.bands)
+
+    def row_of_windows(self, accumulator: RowBandAccumulator, windows: Iterator[_Pixels]) -> Iterator[int]:
         """Predict all windows of a row, batch by batch, into an accumulator.
 
         Args:
             accumulator: At the row wanted.
+            windows: The windows of the scene, in order, the next one being the first of the row.
 
         Yields:
             After each window that was looked at, 1.
         """
         batch: list[tuple[int, NDArray[Any], NDArray[np.bool_]]] = []
-        for col in range(len(self.tiling.cols.starts)):
-            image, valid = read_mirrored(self.scene, self.tiling.window(accumulator.index, col), self.bands)
+        for col, (image, valid) in enumerate(islice(windows, len(self.tiling.cols.starts))):
             self.windows += 1
             if self._counted(valid).any():
                 batch.append((col, image, valid))
@@ -488,23 +507,30 @@ class _Run:
 def _predict_rows(run: _Run, files: WorkingFiles, start: int, on_window: Callable[[int], None]) -> None:
     if start >= run.scene.grid.height:
         return
-    accumulator = RowBandAccumulator(run.tiling, len(run.options.class_names), run.tiling.first_row_of(start))
+    tiling = run.tiling
+    accumulator = RowBandAccumulator(tiling, len(run.options.class_names), tiling.first_row_of(start))
+    places = product(range(accumulator.index, len(tiling.rows.starts)), range(len(tiling.cols.starts)))
     done = 0
-    while accumulator.index < len(run.tiling.rows.starts):
-        for one in run.row_of_windows(accumulator):
-            done += one
-            on_window(done)
-        rows = accumulator.finished()
-        # In portions, so that what is made of them stays small against the rows themselves.
-        for row in range(0, len(rows.valid), BLOCK):
-            part = slice(row, row + BLOCK)
-            portion = FinishedRows(rows.first + row, rows.probabilities[:, part], rows.valid[part])
-            arrays = _rendered(portion, run.options)
-            # Rows before the start are on disk already, and incomplete here.
-            fresh = arrays[-1][0, max(start - portion.first, 0) :]
-            run.counts += np.bincount(fresh.ravel(), minlength=NODATA + 1)[: len(run.counts)]
-            files.write(portion.first, arrays)
-        accumulator.shift()
+    with (
+        ThreadPoolExecutor(1, 'reader') as reader,
+        closing(read_ahead(reader, run.read, places, _BATCHES_AHEAD * run.options.batch_size)) as windows,
+        WritingBehind() as writer,
+    ):
+        while accumulator.index < len(tiling.rows.starts):
+            for one in run.row_of_windows(accumulator, windows):
+                done += one
+                on_window(done)
+            rows = accumulator.finished()
+            # In portions, so that what is made of them stays small against the rows themselves.
+            for row in range(0, len(rows.valid), BLOCK):
+                part = slice(row, row + BLOCK)
+                portion = FinishedRows(rows.first + row, rows.probabilities[:, part], rows.valid[part])
+                arrays = _rendered(portion, run.options)
+                # Rows before the start are on disk already, and incomplete here.
+                fresh = arrays[-1][0, max(start - portion.first, 0) :]
+                run.counts += np.bincount(fresh.ravel(), minlength=NODATA + 1)[: len(run.counts)]
+                writer.call(files.write, portion.first, arrays)
+            accumulator.shift()
 
 
 def _rendered(rows: FinishedRows, options: MapOptions) -> list[NDArray[Any]]:
