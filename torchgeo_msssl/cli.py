@@ -25,11 +25,29 @@ from torchgeo_msssl import __version__
 from torchgeo_msssl.errors import ConfigurationError, OutputError, WeightsError
 
 #: Options that take files.
-_PATHS = re.compile(r'--data\.(?:init_args\.)?(?:paths|images|labels|predict_paths)')
+_PATHS = re.compile(r'--(?:encoders|data\.(?:init_args\.)?(?:paths|images|labels|predict_paths))')
 
 
 class CLI(LightningCLI):
-    """``fit``, ``validate``, ``test`` and ``predict`` on any task and data module named in a YAML file."""
+    """``fit``, ``validate``, ``test`` or ``predict`` on any task and data module named in a YAML file."""
+
+    def __init__(self, command: str, **options: Any) -> None:
+        """Run a command.
+
+        Args:
+            command: Its name.
+            **options: What Lightning's command line takes.
+        """
+        self._command = command
+        super().__init__(**options)
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """The one that is to run: each costs a parser of its own, and the imports of what it describes.
+
+        Returns:
+            Its name and the arguments that are not options.
+        """
+        return {self._command: LightningCLI.subcommands()[self._command]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Let the encoder's first layer follow the bands of the data."""
@@ -38,7 +56,6 @@ class CLI(LightningCLI):
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         if subcommand == 'predict':
-            # every command makes all parsers; beside what a task imports anyway this is some hundredths of a second
             from torchgeo_msssl.prediction.run import MapSettings
 
             self._map_options = [field.name for field in dataclasses.fields(MapSettings)]
@@ -218,10 +235,11 @@ def run_trainer(arguments: Sequence[str]) -> Any:
     Raises:
         MSSSLError: If the data, the options or the weights do not suit.
     """
-    _show_log()
+    show_log()
     arguments = gather_paths(arguments)
     try:
         return CLI(
+            arguments[0],
             model_class=LightningModule,
             datamodule_class=LightningDataModule,
             seed_everything_default=0,
@@ -247,7 +265,7 @@ class _PlainHandler(logging.Handler):
         print(f'{record.levelname}: {record.getMessage()}', file=sys.stderr)
 
 
-def _show_log() -> None:
+def show_log() -> None:
     """Show what this package logs, once, whatever the number of processes."""
     # from inside torch and Lightning, and nothing that a user could change
     warnings.filterwarnings('ignore', '.*LeafSpec.*is deprecated')

@@ -14,6 +14,7 @@
 | :class:`Reconstruction` | a U-Net that restores spoilt images | any batch | the decoder is to be pretrained too |
 """
 
+from torchgeo_msssl.tasks.acceleration import Acceleration
 from torchgeo_msssl.tasks.barlow_twins import BarlowTwins
 from torchgeo_msssl.tasks.base import PretrainingTask
 from torchgeo_msssl.tasks.byol import BYOL
@@ -32,6 +33,7 @@ __all__ = (
     'BYOL',
     'DINO',
     'MAE',
+    'Acceleration',
     'Augmentation',
     'BarlowTwins',
     'FastSiam',
