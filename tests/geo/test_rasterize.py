@@ -1,12 +1,8 @@
-"""Burned windows are the burned whole, widths are metres, and whatever a file lacks is said in a sentence."""
+"""Drawn labels: what ground without a geometry is, what lies on top, and what a file lacks."""
 
 import importlib.util
 import logging
-import pickle
-import shutil
-import subprocess
 from pathlib import Path
-from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -14,10 +10,6 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from rasterio.crs import CRS
-from rasterio.features import rasterize
 from shapely.geometry import (
     GeometryCollection,
     LineString,
@@ -28,132 +20,18 @@ from shapely.geometry import (
     box,
 )
 
+from tests.geo.drawings import DATA, GRID, NAMES, UTM, X, Y, save, scattered, square
 from torchgeo_msssl.errors import (
     ConfigurationError,
     MissingCRSError,
     SceneReadError,
     ScenesNotFoundError,
 )
-from torchgeo_msssl.geo.grid import PixelGrid, Window, covering_windows
-from torchgeo_msssl.geo.rasterize import (
-    GeometryIndex,
-    VectorLabels,
-    buffer_metres,
-    burn,
-    class_values,
-    find_vectors,
-    read_vector,
-    simple_parts,
-)
-
-UTM = 'EPSG:32631'
-X, Y = 600_000.0, 5_000_000.0
-GRID = PixelGrid(CRS.from_user_input(UTM), Affine(0.5, 0, X, 0, -0.5, Y), 97, 131)
-DATA = Path(__file__).parents[2].parent / 'shared' / 'data'
-NAMES = ['ground', 'vine', 'tree']
-
-
-def save(path: Path, geometries: list[Any], *, crs: str | None = UTM, layer: str | None = None, **columns: Any) -> str:
-    """Write a vector file."""
-    options = {'layer': layer} if layer else {}
-    gpd.GeoDataFrame(columns, geometry=geometries, crs=crs).to_file(path, **options)
-    return str(path)
-
-
-def square(x: float, y: float, side: float) -> Polygon:
-    """A square from metres right of and below the grid's corner."""
-    return box(X + x, Y - y - side, X + x + side, Y - y)
-
-
-def scattered(seed: int, count: int = 30) -> tuple[np.ndarray, np.ndarray]:
-    """Triangles, rings and polylines in and round the grid, with values."""
-    rng = np.random.default_rng(seed)
-    shapes: list[Any] = []
-    for k in range(count):
-        centre = rng.uniform((-10, -10), (75, 60))
-        xy = centre + rng.uniform(-20, 20, (4, 2))
-        xy = np.column_stack([X + xy[:, 0], Y - xy[:, 1]])
-        if k % 3 == 0:
-            shapes.append(LineString(xy))
-        elif k % 3 == 1:
-            shapes.append(Polygon(xy[:3]))
-        else:
-            circle = Point(xy[0]).buffer(8)
-            shapes.append(circle.difference(Point(xy[0]).buffer(rng.uniform(1, 7))))
-    return np.array(shapes, dtype=object), rng.integers(1, 9, count).astype(np.uint8)
-
-
-@pytest.mark.parametrize('all_touched', [False, True])
-@pytest.mark.parametrize('seed', range(5))
-def test_the_whole_grid_is_what_rasterio_burns(seed: int, all_touched: bool) -> None:
-    shapes, values = scattered(seed)
-    want = rasterize(
-        zip(shapes, values.tolist(), strict=True), out_shape=(GRID.height, GRID.width), fill=7,
-        transform=GRID.transform, all_touched=all_touched, dtype='uint8',
-    )  # fmt: skip
-    got = GeometryIndex(shapes, values, UTM).burn(GRID, GRID.window, 7, all_touched)
-    np.testing.assert_array_equal(got, want)
-
-
-@settings(max_examples=25, deadline=None)
-@given(
-    seed=st.integers(0, 10_000),
-    height=st.integers(7, 40),
-    width=st.integers(7, 40),
-    all_touched=st.booleans(),
-    turned=st.booleans(),
-)
-def test_windows_are_cut_from_the_whole(seed: int, height: int, width: int, all_touched: bool, turned: bool) -> None:
-    shapes, values = scattered(seed, 15)
-    turn = Affine.rotation(20) if turned else Affine.identity()
-    grid = PixelGrid(GRID.crs, GRID.transform @ turn, 60, 80)
-    index = GeometryIndex(shapes, values, UTM)
-    whole = index.burn(grid, grid.window, 0, all_touched)
-    assert whole.any()
-    for window in covering_windows(grid, (height, width)):
-        inside = window.intersection(grid.window)
-        assert inside is not None
-        part = index.burn(grid, window, 0, all_touched)[: inside.height, : inside.width]
-        rows = slice(inside.row, inside.row + inside.height)
-        np.testing.assert_array_equal(part, whole[rows, inside.col : inside.col + inside.width])
-
-
-@pytest.mark.parametrize('kind', [Polygon, LineString])
-@pytest.mark.parametrize('where', [0.0, 0.5])
-def test_edges_through_pixel_centres_and_corners_fall_the_same_way_in_every_window(where: float, kind: Any) -> None:
-    # Their coordinates are no round numbers here, and which side they round to depends on the origin: with the
-    # transform of each window, rasterio burns thousands of these pixels of lines otherwise than on the whole grid.
-    grid = PixelGrid(GRID.crs, Affine(0.3, 0, 698_400.1, 0, -0.3, 4_858_500.7), 200, 300)
-    points = np.random.default_rng(0).integers((0, 0), (300, 200), (250, 3, 2)) + where
-    shapes = [kind([grid.transform @ (col, row) for col, row in three]) for three in points]
-    index = GeometryIndex(np.array(shapes, dtype=object), np.arange(1, 251, dtype=np.uint8), UTM)
-    whole = index.burn(grid, grid.window)
-    for window in covering_windows(grid, (37, 41)):
-        rows, cols = slice(window.row, window.row + 37), slice(window.col, window.col + 41)
-        np.testing.assert_array_equal(index.burn(grid, window), whole[rows, cols])
-
-
-def test_a_window_outside_the_grid_is_burned_too() -> None:
-    mask = burn(
-        np.array([square(-5, -5, 10)], dtype=object), np.array([3], dtype=np.uint8), GRID, Window(-10, -10, 20, 20)
-    )
-    assert (mask == 3).all()
-
-
-@pytest.mark.skipif(shutil.which('gdal_rasterize') is None, reason='gdal_rasterize is not installed')
-def test_gdal_rasterize_burns_the_same(tmp_path: Path) -> None:
-    shapes, values = scattered(3)
-    source = save(tmp_path / 'a.gpkg', list(shapes), value=values.astype(int))
-    left, bottom, right, top = GRID.bounds
-    out = tmp_path / 'a.tif'
-    subprocess.run(
-        ['gdal_rasterize', '-a', 'value', '-ot', 'Byte', '-te', *map(str, (left, bottom, right, top)),
-         '-tr', '0.5', '0.5', source, str(out)],
-        check=True,
-        capture_output=True,
-    )  # fmt: skip
-    with rasterio.open(out) as dataset:
-        np.testing.assert_array_equal(GeometryIndex(shapes, values, UTM).burn(GRID, GRID.window), dataset.read(1))
+from torchgeo_msssl.geo.burn import GeometryIndex
+from torchgeo_msssl.geo.geometries import simple_parts
+from torchgeo_msssl.geo.grid import PixelGrid, Window
+from torchgeo_msssl.geo.rasterize import VectorLabels
+from torchgeo_msssl.geo.vectors import find_vectors
 
 
 @pytest.mark.parametrize('crs', [UTM, 'EPSG:4326', 'EPSG:3857', 'EPSG:2154'])
@@ -166,19 +44,6 @@ def test_rows_are_as_wide_as_their_metres(tmp_path: Path, crs: str) -> None:
     area = int(labels.burn(grid, grid.window).sum()) * 0.05**2
     want = 0.6 * sum(row.length for row in rows)  # flat caps: nothing beyond the ends
     assert area == pytest.approx(want, rel=0.01)
-
-
-def test_feet_are_not_metres() -> None:
-    line = gpd.GeoSeries([LineString([(0, 0), (0.001, 0.0005)])], crs='EPSG:4326').translate(-76, 40)
-    metres = line.to_crs('EPSG:32618')
-    feet = line.to_crs('EPSG:2272').to_numpy()  # Pennsylvania South, US survey feet
-    wide = gpd.GeoSeries(buffer_metres(feet, 'EPSG:2272', 0.5), crs='EPSG:2272').to_crs('EPSG:32618')
-    assert wide.area[0] == pytest.approx(metres.length[0] * 1.0, rel=2e-3)
-
-
-def test_points_with_a_buffer_are_discs() -> None:
-    wide = buffer_metres(np.array([Point(X, Y)], dtype=object), UTM, 2.0)
-    assert wide[0].area == pytest.approx(np.pi * 4, rel=0.01)
 
 
 def test_a_bow_tie_keeps_both_lobes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -221,19 +86,6 @@ def test_reprojection_there_and_back(tmp_path: Path) -> None:
     masks = [VectorLabels(path, ['ground', 'vine'], background=True).burn(GRID, GRID.window) for path in (near, far)]
     assert (masks[0] != masks[1]).mean() < 1e-3
     assert masks[0].any()
-
-
-def test_an_index_goes_through_pickle() -> None:
-    shapes, values = scattered(2)
-    index = GeometryIndex(shapes, values, UTM)
-    want = index.burn(GRID, GRID.window)
-    copy = pickle.loads(pickle.dumps(index))
-    np.testing.assert_array_equal(copy.burn(GRID, GRID.window), want)
-    assert copy.touches(GRID)
-    assert not copy.touches(PixelGrid(GRID.crs, Affine(0.5, 0, X + 1e5, 0, -0.5, Y), 10, 10))
-
-
-# What ground without a geometry is
 
 
 def test_background_has_to_be_said_where_only_the_foreground_is_drawn(tmp_path: Path) -> None:
@@ -292,9 +144,6 @@ def test_later_geometries_lie_on_top_unless_priority_says_otherwise(tmp_path: Pa
         VectorLabels(path, NAMES, 'kind', background=True, priority=['house'])
 
 
-# Formats and errors
-
-
 @pytest.mark.parametrize('name', ['a.gpkg', 'a.geojson', 'a.shp', 'a.fgb'])
 def test_formats(tmp_path: Path, name: str) -> None:
     save(tmp_path / name, [square(0, 0, 5)], kind=['vine'])
@@ -307,16 +156,6 @@ def test_geoparquet(tmp_path: Path) -> None:
     gpd.GeoDataFrame({'kind': ['vine']}, geometry=[square(0, 0, 5)], crs=UTM).to_parquet(tmp_path / 'a.parquet')
     labels = VectorLabels(tmp_path / 'a.parquet', NAMES, 'kind', background=True)
     assert int((labels.burn(GRID, GRID.window) == 1).sum()) == 100
-
-
-def test_geoparquet_without_pyarrow_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(path: str) -> None:
-        raise ImportError('pyarrow')
-
-    monkeypatch.setattr(gpd, 'read_parquet', missing)
-    (tmp_path / 'a.parquet').write_bytes(b'PAR1')
-    with pytest.raises(ConfigurationError, match='pyarrow'):
-        read_vector(tmp_path / 'a.parquet')
 
 
 def test_several_files_in_several_crs_are_one_index(tmp_path: Path) -> None:
@@ -384,20 +223,6 @@ def test_bare_lines_are_one_pixel_wide_and_it_is_said(tmp_path: Path, caplog: py
         labels = VectorLabels(save(tmp_path / 'a.gpkg', [line]), ['ground', 'vine'], background=True)
     assert 'one pixel wide' in caplog.text
     assert labels.burn(GRID, GRID.window).sum(axis=0).max() == 1
-
-
-@pytest.mark.parametrize(
-    ('value', 'number'),
-    [('vine', 1), (' vine ', 1), (1, 1), (1.0, 1), ('1', 1), (True, 1), (np.int64(2), 2)],
-)
-def test_classes_by_name_and_by_number(value: Any, number: int) -> None:
-    assert class_values([value], NAMES, 'here').tolist() == [number]
-
-
-@pytest.mark.parametrize('value', [3, -1, 1.5, 'Vine', '3', 'inf'])
-def test_other_values_are_no_classes(value: Any) -> None:
-    with pytest.raises(ConfigurationError, match='class_names'):
-        class_values([value], NAMES, 'here')
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason='no real data beside the repository')

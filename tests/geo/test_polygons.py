@@ -15,8 +15,7 @@ from rasterio.features import shapes
 from scipy import ndimage
 
 from torchgeo_msssl.errors import ConfigurationError, SceneReadError
-from torchgeo_msssl.prediction.polygons import polygonize
-from torchgeo_msssl.prediction.style import class_colors, write_qml
+from torchgeo_msssl.geo.polygons import polygonize
 
 type MakeScene = Callable[..., str]
 
@@ -89,7 +88,7 @@ def test_small_polygons_are_left_out_in_square_metres(make_scene: MakeScene, tmp
 def test_many_polygons_are_written_in_portions(
     make_scene: MakeScene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr('torchgeo_msssl.prediction.polygons._AT_ONCE', 7)
+    monkeypatch.setattr('torchgeo_msssl.geo.layers._AT_ONCE', 7)
     array = class_map(60, 50, 0.5)
     path = make_scene('map.tif', array, nodata=255)
     count = polygonize(path, tmp_path / 'map.gpkg', NAMES, block=32)
@@ -127,18 +126,3 @@ def test_clear_errors(make_scene: MakeScene, tmp_path: Path) -> None:
         polygonize(path, tmp_path / 'map.gpkg', NAMES, sieve=-1)
     with pytest.raises(SceneReadError, match='cannot be read for polygons'):
         polygonize(tmp_path / 'none.tif', tmp_path / 'map.gpkg', NAMES)
-
-
-def test_colors_differ_and_backgrounds_are_grey() -> None:
-    colors = class_colors(['Background', *(f'{number}' for number in range(40))])
-    assert colors[0] == (224, 224, 224)
-    assert len(set(colors.values())) == 41
-    assert all(0 <= value <= 255 for color in colors.values() for value in color)
-
-
-def test_styles_name_every_class(tmp_path: Path) -> None:
-    style = write_qml(tmp_path / 'map.tif', ['a & b', 'c'], {0: (1, 2, 3), 1: (255, 0, 16)})
-    assert style == tmp_path / 'map.qml'
-    assert 'color="#010203" label="a &amp; b"' in style.read_text()
-    with pytest.raises(ConfigurationError, match='got none for c'):
-        write_qml(tmp_path / 'map.tif', ['a', 'c'], {0: (1, 2, 3)})

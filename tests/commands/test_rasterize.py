@@ -1,0 +1,150 @@
+"""``rasterize``: a mask from a command line, and every wrong input refused in one sentence."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+from shapely.geometry import LineString, Point, box
+
+from tests.geo.drawings import DATA, X, Y, save, square
+from torchgeo_msssl.__main__ import main
+from torchgeo_msssl.commands import run
+from torchgeo_msssl.geo.handles import close_handles
+
+type MakeScene = Callable[..., str]
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    yield
+    close_handles()
+
+
+@pytest.fixture
+def scene(make_scene: MakeScene) -> str:
+    return make_scene('scene.tif', np.ones((3, 40, 60), dtype=np.uint16), res=1.0)
+
+
+@pytest.fixture
+def drawn(tmp_path: Path) -> str:
+    shapes = [square(2, 2, 10), square(8, 2, 10), square(30, 20, 5)]
+    path = save(tmp_path / 'drawn.gpkg', shapes, layer='crops', kind=['vine', 'grass', 'vine'])
+    save(tmp_path / 'drawn.gpkg', [square(0, 0, 30)], layer='blocks')
+    return path
+
+
+def read(path: Path) -> Any:
+    with rasterio.open(path) as dataset:
+        return dataset.read(1)
+
+
+def test_classes_priority_extent_and_borders(
+    tmp_path: Path, scene: str, drawn: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / 'mask.tif'
+    command = ['rasterize', drawn, '--like', scene, '--output', str(out), '--layer', 'crops', '--column', 'kind']
+    command += ['--classes', 'vine=1,grass=2', '--priority', 'vine']
+    assert main(command) == 0
+    assert np.bincount(read(out).ravel(), minlength=3).tolist() == [2400 - 160 - 25, 125, 60]
+    said = capsys.readouterr().out
+    assert '3 geometries' in said
+    assert 'vine (1): 125 pixels, 5.21%' in said
+    assert f'Wrote {out}' in said
+
+    assert main(command) == 1  # it is there
+    assert '--overwrite' in capsys.readouterr().err
+    more = ['--overwrite', '--extent', 'blocks', '--ignore', '9', '--background', '4', '--boundary-ignore', '1']
+    assert main([*command, *more]) == 0
+    mask = read(out)
+    assert set(np.unique(mask)) == {1, 2, 4, 9}
+    assert (mask[:, 30:] == 9).all()
+    assert mask[7, [0, 1, 2, 3, 10, 11, 12, 13, 17, 18, 19]].tolist() == [4, 9, 9, 1, 1, 9, 9, 2, 9, 9, 4]
+
+
+def test_rows_of_another_crs_get_their_width(tmp_path: Path, scene: str) -> None:
+    rows = gpd.GeoSeries([LineString([(X + 5, Y - y), (X + 45, Y - y)]) for y in (5.5, 15.5)], crs='EPSG:32631')
+    path = save(tmp_path / 'rows.geojson', list(rows.to_crs('EPSG:4326')), crs='EPSG:4326')
+    out = tmp_path / 'rows.tif'
+    assert main(['rasterize', path, '--like', scene, '--output', str(out), '--buffer', '1.5']) == 0
+    assert int(read(out).sum()) == pytest.approx(2 * 40 * 3, rel=0.03)
+    assert main(['rasterize', path, '--like', scene, '--output', str(out), '--buffer', '0.25', '--coverage',
+                 '--overwrite']) == 0  # fmt: skip
+    assert read(out).sum() == pytest.approx(2 * 40 * 0.5, rel=0.02)
+    assert main(['rasterize', path, '--like', scene, '--output', str(out), '--all-touched', '--overwrite']) == 0
+    assert set(np.flatnonzero(read(out).any(axis=1))) == {5, 15}
+
+
+def test_what_does_not_fit_is_refused_in_one_sentence(
+    tmp_path: Path, scene: str, drawn: str, make_scene: MakeScene, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = make_scene('bare.tif', np.ones((5, 5), dtype=np.uint8), crs=None)
+    nowhere = save(tmp_path / 'nowhere.shp', [square(0, 0, 5)], crs=None)
+    far = save(tmp_path / 'far.gpkg', [box(X + 900, Y, X + 910, Y + 9)])
+    points = save(tmp_path / 'points.gpkg', [Point(X + 3, Y - 3)])
+    empty = str(tmp_path / 'empty.geojson')
+    Path(empty).write_text('{"type": "FeatureCollection", "features": []}')
+    crops = ['--layer', 'crops', '--column', 'kind']
+    refused = [
+        (drawn, bare, [], 'bare.tif: has no coordinate reference system'),
+        (nowhere, scene, [], 'nowhere.shp: has no coordinate reference system'),
+        (far, scene, [], 'far.gpkg (drawn in EPSG:32631) does not touch'),
+        (points, scene, [], 'cover no ground'),
+        (empty, scene, [], 'is empty'),
+        (drawn, scene, [], 'has 2 layers (crops, blocks)'),
+        (drawn, scene, ['--layer', 'crops', '--column', 'sort'], "no column 'sort'; it has kind"),
+        (drawn, scene, crops, '--classes grass=1,vine=2'),
+        (drawn, scene, [*crops, '--classes', 'vine=1'], 'holds grass, which classes (vine) does not name'),
+        (drawn, scene, [*crops, '--classes', 'vine=300,grass=1'], "got 'vine=300'"),
+        (drawn, scene, ['--layer', 'blocks', '--extent', far], 'far.gpkg (drawn in EPSG:32631) does not touch'),
+        (drawn, scene, ['--layer', 'blocks', '--extent', 'none'], "extent: 'none' is neither a file nor a layer"),
+        (drawn, scene, ['--layer', 'blocks', '--coverage', '--all-touched'], 'to which all_touched does not apply'),
+        (str(tmp_path / 'none.gpkg'), scene, [], 'there is no file'),
+        (drawn, str(tmp_path / 'none.tif'), ['--layer', 'blocks'], 'no raster file'),
+    ]
+    out = tmp_path / 'mask.tif'
+    for vector, like, more, sentence in refused:
+        assert main(['rasterize', vector, '--like', like, '--output', str(out), *more]) == 1, sentence
+        said = capsys.readouterr().err.strip()
+        assert sentence in said
+        assert said.count('error:') == 1
+    assert main(['rasterize', drawn, '--like', scene, '--output', scene, '--overwrite', '--layer', 'crops']) == 1
+    assert 'is an input too' in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_an_interrupted_run_leaves_nothing(
+    tmp_path: Path, scene: str, drawn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('torchgeo_msssl.geo.mask_file._burn', interrupted)
+    out = str(tmp_path / 'out' / 'mask.tif')
+    with pytest.raises(KeyboardInterrupt):
+        run(['rasterize', drawn, '--like', scene, '--output', out, '--layer', 'crops'])
+    assert list((tmp_path / 'out').iterdir()) == []
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason='no real data beside the repository')
+def test_aerial_vineyards_become_their_mask(tmp_path: Path) -> None:
+    folder = DATA / 'vineyard_aerial'
+    out = tmp_path / 'mask.tif'
+    command = ['rasterize', str(folder / 'aerial0_vineyards.gpkg'), '--like', str(folder / 'aerial0.tif')]
+    assert main([*command, '--output', str(out), '--column', 'class', '--classes', 'vineyard=1']) == 0
+    np.testing.assert_array_equal(read(out), read(folder / 'aerial0_mask.tif'))
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason='no real data beside the repository')
+def test_demmin_fields_and_plots(tmp_path: Path) -> None:
+    folder = DATA / 's2_demmin_fields'
+    like = ['--like', str(folder / 'sentinel2_fields.tif'), '--output']
+    fields = ['rasterize', str(folder / 'fields.gpkg'), *like, str(tmp_path / 'fields.tif')]
+    assert main([*fields, '--column', 'desc', '--classes', 'Field 1=1,Field 2=2']) == 0
+    plots = ['rasterize', str(folder / 'esus.gpkg'), *like, str(tmp_path / 'plots.tif'), '--buffer', '15']
+    assert main(plots) == 0
+    inside = read(tmp_path / 'fields.tif')[read(tmp_path / 'plots.tif') == 1]
+    assert (inside > 0).mean() > 0.9  # the plots were sampled in the fields

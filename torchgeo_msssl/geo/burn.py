@@ -1,0 +1,213 @@
+"""Polygons and lines burned into windows of a grid.
+
+A pixel takes the class of the geometry that holds its centre. Geometries are burned whole, never clipped to the
+window that is asked for, and placed on the pixels of the whole grid as GDAL places them, before the window is moved by
+whole pixels: a mask made of windows is what ``gdal_rasterize`` makes of the whole grid, pixel for pixel. (Only with
+``all_touched`` may a line that runs exactly through the corner of a pixel touch other neighbours of it, as it also
+does from one version of GDAL to the next.)
+"""
+
+import logging
+import os
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import shapely
+from affine import Affine
+from numpy.typing import NDArray
+from pyproj import CRS as PROJ_CRS
+from rasterio.crs import CRS
+from rasterio.features import rasterize
+from shapely.geometry.base import BaseGeometry
+
+from torchgeo_msssl.errors import ConfigurationError, ScenesNotFoundError
+from torchgeo_msssl.geo.geometries import POLYGON, Geometries, simple_parts
+from torchgeo_msssl.geo.grid import PixelGrid, Window
+from torchgeo_msssl.geo.handles import is_remote
+from torchgeo_msssl.geo.vectors import layer_names, read_vector, split_layer
+
+log = logging.getLogger(__name__)
+
+#: A line burns pixels next to its path at most; so far beyond a window geometries still matter, in pixels.
+_REACH = 2
+
+
+def burn(
+    geometries: Geometries,
+    values: NDArray[np.uint8],
+    grid: PixelGrid,
+    window: Window,
+    fill: int = 0,
+    all_touched: bool = False,
+) -> NDArray[np.uint8]:
+    """Burn geometries into a window of a grid.
+
+    Args:
+        geometries: Geometries in the grid's CRS, the last one on top; shape (n,).
+        values: Their values, shape (n,).
+        grid: The grid; it alone decides which pixels a geometry takes.
+        window: Window on it; it may reach outside.
+        fill: Value where no geometry is.
+        all_touched: Burn every pixel that is touched, not those alone whose centre is inside. Rows of 0.6 m become
+            1.2 times as wide on 10 cm pixels and twice as wide on 50 cm ones.
+
+    Returns:
+        Shape (height, width).
+    """
+    mask = np.full((window.height, window.width), fill, dtype=np.uint8)
+    if len(geometries) == 0:
+        return mask
+    t = _inverse(grid.transform)
+    # Which of two pixels gets an edge between them depends, for GDAL, on whether rows run against the map's y.
+    flip = -1.0 if grid.transform.determinant < 0 else 1.0
+
+    def to_pixels(xy: NDArray[np.float64]) -> NDArray[np.float64]:
+        cols = t.c + xy[:, 0] * t.a + xy[:, 1] * t.b
+        rows = t.f + xy[:, 0] * t.d + xy[:, 1] * t.e
+        # taking whole numbers away loses nothing
+        return np.column_stack([cols - window.col, flip * (rows - window.row)])
+
+    shapes = shapely.transform(geometries, to_pixels)
+    rasterize(
+        zip(shapes, values.tolist(), strict=True), out=mask, all_touched=all_touched, transform=Affine.scale(1, flip)
+    )
+    return mask
+
+
+def _inverse(transform: Affine) -> Affine:
+    """Map coordinates to pixels, rounded as GDALInvGeoTransform rounds: edges through pixel centres fall as there."""
+    a, b, c, d, e, f = transform[:6]
+    return Affine(1 / a, 0, -c / a, 0, 1 / e, -f / e) if b == d == 0 else ~transform
+
+
+class GeometryIndex:
+    """Geometries with values that are found by place, on the grid of any CRS.
+
+    They are brought into a CRS once and kept there.
+    """
+
+    def __init__(self, geometries: Geometries, values: NDArray[np.uint8], crs: Any) -> None:
+        """Hold simple geometries, the last one on top.
+
+        Args:
+            geometries: Points, lines and polygons, shape (n,).
+            values: Their values, shape (n,).
+            crs: Their CRS.
+        """
+        self.geometries = geometries
+        self.values = values
+        self.crs = PROJ_CRS.from_user_input(crs)
+        self._placed: dict[CRS, tuple[Geometries, NDArray[np.uint8], shapely.STRtree]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is made again where it is needed."""
+        return self.__dict__ | {'_placed': {}}
+
+    def bounds(self, crs: Any | None = None) -> tuple[float, float, float, float]:
+        """``(left, bottom, right, top)`` of all geometries, in a CRS (default: their own)."""
+        geometries = self.geometries if crs is None else self._on(CRS.from_user_input(crs))[0]
+        left, bottom, right, top = shapely.total_bounds(geometries).tolist()
+        return left, bottom, right, top
+
+    def touches(self, grid: PixelGrid) -> bool:
+        """Whether any geometry meets the ground of a grid."""
+        _, _, tree = self._on(grid.crs)
+        corners = [grid.transform @ corner for corner in _corners(grid.window)]
+        return len(tree.query(shapely.Polygon(corners), predicate='intersects')) > 0
+
+    def burn(self, grid: PixelGrid, window: Window, fill: int = 0, all_touched: bool = False) -> NDArray[np.uint8]:
+        """Burn what meets a window, see :func:`burn`; shape (height, width)."""
+        geometries, values, tree = self._on(grid.crs)
+        wide = Window(window.row - _REACH, window.col - _REACH, window.height + 2 * _REACH, window.width + 2 * _REACH)
+        hits = np.sort(tree.query(shapely.box(*grid.window_bounds(wide))))
+        return burn(geometries[hits], values[hits], grid, window, fill, all_touched)
+
+    def _on(self, crs: CRS) -> tuple[Geometries, NDArray[np.uint8], shapely.STRtree]:
+        if crs not in self._placed:
+            geometries, values = self.geometries, self.values
+            wanted = PROJ_CRS.from_user_input(crs)
+            if wanted != self.crs:
+                geometries = gpd.GeoSeries(geometries, crs=self.crs).to_crs(wanted).to_numpy()
+                # what lies where the projection is undefined comes back without coordinates
+                there = np.isfinite(shapely.bounds(geometries)).all(axis=1)
+                geometries, values = geometries[there], values[there]
+            self._placed[crs] = geometries, values, shapely.STRtree(geometries)
+        return self._placed[crs]
+
+
+def _corners(window: Window) -> list[tuple[float, float]]:
+    """``(col, row)`` of the corners, in order round it."""
+    top, left, bottom, right = window.row, window.col, window.row + window.height, window.col + window.width
+    return [(left, top), (right, top), (right, bottom), (left, bottom)]
+
+
+def read_extent(
+    source: str | os.PathLike[str], labels: str | None = None, option: str = 'label_extent'
+) -> GeometryIndex:
+    """Read the outline of the ground that was surveyed.
+
+    Args:
+        source: Vector file with polygons, ``file.gpkg|layername=parcels``, or the name of another layer of ``labels``.
+        labels: The vector file with the labels, if any.
+        option: What the user calls the source, for messages.
+
+    Returns:
+        The polygons, with the value 1.
+
+    Raises:
+        ScenesNotFoundError: If there is no such file or layer.
+        ConfigurationError: If it holds no polygons.
+        MissingCRSError: If it has no CRS.
+        SceneReadError: If it cannot be read.
+    """
+    file, layer = split_layer(source)
+    if labels is not None and layer is None and not os.path.exists(file) and not is_remote(file):
+        home = split_layer(labels)[0]
+        layers = layer_names(home)
+        if file not in layers:
+            msg = f'{option}: {file!r} is neither a file nor a layer of {home} ({", ".join(layers)}); correct it.'
+            raise ScenesNotFoundError(msg)
+        file, layer = home, file
+    frame = read_vector(file, layer)
+    parts, _, invalid = simple_parts(frame.geometry.to_numpy())
+    parts = parts[shapely.get_type_id(parts) == POLYGON]
+    if len(parts) == 0:
+        raise ConfigurationError(f'{option}: {source} holds no polygons; draw the outline of the surveyed ground.')
+    if invalid:
+        log.warning('%s: %d of %d geometries were invalid and were repaired.', source, invalid, len(frame))
+    return GeometryIndex(parts, np.ones(len(parts), dtype=np.uint8), frame.crs)
+
+
+def set_outside(
+    mask: NDArray[np.uint8], extent: GeometryIndex | None, grid: PixelGrid, window: Window, value: int
+) -> NDArray[np.uint8]:
+    """Give pixels outside the surveyed ground a value, in place.
+
+    Args:
+        mask: Classes, shape (height, width).
+        extent: The surveyed ground, or None where all was surveyed.
+        grid: The grid that the window is on.
+        window: Where the mask is.
+        value: What goes outside.
+
+    Returns:
+        The same array.
+    """
+    if extent is not None:
+        mask[extent.burn(grid, window) == 0] = value
+    return mask
+
+
+def region_index(region: BaseGeometry, crs: Any) -> GeometryIndex:
+    """One region, to be burned with the value 1.
+
+    Args:
+        region: A polygon, or several.
+        crs: Its CRS.
+
+    Returns:
+        Its parts.
+    """
+    parts, _, _ = simple_parts(np.array([region], dtype=object))
+    return GeometryIndex(parts, np.ones(len(parts), dtype=np.uint8), crs)

@@ -1,0 +1,216 @@
+"""Geometries made fit for burning: repaired, taken apart, widened by metres."""
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from pyproj import CRS as PROJ_CRS
+from pyproj import Proj, Transformer
+from pyproj.exceptions import ProjError
+
+from torchgeo_msssl.errors import ConfigurationError
+
+log = logging.getLogger(__name__)
+
+type Geometries = NDArray[np.object_]
+
+POINT, POLYGON = 0, 3  # GEOS type numbers; those above are of collections
+#: A map whose scale is wrong by less than this at the labels measures their metres itself.
+_TRUE_SCALE = 0.01
+
+
+def simple_parts(geometries: Geometries) -> tuple[Geometries, NDArray[np.int64], int]:
+    """Take collections apart, repair what is invalid, leave out what is empty.
+
+    Args:
+        geometries: Any geometries, also None; shape (n,).
+
+    Returns:
+        ``(parts, parent, invalid)``: valid points, lines and polygons; the position of the geometry that each is
+        part of; how many geometries were invalid. What is nobody's parent had nothing in it.
+    """
+    parts, parent = _explode(shapely.force_2d(geometries))
+    areal = shapely.get_type_id(parts) == POLYGON
+    broken = areal & ~shapely.is_valid(parts)
+    invalid = len(np.unique(parent[broken]))
+    if invalid:
+        # 'structure' keeps both lobes of a bow-tie; buffer(0), the usual remedy, loses one.
+        parts[broken] = shapely.make_valid(parts[broken], method='structure', keep_collapsed=False)
+        parts, index = _explode(parts)
+        parent, areal = parent[index], areal[index]
+        whole = ~areal | (shapely.get_type_id(parts) == POLYGON)
+        parts, parent = parts[whole], parent[whole]
+    return parts, parent, invalid
+
+
+def _explode(geometries: Geometries) -> tuple[Geometries, NDArray[np.int64]]:
+    parts, parent = shapely.get_parts(geometries, return_index=True)
+    while (shapely.get_type_id(parts) > POLYGON).any():  # collections of collections
+        parts, index = shapely.get_parts(parts, return_index=True)
+        parent = parent[index]
+    # NaN in coordinates, and the bounds of what is empty, are not finite
+    usable = ~shapely.is_empty(parts) & np.isfinite(shapely.bounds(parts)).all(axis=1)
+    return parts[usable], parent[usable]
+
+
+class Plane:
+    """Metres on the ground beside the coordinates of a map."""
+
+    def __init__(self, crs: Any, place: Any) -> None:
+        """Choose the plane.
+
+        Args:
+            crs: CRS of the map. Where it is true to scale its own plane is taken, else the UTM zone of the place.
+            place: A geometry round what is measured, in ``crs``.
+        """
+        series = gpd.GeoSeries([place], crs=PROJ_CRS.from_user_input(crs))
+        self._unit = metres_per_unit(series)
+        if self._unit is None:
+            zone = series.estimate_utm_crs()
+            self._there = Transformer.from_crs(series.crs, zone, always_xy=True)
+            self._back = Transformer.from_crs(zone, series.crs, always_xy=True)
+
+    def to_metres(self, xy: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Map coordinates ``(x, y)``, shape (n, 2), in metres."""
+        return xy * self._unit if self._unit else np.column_stack(self._there.transform(xy[:, 0], xy[:, 1]))
+
+    def to_map(self, xy: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Metres, shape (n, 2), in map coordinates ``(x, y)``."""
+        return xy / self._unit if self._unit else np.column_stack(self._back.transform(xy[:, 0], xy[:, 1]))
+
+
+def buffer_metres(geometries: Geometries, crs: Any, distance: float) -> Geometries:
+    """Widen lines and points by metres on the ground, whatever their CRS.
+
+    Args:
+        geometries: Lines, which get flat ends, and points, which become discs; shape (n,).
+        crs: Their CRS. Where its map is true to scale it is used itself, else the UTM zone of the place.
+        distance: Metres to each side.
+
+    Returns:
+        Polygons in ``crs``, shape (n,).
+    """
+    if len(geometries) == 0:
+        return geometries
+    series = gpd.GeoSeries(geometries, crs=crs)
+    unit = metres_per_unit(series)
+    plane = series if unit else series.to_crs(series.estimate_utm_crs())
+    shapes = plane.to_numpy()
+    caps = np.where(shapely.get_type_id(shapes) == POINT, 'round', 'flat')
+    wide = shapes.copy()
+    for cap in ('round', 'flat'):
+        chosen = caps == cap
+        wide[chosen] = shapely.buffer(shapes[chosen], distance / (unit or 1.0), cap_style=cap)
+    return gpd.GeoSeries(wide, crs=plane.crs).to_crs(series.crs).to_numpy()
+
+
+def metres_per_unit(series: gpd.GeoSeries) -> float | None:
+    """Measure the scale of a map.
+
+    Args:
+        series: Geometries with their CRS.
+
+    Returns:
+        Metres on the ground to a unit of the map, or None where the map is not true to scale at the geometries.
+    """
+    crs = PROJ_CRS.from_user_input(series.crs)
+    if not crs.is_projected or crs.geodetic_crs is None:
+        return None
+    left, bottom, right, top = series.total_bounds
+    to_degrees = Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
+    try:
+        factors = Proj(crs).get_factors(*to_degrees.transform((left + right) / 2, (bottom + top) / 2))
+    except ProjError:
+        return None
+    true = max(abs(factors.meridional_scale - 1), abs(factors.parallel_scale - 1)) < _TRUE_SCALE
+    return float(crs.axis_info[0].unit_conversion_factor) if true else None
+
+
+def widened(parts: Geometries, crs: Any, buffer: float, path: str) -> Geometries:
+    """Give lines and points a width.
+
+    Args:
+        parts: Simple geometries, shape (n,).
+        crs: Their CRS.
+        buffer: Metres to each side, see :func:`buffer_metres`; 0 leaves lines one pixel wide, which is logged.
+        path: Their file, for messages.
+
+    Returns:
+        Polygons and, without a buffer, lines; shape (n,).
+
+    Raises:
+        ConfigurationError: If there are points and no buffer, or a buffer and nothing to widen.
+    """
+    kinds = shapely.get_type_id(parts)
+    points, thin = kinds == POINT, kinds != POLYGON
+    if buffer == 0:
+        if points.any():
+            msg = (
+                f'{path}: holds {int(points.sum())} points, which cover no ground; give their radius in metres with '
+                '`buffer`, or use polygons.'
+            )
+            raise ConfigurationError(msg)
+        if thin.any():
+            log.warning(
+                '%s: holds %d lines, which become one pixel wide; give half their width in metres with `buffer`.',
+                path,
+                int(thin.sum()),
+            )
+        return parts
+    if len(parts) and not thin.any():
+        raise ConfigurationError(f'buffer: widens lines and points, and {path} holds polygons only; leave it out.')
+    wide = parts.copy()
+    wide[thin] = buffer_metres(parts[thin], crs, buffer)
+    return wide
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a table of geometries has to burn.
+
+    Attributes:
+        geometries: Valid points, lines and polygons, shape (n,).
+        parent: Row of the table that each is part of, shape (n,).
+        repaired: Rows that were invalid.
+        dropped: Rows that had nothing in them.
+    """
+
+    geometries: Geometries
+    parent: NDArray[np.int64]
+    repaired: int
+    dropped: int
+
+
+def solid_parts(frame: gpd.GeoDataFrame, buffer: float, path: str) -> Parts:
+    """Repair the geometries of a table, take them apart and give lines and points a width.
+
+    Args:
+        frame: The table, with its CRS.
+        buffer: Metres to each side of lines and points, see :func:`widened`.
+        path: Its file, for messages.
+
+    Returns:
+        The parts.
+
+    Raises:
+        ConfigurationError: If nothing is left, or the buffer does not suit the geometries.
+    """
+    if not (np.isfinite(buffer) and buffer >= 0):
+        raise ConfigurationError(f'buffer: expected metres from 0 on, got {buffer}.')
+    parts, parent, invalid = simple_parts(frame.geometry.to_numpy())
+    parts = widened(parts, frame.crs, buffer, path)
+    solid = ~shapely.is_empty(parts)  # a line without length has no sides
+    parts, parent = parts[solid], parent[solid]
+    dropped = len(frame) - len(np.unique(parent))
+    if invalid:
+        log.warning('%s: %d of %d geometries were invalid and were repaired.', path, invalid, len(frame))
+    if dropped:
+        log.warning('%s: %d of %d geometries were empty and were left out.', path, dropped, len(frame))
+    if len(parts) == 0:
+        msg = f'{path}: all of its {len(frame)} geometries are empty; choose the layer or file with the labels.'
+        raise ConfigurationError(msg)
+    return Parts(parts, parent, invalid, dropped)

@@ -1,0 +1,162 @@
+"""Vector files: where they are, which layers they have, what they hold."""
+
+import glob
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+
+from torchgeo_msssl.errors import ConfigurationError, MissingCRSError, SceneReadError, ScenesNotFoundError
+from torchgeo_msssl.geo.handles import is_remote
+
+VECTOR_SUFFIXES = frozenset({'.gpkg', '.geojson', '.json', '.shp', '.fgb', '.parquet', '.geoparquet'})
+
+_PARQUET = ('.parquet', '.geoparquet')
+#: How QGIS writes a layer of a file.
+_LAYER_MARK = '|layername='
+
+
+def is_vector(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a path names a vector file, by its suffix.
+
+    Args:
+        path: Path or pattern, also with ``|layername=…``.
+
+    Returns:
+        True for the suffixes in :data:`VECTOR_SUFFIXES`.
+    """
+    return Path(split_layer(path)[0]).suffix.lower() in VECTOR_SUFFIXES
+
+
+def split_layer(path: str | os.PathLike[str]) -> tuple[str, str | None]:
+    """Take ``file.gpkg|layername=rows``, as QGIS writes it, apart.
+
+    Args:
+        path: Path, with or without a layer.
+
+    Returns:
+        ``(path, layer)``; the layer is None where none is named.
+    """
+    file, mark, layer = os.fspath(path).partition(_LAYER_MARK)
+    return file, layer if mark else None
+
+
+def find_vectors(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str]:
+    """List the vector files at paths, folders and patterns.
+
+    Args:
+        paths: Files (also with ``|layername=…``), folders or patterns such as ``labels/*.gpkg``.
+
+    Returns:
+        Paths in the order given, those of a folder or pattern sorted.
+
+    Raises:
+        ScenesNotFoundError: If there is nothing at one of the paths.
+    """
+    found: list[str] = []
+    for path in [paths] if isinstance(paths, str | os.PathLike) else list(paths):
+        file, layer = split_layer(path)
+        file = file if is_remote(file) else os.path.expanduser(file)
+        if is_remote(file) or os.path.isfile(file):
+            files = [file]
+        else:
+            pattern = os.path.join(glob.escape(file), '*') if os.path.isdir(file) else file
+            files = [match for match in sorted(glob.glob(pattern, recursive=True)) if is_vector(match)]
+        if not files:
+            msg = f'labels: no vector file ({", ".join(sorted(VECTOR_SUFFIXES))}) found at {file!r}; check the path.'
+            raise ScenesNotFoundError(msg)
+        found += [f'{file}{_LAYER_MARK}{layer}' if layer else file for file in files]
+    return found
+
+
+def layer_names(path: str) -> list[str]:
+    """Names of the layers of a vector file that have geometries.
+
+    Args:
+        path: Path without a layer.
+
+    Returns:
+        The names in the file's order; the tables that QGIS keeps its styles in are none, and GeoParquet has none.
+
+    Raises:
+        SceneReadError: If the file cannot be opened.
+    """
+    if path.lower().endswith(_PARQUET):
+        return []
+    try:
+        layers = gpd.list_layers(path)
+    except (RuntimeError, OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    return [str(name) for name, kind in zip(layers['name'], layers['geometry_type'], strict=True) if kind is not None]
+
+
+def read_vector(path: str | os.PathLike[str], layer: str | None = None) -> gpd.GeoDataFrame:
+    """Read one layer of a vector file.
+
+    Args:
+        path: GeoPackage, GeoJSON, Shapefile, FlatGeobuf or GeoParquet; also ``file.gpkg|layername=rows``.
+        layer: Name of the layer; needed where there are several.
+
+    Returns:
+        The table, with its CRS.
+
+    Raises:
+        ScenesNotFoundError: If there is no such file.
+        SceneReadError: If it cannot be read.
+        ConfigurationError: If the layer is not in it, has to be named, or is empty; or pyarrow is missing for a
+            GeoParquet file.
+        MissingCRSError: If it has no CRS.
+    """
+    file, named = split_layer(path)
+    if named and layer and named != layer:
+        raise ConfigurationError(f'layer: {path} names one layer and the option {layer!r} another; leave one out.')
+    layer = named or layer
+    if not is_remote(file) and not os.path.exists(file):
+        raise ScenesNotFoundError(f'labels: there is no file {file!r}; check the path.')
+    frame = _read_parquet(file, layer) if file.lower().endswith(_PARQUET) else _read_layer(file, layer)
+    where = f'{file}, layer {layer!r}' if layer else file
+    if not isinstance(frame, gpd.GeoDataFrame):
+        raise ConfigurationError(f'{where}: is a table without geometries; choose a layer of polygons or lines.')
+    if len(frame) == 0:
+        raise ConfigurationError(f'{where}: is empty; choose the layer or file that holds the labels.')
+    if frame.crs is None:
+        msg = (
+            f'{where}: has no coordinate reference system, so it cannot be placed on the images; '
+            'assign the one it was drawn in, for example with `ogr2ogr -a_srs EPSG:32631`.'
+        )
+        raise MissingCRSError(msg)
+    return frame
+
+
+def _read_layer(file: str, layer: str | None) -> Any:
+    names = layer_names(file)
+    if layer is None and len(names) > 1:
+        msg = f'layer: {file} has {len(names)} layers ({", ".join(names)}); say which one holds the labels.'
+        raise ConfigurationError(msg)
+    if layer is not None and layer not in names:
+        raise ConfigurationError(f'layer: {file} has no layer {layer!r}; it has {", ".join(names) or "none"}.')
+    if not names:
+        raise ConfigurationError(f'{file}: has no layer with geometries; choose the file that holds the labels.')
+    try:
+        return gpd.read_file(file, layer=layer or names[0])
+    except (RuntimeError, OSError, ValueError) as error:
+        raise _unreadable(file, error) from error
+
+
+def _read_parquet(file: str, layer: str | None) -> Any:
+    if layer is not None:
+        raise ConfigurationError(f'layer: {file} is GeoParquet, which has no layers; leave {layer!r} out.')
+    try:
+        return gpd.read_parquet(file)
+    except ImportError as error:
+        msg = f'{file}: GeoParquet is read with pyarrow, which is not installed; install it, or convert to GeoPackage.'
+        raise ConfigurationError(msg) from error
+    except (RuntimeError, OSError, ValueError) as error:
+        raise _unreadable(file, error) from error
+
+
+def _unreadable(path: str, error: Exception) -> SceneReadError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return SceneReadError(f'{path}: cannot be read as a vector file ({reason}); repair or convert it.')
