@@ -1,6 +1,7 @@
 """Entry point: ``python -m torchgeo_msssl`` and ``torchgeo-msssl``."""
 
 import errno
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -30,7 +31,8 @@ def main(args: Sequence[str] | None = None) -> int:
         args: Arguments; None takes those of the process.
 
     Returns:
-        Exit status: 0, 1 for an error that is told in one sentence, 2 for a command that does not exist.
+        Exit status: 0, 1 for an error that is told in one sentence, 2 for a command that does not exist, 130 when
+        interrupted.
     """
     arguments = list(sys.argv[1:] if args is None else args)
     if not arguments or arguments[0] in ('-h', '--help'):
@@ -50,6 +52,9 @@ def main(args: Sequence[str] | None = None) -> int:
 
             run_trainer(arguments)
             return 0
+    except KeyboardInterrupt:
+        print('Interrupted.', file=sys.stderr)
+        return 128 + signal.SIGINT
     except Exception as error:
         sentence = _sentence(error)
         if sentence is None:  # our mistake, or somebody else's: the traceback is needed

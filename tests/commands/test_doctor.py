@@ -1,0 +1,123 @@
+"""``doctor`` tells what it finds in groups, and its exit status says whether something is wrong."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from torchgeo_msssl.__main__ import main
+from torchgeo_msssl.geo.handles import close_handles
+
+DATA = Path(__file__).parents[3] / 'shared' / 'data'
+TILES = {'tiled': True, 'blockxsize': 256, 'blockysize': 256}
+NAMES = ('red', 'green', 'blue')
+
+
+@pytest.fixture(autouse=True)
+def _own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv('TORCHGEO_MSSSL_CACHE', str(tmp_path / 'cache'))
+    monkeypatch.chdir(tmp_path)
+    yield
+    close_handles()
+
+
+def picture(frame: bool = False) -> np.ndarray:
+    array = np.random.default_rng(0).integers(20, 250, (3, 200, 300)).astype('uint8')
+    array[:, : 40 if frame else 0] = 0
+    return array
+
+
+def test_nothing_to_complain_of(make_scene, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(['doctor', make_scene('a.tif', picture(), names=NAMES, **TILES), '--quick']) == 0
+    assert capsys.readouterr().out.strip() == '1 file(s) examined: nothing to complain of.'
+
+
+def test_what_is_wrong_comes_first(make_scene, capsys: pytest.CaptureFixture[str]) -> None:
+    framed = make_scene('s/a.tif', picture(frame=True), names=NAMES, **TILES)
+    make_scene('s/b.tif', picture(), **TILES)
+    assert main(['doctor', 's', '--quick', '--json', 'found.json']) == 1
+    told = capsys.readouterr().out
+    assert told.index('WRONG') < told.index('[frame_without_nodata]') < told.index('NOTES') < told.index('[unnamed')
+    assert 'rio edit-info --nodata 0 s/a.tif' in told
+    assert 'Wrote found.json' in told
+    content = json.loads(Path('found.json').read_text())
+    assert content['files'] == ['s/a.tif', 's/b.tif']
+    assert content['findings'][0]['severity'] == 'wrong'
+    with rasterio.open(framed, 'r+') as dataset:
+        dataset.nodata = 0
+    close_handles()
+    assert main(['doctor', 's', '--quick']) == 0  # notes alone
+
+
+def test_many_files_of_one_topic_are_cut_short(make_scene, capsys: pytest.CaptureFixture[str]) -> None:
+    for i in range(7):
+        make_scene(f's/{i}.tif', picture(), **TILES)
+    assert main(['doctor', 's', '--quick']) == 0
+    told = capsys.readouterr().out
+    assert told.count('--description NAME') == 5
+    assert '… and 2 more (--json FILE has them all)' in told
+
+
+def test_mending(make_scene, capsys: pytest.CaptureFixture[str]) -> None:
+    path = make_scene('a b.tif', picture(), names=NAMES)
+    assert main(['doctor', path, '--mend', 'out.tif', '--scale', '0.004', '--interleave', 'band']) == 0
+    assert 'Wrote 1 file(s) to out.tif' in capsys.readouterr().out
+    with rasterio.open('out.tif') as dataset:
+        assert dataset.scales == (0.004,) * 3
+        assert dataset.profile['interleave'] == 'band'
+        np.testing.assert_array_equal(dataset.read(), picture())
+
+
+def test_mending_a_folder_goes_on(make_scene, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ('s/a.tif', 's/b.tif'):
+        make_scene(name, picture(), names=NAMES)
+    assert main(['doctor', 's/a.tif', '--mend', 'out']) == 0
+    first = Path('out/a.tif').stat().st_mtime_ns
+    capsys.readouterr()
+    assert main(['doctor', 's', '--mend', 'out']) == 0
+    told = capsys.readouterr().out
+    assert '1 file(s) were written before' in told
+    assert 'Wrote 1 file(s) to out' in told
+    assert Path('out/a.tif').stat().st_mtime_ns == first
+    with rasterio.open('out/b.tif') as dataset:
+        assert dataset.descriptions == NAMES
+    make_scene('s/deep/a.tif', picture(), names=NAMES)
+    assert main(['doctor', 's', '--mend', 'out']) == 1
+    assert 'two files would be written to out/a.tif' in capsys.readouterr().err
+
+
+def test_failures_are_one_sentence(make_scene, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = (make_scene(name, picture(), names=NAMES) for name in ('a.tif', 'b.tif'))
+    for arguments, told in (
+        (['nowhere'], 'no raster file'),
+        ([a, b, '--mend', 'c.tif'], 'c.tif is one file, and there are 2 scenes; name a folder'),
+        ([a, '--scale', '2'], 'both go with --mend'),
+        ([a, '--mend', a], 'is the file that is to be mended'),
+        ([a, '--sensor', 'eye'], "'eye' is not known"),
+    ):
+        assert main(['doctor', *arguments]) == 1
+        err = capsys.readouterr().err.strip().splitlines()[-1]
+        assert err.startswith('error: ')
+        assert told in err
+
+
+def test_starts_without_torch() -> None:
+    code = (
+        'import sys; from torchgeo_msssl.commands import doctor; '
+        'sys.exit(any(name in sys.modules for name in ("torch", "lightning", "torchgeo", "matplotlib")))'
+    )
+    assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason='real data are not at hand')
+def test_real_scenes_are_fit_for_use(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(['doctor', str(DATA), '--quick']) == 0
+    told = capsys.readouterr().out
+    for topic in ('classes', 'degrees', 'era_unknown', 'not_finite', 'unnamed_bands', 'mixed_bands'):
+        assert f'[{topic}]' in told
+    assert 'frame' not in told

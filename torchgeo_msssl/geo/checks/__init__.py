@@ -1,0 +1,1 @@
+"""Checks of scenes before they are used: one kind of trouble a module."""

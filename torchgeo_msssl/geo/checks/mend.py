@@ -1,0 +1,100 @@
+"""Write a raster anew as one tiled GeoTIFF, north up, that needs no file beside it."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+from rasterio._err import CPLE_BaseError
+from rasterio.enums import ColorInterp, Resampling
+from rasterio.errors import RasterioError
+from rasterio.io import DatasetReader, DatasetWriter
+from rasterio.vrt import WarpedVRT
+
+from torchgeo_msssl.errors import ConfigurationError, OutputError
+from torchgeo_msssl.files import atomic_path
+from torchgeo_msssl.geo.checks.speed import TILE
+from torchgeo_msssl.geo.checks.storage import check_whole
+from torchgeo_msssl.geo.grid import PixelGrid
+from torchgeo_msssl.geo.handles import open_raster
+from torchgeo_msssl.geo.headers import describe_file
+from torchgeo_msssl.geo.scene import Scene
+from torchgeo_msssl.geo.warp import warp_scene
+
+
+def write_mended(
+    source: str,
+    target: str | os.PathLike[str],
+    interleave: Literal['keep', 'pixel', 'band'] = 'keep',
+    scale: float | None = None,
+) -> None:
+    """Copy a raster with all its pixels, names, masks, nodata value, tags and scales.
+
+    A raster that is not north up is turned (nearest neighbour); the new corners hold the nodata value, or else an alpha
+    band tells of them.
+
+    Args:
+        source: The raster, with its sidecars beside it.
+        target: GeoTIFF to write: tiles of 256 pixels, ZSTD, the mask inside; it appears complete or not at all.
+        interleave: Whether the bands of a tile are kept together (``pixel``) or apart.
+        scale: Reflectance per digital number to declare for all bands, or None to leave what is declared.
+
+    Raises:
+        ConfigurationError: If the target is the source.
+        SceneReadError: If the source cannot be opened.
+        OutputError: If the source is damaged or the target cannot be written.
+    """
+    if os.path.exists(target) and os.path.samefile(source, target):
+        raise ConfigurationError(f'{target}: is the file that is to be mended; choose another name.')
+    with open_raster(source) as dataset, atomic_path(target) as temporary:
+        damage = next(check_whole(source, dataset), None)
+        try:
+            with rasterio.Env(GDAL_TIFF_INTERNAL_MASK='YES'), _north_up(source, dataset) as upright:
+                rasterio.shutil.copy(upright, temporary, driver='GTiff', **_options(dataset, interleave))
+            with rasterio.open(temporary, 'r+') as copy:
+                _describe(copy, dataset, scale)
+        except (RasterioError, CPLE_BaseError) as error:  # copy() hands GDAL's own errors on
+            cause = f'{source} is damaged: {damage.detail}' if damage else str(error.__cause__ or error)
+            raise OutputError(f'{target} cannot be written ({cause}); mend or replace what is named.') from error
+
+
+def _options(dataset: DatasetReader, interleave: str) -> dict[str, Any]:
+    dtype = np.dtype(np.result_type(*dataset.dtypes))
+    kept = 'band' if dataset.profile.get('interleave') == 'band' else 'pixel'
+    return {
+        'tiled': True, 'blockxsize': TILE, 'blockysize': TILE, 'compress': 'zstd', 'zstd_level': 1,
+        'predictor': {'f': 3, 'c': 1}.get(dtype.kind, 2), 'bigtiff': 'IF_SAFER',
+        'interleave': kept if interleave == 'keep' else interleave,
+    }  # fmt: skip
+
+
+@contextmanager
+def _north_up(source: str, dataset: DatasetReader) -> Iterator[DatasetReader]:
+    """The dataset itself, or a view of it that is turned so that north is up (nearest neighbour)."""
+    placed = dataset.crs is not None and not dataset.transform.is_identity
+    if not placed or PixelGrid(dataset.crs, dataset.transform, *dataset.shape).is_north_up:
+        yield dataset
+        return
+    grid = warp_scene(Scene('', (describe_file(source),), None, None), dataset.crs, None).grid
+    has_alpha = ColorInterp.alpha in dataset.colorinterp
+    with WarpedVRT(
+        dataset, crs=grid.crs, transform=grid.transform, height=grid.height, width=grid.width,
+        resampling=Resampling.nearest, nodata=dataset.nodata,
+        add_alpha=dataset.nodata is None and not has_alpha,  # the new corners hold no data
+    ) as vrt:  # fmt: skip
+        yield vrt
+
+
+def _describe(copy: DatasetWriter, dataset: DatasetReader, scale: float | None) -> None:
+    """Write what a view of the dataset has lost, and the scale."""
+    more = copy.count - dataset.count  # an alpha band
+    names = (*dataset.descriptions, *['alpha'] * more)
+    if copy.descriptions != names:
+        copy.descriptions = names
+    if scale is not None:
+        copy.scales, copy.offsets = [scale] * copy.count, [0.0] * copy.count
+    elif more:
+        copy.scales, copy.offsets = [*dataset.scales, *[1.0] * more], [*dataset.offsets, *[0.0] * more]

@@ -1,0 +1,245 @@
+"""Everything that is told about the values of each band of some scenes, in one or two passes over their pixels."""
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+
+import numpy as np
+from numpy.typing import NDArray
+
+from torchgeo_msssl.errors import ValidDataError
+from torchgeo_msssl.geo.histograms import (
+    HALF,
+    LEAST_VALUE,
+    PERCENTILES,
+    TABLE_SIZE,
+    Halves,
+    SortedValues,
+    bin_edges,
+    interpolate,
+    is_narrow,
+    ranks_of,
+    values_of,
+)
+from torchgeo_msssl.geo.radiometry import Radiometry
+from torchgeo_msssl.geo.scene import Scene
+from torchgeo_msssl.geo.statistics import BandStatistics
+from torchgeo_msssl.geo.tally import (
+    Portion,
+    count_every_value,
+    count_lower_halves,
+    count_upper_halves,
+    empty_tally,
+    no_moments,
+)
+from torchgeo_msssl.geo.valid import streaming_windows
+
+#: Pixels read together, about, and how many such windows make a portion of work.
+_PIXELS, _WINDOWS = 500_000, 8
+
+#: Percentiles between which a histogram is drawn in any case.
+_SHOWN = (0.1, 99.9)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the values of each band are, in reflectance (digital numbers without a sensor).
+
+    Statistics are of the pixels that are valid in all bands, those that training sees.
+
+    Attributes:
+        moments: Count, mean and standard deviation.
+        least: Smallest value, shape (band,).
+        most: Largest value, shape (band,).
+        percentiles: Of each band at :data:`~torchgeo_msssl.geo.histograms.PERCENTILES`, shape (percentile, band).
+        valid_fraction: Share of all pixels at which the band itself has data, shape (band,).
+        scene_pixels: Valid pixels of each scene.
+        edges: Edges of the histogram of each band.
+        histogram: Pixels in each bin of each band.
+    """
+
+    moments: BandStatistics
+    least: NDArray[np.float64]
+    most: NDArray[np.float64]
+    percentiles: NDArray[np.float64]
+    valid_fraction: NDArray[np.float64]
+    scene_pixels: tuple[int, ...]
+    edges: tuple[NDArray[np.float64], ...]
+    histogram: tuple[NDArray[np.int64], ...]
+
+
+def survey_scenes(
+    scenes: Sequence[Scene],
+    bands: Sequence[str],
+    radiometries: Sequence[Radiometry],
+    bins: int = 256,
+    workers: int = 1,
+    on_progress: Callable[[float], None] | None = None,
+) -> Survey:
+    """Read every pixel of some scenes and describe the values of each band.
+
+    Args:
+        scenes: Scenes.
+        bands: Canonical names.
+        radiometries: Scale and offset of each scene.
+        bins: Bins of the histograms, at most.
+        workers: Processes that read; 1 reads in this one. The result does not depend on it.
+        on_progress: Called with the fraction done after each portion.
+
+    Returns:
+        The description.
+
+    Raises:
+        ValidDataError: If no pixel is valid in all bands.
+        SceneReadError: If a scene is damaged.
+    """
+    narrow = all(is_narrow(scene.dtype) for scene in scenes)
+    passes = _Passes(scenes, radiometries, workers, 1 if narrow else 2, on_progress)
+    return _survey_narrow(passes, bands, bins) if narrow else _survey_wide(passes, bands, bins)
+
+
+class _Passes:
+    """Runs functions over all portions, in order, and tells how far it is."""
+
+    def __init__(
+        self,
+        scenes: Sequence[Scene],
+        radiometries: Sequence[Radiometry],
+        workers: int,
+        number: int,
+        on_progress: Callable[[float], None] | None,
+    ) -> None:
+        self.scenes, self.workers, self.on_progress = scenes, workers, on_progress
+        self.portions = [
+            Portion(i, scene, how, tuple(windows[start : start + _WINDOWS]))
+            for i, (scene, how) in enumerate(zip(scenes, radiometries, strict=True))
+            for windows in [streaming_windows(scene, _PIXELS)]
+            for start in range(0, len(windows), _WINDOWS)
+        ]
+        self.area, self.done = sum(scene.grid.window.area for scene in scenes), 0
+        self.total = number * self.area
+
+    def run[T](self, function: Callable[[Portion], T]) -> Iterator[tuple[Portion, T]]:
+        """The result of each portion."""
+        if self.workers <= 1:
+            yield from self._told(map(function, self.portions))
+            return
+        # spawned, not forked: a fork would inherit open files and locks of GDAL; Ctrl-C is for this process to hear
+        with ProcessPoolExecutor(
+            self.workers, get_context('spawn'), initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
+        ) as pool:
+            yield from self._told(pool.map(function, self.portions))
+
+    def _told[T](self, results: Iterator[T]) -> Iterator[tuple[Portion, T]]:
+        for portion, result in zip(self.portions, results, strict=True):
+            self.done += portion.area
+            if self.on_progress:
+                self.on_progress(self.done / self.total)
+            yield portion, result
+
+
+def _survey_narrow(passes: _Passes, bands: Sequence[str], bins: int) -> Survey:
+    """One pass: a table of all values for each pair of scale and offset."""
+    tables: dict[tuple[tuple[float, ...], tuple[float, ...]], NDArray[np.int64]] = {}
+    own, pixels = np.zeros(len(bands), dtype=np.int64), [0] * len(passes.scenes)
+    for portion, tally in passes.run(partial(count_every_value, bands=tuple(bands))):
+        key = portion.how.scale, portion.how.offset
+        tables[key] = tables[key] + tally.counts if key in tables else tally.counts
+        own += tally.own
+        pixels[portion.index] += tally.pixels
+    _check_valid(passes, bands, own, sum(pixels))
+    moments = no_moments(len(bands))
+    for (scale, offset), counts in tables.items():
+        moments = moments.merge(_table_moments(counts).to_reflectance(Radiometry(scale, offset, '')))
+    columns = [
+        SortedValues.of_tables([(counts[k], scale[k], offset[k]) for (scale, offset), counts in tables.items()])
+        for k in range(len(bands))
+    ]
+    steps = [min(abs(scale[k]) for scale, _ in tables) for k in range(len(bands))]
+    edges = tuple(_edges(column, moments.count, bins, step) for column, step in zip(columns, steps, strict=True))
+    return Survey(
+        moments,
+        np.array([column.values[0] for column in columns]),
+        np.array([column.values[-1] for column in columns]),
+        np.array([[interpolate(moments.count, q, column.at) for column in columns] for q in PERCENTILES]),
+        own / passes.area,
+        tuple(pixels),
+        edges,
+        tuple(
+            np.histogram(column.values, edge, weights=column.counts)[0].astype(np.int64)
+            for column, edge in zip(columns, edges, strict=True)
+        ),
+    )
+
+
+def _edges(column: SortedValues, count: int, bins: int, step: float) -> NDArray[np.float64]:
+    low, high = (interpolate(count, q, column.at) for q in _SHOWN)
+    return bin_edges(float(column.values[0]), low, high, float(column.values[-1]), bins, step)
+
+
+def _survey_wide(passes: _Passes, bands: Sequence[str], bins: int) -> Survey:
+    """Two passes: the upper halves of all values, then the lower ones of those that matter."""
+    first, pixels = empty_tally(len(bands), HALF), [0] * len(passes.scenes)
+    for portion, tally in passes.run(partial(count_upper_halves, bands=tuple(bands))):
+        first.counts += tally.counts
+        first.own += tally.own
+        first.moments = first.moments.merge(tally.moments)
+        first.least, first.most = np.minimum(first.least, tally.least), np.maximum(first.most, tally.most)
+        pixels[portion.index] += tally.pixels
+    _check_valid(passes, bands, first.own, sum(pixels))
+    count = first.moments.count
+    halves = tuple(Halves.find(counts, ranks_of(count, PERCENTILES)) for counts in first.counts)
+    edges = tuple(
+        bin_edges(first.least[k], *_rough(first.counts[k], count), first.most[k], bins) for k in range(len(bands))
+    )
+    lower = [np.zeros((len(half.halves), HALF), np.int64) for half in halves]
+    histogram = [np.zeros(len(edge) - 1, np.int64) for edge in edges]
+    for _, (some, inside) in passes.run(partial(count_lower_halves, bands=tuple(bands), halves=halves, edges=edges)):
+        for k in range(len(bands)):
+            lower[k] += some[k]
+            histogram[k] += inside[k]
+    columns = [partial(half.at, lower=counts) for half, counts in zip(halves, lower, strict=True)]
+    return Survey(
+        first.moments,
+        first.least,
+        first.most,
+        np.array([[interpolate(count, q, column) for column in columns] for q in PERCENTILES]),
+        first.own / passes.area,
+        tuple(pixels),
+        edges,
+        tuple(histogram),
+    )
+
+
+def _table_moments(counts: NDArray[np.int64]) -> BandStatistics:
+    """Moments of the digital numbers in a table, shape (band, TABLE_SIZE)."""
+    number = int(counts[0].sum())
+    if number == 0:
+        return no_moments(len(counts))
+    values = np.arange(TABLE_SIZE) + LEAST_VALUE
+    mean = (counts @ values) / number  # a sum of integers, exact
+    m2 = np.array([(row * (values - middle) ** 2).sum() for row, middle in zip(counts, mean, strict=True)])
+    return BandStatistics(number, mean, m2)
+
+
+def _rough(counts: NDArray[np.int64], count: int) -> tuple[float, float]:
+    """About the percentiles that a histogram shows, from the counts of upper halves."""
+    ends = np.cumsum(counts)
+    low, high = (int(np.searchsorted(ends, (count - 1) * (q / 100), side='right')) for q in _SHOWN)
+    below, above = values_of(np.array([low * HALF, high * HALF + HALF - 1], dtype=np.uint32))
+    return float(below), float(above)
+
+
+def _check_valid(passes: _Passes, bands: Sequence[str], own: NDArray[np.int64], pixels: int) -> None:
+    if pixels:
+        return
+    empty = [band for band, number in zip(bands, own, strict=True) if number == 0]
+    where = f'band {", ".join(empty)} has no data at all' if empty else 'where one band has data another has none'
+    msg = (
+        f'bands: no pixel of the {len(passes.scenes)} scene(s) (the first is {passes.scenes[0].path}) has data in all '
+        f'of {", ".join(bands)}: {where}; leave bands out with --bands, or correct the nodata value.'
+    )
+    raise ValidDataError(msg)
