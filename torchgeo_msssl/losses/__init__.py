@@ -2,7 +2,7 @@
 
 from torchgeo_msssl.losses.barlow_twins import BarlowTwinsLoss, barlow_twins_loss
 from torchgeo_msssl.losses.byol import byol_loss
-from torchgeo_msssl.losses.collapse import embedding_std, mean_cosine, rank_me
+from torchgeo_msssl.losses.collapse import alpha_req, embedding_std, lidar, mean_cosine, rank_me
 from torchgeo_msssl.losses.contrastive import (
     MoCoV3Loss,
     NTXentLoss,
@@ -25,11 +25,13 @@ __all__ = [
     'NTXentLoss',
     'QueueLoss',
     'VICRegLoss',
+    'alpha_req',
     'barlow_twins_loss',
     'byol_loss',
     'embedding_std',
     'fastsiam_loss',
     'info_nce_loss',
+    'lidar',
     'masked_loss',
     'mean_cosine',
     'moco_v3_loss',

@@ -63,5 +63,73 @@ def rank_me(z: Tensor) -> Tensor:
     return entropy.exp()
 
 
+def alpha_req(z: Tensor, first: int = 4, last: int = 100) -> Tensor:
+    """Exponent of the power law ``λ_i ∝ i^−α`` that the eigenvalues of the embeddings' covariance follow.
+
+    α-ReQ, Agrawal et al. 2022
+    (https://papers.neurips.cc/paper_files/paper/2022/hash/70596d70542c51c8d9b4e423f4bf2736-Abstract-Conference.html):
+    about 1 for representations that transfer well; more is a spectrum that falls too fast (towards collapse), less a
+    flat one. The line is fitted to ``log λ_i`` over ``log i`` with weights ``1/i``, over the ranks 4 to 100, which is
+    what the authors' program does. Eigenvalues that are 0 to rounding have no logarithm and are left out.
+
+    Args:
+        z: Embeddings (sample, features).
+        first: First rank of the fit, from 1; lowered where there are too few eigenvalues.
+        last: Last rank of the fit.
+
+    Returns:
+        Scalar, float32 or wider; NaN where an embedding is not finite, or fewer than two eigenvalues are above 0.
+    """
+    z = _at_least_float32(z)
+    if not bool(torch.isfinite(z).all()) or len(z) < 2:
+        return z.new_tensor(float('nan'))
+    centred = z - z.mean(dim=0)
+    singular = torch.linalg.svdvals(centred)
+    zero = max(z.shape) * torch.finfo(z.dtype).eps * torch.linalg.vector_norm(z, ord=2)
+    spectrum = singular[singular > zero].square()[:last]
+    start = min(first - 1, max(0, len(spectrum) - 2))
+    return -_log_log_slope(spectrum, start) if len(spectrum) >= 2 else z.new_tensor(float('nan'))
+
+
+def lidar(views: Tensor, delta: float = 1e-4) -> Tensor:
+    """Effective rank of the linear discriminant analysis that tells chips apart by several views of each.
+
+    LiDAR (https://arxiv.org/abs/2312.04000, Thilak et al. 2023): each chip is a class, its views are the class's
+    samples. With the covariance of the classes' means ``Σ_b`` and the mean covariance within classes
+    ``Σ_w + δI``, it is the exponential of the entropy of the normalised eigenvalues of ``Σ_w^−½ Σ_b Σ_w^−½``. From 1 to
+    the smaller of chips − 1 and features. Unlike RankMe it does not count what differs between views of one chip. The
+    paper's ε in the logarithm is not needed, since 0·log 0 is taken as its limit 0.
+
+    Args:
+        views: Embeddings (chip, view, features).
+        delta: Added to the diagonal of the covariance within classes, in the embeddings' unit squared.
+
+    Returns:
+        Scalar, float64; NaN where an embedding is not finite or all chips are the same.
+    """
+    e = views.detach().double()
+    if not bool(torch.isfinite(e).all()):
+        return e.new_tensor(float('nan'))
+    chips, number, features = e.shape
+    means = e.mean(dim=1)
+    apart = means - means.mean(dim=0)
+    inner = (e - means[:, None]).reshape(-1, features)
+    within = inner.T @ inner / (chips * number) + delta * torch.eye(features, dtype=e.dtype, device=e.device)
+    # with Σ_w = L Lᵀ the eigenvalues of Σ_w^−½ Σ_b Σ_w^−½ are those of L^−1 Σ_b L^−T: squared singular values
+    whitened = torch.linalg.solve_triangular(torch.linalg.cholesky(within), apart.T, upper=False)
+    spectrum: Tensor = torch.linalg.svdvals(whitened).square()
+    entropy: Tensor = torch.special.entr(spectrum / spectrum.sum()).sum()
+    return entropy.exp()
+
+
+def _log_log_slope(spectrum: Tensor, start: int) -> Tensor:
+    """Slope of ``log λ_i`` over ``log i`` by least squares with weights ``1/i``, from an index on."""
+    rank = torch.arange(start + 1, len(spectrum) + 1, dtype=spectrum.dtype, device=spectrum.device)
+    weight = (1 / rank) / (1 / rank).sum()
+    x, y = rank.log(), spectrum[start:].log()
+    x = x - (weight * x).sum()
+    return (weight * x * y).sum() / (weight * x.square()).sum()
+
+
 def _at_least_float32(z: Tensor) -> Tensor:
     return z.detach().to(torch.promote_types(z.dtype, torch.float32))

@@ -1,0 +1,68 @@
+"""The command that embeds scenes."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from torchgeo_msssl.__main__ import main
+from torchgeo_msssl.geo.handles import close_handles
+
+
+def test_embed_several_files(
+    make_scene: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = np.random.default_rng(0).integers(1, 3000, (3, 48, 48)).astype(np.uint16)
+    paths = [make_scene(f'{name}.tif', image + n, names=('B02', 'B03', 'B04')) for n, name in enumerate('ab')]
+    command = [
+        'embed', '--weights', 'random', '--model', 'test_resnet', '--data.paths', *paths, '--chip_size', '16',
+        '--bands', '[B04,B02]', '--dense', 'false', '--lidar_chips', '4', '--lidar_views', '2', '--queries', '2',
+        '--output', str(tmp_path / 'out'),
+    ]  # fmt: skip
+    assert main(command) == 0
+    told = capsys.readouterr().out
+    assert '18 chips' in told
+    metrics = json.loads((tmp_path / 'out' / 'metrics.json').read_text())
+    assert f'rank_me        {metrics["rank_me"]:8.4f}' in told
+    assert metrics['bands'] == ['B04', 'B02']
+    assert metrics['scenes'] == ['a', 'b']
+    assert not list((tmp_path / 'out').glob('*.tif'))
+    assert main(command) == 1
+    assert 'choose another folder, or --overwrite' in capsys.readouterr().err
+    close_handles()
+
+
+def test_stopped_by_the_user(
+    make_scene: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('torchgeo_msssl.evaluation.embeddings.write_embeddings', stop)
+    path = make_scene('a.tif', np.random.default_rng(0).integers(1, 3000, (3, 48, 48)).astype(np.uint16))
+    command = ['embed', '--weights', 'random', '--model', 'test_resnet', '--data.paths', path, '--chip_size', '16']
+    assert main([*command, '--output', str(tmp_path / 'out')]) == 130
+    assert 'Stopped' in capsys.readouterr().out
+    assert not (tmp_path / 'out').exists()
+    close_handles()
+
+
+@pytest.mark.parametrize('name', ['embed', 'compare'])
+def test_help_does_not_wait_for_torch(name: str) -> None:
+    code = (
+        f'import sys\nfrom torchgeo_msssl.commands import {name} as command\n'
+        'try:\n    command.run(["--help"])\nexcept SystemExit:\n    print("torch" in sys.modules)'
+    )
+    found = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout
+    assert 'usage:' in found
+    assert found.splitlines()[-1] == 'False'
+
+
+def test_dense_is_true_or_false(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(['embed', '--weights', 'random', '--data.paths', 'x', '--output', 'y', '--dense', 'maybe'])
+    assert 'expected true or false, got maybe' in capsys.readouterr().err
