@@ -33,7 +33,10 @@ from torchgeo_msssl.tasks import FastSiam, SimSiam
 from torchgeo_msssl.tasks.run_folder import MetricsFile
 
 REPOSITORY = Path(__file__).parents[1]
-CONFIGS = sorted((REPOSITORY / 'configs').glob('*.yaml'))
+#: Those of `fit`; `probe` and `study` have configurations of their own.
+CONFIGS = sorted(
+    path for path in (REPOSITORY / 'configs').glob('*.yaml') if not path.name.startswith(('probe_', 'study_'))
+)
 BANDS = ('B02', 'B03', 'B04', 'B08')
 
 SMALL = [
@@ -264,7 +267,10 @@ def test_last_is_the_newest_run(tmp_path: Path) -> None:
 
 
 #: What small scenes need: blocks and chips that fit into them.
-SMALLER = {'SegmentationDataModule': {'chip_size': '32', 'block_size': '64'}}
+SMALLER = {
+    'SegmentationDataModule': {'chip_size': '32', 'block_size': '64'},
+    'LabelledChipsDataModule': {'chip_size': '32'},
+}
 
 
 def small_options(config: Path, area: Path, prefix: str) -> list[str]:

@@ -26,7 +26,10 @@ FORBIDDEN = re.compile(
         )
     )
 )
-CONFIGS = sorted((ROOT / 'configs').glob('**/*.yaml'))
+#: Those of Lightning's commands; `probe` and `study` have configurations of their own.
+CONFIGS = sorted(
+    path for path in (ROOT / 'configs').glob('**/*.yaml') if not path.name.startswith(('probe_', 'study_'))
+)
 
 
 def committed_files() -> list[Path]:

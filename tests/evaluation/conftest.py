@@ -1,12 +1,21 @@
 """Scenes with labels, for whatever measures encoders."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 from affine import Affine
 
+from torchgeo_msssl.geo.handles import close_handles
+
 Make = Callable[..., str]
+
+
+@pytest.fixture(autouse=True)
+def no_handles_left() -> Iterator[None]:
+    """Files that are open when the interpreter ends are closed too late to be told of properly."""
+    yield
+    close_handles()
 
 
 @pytest.fixture

@@ -1,10 +1,12 @@
 """Labelled chips and frozen features against direct reads of made scenes."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import rasterio.warp
 import shapely
 import torch
 from affine import Affine
@@ -13,6 +15,8 @@ from torch import Tensor, nn
 from torchgeo_msssl.datasets.scenes import Scenes, collate
 from torchgeo_msssl.errors import EmptyIntersectionError
 from torchgeo_msssl.evaluation import extract_features, label_chips, split_labelled_chips
+from torchgeo_msssl.evaluation.features import extract_all
+from torchgeo_msssl.geo.grid import PixelGrid
 
 Make = Callable[..., str]
 
@@ -51,11 +55,63 @@ def test_labels_may_have_other_pixels(make_scene: Make) -> None:
     assert label_chips(scenes, path, 32, purity=1.0).labels.tolist() == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize('options', [{'crs': 'EPSG:32632'}, {'transform': Affine(10, 0, 600003, 0, -10, 5000000)}])
-def test_labels_of_another_grid_are_refused(make_scene: Make, options: dict[str, Any]) -> None:
-    scenes, path = make_pair(make_scene, np.ones((64, 64)), **options)
+def test_labels_of_another_place_are_refused(make_scene: Make) -> None:
+    scenes, path = make_pair(make_scene, np.ones((64, 64)), crs='EPSG:32632')
     with pytest.raises(EmptyIntersectionError, match='EPSG:32631'):
         label_chips(scenes, path, 32)
+
+
+def test_labels_of_another_grid_are_brought_onto_the_scenes(make_scene: Make) -> None:
+    """A grid moved by 3 m of 10, and one in degrees: the class under the centre of each pixel."""
+    labels = np.repeat(np.repeat([[1, 2], [3, 4]], 32, axis=0), 32, axis=1)
+    scenes, moved = make_pair(make_scene, labels, transform=Affine(10, 0, 600003, 0, -10, 5000000))
+    # column 32 has its centre 2 m inside the left half: 31 of 32 columns are left, and 63 of 64 have a label
+    assert label_chips(scenes, moved, 32, purity=30 / 32).labels.tolist() == [1, 2, 3, 4]
+    grid = PixelGrid(rasterio.crs.CRS.from_epsg(4326), *_in_degrees(scenes.scenes[0].grid))
+    rows, cols = np.indices((grid.height, grid.width)) + 0.5
+    x, y = rasterio.warp.transform('EPSG:4326', 'EPSG:32631', *(grid.transform @ (cols.ravel(), rows.ravel())))
+    col, row = ((np.array(x) - 600000) // 320).clip(0, 1), ((5000000 - np.array(y)) // 320).clip(0, 1)
+    classes = (1 + col + 2 * row).reshape(rows.shape).astype(np.uint8)
+    degrees = make_scene('degrees.tif', classes, crs='EPSG:4326', transform=grid.transform)
+    assert label_chips(scenes, degrees, 32, purity=0.95).labels.tolist() == [1, 2, 3, 4]
+
+
+def _in_degrees(grid: PixelGrid) -> tuple[Affine, int, int]:
+    transform, width, height = rasterio.warp.calculate_default_transform(
+        grid.crs, 'EPSG:4326', grid.width, grid.height, *grid.bounds, resolution=2e-5
+    )
+    return transform, height, width
+
+
+def test_dated_labels_are_for_scenes_of_their_date(make_scene: Make) -> None:
+    paths = [make_scene(f'S2/{day}.tif', np.full((2, 32, 32), 500, np.uint16), names=('B02', 'B03'))
+             for day in ('2017-09-18', '2017-09-21')]  # fmt: skip
+    for day, value in (('2017-09-18', 1), ('2017-09-21', 3)):
+        make_scene(f'masks/{day}.tif', np.full((32, 32), value, np.uint8), nodata=0)
+    masks = str(Path(paths[0]).parents[1] / 'masks')
+    chips = label_chips(Scenes(paths), masks, 32)
+    assert [(query.scene, label) for query, label in zip(chips.queries, chips.labels, strict=True)] == [(0, 1), (1, 3)]
+    with pytest.raises(EmptyIntersectionError, match='dates'):
+        label_chips(Scenes(paths[:1]), [f'{masks}/2017-09-21.tif', make_scene('2017-10-01.tif', np.ones((32, 32)))], 32)
+
+
+def test_several_values_can_be_one_class(make_scene: Make) -> None:
+    labels = np.ones((32, 32))
+    labels[:16], labels[16:20], labels[20:] = 1, 2, 7
+    scenes, path = make_pair(make_scene, labels, side=32)
+    with pytest.raises(EmptyIntersectionError):
+        label_chips(scenes, path, 32, purity=0.6)
+    assert label_chips(scenes, path, 32, purity=20 / 32, recode={1: 4, 2: 4}).labels.tolist() == [4]
+    with pytest.raises(EmptyIntersectionError):  # what has no class is no label
+        label_chips(scenes, path, 32, purity=0.4, recode={2: 0, 7: 1})
+
+
+def test_a_chip_on_two_rasters_takes_the_pixels_of_both(make_scene: Make) -> None:
+    scenes, left = make_pair(make_scene, np.full((32, 16), 5), side=32)
+    right = make_scene('right.tif', np.full((32, 16), 5, np.uint8), transform=Affine(10, 0, 600160, 0, -10, 5000000))
+    assert label_chips(scenes, [left, right], 32, purity=1.0).labels.tolist() == [5]
+    with pytest.raises(EmptyIntersectionError):
+        label_chips(scenes, left, 32, purity=0.6)
 
 
 def test_a_distributed_rank_gets_all_chips(make_scene: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,6 +137,21 @@ def test_features_come_in_the_order_of_the_chips(make_scene: Make, batch_size: i
     np.testing.assert_allclose(found, torch.cat(one_by_one).numpy(), rtol=1e-5, atol=1e-6)
     assert len(np.unique(found.round(5), axis=0)) == 16
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+def test_several_networks_share_what_is_read(make_scene: Make) -> None:
+    scenes, path = make_pair(make_scene, np.ones((64, 64)))
+    chips = label_chips(scenes, path, 16)
+    done: list[int] = []
+    networks = {
+        'sum': lambda batch: batch['image'].float().sum((2, 3)),
+        'max': lambda batch: batch['image'].float().amax((2, 3)),
+    }
+    found = extract_all(networks, scenes, chips.queries, batch_size=7, on_progress=done.append)
+    assert done == [7, 14, 16]
+    direct = np.stack([scenes[query]['image'].numpy().astype(np.float32) for query in chips.queries])
+    np.testing.assert_allclose(found['sum'], direct.sum((2, 3)))
+    np.testing.assert_array_equal(found['max'], direct.max((2, 3)))
 
 
 def test_train_and_test_have_no_ground_in_common(tiles: tuple[list[str], str]) -> None:

@@ -1,16 +1,21 @@
 """The frozen probe: honest ground, a fixed baseline, and no failure of a run that is over."""
 
+import csv
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from torchgeo_msssl.datamodules import PretrainingDataModule
 from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import ConfigurationError, ScenesNotFoundError
 from torchgeo_msssl.evaluation import FrozenProbe
@@ -85,3 +90,89 @@ def test_labels_that_are_not_there_are_told_before_training(tmp_path: Path) -> N
 def test_blocks_hold_a_chip() -> None:
     with pytest.raises(ConfigurationError, match='block_size'):
         FrozenProbe(chip_size=64, block_size=32)
+    with pytest.raises(ConfigurationError, match='every_n_epochs'):
+        FrozenProbe(every_n_epochs=0)
+
+
+# While it learns.
+
+
+def train(tiles: tuple[list[str], str], folder: Path, probe: FrozenProbe | None) -> Trainer:
+    """Five epochs of two steps, with best.ckpt by the probe where there is one."""
+    seed_everything(3)
+    data = PretrainingDataModule(tiles[0], chip_size=16, chips_per_epoch=8, batch_size=4, labels=tiles[1])
+    best = ModelCheckpoint(folder, 'best', 'knn_accuracy', mode='max', every_n_epochs=2, enable_version_counter=False)
+    trainer = Trainer(
+        default_root_dir=folder, max_epochs=5, accelerator='cpu', enable_progress_bar=False, log_every_n_steps=1,
+        enable_model_summary=False, logger=TensorBoardLogger(folder, 'x', 0), callbacks=[probe, best] if probe else [],
+    )  # fmt: skip
+    task = FastSiam('resnet18', 2, hidden_dim=8, output_dim=8, bottleneck_dim=4, views=2)
+    trainer.fit(task, datamodule=data)
+    return trainer
+
+
+def test_the_best_checkpoint_is_that_of_the_best_probe(
+    tiles: tuple[list[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The probe changes nothing in the training, and its values stand in the epochs it was made in alone."""
+    found: list[float] = []
+    score, invented = FrozenProbe._score, iter([0.9, 0.4])
+
+    def spy(self: FrozenProbe, *options: Any) -> Any:
+        result = score(self, *options)
+        if len(found) < 2:
+            found.append(result.accuracy)
+            result = replace(result, accuracy=next(invented))
+        return result
+
+    plain = train(tiles, tmp_path / 'plain', None).lightning_module.state_dict()
+    monkeypatch.setattr(FrozenProbe, '_score', spy)
+    probe = FrozenProbe(chip_size=16, block_size=32, every_n_epochs=2)
+    probed = train(tiles, tmp_path / 'probed', probe).lightning_module.state_dict()
+    assert all(torch.equal(probed[key], value) for key, value in plain.items())
+    assert len(found) == 2
+
+    with (tmp_path / 'probed' / 'x' / 'version_0' / 'metrics.csv').open(newline='') as file:
+        rows = [row for row in csv.DictReader(file) if row['train_loss_epoch']]
+    assert [row['knn_accuracy'] for row in rows] == ['', '0.8999999761581421', '', '0.4000000059604645', '']
+    best = torch.load(tmp_path / 'probed' / 'best.ckpt', weights_only=True)
+    assert best['epoch'] == 1  # the second value, 0.4, is worse
+    assert (tmp_path / 'probed' / 'x' / 'version_0' / 'knn.json').is_file()
+
+
+def test_a_probe_while_learning_is_the_probe_at_the_end(tiles: tuple[list[str], str], tmp_path: Path) -> None:
+    trainer, task, logged = trainer_of(Scenes(tiles[0]), tiles[1], tmp_path), make_task().train(), {}
+    trainer.current_epoch, trainer.callback_metrics = 0, {}
+    task.log = lambda name, value, **_: logged.update({name: value})  # type: ignore[method-assign, assignment]
+    probe = FrozenProbe(chip_size=16, block_size=32, every_n_epochs=1)
+    probe.on_train_epoch_end(trainer, task)
+    probe.on_fit_end(trainer, task)
+    written = json.loads((tmp_path / 'x' / 'version_0' / 'knn.json').read_text())
+    assert logged == {'knn_accuracy': written['pretrained']['accuracy']}
+    assert task.model.training
+
+
+@pytest.mark.parametrize('told', [0.7, None])
+def test_another_rank_takes_what_it_is_told(told: float | None, tmp_path: Path) -> None:
+    """It reads nothing (there are no scenes here), logs what rank 0 found, and stops asking when rank 0 does."""
+    trainer, task, logged = trainer_of(None, 'labels.tif', tmp_path), make_task(), {}
+    trainer.is_global_zero, trainer.current_epoch, asked = False, 0, []
+    trainer.strategy = SimpleNamespace(broadcast=lambda value: asked.append(value) or told)
+    task.log = lambda name, value, **_: logged.update({name: value})  # type: ignore[method-assign, assignment]
+    probe = FrozenProbe(every_n_epochs=1)
+    for _ in range(2):
+        probe.on_train_epoch_end(trainer, task)
+    assert asked == ([None, None] if told else [None])
+    assert logged == ({'knn_accuracy': told} if told else {})
+
+
+def test_a_probe_that_cannot_be_done_while_learning_is_told_once(
+    tiles: tuple[list[str], str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = trainer_of(Scenes(tiles[0]), tiles[1], tmp_path)
+    trainer.current_epoch = 0
+    probe = FrozenProbe(chip_size=16, block_size=32, k=5000, every_n_epochs=1)
+    with caplog.at_level(logging.WARNING, logger='torchgeo_msssl'):
+        for _ in range(3):
+            probe.on_train_epoch_end(trainer, make_task())
+    assert caplog.text.count('not probed') == 1

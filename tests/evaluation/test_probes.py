@@ -1,13 +1,18 @@
 """Probes against scikit-learn's classifiers and known features."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import Pipeline
 
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.evaluation import band_statistics, knn_probe, linear_probe
+from torchgeo_msssl.evaluation.probes import classified, knn_scores, linear_scores
 
 
 def blobs(rng: np.random.Generator, n: int, spread: float) -> tuple[np.ndarray, np.ndarray]:
@@ -38,6 +43,48 @@ def test_equals_scikit_learn_on_unit_vectors() -> None:
     # on unit vectors the order of Euclidean distances is that of cosines
     expected = KNeighborsClassifier(7).fit(unit[0], labels).score(unit[1], test_labels)
     assert knn_probe(train, labels, test, test_labels, k=7).accuracy == expected
+
+
+@pytest.mark.parametrize('distance', ['cosine', 'euclidean'])
+def test_equal_votes_are_scikit_learns(distance: str) -> None:
+    rng = np.random.default_rng(1)
+    train, labels = blobs(rng, 300, 0.6)
+    test, test_labels = blobs(rng, 200, 0.6)
+    neighbours = KNeighborsClassifier(7, metric=distance).fit(train, labels)
+    found = knn_scores(train, labels, test, 7, distance=distance)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(found.values, neighbours.predict_proba(test))
+    accuracy = knn_probe(train, labels, test, test_labels, 7, distance=distance).accuracy  # type: ignore[arg-type]
+    assert accuracy == neighbours.score(test, test_labels)
+
+
+def test_weighted_votes_are_those_of_dino() -> None:
+    """Transcribed from eval_knn.py of https://github.com/facebookresearch/dino."""
+    rng = np.random.default_rng(4)
+    train, labels = blobs(rng, 150, 0.5)
+    test, test_labels = blobs(rng, 60, 0.5)
+    k, temperature = 20, 0.07
+    unit = [torch.nn.functional.normalize(torch.from_numpy(x), dim=1) for x in (train, test)]
+    similarity, indices = (unit[1] @ unit[0].T).topk(k, largest=True, sorted=True)
+    one_hot = torch.nn.functional.one_hot(torch.from_numpy(labels)[indices], 3)
+    votes = (one_hot * similarity.div(temperature).exp()[..., None]).sum(dim=1)
+    found = knn_scores(train, labels, test, k, temperature)
+    np.testing.assert_allclose(found.values, (votes / votes.sum(dim=1, keepdim=True)).numpy(), rtol=1e-9)
+    result = knn_probe(train, labels, test, test_labels, k, temperature)
+    assert result.accuracy == (votes.argmax(dim=1).numpy() == test_labels).mean()
+    # as the temperature falls the nearest neighbour alone decides, and nothing underflows
+    coldest = knn_scores(train, labels, test, k, 1e-6)
+    np.testing.assert_array_equal(coldest.values.argmax(1), knn_scores(train, labels, test, 1).values.argmax(1))
+
+
+def test_temperature_is_above_zero() -> None:
+    with pytest.raises(ConfigurationError, match='temperature'):
+        knn_scores(np.eye(3), np.arange(3), np.eye(3), 1, 0.0)
+
+
+def test_a_class_that_was_not_learnt_is_never_found() -> None:
+    found = classified(knn_scores(np.eye(3)[:2], np.array([1, 4]), np.eye(3), 1), np.array([1, 4, 3]))
+    assert found.labels.tolist() == [0, 2, 1]  # of the classes 1, 3, 4
+    assert found.scores[:, 1].tolist() == [0, 0, 0]
 
 
 def test_more_neighbours_than_chips_is_refused() -> None:
@@ -84,6 +131,41 @@ def test_regularisation_is_chosen_on_training_chips() -> None:
     assert linear_probe(train, labels, test, test_labels, strengths=(1e-4, 1e-2, 10.0)).accuracy in scores.values()
     labels_of_one = np.append(labels, 7)  # a class with one chip takes no part in the choice
     assert linear_probe(np.vstack([train, train[:1]]), labels_of_one, test, test_labels).accuracy > 1 / 3
+
+
+def test_probabilities_are_scikit_learns() -> None:
+    rng = np.random.default_rng(2)
+    train, labels = blobs(rng, 300, 0.6)
+    test, _ = blobs(rng, 200, 0.6)
+    mean, std = train.mean(axis=0), train.std(axis=0)
+    model = LogisticRegression(C=0.1, max_iter=3000).fit((train - mean) / std, labels)
+    found = linear_scores(train, labels, test, strengths=(0.1,))
+    np.testing.assert_allclose(found.values, model.predict_proba((test - mean) / std), atol=1e-6)
+
+
+def test_regularisation_is_chosen_on_other_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every fit of the choice sees some blocks whole, and is scored on the others; the last one sees all."""
+    blocks = np.repeat(np.arange(10), 6)
+    labels = np.tile([0, 1], 30)
+    features = np.stack([labels + 0.1 * blocks, blocks], axis=1).astype(float)  # the second column tells the block
+    seen: list[set[float]] = []
+    fit, score = Pipeline.fit, Pipeline.score
+
+    def spy(name: str) -> Callable[..., Any]:
+        def call(self: Pipeline, x: np.ndarray, y: np.ndarray) -> Any:
+            seen.append(set(x[:, 1].tolist()))
+            return (fit if name == 'fit' else score)(self, x, y)
+
+        return call
+
+    monkeypatch.setattr(Pipeline, 'fit', spy('fit'))
+    monkeypatch.setattr(Pipeline, 'score', spy('score'))
+    linear_scores(features, labels, features, (0.1, 1.0), groups=blocks)
+    fitted, held, *_, last = seen
+    assert len(seen) == 5
+    assert not fitted & held
+    assert fitted | held == last == set(range(10))
+    assert len(held) == 2
 
 
 @pytest.mark.parametrize('counts', [(3,) * 14, (1, 5), (1, 1, 1), (2, 2)])

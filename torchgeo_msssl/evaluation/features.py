@@ -1,6 +1,6 @@
 """Frozen features of labelled chips."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +13,15 @@ from torchgeo_msssl.datasets.scenes import ChipQuery, Scenes, collate
 from torchgeo_msssl.errors import EmptyIntersectionError
 from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.headers import find_scenes
-from torchgeo_msssl.geo.scene import Scene
+from torchgeo_msssl.geo.scene import Scene, with_data
+from torchgeo_msssl.geo.warp import read_warped
 from torchgeo_msssl.samplers.blocks import split_blocks
 from torchgeo_msssl.samplers.grid import GridChipSampler
+
+#: Error that GDAL may make in placing a pixel of a label, in pixels: so small that it computes each one.
+_EXACT = 1e-9
+
+Batch = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -38,17 +44,21 @@ def label_chips(
     purity: float = 0.7,
     min_valid: float = 0.9,
     roi: BaseGeometry | None = None,
+    recode: Mapping[int, int] | None = None,
 ) -> LabelledChips:
     """Cut scenes into chips, and keep those in which one class has its way.
 
     Args:
         scenes: Scenes.
-        labels: Class rasters (one band, nodata where there is no label) that share the scenes' CRS; of several that
-            cover a chip the first one counts.
+        labels: Class rasters (one band, nodata where there is no label). Of several that cover a chip the first one
+            counts; where they have different dates in their names, a raster is for scenes of its own date. Rasters on
+            another grid are brought onto that of the scene, each pixel with the class under its centre.
         size: Side of a chip in pixels; chips do not overlap but at the borders of scenes.
         purity: Smallest share of a chip's pixels that the most frequent class has.
         min_valid: Smallest share of valid pixels.
         roi: Only chips wholly inside this region.
+        recode: Class of each value of the rasters, several values may be one class; other values are no labels. None
+            takes every value for a class.
 
     Returns:
         The chips, in order of scene, row and column.
@@ -57,17 +67,20 @@ def label_chips(
         EmptyIntersectionError: If no chip has a label.
     """
     rasters = find_scenes(labels)
+    dated = len({raster.date for raster in rasters}) > 1
     kept: list[tuple[ChipQuery, int]] = []
     # the places themselves: iterating gives a rank of a distributed run its share only
-    for scene, window in GridChipSampler(scenes, size, min_valid=min_valid, roi=roi).places:
-        label = _main_class(rasters, scenes.scenes[scene].grid, window, purity)
+    for index, window in GridChipSampler(scenes, size, min_valid=min_valid, roi=roi).places:
+        scene = scenes.scenes[index]
+        usable = [raster for raster in rasters if not dated or _same_date(raster, scene)]
+        label = _main_class(usable, scene.grid, window, purity, recode)
         if label is not None:
-            kept.append((scenes.query(scene, window), label))
+            kept.append((scenes.query(index, window), label))
     if not kept:
         msg = (
             f'labels: {", ".join(raster.path for raster in rasters)} give no chip of {size}×{size} pixels of the '
             f'{len(scenes)} scene(s) one class on {purity:.0%} of it; use smaller chips, or labels of the same ground '
-            f'in the CRS of the scenes, {scenes.scenes[0].grid.crs}.'
+            f'and, where their names have dates, of the same dates (the scenes are in {scenes.scenes[0].grid.crs}).'
         )
         raise EmptyIntersectionError(msg)
     queries, found = zip(*kept, strict=True)
@@ -97,27 +110,92 @@ def split_labelled_chips(
     return train, test
 
 
-def _main_class(rasters: Sequence[Scene], grid: PixelGrid, window: Window, purity: float) -> int | None:
-    """Most frequent class under a window, from the first raster that covers it; None where it has not the share."""
-    bounds = grid.window_bounds(window)
+def _same_date(raster: Scene, scene: Scene) -> bool:
+    """Whether the moments that two names can mean have one in common; a name without a date can mean any."""
+    if raster.date is None or scene.date is None:
+        return True
+    return raster.date[0] <= scene.date[1] and scene.date[0] <= raster.date[1]
+
+
+def _main_class(
+    rasters: Sequence[Scene], grid: PixelGrid, window: Window, purity: float, recode: Mapping[int, int] | None
+) -> int | None:
+    """Most frequent class under a window, or None where it has not the share."""
+    own = (_own_pixels(raster, grid, window) for raster in rasters)
+    values, known = next(filter(None, own), None) or _warped_pixels(rasters, grid, window)
+    total: dict[int, int] = {}
+    for value, count in zip(*np.unique(values[known], return_counts=True), strict=True):
+        name = int(value) if recode is None else recode.get(int(value))
+        if name is not None:
+            total[name] = total.get(name, 0) + int(count)
+    best = max(sorted(total), key=lambda name: total[name], default=None)
+    # a share of the raster's own pixels, which may be larger or smaller than the scene's
+    return best if best is not None and total[best] >= purity * known.size else None
+
+
+Pixels = tuple[NDArray[np.generic], NDArray[np.bool_]]
+
+
+def _own_pixels(raster: Scene, grid: PixelGrid, window: Window) -> Pixels | None:
+    """A raster's own pixels under a window, where they fill it exactly."""
+    under = raster.grid.snap(grid.window_bounds(window)) if raster.grid.crs == grid.crs else None
+    if under is None or under.intersection(raster.grid.window) != under:
+        return None
+    image, valid = raster.read(under, raster.bands[:1])
+    return image[0], valid
+
+
+def _warped_pixels(rasters: Sequence[Scene], grid: PixelGrid, window: Window) -> Pixels:
+    """The class under the centre of each pixel of a window, from the first raster that has one there."""
+    values = np.zeros((window.height, window.width))
+    known = np.zeros(values.shape, dtype=np.bool_)
     for raster in rasters:
-        under = raster.grid.snap(bounds) if raster.grid.crs == grid.crs else None
-        if under is None or under.intersection(raster.grid.window) != under:
-            continue
-        image, valid = raster.read(under, raster.bands[:1])
-        values, counts = np.unique(image[0][valid], return_counts=True)
-        # a share of the raster's own pixels, which may be larger or smaller than the scene's
-        pure = counts.size > 0 and counts.max() >= purity * valid.size
-        return int(values[counts.argmax()]) if pure else None
-    return None
+        file, bands = raster.files[0], raster.bands[:1]
+        pixels, covered = read_warped(file, grid, window, bands, _EXACT)
+        new = covered & with_data(pixels, bands, file.nodata, raster.nodata) & ~known
+        values[new], known = pixels[0][new], known | new
+    return values, known
 
 
 @torch.no_grad()
+def extract_all(
+    embed: Mapping[str, Callable[[Batch], Tensor]],
+    scenes: Scenes,
+    queries: Sequence[ChipQuery],
+    device: torch.device | str = 'cpu',
+    batch_size: int = 128,
+    on_progress: Callable[[int], None] | None = None,
+) -> dict[str, NDArray[np.float32]]:
+    """Embed chips with several frozen networks; every chip is read once.
+
+    Args:
+        embed: By name, from a batch on the device (``image``, ``valid``, ``scale``, ``offset``) to (batch, features);
+            networks in evaluation mode.
+        scenes: What the chips are cut from.
+        queries: The chips.
+        device: Where to compute.
+        batch_size: Chips at once.
+        on_progress: Called with the number of chips done.
+
+    Returns:
+        By name, shape (n, features).
+    """
+    found: dict[str, list[NDArray[np.float32]]] = {name: [] for name in embed}
+    for start in range(0, len(queries), batch_size):
+        some = queries[start : start + batch_size]
+        batch = {key: value.to(device) for key, value in collate(scenes.__getitems__(some)).items()}
+        for name, network in embed.items():
+            found[name].append(network(batch).float().cpu().numpy())
+        if on_progress is not None:
+            on_progress(start + len(some))
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
 def extract_features(
     embed: Callable[[Tensor], Tensor],
     scenes: Scenes,
     chips: LabelledChips,
-    prepare: Callable[[dict[str, Tensor]], Tensor],
+    prepare: Callable[[Batch], Tensor],
     device: torch.device | str = 'cpu',
     batch_size: int = 128,
 ) -> NDArray[np.float32]:
@@ -134,12 +212,8 @@ def extract_features(
     Returns:
         Shape (n, features).
     """
-    found = []
-    for start in range(0, len(chips.queries), batch_size):
-        batch = collate(scenes.__getitems__(chips.queries[start : start + batch_size]))
-        inputs = prepare({key: value.to(device) for key, value in batch.items()})
-        found.append(embed(inputs).float().cpu().numpy())
-    return np.concatenate(found)
+    networks = {'features': lambda batch: embed(prepare(batch))}
+    return extract_all(networks, scenes, chips.queries, device, batch_size)['features']
 
 
 def band_statistics(image: Tensor) -> Tensor:

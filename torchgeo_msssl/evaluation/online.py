@@ -1,8 +1,11 @@
-"""A frozen probe at the end of pretraining."""
+"""A frozen probe at the end of pretraining, or all along it."""
 
 import logging
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,15 +29,30 @@ from torchgeo_msssl.tasks.run_folder import run_folder
 
 log = logging.getLogger(__name__)
 
+#: Name of the accuracy in the logs, for ``ModelCheckpoint`` too.
+METRIC = 'knn_accuracy'
+
 
 class FrozenProbe(Callback):
     """Compares the pretrained encoder with random weights and band statistics, by kNN on labelled chips.
 
     Training and test chips come from blocks of ground that have no pixel in common. The scores are printed, logged
     and written to ``knn.json`` in the run folder. Data without labels are not probed.
+
+    With ``every_n_epochs`` the encoder is also probed while it learns, and ``knn_accuracy`` is logged, for the curves
+    and for ``ModelCheckpoint(monitor='knn_accuracy', mode='max', every_n_epochs=…)``. Nothing random is drawn, so the
+    training is the same with and without. The pixels of the chips are part of the pretraining ground, as in any
+    transductive probe; what is kept apart are their labels.
     """
 
-    def __init__(self, chip_size: int = 32, k: int = 5, purity: float = 0.7, block_size: int = 128) -> None:
+    def __init__(
+        self,
+        chip_size: int = 32,
+        k: int = 5,
+        purity: float = 0.7,
+        block_size: int = 128,
+        every_n_epochs: int | None = None,
+    ) -> None:
         """Choose chips and probe.
 
         Args:
@@ -42,22 +60,47 @@ class FrozenProbe(Callback):
             k: Neighbours.
             purity: Smallest share of a chip's pixels that its class has.
             block_size: Side of a block of ground in pixels.
+            every_n_epochs: Also probe after every so many epochs; None only at the end.
 
         Raises:
-            ConfigurationError: If blocks are smaller than chips.
+            ConfigurationError: If blocks are smaller than chips, or the number of epochs is below 1.
         """
         if block_size < chip_size:
             raise ConfigurationError(f'block_size: expected at least chip_size {chip_size}, got {block_size}.')
+        if every_n_epochs is not None and every_n_epochs < 1:
+            raise ConfigurationError(f'every_n_epochs: expected at least 1, or null, got {every_n_epochs}.')
         self.chip_size = chip_size
         self.k = k
         self.purity = purity
         self.block_size = block_size
+        self.every_n_epochs = every_n_epochs
+        self._chips: tuple[LabelledChips, LabelledChips] | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """See that the labels are there, before hours of training."""
+        self._chips = None
         labels = getattr(getattr(trainer, 'datamodule', None), 'labels', None)
         if labels is not None:
             find_scenes(labels)
+        else:  # a checkpoint by its accuracy is then not written, which Lightning takes for a mistake in the code
+            warnings.filterwarnings('ignore', f".*monitor='{METRIC}'.*could not find the monitored key")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Probe the encoder as it is, where it is time to."""
+        data = getattr(trainer, 'datamodule', None)
+        if self.every_n_epochs is None or getattr(data, 'labels', None) is None:
+            return
+        if (trainer.current_epoch + 1) % self.every_n_epochs:
+            # the value of an earlier epoch would be taken for this one's
+            trainer.callback_metrics.pop(METRIC, None)
+            return
+        accuracy = self._accuracy(data, pl_module) if trainer.is_global_zero else None
+        # every rank comes by here, and all have the same value
+        accuracy = trainer.strategy.broadcast(accuracy)
+        if accuracy is None:  # nor will there be one later
+            self.every_n_epochs = None
+        else:
+            pl_module.log(METRIC, accuracy, prog_bar=True, batch_size=1, sync_dist=True)  # the mean of equals
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Probe the encoder as it is when training ends."""
@@ -69,8 +112,8 @@ class FrozenProbe(Callback):
             log.info('No labels given (data.labels): the encoder was not probed.')
             return
         try:
-            train, test = split_labelled_chips(data.scenes, data.labels, self.chip_size, self.purity, self.block_size)
-            results = self._probe(pl_module, data.scenes, train, test)
+            train, test = self._cut(data)
+            results = self._compare(pl_module, data.scenes, train, test)
         except MSSSLError as error:  # the encoder is trained and saved: that the probe fails is no failure of the run
             log.warning('The encoder was not probed: %s', error)
             return
@@ -78,32 +121,51 @@ class FrozenProbe(Callback):
         if folder is not None:
             write_json(folder / 'knn.json', {name: asdict(result) for name, result in results.items()})
 
-    def _probe(
+    def _accuracy(self, data: Any, task: LightningModule) -> float | None:
+        try:
+            train, test = self._cut(data)
+            with _in_evaluation_mode(_encoder(task)) as encoder:
+                return self._score(encoder, task, data.scenes, train, test).accuracy
+        except MSSSLError as error:
+            log.warning('The encoder is not probed while it learns: %s', error)
+            return None
+
+    def _cut(self, data: Any) -> tuple[LabelledChips, LabelledChips]:
+        """The labelled chips, looked for once a run."""
+        if self._chips is None:
+            self._chips = split_labelled_chips(
+                data.scenes, data.labels, self.chip_size, self.purity, self.block_size
+            )  # fmt: skip
+        return self._chips
+
+    def _compare(
         self, task: LightningModule, scenes: Scenes, train: LabelledChips, test: LabelledChips
     ) -> dict[str, ProbeResult]:
-        encoder: nn.Module = task.model  # type: ignore[assignment]
-        normalize: nn.Module = task.normalize  # type: ignore[assignment]
         with torch.random.fork_rng():
             torch.manual_seed(0)
             random = create_encoder(task.hparams['model'], task.hparams['in_channels']).to(task.device)
-        modes = {module: module.training for module in encoder.modules()}  # parts may be frozen
+        with _in_evaluation_mode(_encoder(task)) as encoder:
+            return {
+                'pretrained': self._score(encoder, task, scenes, train, test),
+                'random initialisation': self._score(random.eval(), task, scenes, train, test),
+                'band statistics': self._score(band_statistics, task, scenes, train, test),
+            }
+
+    def _score(
+        self,
+        embed: Callable[[Tensor], Tensor],
+        task: LightningModule,
+        scenes: Scenes,
+        train: LabelledChips,
+        test: LabelledChips,
+    ) -> ProbeResult:
+        normalize: nn.Module = task.normalize  # type: ignore[assignment]
 
         def prepare(batch: dict[str, Tensor]) -> Tensor:
             return normalize(*(batch.get(key) for key in ('image', 'valid', 'scale', 'offset')))
 
-        def score(embed: Callable[[Tensor], Tensor]) -> ProbeResult:
-            features = [extract_features(embed, scenes, chips, prepare, task.device) for chips in (train, test)]
-            return knn_probe(features[0], train.labels, features[1], test.labels, self.k)
-
-        try:
-            return {
-                'pretrained': score(encoder.eval()),
-                'random initialisation': score(random.eval()),
-                'band statistics': score(band_statistics),
-            }
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
+        features = [extract_features(embed, scenes, chips, prepare, task.device) for chips in (train, test)]
+        return knn_probe(features[0], train.labels, features[1], test.labels, self.k)
 
     def _report(self, results: dict[str, ProbeResult], train: int, test: int, classes: int) -> None:
         side = self.chip_size
@@ -113,3 +175,18 @@ class FrozenProbe(Callback):
         )
         for name, result in results.items():
             print(f'  {name:<22} accuracy {result.accuracy:.3f}   balanced {result.balanced_accuracy:.3f}')
+
+
+def _encoder(task: LightningModule) -> nn.Module:
+    return task.model  # type: ignore[return-value]
+
+
+@contextmanager
+def _in_evaluation_mode(encoder: nn.Module) -> Iterator[nn.Module]:
+    """Lend an encoder that computes as it will when it is used; afterwards it is as it was, frozen parts too."""
+    modes = {module: module.training for module in encoder.modules()}
+    try:
+        yield encoder.eval()
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

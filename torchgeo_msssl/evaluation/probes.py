@@ -2,17 +2,24 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import accuracy_score, balanced_accuracy_score
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import GroupShuffleSplit, train_test_split
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.evaluation.scores import Classified, score
+
+#: Inverse strengths of the regularisation that are tried, scikit-learn's ``C``.
+STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+
+Distance = Literal['cosine', 'euclidean']
 
 
 @dataclass(frozen=True)
@@ -30,14 +37,113 @@ class ProbeResult:
     chance: float
 
 
+@dataclass(frozen=True)
+class ClassScores:
+    """What a probe makes of vectors.
+
+    Attributes:
+        classes: Classes it learnt from, rising, shape (class,).
+        values: The larger, the likelier, shape (m, class).
+    """
+
+    classes: NDArray[np.int64]
+    values: NDArray[np.float64]
+
+
+def knn_scores(
+    train_features: NDArray[np.floating],
+    train_labels: NDArray[np.integer],
+    test_features: NDArray[np.floating],
+    k: int = 5,
+    temperature: float | None = None,
+    distance: Distance = 'cosine',
+) -> ClassScores:
+    """Let the k nearest training vectors of each test vector vote.
+
+    With a temperature τ, a neighbour at distance d has exp(−d / τ) votes. With cosine distance these are, but for a
+    factor that all neighbours of a vector share, the exp(similarity / τ) of Wu et al. 2018
+    (https://arxiv.org/abs/1805.01978) and DINO (https://arxiv.org/abs/2104.14294), who take τ = 0.07.
+
+    Args:
+        train_features: Shape (n, features).
+        train_labels: Shape (n,).
+        test_features: Shape (m, features).
+        k: Neighbours, at most n.
+        temperature: τ, above 0; None for equal votes.
+        distance: ``cosine`` or ``euclidean``.
+
+    Returns:
+        Shares of the votes.
+
+    Raises:
+        ConfigurationError: If there are fewer training vectors than neighbours, nothing to test, or the temperature
+            is not above 0.
+    """
+    if not 1 <= k <= len(train_labels) or len(test_features) == 0:
+        msg = f'k: expected 1 to the {len(train_labels)} training chips with {len(test_features)} to test, got k={k}.'
+        raise ConfigurationError(msg)
+    if temperature is not None and not temperature > 0:
+        raise ConfigurationError(f'temperature: expected a number above 0, or null for equal votes, got {temperature}.')
+    weights = 'uniform' if temperature is None else partial(_votes, temperature=temperature)
+    classifier = KNeighborsClassifier(n_neighbors=k, metric=distance, algorithm='brute', weights=weights)
+    shares = classifier.fit(train_features, train_labels).predict_proba(test_features)
+    return ClassScores(classifier.classes_, shares)
+
+
+def linear_scores(
+    train_features: NDArray[np.floating],
+    train_labels: NDArray[np.integer],
+    test_features: NDArray[np.floating],
+    strengths: Sequence[float] = STRENGTHS,
+    groups: NDArray[np.integer] | None = None,
+) -> ClassScores:
+    """Classify by logistic regression on standardised features, fitted with L-BFGS.
+
+    The strength of the regularisation is the one with the highest accuracy on a fifth of the training vectors, the
+    strongest of several: a fifth of the groups where they are given, else a random fifth, stratified by class. The
+    final fit is on all of them. Where classes have too few vectors for that, scikit-learn's default of 1 is taken.
+
+    Args:
+        train_features: Shape (n, features).
+        train_labels: Shape (n,), two classes or more.
+        test_features: Shape (m, features).
+        strengths: Inverse strengths of the regularisation to choose from, scikit-learn's ``C``.
+        groups: Group of each training vector, such as its block of ground, shape (n,).
+
+    Returns:
+        Probabilities.
+
+    Raises:
+        ConfigurationError: If there is one class only, or nothing to test.
+    """
+    classes = np.unique(train_labels)
+    if len(classes) < 2 or len(test_features) == 0:
+        msg = f'labels: expected 2 classes or more and chips to test, got {len(classes)} and {len(test_features)}.'
+        raise ConfigurationError(msg)
+    parts = _validation_part(train_labels, groups)
+    chosen = 1.0
+    if parts is not None:
+        fitted, held = parts
+        chosen = max(
+            sorted(strengths),
+            key=lambda c: _logistic(c).fit(train_features[fitted], train_labels[fitted]).score(
+                train_features[held], train_labels[held]
+            ),
+        )  # fmt: skip
+    model = _logistic(chosen).fit(train_features, train_labels)
+    return ClassScores(model.classes_, model.predict_proba(test_features))
+
+
 def knn_probe(
     train_features: NDArray[np.floating],
     train_labels: NDArray[np.integer],
     test_features: NDArray[np.floating],
     test_labels: NDArray[np.integer],
     k: int = 5,
+    temperature: float | None = None,
+    distance: Distance = 'cosine',
 ) -> ProbeResult:
-    """Classify each test vector by its k nearest training vectors (cosine distance, equal votes).
+    """Classify each test vector by its k nearest training vectors, see :func:`knn_scores`.
 
     Args:
         train_features: Shape (n, features).
@@ -45,6 +151,8 @@ def knn_probe(
         test_features: Shape (m, features).
         test_labels: Shape (m,).
         k: Neighbours, at most n.
+        temperature: Makes near neighbours count more; None for equal votes.
+        distance: ``cosine`` or ``euclidean``.
 
     Returns:
         Scores on the test vectors.
@@ -52,11 +160,7 @@ def knn_probe(
     Raises:
         ConfigurationError: If there are fewer training vectors than neighbours, or nothing to test.
     """
-    if not 1 <= k <= len(train_labels) or len(test_labels) == 0:
-        msg = f'k: expected 1 to the {len(train_labels)} training chips with {len(test_labels)} to test, got k={k}.'
-        raise ConfigurationError(msg)
-    classifier = KNeighborsClassifier(n_neighbors=k, metric='cosine', algorithm='brute')
-    return _scores(classifier.fit(train_features, train_labels).predict(test_features), test_labels)
+    return _result(knn_scores(train_features, train_labels, test_features, k, temperature, distance), test_labels)
 
 
 def linear_probe(
@@ -64,12 +168,10 @@ def linear_probe(
     train_labels: NDArray[np.integer],
     test_features: NDArray[np.floating],
     test_labels: NDArray[np.integer],
-    strengths: Sequence[float] = (1e-3, 1e-2, 1e-1, 1.0, 10.0),
+    strengths: Sequence[float] = STRENGTHS,
+    groups: NDArray[np.integer] | None = None,
 ) -> ProbeResult:
-    """Classify by logistic regression on standardised features, fitted with L-BFGS.
-
-    The strength of the regularisation is chosen on a fifth of the training vectors, stratified by class; the final fit
-    is on all of them. Where classes have too few vectors for that, scikit-learn's default strength of 1 is taken.
+    """Classify by logistic regression on standardised features, see :func:`linear_scores`.
 
     Args:
         train_features: Shape (n, features).
@@ -77,6 +179,7 @@ def linear_probe(
         test_features: Shape (m, features).
         test_labels: Shape (m,).
         strengths: Inverse strengths of the regularisation to choose from, scikit-learn's ``C``.
+        groups: Group of each training vector, such as its block of ground, shape (n,).
 
     Returns:
         Scores on the test vectors.
@@ -84,34 +187,56 @@ def linear_probe(
     Raises:
         ConfigurationError: If there is one class only, or nothing to test.
     """
-    classes, counts = np.unique(train_labels, return_counts=True)
-    if len(classes) < 2 or len(test_labels) == 0:
-        msg = f'labels: expected 2 classes or more and chips to test, got {len(classes)} and {len(test_labels)}.'
-        raise ConfigurationError(msg)
+    return _result(linear_scores(train_features, train_labels, test_features, strengths, groups), test_labels)
+
+
+def classified(found: ClassScores, test_labels: NDArray[np.integer]) -> Classified:
+    """Put scores beside labels, with a column for every class of either.
+
+    Args:
+        found: Scores of the test vectors.
+        test_labels: Their classes, shape (m,).
+
+    Returns:
+        Labels and scores by the position of the class among all classes; a class that was not learnt has no score.
+    """
+    every = np.union1d(found.classes, test_labels)
+    scores = np.zeros((len(test_labels), len(every)))
+    scores[:, np.searchsorted(every, found.classes)] = found.values
+    return Classified(np.searchsorted(every, test_labels), scores)
+
+
+def _votes(distances: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
+    # the nearest one has one vote: exp(−d / τ) itself may be too small for a float
+    return np.exp((distances.min(axis=1, keepdims=True) - distances) / temperature)
+
+
+def _validation_part(
+    labels: NDArray[np.integer], groups: NDArray[np.integer] | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    """Which vectors to fit on and which to validate on, or None where there are too few."""
+    if groups is not None and len(np.unique(groups)) >= 5:
+        parts = next(GroupShuffleSplit(1, test_size=0.2, random_state=0).split(labels, groups=groups))
+        if len(np.unique(labels[parts[0]])) >= 2:
+            return parts
+    classes, counts = np.unique(labels, return_counts=True)
     # a class with one chip can be on one side only
-    both = np.isin(train_labels, classes[counts > 1])
+    both = np.isin(labels, classes[counts > 1])
     several = int((counts > 1).sum())
     if several < 2 or int(0.2 * both.sum()) < several:
-        return _scores(_logistic(1.0).fit(train_features, train_labels).predict(test_features), test_labels)
-    fitted, held = train_test_split(
-        np.flatnonzero(both), test_size=0.2, stratify=train_labels[both], random_state=0
-    )  # fmt: skip
-    chosen = max(
-        strengths,
-        key=lambda c: _logistic(c).fit(train_features[fitted], train_labels[fitted]).score(
-            train_features[held], train_labels[held]
-        ),
-    )  # fmt: skip
-    return _scores(_logistic(chosen).fit(train_features, train_labels).predict(test_features), test_labels)
+        return None
+    fitted, held = train_test_split(np.flatnonzero(both), test_size=0.2, stratify=labels[both], random_state=0)
+    return fitted, held
 
 
 def _logistic(strength: float) -> Pipeline:
-    return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=500))
+    return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=3000))
 
 
-def _scores(predicted: NDArray[np.integer], test_labels: NDArray[np.integer]) -> ProbeResult:
+def _result(found: ClassScores, test_labels: NDArray[np.integer]) -> ProbeResult:
+    chips = classified(found, test_labels)
     return ProbeResult(
-        accuracy=float(accuracy_score(test_labels, predicted)),
-        balanced_accuracy=float(balanced_accuracy_score(test_labels, predicted)),
+        accuracy=float(score(chips, 'accuracy')[0]),
+        balanced_accuracy=float(score(chips, 'balanced_accuracy')[0]),
         chance=float(np.unique(test_labels, return_counts=True)[1].max() / len(test_labels)),
     )

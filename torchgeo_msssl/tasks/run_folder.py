@@ -257,8 +257,14 @@ def draw_curves(metrics: MetricsFile, path: Path) -> None:
         ('lr', '', 'learning rate'),
         ('chips_per_s', '', 'chips / s'),
     ]
-    figure = Figure(figsize=(12, 6), layout='constrained')
-    for axes, (each_step, each_epoch, title) in zip(figure.subplots(2, 3).flat, shown, strict=True):
+    if metrics.series('knn_accuracy')[0]:  # where there are labels to probe with
+        shown.append(('', 'knn_accuracy', 'accuracy of frozen kNN'))
+    columns = (len(shown) + 1) // 2
+    figure = Figure(figsize=(4 * columns, 6), layout='constrained')
+    panels = figure.subplots(2, columns).flatten()
+    for axes in panels[len(shown) :]:
+        axes.set_axis_off()
+    for axes, (each_step, each_epoch, title) in zip(panels, shown, strict=False):
         if each_step:
             axes.plot(*metrics.series(each_step), linewidth=1, color='tab:blue', alpha=0.6 if each_epoch else 1)
         if each_epoch:

@@ -77,13 +77,14 @@ def write_confusion(path: Path, matrix: Tensor, names: Sequence[str]) -> None:
 # --------------------------------------------------------------------------------------------------- pictures
 
 
-def draw_confusion(path: Path, matrix: Tensor, names: Sequence[str]) -> None:
-    """Draw a confusion matrix: shades and percentages of each label's pixels, counts below.
+def draw_confusion(path: Path, matrix: Tensor, names: Sequence[str], unit: str = 'pixels') -> None:
+    """Draw a confusion matrix: shades and percentages of what each label has, counts below.
 
     Args:
         path: PNG to write.
         matrix: Counts (label, prediction).
         names: Class names.
+        unit: What was counted.
 
     Raises:
         OutputError: If the file cannot be written.
@@ -104,7 +105,7 @@ def draw_confusion(path: Path, matrix: Tensor, names: Sequence[str]) -> None:
             colour = 'white' if share[row, column] > 0.5 else 'black'
             text = f'{share[row, column]:.1%}\n{count:,}'
             axes.text(column, row, text, ha='center', va='center', color=colour, fontsize=8)
-    figure.colorbar(picture, ax=axes, label="share of the label's pixels")
+    figure.colorbar(picture, ax=axes, label=f"share of the label's {unit}")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=100)
 

@@ -1,0 +1,143 @@
+"""Labelled chips from rasters, folders and tables, and how they are parted."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from affine import Affine
+
+from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.evaluation.chips import ProbeChips, open_chips
+from torchgeo_msssl.evaluation.probe_settings import ProbeData
+
+Make = Callable[..., str]
+BANDS = ('B02', 'B03')
+
+
+@pytest.fixture
+def folder(make_scene: Make) -> Path:
+    """Twelve files in two folders of classes, each 500 m from the next."""
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        kind = 'dark' if i % 2 else 'bright'
+        image = rng.integers(*((100, 200) if i % 2 else (2000, 3000)), (2, 20, 20)).astype(np.uint16)
+        transform = Affine(10, 0, 600000 + 500 * i, 0, -10, 5000000)
+        path = make_scene(f'chips/{kind}/T31TFJ_20210601_{i:02}.tif', image, names=BANDS, transform=transform)
+    return Path(path).parents[1]
+
+
+def ground(chips: ProbeChips) -> tuple[set[str], set[str]]:
+    paths = [scene.path for scene in chips.data.scenes.scenes]
+    return tuple({paths[query.scene] for query in part.queries} for part in (chips.train, chips.test))  # type: ignore
+
+
+def test_a_folder_a_class(folder: Path) -> None:
+    chips = open_chips(ProbeData(folder=str(folder), chip_size=16, block_size=100))
+    assert chips.class_names == ('bright', 'dark')
+    for part in (chips.train, chips.test):
+        for query, label in zip(part.queries, part.labels, strict=True):
+            scene = chips.data.scenes.scenes[query.scene]
+            assert Path(scene.path).parent.name == chips.class_names[label]
+            assert (query.window.row, query.window.col, query.window.height) == (2, 2, 16)  # the middle
+            assert chips.data.scenes[query]['image'].float().mean().item() > 1000 or label == 1
+    train, test = ground(chips)
+    assert len(train | test) == 12
+    assert not set(chips.blocks[0]) & set(chips.blocks[1])  # two files a block, on one side together
+    assert len(chips.blocks[1]) == 6
+
+
+def test_a_table_with_a_split(folder: Path) -> None:
+    files = sorted(folder.rglob('*.tif'))
+    table = pd.DataFrame({
+        'path': [path.relative_to(folder).as_posix() for path in files],
+        'label': [path.parent.name for path in files],
+        'split': ['train', 'train', 'test', 'val'] * 3,
+    })  # fmt: skip
+    table.to_csv(folder / 'chips.csv', index=False)
+    chips = open_chips(ProbeData(csv=str(folder / 'chips.csv'), chip_size=20))
+    train, test = ground(chips)
+    assert train == {str(folder / path) for path in table['path'][table['split'] == 'train']}
+    assert test == {str(folder / path) for path in table['path'][table['split'] == 'test']}
+    assert chips.split == 'the column split'
+    named = open_chips(ProbeData(csv=str(folder / 'chips.csv'), chip_size=20, test_scenes=['*_0[0-3].tif', '*_11']))
+    assert {Path(path).stem[-2:] for path in ground(named)[1]} == {'00', '01', '02', '03', '11'}
+
+
+def test_most_chips(folder: Path) -> None:
+    chips = [open_chips(ProbeData(folder=str(folder), chip_size=20, block_size=60, max_chips=4)) for _ in range(2)]
+    assert [len(part.labels) for part in (chips[0].train, chips[0].test)] == [4, 4]
+    assert ground(chips[0]) == ground(chips[1])
+    assert not set.intersection(*ground(chips[0]))
+
+
+def test_rasters_by_blocks_and_by_scenes(tiles: tuple[list[str], str]) -> None:
+    options: dict[str, Any] = {'paths': tiles[0], 'labels': tiles[1], 'chip_size': 16, 'block_size': 32}
+    chips = open_chips(ProbeData(**options))
+    assert chips.class_names == ('1', '2')
+    assert not set(chips.blocks[0]) & set(chips.blocks[1])
+    assert {query.scene for query in chips.test.queries} == {0, 1, 2, 3}
+    assert chips.split == 'blocks of 32×32 pixels'
+    named = open_chips(ProbeData(**options, test_scenes='*_20210701_*', classes=['none', 'low', 'high']))
+    assert named.class_names == ('low', 'high')
+    dates = [{chips.data.scenes.scenes[query.scene].path.split('_')[-2] for query in part.queries}
+             for part in (named.train, named.test)]  # fmt: skip
+    assert dates == [{'20210601'}, {'20210701'}]
+    # one place has one block on every date
+    assert set(named.blocks[0]) == set(named.blocks[1])
+
+
+def test_classes_by_values(tiles: tuple[list[str], str]) -> None:
+    options: dict[str, Any] = {'paths': tiles[0], 'labels': tiles[1], 'chip_size': 16, 'block_size': 32}
+    plain = open_chips(ProbeData(**options))
+    turned = open_chips(ProbeData(**options, classes={'high': [2], 'low': [1, 7]}))
+    assert turned.class_names == ('high', 'low')
+    np.testing.assert_array_equal(turned.test.labels, 1 - plain.test.labels)
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'paths': 'a', 'folder': 'b'}, 'one of paths'),
+        ({'paths': 'a'}, 'data.labels'),
+        ({'test_fraction': 1.0}, 'test_fraction'),
+        ({'purity': 0.0}, 'purity'),
+        ({'block_size': 16}, 'block_size'),
+        ({'max_chips': 1}, 'max_chips'),
+    ],
+)
+def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        ProbeData(**options)
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'test_scenes': '2022*'}, "'2022\\*' fits none of the scenes"),
+        ({'test_scenes': '*'}, 'no chip to learn from'),
+        ({'classes': ['only']}, 'hold the value'),
+        ({'classes': {'a': [1], 'b': [1]}}, 'two classes'),
+        ({'classes': {'a': [1, 2]}}, 'are all a'),
+    ],
+)
+def test_labels_that_make_no_probe_are_refused(
+    tiles: tuple[list[str], str], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        open_chips(ProbeData(paths=tiles[0], labels=tiles[1], chip_size=16, block_size=32, **options))
+
+
+def test_tables_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match='there is no file'):
+        open_chips(ProbeData(csv=str(tmp_path / 'x.csv')))
+    (tmp_path / 'x.csv').write_text('path,class\na.tif,1\n')
+    with pytest.raises(ConfigurationError, match='add label'):
+        open_chips(ProbeData(csv=str(tmp_path / 'x.csv')))
+    (tmp_path / 'x.csv').write_text('path,label\na.tif,\n')
+    with pytest.raises(ConfigurationError, match='without a path or a label'):
+        open_chips(ProbeData(csv=str(tmp_path / 'x.csv')))
+    with pytest.raises(ConfigurationError, match='ROOT/<class>'):
+        open_chips(ProbeData(folder=str(tmp_path)))

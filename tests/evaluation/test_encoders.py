@@ -1,0 +1,137 @@
+"""Sources of encoders: exactly those weights, with the normalisation that came with them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torchgeo.models import ResNet18_Weights
+
+from torchgeo_msssl.datamodules import PretrainingDataModule
+from torchgeo_msssl.errors import ConfigurationError, WeightsError
+from torchgeo_msssl.evaluation import encoders, transfer
+from torchgeo_msssl.evaluation.encoders import baselines, check_at_hand, encoder_name, given_encoders, random_encoder
+from torchgeo_msssl.models.encoders import create_encoder
+from torchgeo_msssl.models.metadata import EncoderMetadata
+from torchgeo_msssl.models.weights import save_encoder
+
+Make = Callable[..., str]
+BANDS = ('B02', 'B03')
+
+
+@pytest.fixture
+def data(make_scene: Make) -> PretrainingDataModule:
+    image = np.random.default_rng(0).integers(100, 3000, (2, 64, 64)).astype(np.uint16)
+    module = PretrainingDataModule(make_scene('T31TFJ_20210601.tif', image, names=BANDS), chip_size=32)
+    module.find_statistics()
+    return module
+
+
+def saved(path: Path, bands: tuple[str, ...] = BANDS, **options: Any) -> tuple[str, torch.nn.Module]:
+    torch.manual_seed(7)
+    network = create_encoder('resnet18', len(bands))
+    constants = {'mean': (0.5,) * len(bands), 'std': (0.25,) * len(bands)} | options
+    save_encoder(network, path, EncoderMetadata('fastsiam', 'resnet18', bands, sensor='sentinel2_l2a', **constants))
+    return str(path), network
+
+
+def batch_of(values: torch.Tensor) -> dict[str, torch.Tensor]:
+    constants = {'scale': torch.full((len(values), 2), 1e-4), 'offset': torch.zeros(len(values), 2)}
+    return {'image': values, 'valid': torch.ones(len(values), 1, 32, 32, dtype=torch.bool)} | constants
+
+
+def test_an_encoder_embeds_as_it_was_trained(tmp_path: Path, data: PretrainingDataModule) -> None:
+    source, network = saved(tmp_path / 'e.safetensors')
+    loaded = transfer(source, data)
+    assert (loaded.model, loaded.statistics, len(loaded.report.missing)) == ('resnet18', 'weights', 0)
+    image = torch.randint(0, 4000, (3, 2, 32, 32)).to(torch.uint16)
+    with torch.no_grad():
+        expected = network.eval()((image.float() * 1e-4 - 0.5) / 0.25)
+        torch.testing.assert_close(loaded.embed(batch_of(image)), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_statistics_of_other_bands_are_those_of_the_data(tmp_path: Path, data: PretrainingDataModule) -> None:
+    loaded = transfer(saved(tmp_path / 'e.safetensors', ('B02', 'B8A'))[0], data)
+    assert loaded.statistics == 'data'
+    assert loaded.normalize.mean.tolist() == pytest.approx(data.mean)
+    assert loaded.report.dropped_bands == ('B8A',)
+
+
+def test_what_does_not_tell_its_network_needs_a_name(tmp_path: Path, data: PretrainingDataModule) -> None:
+    with pytest.raises(ConfigurationError, match='timm name'):
+        transfer(None, data)
+    assert transfer(None, data, 'resnet18').report.source == 'random initialisation'
+    with pytest.raises(WeightsError, match='no file'):
+        given_encoders({'x': str(tmp_path / 'nothing.ckpt')}, data, 'resnet18', 'cpu')
+
+
+def test_baselines_are_the_same_every_time(data: PretrainingDataModule) -> None:
+    image = torch.randint(0, 4000, (3, 2, 32, 32), generator=torch.Generator().manual_seed(0)).to(torch.uint16)
+    state = torch.get_rng_state()
+    twice = [baselines(data, ['resnet18'], 2, 'cpu') for _ in range(2)]
+    assert torch.equal(torch.get_rng_state(), state)
+    names = ['band statistics', *['random convolutions'] * 2, *['random initialisation (resnet18)'] * 2]
+    assert [encoder.name for encoder in twice[0]] == names
+    assert [encoder.seed for encoder in twice[0]] == [None, 0, 1, 0, 1]
+    with torch.no_grad():
+        found = [[encoder.embed(batch_of(image)) for encoder in some] for some in twice]
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+    assert not torch.equal(found[0][1], found[0][2])
+    assert not torch.equal(found[0][3], found[0][4])
+    assert [value.shape[1] for value in found[0]] == [4, 512, 512, 512, 512]
+
+
+def test_random_convolutions_are_rectified_means(data: PretrainingDataModule) -> None:
+    """Transcribed: filters of the standard normal distribution, bias −1, means of both signs."""
+    image = torch.randint(0, 4000, (2, 2, 32, 32)).to(torch.uint16)
+    filters = torch.randn(256, 2, 3, 3, generator=torch.Generator().manual_seed(1))
+    mean, std = (torch.tensor(values).float()[:, None, None] for values in (data.mean, data.std))
+    answer = torch.nn.functional.conv2d((image.float() * 1e-4 - mean) / std, filters) - 1
+    expected = torch.cat([answer.clamp_min(0).mean((2, 3)), (-answer).clamp_min(0).mean((2, 3))], dim=1)
+    (found,) = (one for one in baselines(data, [], 1, 'cpu') if one.name == 'random convolutions')
+    torch.testing.assert_close(found.embed(batch_of(image)), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_random_weights_are_those_of_the_seed(data: PretrainingDataModule) -> None:
+    torch.manual_seed(5)
+    expected = create_encoder('resnet18', 2).state_dict()
+    found = random_encoder('resnet18', data, 5).state_dict()
+    assert all(torch.equal(found[key], value) for key, value in expected.items())
+
+
+@pytest.mark.parametrize(
+    ('source', 'name'),
+    [
+        ('runs/fastsiam_s2/version_3/checkpoints/last.ckpt', 'fastsiam_s2/version_3'),
+        ('runs/fastsiam_s2/version_3/checkpoints/best.ckpt', 'fastsiam_s2/version_3/best'),
+        ('/data/runs/a/version_0/encoder.safetensors', 'a/version_0'),
+        ('weights/ours.safetensors', 'ours'),
+        ('imagenet', 'imagenet'),
+        ('ResNet18_Weights.SENTINEL2_ALL_MOCO', 'ResNet18_Weights.SENTINEL2_ALL_MOCO'),
+    ],
+)
+def test_names(source: str, name: str) -> None:
+    assert encoder_name(source) == name
+
+
+def test_nothing_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    name = 'ResNet18_Weights.SENTINEL2_ALL_MOCO'
+    with pytest.raises(WeightsError, match='not on this machine'):
+        check_at_hand(name, 'resnet18')
+    (tmp_path / 'checkpoints').mkdir()
+    url = ResNet18_Weights.SENTINEL2_ALL_MOCO.url
+    (tmp_path / 'checkpoints' / url.rsplit('/', 1)[1]).write_bytes(b'')
+    check_at_hand(name, 'resnet18')
+    monkeypatch.setattr(
+        encoders.timm, 'get_pretrained_cfg', lambda _: SimpleNamespace(file='', hf_hub_id='', url='x/y')
+    )
+    monkeypatch.setattr(encoders._hub, 'get_cache_dir', lambda: str(tmp_path))
+    with pytest.raises(WeightsError, match='ImageNet weights of resnet18 are not on this machine'):
+        check_at_hand('imagenet', 'resnet18')
+    (tmp_path / 'y').write_bytes(b'')
+    check_at_hand('imagenet', 'resnet18')
+    check_at_hand(str(tmp_path / 'y'), 'resnet18')

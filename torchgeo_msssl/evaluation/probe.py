@@ -1,0 +1,254 @@
+"""Classify frozen features of encoders, and of baselines that learnt nothing."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.evaluation.chips import ProbeChips, open_chips
+from torchgeo_msssl.evaluation.encoders import RANDOM, FrozenEncoder, baselines, given_encoders
+from torchgeo_msssl.evaluation.features import extract_all
+from torchgeo_msssl.evaluation.intervals import Interval, bootstrap_interval
+from torchgeo_msssl.evaluation.probe_settings import ProbeSettings
+from torchgeo_msssl.evaluation.probes import ClassScores, knn_scores, linear_scores
+from torchgeo_msssl.evaluation.scores import Classified, metric_name, score
+from torchgeo_msssl.progress import progress_bar
+
+log = logging.getLogger(__name__)
+
+CONSTANT = 'constant answer'
+
+#: Fewer blocks than this make an interval of blocks too narrow by itself.
+_FEW_BLOCKS = 10
+
+
+@dataclass(frozen=True)
+class ProbeRow:
+    """One encoder under one probe.
+
+    Attributes:
+        encoder: Its name.
+        probe: ``knn``, ``linear``, or ``constant``.
+        seed: Of random weights, or None.
+        baseline: Whether the encoder learnt nothing.
+        found: What the probe made of the test chips.
+        scores: Intervals by name of the score.
+    """
+
+    encoder: str
+    probe: str
+    seed: int | None
+    baseline: bool
+    found: Classified
+    scores: dict[str, Interval]
+
+
+@dataclass(frozen=True)
+class ProbeReport:
+    """What came of a probe.
+
+    Attributes:
+        settings: What was asked for.
+        chips: The labelled chips.
+        encoders: What was probed.
+        rows: One for each encoder, seed and probe.
+        groups: What the intervals were drawn from: group of each test chip.
+        shared: Rows of one encoder and probe put together: mean over seeds with its interval, by score, in the order
+            in which they are shown.
+        gains: Difference of these to random initialisation under the same probe, in the first score; the draws of the
+            bootstrap are the same on both sides.
+    """
+
+    settings: ProbeSettings
+    chips: ProbeChips
+    encoders: list[FrozenEncoder]
+    rows: list[ProbeRow]
+    groups: NDArray[np.int64]
+    shared: dict[tuple[str, str], dict[str, Interval]]
+    gains: dict[tuple[str, str], Interval]
+
+
+def run_probe(settings: ProbeSettings) -> ProbeReport:
+    """Classify the chips with every encoder and baseline.
+
+    Args:
+        settings: What to do.
+
+    Returns:
+        The results; nothing is written.
+
+    Raises:
+        MSSSLError: If data, weights or options do not suit.
+    """
+    sources = settings.sources
+    chips = open_chips(settings.data)
+    if 'knn' in settings.probes and settings.k > len(chips.train.labels):
+        raise ConfigurationError(
+            f'k: expected at most the {len(chips.train.labels)} chips to learn from, got {settings.k}.'
+        )
+    device = _device(settings.device)
+    given, models = given_encoders(sources, chips.data, settings.model, device)
+    encoders = [*given, *baselines(chips.data, models or [settings.model], settings.seeds, device)]
+    groups = _groups(settings, chips)
+    features = _features(encoders, chips, device, settings.batch_size)
+    rows = [_constant_row(settings, chips, groups)]
+    with progress_bar('Probing', len(encoders) * len(settings.probes)) as advance:
+        for encoder, (train, test) in zip(encoders, features, strict=True):
+            for probe in settings.probes:
+                found = _classify(settings, probe, chips, train, test)
+                rows.append(_row(settings, encoder.name, probe, encoder.seed, encoder.baseline, found, groups))
+                advance(len(rows) - 2, 1.0)
+    shared = {key: _shared(settings, some, groups) for key, some in _by_key(rows).items()}
+    return ProbeReport(settings, chips, encoders, rows, groups, shared, _gains(settings, encoders, rows, groups))
+
+
+def _device(name: str) -> torch.device:
+    chosen = ('cuda' if torch.cuda.is_available() else 'cpu') if name == 'auto' else name
+    try:
+        device = torch.device(chosen)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        msg = f'device: {name} cannot be used here ({str(error).splitlines()[0]}); take auto or cpu.'
+        raise ConfigurationError(msg) from error
+    return device
+
+
+def _groups(settings: ProbeSettings, chips: ProbeChips) -> NDArray[np.int64]:
+    if settings.interval == 'chip':
+        return np.arange(len(chips.test.labels))
+    groups = chips.blocks[1]
+    count = len(np.unique(groups))
+    if count < 2:
+        raise ConfigurationError(
+            'interval: all test chips lie in one block of ground, from which no interval can be drawn; set '
+            f'data.block_size below {settings.data.block_size}, or interval to chip.'
+        )
+    if count < _FEW_BLOCKS:
+        log.warning('The test chips lie in %d blocks of ground only: the intervals are rough.', count)
+    return groups
+
+
+def _features(
+    encoders: Sequence[FrozenEncoder], chips: ProbeChips, device: torch.device, batch_size: int
+) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Features of the training and of the test chips, in the order of the encoders."""
+    networks = {str(i): encoder.embed for i, encoder in enumerate(encoders)}
+    queries = (*chips.train.queries, *chips.test.queries)
+    with progress_bar('Embedding chips', len(queries)) as advance:
+        found = extract_all(
+            networks, chips.data.scenes, queries, device, batch_size, lambda done: advance(done - 1, 1.0)
+        )
+    cut = len(chips.train.queries)
+    return [(values[:cut], values[cut:]) for values in found.values()]
+
+
+def _classify(
+    settings: ProbeSettings,
+    probe: str,
+    chips: ProbeChips,
+    train: NDArray[np.float32],
+    test: NDArray[np.float32],
+) -> Classified:
+    if probe == 'knn':
+        found = knn_scores(train, chips.train.labels, test, settings.k, settings.temperature, settings.distance)
+    else:
+        found = linear_scores(train, chips.train.labels, test, settings.strengths, chips.blocks[0])
+    return _with_all_classes(found, chips)
+
+
+def _with_all_classes(found: ClassScores, chips: ProbeChips) -> Classified:
+    """Every class of the chips has a column, also one that only one part shows."""
+    count = len(chips.class_names)
+    scores = np.zeros((len(found.values), count))
+    scores[:, found.classes] = found.values
+    return Classified(chips.test.labels, scores)
+
+
+def _constant_row(settings: ProbeSettings, chips: ProbeChips, groups: NDArray[np.int64]) -> ProbeRow:
+    """The one answer that is right most often: no probe that looks at the chips should do worse."""
+    count = len(chips.class_names)
+    best = np.bincount(chips.test.labels, minlength=count).argmax()
+    found = Classified(chips.test.labels, np.tile(np.eye(count)[best], (len(chips.test.labels), 1)))
+    return _row(settings, CONSTANT, 'constant', None, True, found, groups)
+
+
+def _row(
+    settings: ProbeSettings,
+    encoder: str,
+    probe: str,
+    seed: int | None,
+    baseline: bool,
+    found: Classified,
+    groups: NDArray[np.int64],
+) -> ProbeRow:
+    return ProbeRow(encoder, probe, seed, baseline, found, _intervals(settings, [found], groups))
+
+
+def _wanted(settings: ProbeSettings) -> dict[str, tuple[str, int]]:
+    """Metric and top_k of each score, by its name."""
+    wanted: dict[str, tuple[str, int]] = {
+        metric_name(metric, settings.average): (metric, 1) for metric in settings.metrics
+    }
+    if settings.top_k > 1 and 'accuracy' in settings.metrics:
+        wanted[metric_name('accuracy', top_k=settings.top_k)] = ('accuracy', settings.top_k)
+    return wanted
+
+
+def _mean_score(
+    settings: ProbeSettings, some: Sequence[Classified], metric: str, top_k: int, weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    return np.mean([score(found, metric, weights, settings.average, top_k) for found in some], axis=0)
+
+
+def _intervals(settings: ProbeSettings, some: Sequence[Classified], groups: NDArray[np.int64]) -> dict[str, Interval]:
+    """Scores, as a mean over several draws of random weights."""
+    return {
+        name: bootstrap_interval(
+            lambda weights, metric=metric, top_k=top_k: _mean_score(  # type: ignore[misc]
+                settings, some, metric, top_k, weights
+            ),
+            groups, settings.resamples, settings.level,
+        )
+        for name, (metric, top_k) in _wanted(settings).items()
+    }  # fmt: skip
+
+
+def _by_key(rows: Sequence[ProbeRow]) -> dict[tuple[str, str], list[ProbeRow]]:
+    found: dict[tuple[str, str], list[ProbeRow]] = {}
+    for row in rows:
+        found.setdefault((row.encoder, row.probe), []).append(row)
+    return found
+
+
+def _shared(settings: ProbeSettings, rows: list[ProbeRow], groups: NDArray[np.int64]) -> dict[str, Interval]:
+    return rows[0].scores if len(rows) == 1 else _intervals(settings, [row.found for row in rows], groups)
+
+
+def _gains(
+    settings: ProbeSettings,
+    encoders: Sequence[FrozenEncoder],
+    rows: Sequence[ProbeRow],
+    groups: NDArray[np.int64],
+) -> dict[tuple[str, str], Interval]:
+    keyed = _by_key(rows)
+    models: dict[str, str] = {one.name: one.details['model'] for one in encoders if not one.baseline}
+    metric = settings.metrics[0]
+    gains = {}
+    for (name, probe), own in keyed.items():
+        if name not in models:
+            continue
+        other = keyed[f'{RANDOM} ({models[name].partition(".")[0]})', probe]
+
+        def difference(
+            weights: NDArray[np.float64], own: list[ProbeRow] = own, other: list[ProbeRow] = other
+        ) -> NDArray[np.float64]:
+            sides = ([row.found for row in rows] for rows in (own, other))
+            first, second = (_mean_score(settings, side, metric, 1, weights) for side in sides)
+            return first - second
+
+        gains[name, probe] = bootstrap_interval(difference, groups, settings.resamples, settings.level)
+    return gains

@@ -1,0 +1,217 @@
+"""What a probe leaves in its folder."""
+
+import csv
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+import torch
+from matplotlib.figure import Figure
+
+from torchgeo_msssl.datamodules.split import write_split
+from torchgeo_msssl.evaluation.features import LabelledChips
+from torchgeo_msssl.evaluation.probe import ProbeReport, ProbeRow
+from torchgeo_msssl.files import atomic_path, write_json
+from torchgeo_msssl.tasks.confusion import CLASS_SCORES, class_scores
+from torchgeo_msssl.tasks.segmentation_figures import draw_confusion, write_confusion
+
+#: Columns of ``results.csv``, a row for each score of each encoder, seed and probe. Others read them by name.
+COLUMNS = (
+    'experiment', 'encoder', 'probe', 'metric', 'value', 'low', 'high', 'n_train', 'n_test', 'classes', 'seed',
+)  # fmt: skip
+
+_PROBES = {'knn': 'kNN', 'linear': 'linear', 'constant': '–'}
+
+
+def next_folder(experiment: str, runs: str = 'runs') -> Path:
+    """Find the folder of the next run of an experiment.
+
+    Args:
+        experiment: Its name.
+        runs: Where run folders are.
+
+    Returns:
+        ``runs/experiment/version_N``, which does not exist.
+    """
+    folder = Path(runs, experiment)
+    taken = [int(match[1]) for path in folder.glob('version_*') if (match := re.fullmatch(r'version_(\d+)', path.name))]
+    return folder / f'version_{max(taken, default=-1) + 1}'
+
+
+def write_report(report: ProbeReport, folder: Path) -> None:
+    """Write tables and pictures.
+
+    ``results.csv`` (:data:`COLUMNS`), ``results.json``, ``results.md``, ``classes.csv`` (scores of each class),
+    ``scores.png``, ``split.png`` with ``split.geojson``, and ``confusion_<encoder>_<probe>`` as CSV and PNG.
+
+    Args:
+        report: What came of the probe.
+        folder: Where to; it is made where it is missing.
+
+    Raises:
+        OutputError: If a file cannot be written.
+    """
+    with atomic_path(folder / 'results.csv') as temporary, temporary.open('w', newline='', encoding='utf-8') as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(_csv_rows(report))
+    _write_classes(report, folder / 'classes.csv')
+    with atomic_path(folder / 'results.md') as temporary:
+        temporary.write_text('\n'.join(markdown(report)) + '\n', encoding='utf-8')
+    for row in report.rows:
+        if row.seed in (None, 0):  # one of several draws is enough to look at
+            name = f'confusion_{_file_name(row.encoder)}_{row.probe}'
+            matrix = torch.from_numpy(row.found.confusion)
+            write_confusion(folder / f'{name}.csv', matrix, report.chips.class_names)
+            draw_confusion(folder / f'{name}.png', matrix, report.chips.class_names, unit='chips')
+    draw_scores(report, folder / 'scores.png')
+    parts = {'train': _ground(report.chips.train), 'test': _ground(report.chips.test)}
+    write_split(folder, parts, report.chips.data.scenes)
+    write_json(folder / 'results.json', _summary(report))  # last: with it the folder is whole
+
+
+def markdown(report: ProbeReport) -> list[str]:
+    """Put the results into a table for people.
+
+    Args:
+        report: What came of the probe.
+
+    Returns:
+        Lines of Markdown.
+    """
+    names = list(next(iter(report.shared.values())))
+    chips, settings = report.chips, report.settings
+    lines = [
+        f'{len(chips.class_names)} classes ({", ".join(chips.class_names)}). {len(chips.train.labels)} chips to learn '
+        f'from, {len(chips.test.labels)} to test; split by {chips.split}.',
+        '',
+        f'{settings.level:.0%} intervals from {settings.resamples} bootstrap resamples of '
+        f'{len(np.unique(report.groups))} {"blocks of ground" if settings.interval == "block" else "chips"}.',
+        '',
+        f'| encoder | probe | {" | ".join(names)} | gain in {names[0]} over random initialisation |',
+        f'|---|---|{"---|" * len(names)}---|',
+    ]
+    for (encoder, probe), scores in report.shared.items():
+        gain = report.gains.get((encoder, probe))
+        shown = [str(scores[name]) for name in names]
+        seeds = sum((row.encoder, row.probe) == (encoder, probe) for row in report.rows)
+        label = f'{encoder}, mean of {seeds} seeds' if seeds > 1 else encoder
+        last = f'{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]' if gain else ''
+        lines.append(f'| {label} | {_PROBES[probe]} | {" | ".join(shown)} | {last} |')
+    return lines
+
+
+def draw_scores(report: ProbeReport, path: Path) -> None:
+    """Draw the first score of every encoder with its interval, a panel a probe.
+
+    Args:
+        report: What came of the probe.
+        path: PNG to write.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
+    metric = next(iter(next(iter(report.shared.values()))))
+    constant = next(scores[metric] for (_, probe), scores in report.shared.items() if probe == 'constant')
+    probes = list(dict.fromkeys(probe for _, probe in report.shared if probe != 'constant'))
+    names = list(dict.fromkeys(encoder for encoder, probe in report.shared if probe != 'constant'))
+    learnt = {encoder.name for encoder in report.encoders if not encoder.baseline}
+    figure = Figure(figsize=(2.5 + 3.5 * len(probes), 1.6 + 0.4 * len(names)), layout='constrained')
+    panels = figure.subplots(1, len(probes), sharey=True, squeeze=False)[0]
+    for axes, probe in zip(panels, probes, strict=True):
+        for place, name in enumerate(names):
+            found = report.shared[name, probe][metric]
+            colour = 'tab:blue' if name in learnt else 'tab:gray'
+            axes.plot([found.low, found.high], [place, place], color=colour, linewidth=3, alpha=0.5)
+            draws = [r.scores[metric].value for r in report.rows if (r.encoder, r.probe) == (name, probe)]
+            if len(draws) > 1:
+                axes.plot(draws, [place] * len(draws), '|', color=colour, markersize=10)
+            axes.plot(found.value, place, 'o', color=colour)
+        axes.axvline(constant.value, color='tab:red', linestyle='--', linewidth=1)
+        axes.set_title(_PROBES[probe])
+        axes.set_xlabel(metric.replace('_', ' '))
+        axes.grid(axis='x', alpha=0.3)
+    panels[0].set_yticks(range(len(names)), names)
+    panels[0].invert_yaxis()
+    figure.suptitle(f'{report.settings.level:.0%} intervals; red: best constant answer', fontsize=10)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=100)
+
+
+def _csv_rows(report: ProbeReport) -> Iterator[dict[str, Any]]:
+    counts = {
+        'n_train': len(report.chips.train.labels), 'n_test': len(report.chips.test.labels),
+        'classes': len(report.chips.class_names),
+    }  # fmt: skip
+    for row in report.rows:
+        for metric, found in row.scores.items():
+            yield {
+                'experiment': report.settings.experiment, 'encoder': row.encoder, 'probe': row.probe, 'metric': metric,
+                'value': found.value, 'low': found.low, 'high': found.high, **counts,
+                'seed': '' if row.seed is None else row.seed,
+            }  # fmt: skip
+
+
+def _class_rows(row: ProbeRow, names: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    matrix = torch.from_numpy(row.found.confusion)
+    scores = {name: values.tolist() for name, values in class_scores(matrix).items()}
+    return {
+        name: {what: scores[what][i] for what in CLASS_SCORES} | {'chips': int(matrix[i].sum())}
+        for i, name in enumerate(names)
+    }
+
+
+def _write_classes(report: ProbeReport, path: Path) -> None:
+    with atomic_path(path) as temporary, temporary.open('w', newline='', encoding='utf-8') as file:
+        writer = csv.writer(file)
+        writer.writerow(['encoder', 'probe', 'seed', 'class', *CLASS_SCORES, 'chips'])
+        for row in report.rows:
+            for name, scores in _class_rows(row, report.chips.class_names).items():
+                writer.writerow([row.encoder, row.probe, '' if row.seed is None else row.seed, name, *scores.values()])
+
+
+def _summary(report: ProbeReport) -> dict[str, Any]:
+    chips, settings = report.chips, report.settings
+    return {
+        'experiment': settings.experiment,
+        'classes': list(chips.class_names),
+        'split': chips.split,
+        'train': _counts(chips.train, chips.class_names),
+        'test': _counts(chips.test, chips.class_names),
+        'interval': {
+            'level': settings.level, 'resamples': settings.resamples, 'drawn': settings.interval,
+            'number': len(np.unique(report.groups)),
+        },
+        'encoders': [
+            {'name': encoder.name, 'seed': encoder.seed, 'baseline': encoder.baseline} | encoder.details
+            for encoder in report.encoders
+        ],
+        'results': [
+            {'encoder': encoder, 'probe': probe, 'scores': {name: vars(found) for name, found in scores.items()}}
+            | ({'gain over random initialisation': vars(gain)} if (gain := report.gains.get((encoder, probe))) else {})
+            for (encoder, probe), scores in report.shared.items()
+        ],
+        'rows': [
+            {
+                'encoder': row.encoder, 'probe': row.probe, 'seed': row.seed,
+                'scores': {name: vars(found) for name, found in row.scores.items()},
+                'classes': _class_rows(row, chips.class_names), 'confusion': row.found.confusion.tolist(),
+            }
+            for row in report.rows
+        ],
+    }  # fmt: skip
+
+
+def _counts(chips: LabelledChips, names: tuple[str, ...]) -> dict[str, int]:
+    return dict(zip(names, np.bincount(chips.labels, minlength=len(names)).tolist(), strict=True))
+
+
+def _ground(chips: LabelledChips) -> Any:
+    return shapely.union_all([shapely.box(x.start, y.start, x.stop, y.stop) for x, y, _ in chips.queries])
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r'[^\w.-]+', '_', name).strip('_')
