@@ -55,7 +55,7 @@ class Acceleration(Callback):
         networks = [child for child in pl_module.children() if any(True for _ in child.parameters())]
         if self.channels_last:
             for network in networks:
-                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+                network.to(memory_format=torch.channels_last)
         if self.compile:
             _compile(pl_module, networks, self.backend)
 

@@ -1,0 +1,31 @@
+"""Synthetic flights that share no ground."""
+
+from pathlib import Path
+
+import geopandas as gpd
+import pytest
+import rasterio
+from shapely.geometry import box
+
+from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.evaluation.study.flights import write_flights
+
+
+def test_flights_are_apart_and_have_rows_each(tmp_path: Path) -> None:
+    options = write_flights(tmp_path, 2, side=200)
+    rows = gpd.read_file(options['data.labels'], layer=options['data.layer'])
+    grounds, pixels = [], []
+    for path in sorted(tmp_path.glob('flight_*.tif')):
+        with rasterio.open(path) as scene:
+            assert scene.descriptions[-1] == 'nir'
+            grounds.append(box(*scene.bounds))
+            pixels.append(scene.read())
+            assert rows.intersects(grounds[-1]).any()
+    assert grounds[0].distance(grounds[1]) > 100
+    assert (pixels[0] != pixels[1]).mean() > 0.5
+
+    times = [path.stat().st_mtime_ns for path in tmp_path.iterdir()]
+    assert write_flights(tmp_path, 2, side=200) == options
+    assert [path.stat().st_mtime_ns for path in tmp_path.iterdir()] == times  # they were there
+    with pytest.raises(ConfigurationError, match='2 or more'):
+        write_flights(tmp_path, 1)

@@ -1,0 +1,123 @@
+"""Held-out scenes, and labels from some of the others."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pytest
+from affine import Affine
+from jsonargparse.typing import Path_fr
+from shapely.geometry.base import BaseGeometry
+
+from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.evaluation.study import Cell, Study, find_regions, make_cells
+from torchgeo_msssl.evaluation.study.ground import open_data, prepare_split, reads_test_ground
+from torchgeo_msssl.evaluation.study.steps import split_file
+from torchgeo_msssl.geo.handles import close_handles
+
+SIDE, BLOCK = 64, 16
+
+
+@pytest.fixture
+def study(make_scene: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Study]:
+    """Four scenes apart from each other with labels, the west of the first one without."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    labels = []
+    for i in range(4):
+        transform = Affine(1, 0, 600000 + 1024 * i, 0, -1, 5000000)
+        image = rng.integers(1, 100, (2, SIDE, SIDE)).astype(np.uint16)
+        make_scene(f'scenes/s{i}.tif', image, names=('B02', 'B03'), transform=transform)
+        mask = rng.integers(0, 2, (SIDE, SIDE)).astype(np.uint8)
+        mask[:, : SIDE // 2] = 255 if i == 0 else mask[:, : SIDE // 2]
+        labels.append(make_scene(f'labels/l{i}.tif', mask, transform=transform, nodata=255))
+    close_handles()
+    Path('fit.yaml').write_text(
+        'data:\n  class_path: torchgeo_msssl.datamodules.SegmentationDataModule\n  init_args:\n'
+        f'    images: {tmp_path}/scenes\n    labels: {tmp_path}/labels\n    class_names: [a, b]\n    chip_size: 8\n'
+        'trainer:\n  max_epochs: 1\nmodel:\n  class_path: nothing.Here\n'
+    )
+
+    def make(**options: Any) -> Study:
+        common = {'name': 's', 'fit': Path_fr('fit.yaml'), 'output': 'out', 'options': {'data.block_size': BLOCK}}
+        return Study(**(common | options))
+
+    return make
+
+
+def parts_of(study: Study, cell: Cell) -> dict[str, BaseGeometry]:
+    prepare_split(study, cell)
+    path = split_file(study, cell)
+    assert path is not None
+    frame = gpd.read_file(path).to_crs('EPSG:32631')
+    return dict(zip(frame['split'], frame.geometry, strict=True))
+
+
+def scenes_under(region: BaseGeometry) -> set[int]:
+    return {int((part.centroid.x - 600000) // 1024) for part in getattr(region, 'geoms', [region])}
+
+
+def test_each_scene_is_held_out_in_turn(study: Callable[..., Study]) -> None:
+    one = study(regions=['scenes'])
+    regions = find_regions(one)
+    assert regions == ['s0', 's1', 's2', 's3']
+    for number, cell in enumerate(make_cells(one, regions)):
+        parts = parts_of(one, cell)
+        assert scenes_under(parts['test']) == {number}
+        assert parts['test'].area == pytest.approx(SIDE**2, rel=1e-4)
+        assert parts['train'].intersection(parts['val']).area < 1e-3
+        assert number not in scenes_under(parts['train']) | scenes_under(parts['val'])
+        # 48 blocks, of 0.6 : 0.2 the fourth for validation
+        assert parts['val'].area == pytest.approx(12 * BLOCK**2, rel=1e-4)
+        assert parts['train'].area == pytest.approx(36 * BLOCK**2, rel=1e-4)
+
+
+def test_the_same_number_of_labels_from_more_scenes(study: Callable[..., Study]) -> None:
+    one = study(regions=['scene'], scenes=[1, 2, 3], shots=[4], seeds=[0, 1, 2, 3, 4])
+    cells = make_cells(one, find_regions(one))
+    assert len(cells) == 15
+    chosen: dict[int, list[set[int]]] = {}
+    for cell in cells:
+        parts = parts_of(one, cell)
+        assert parts['train'].area == pytest.approx(4 * BLOCK**2, rel=1e-4)
+        assert parts['val'].area == pytest.approx(4 * BLOCK**2, rel=1e-4)
+        assert len(scenes_under(parts['train'])) == cell.scenes
+        assert scenes_under(parts['train']) == scenes_under(parts['val'])
+        assert scenes_under(parts['test']) == {cell.seed % 4}
+        assert cell.seed % 4 not in scenes_under(parts['train'])
+        west = 600000 + SIDE / 2  # of the first scene, without labels
+        assert not any(part.bounds[0] < west - 1 for part in getattr(parts['train'], 'geoms', [parts['train']]))
+        chosen.setdefault(cell.seed, []).append(scenes_under(parts['train']))
+    assert all(few < more < most for few, more, most in chosen.values())
+
+
+def test_too_few_scenes_or_labels(study: Callable[..., Study]) -> None:
+    with pytest.raises(ConfigurationError, match=r'4 group\(s\), and 5 are needed'):
+        find_regions(study(regions=['scene'], scenes=[4], shots=[4]))
+    greedy = study(regions=['scene'], scenes=[1], shots=[9])
+    with pytest.raises(ConfigurationError, match='blocks and 18 are needed'):
+        prepare_split(greedy, make_cells(greedy, ['scene'])[0])
+
+
+def test_blocks_and_files_are_left_to_the_data_module(study: Callable[..., Study]) -> None:
+    one = study(regions=['blocks', 'ground.geojson'])
+    for cell in make_cells(one, find_regions(one)):
+        assert split_file(one, cell) is None
+    assert find_regions(study(regions=['blocks'], test=False)) == [None]
+
+
+def test_options_reach_the_data_and_mistakes_are_told(study: Callable[..., Study]) -> None:
+    assert open_data('fit.yaml', {'data.block_size': 16, 'model.lr': 1}).block_size == 16
+    with pytest.raises(ConfigurationError, match='blok_size'):
+        open_data('fit.yaml', {'data.blok_size': 16})
+
+
+def test_whether_a_pretraining_reads_the_test_ground(study: Callable[..., Study], tmp_path: Path) -> None:
+    one = study()
+    Path('pretrain.yaml').write_text('data:\n  class_path: torchgeo_msssl.datamodules.PretrainingDataModule\n')
+    cell = make_cells(one, ['blocks'])[0]
+    for paths, expected in ((f'{tmp_path}/scenes/s1.tif', True), (f'{tmp_path}/labels/l1.tif', False)):
+        arguments = ['fit', '--config', 'pretrain.yaml', '--data.paths', paths]
+        assert reads_test_ground(one, cell, arguments) is expected

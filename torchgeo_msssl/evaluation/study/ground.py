@@ -1,0 +1,208 @@
+"""Held-out ground of a study: whole scenes, and labels drawn from some of the others."""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import shapely
+from jsonargparse import ArgumentParser
+from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
+
+from torchgeo_msssl.datamodules.base import ScenesDataModule
+from torchgeo_msssl.datamodules.segmentation import SegmentationDataModule
+from torchgeo_msssl.datasets.labels import Labels
+from torchgeo_msssl.datasets.scenes import Scenes
+from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.evaluation.study.design import Cell, Options, Study
+from torchgeo_msssl.evaluation.study.steps import as_arguments, split_file
+from torchgeo_msssl.files import atomic_path
+from torchgeo_msssl.samplers.blocks import ground_blocks
+
+#: Share of a block that has labels and data, for it to count as a whole one.
+_WHOLE = 0.95
+
+
+def find_regions(study: Study) -> list[str | None]:
+    """Name the held-out regions of a study.
+
+    Args:
+        study: The study.
+
+    Returns:
+        ``blocks``, ``scene``, files of polygons; for ``scenes`` the name of each group of scenes that share ground.
+
+    Raises:
+        ConfigurationError: If there are too few scenes to hold one out.
+    """
+    if not study.test:
+        return [None]
+    regions: list[str | None] = []
+    for region in study.regions:
+        groups = _groups_to_hold_out(study) if region in ('scene', 'scenes') else {}
+        regions += list(groups) if region == 'scenes' else [region]
+    return regions
+
+
+def open_data(config: str | Path, options: Options) -> ScenesDataModule:
+    """Make the data module that a configuration names, without its trainer.
+
+    Args:
+        config: Configuration of a run.
+        options: Options of the command line by dotted name; those of the data are used.
+
+    Returns:
+        The data module.
+
+    Raises:
+        ConfigurationError: If it is none of this package's.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument('--config', action='config')
+    for section in ('model', 'trainer', 'seed_everything', 'optimizer', 'lr_scheduler', 'ckpt_path'):
+        parser.add_argument(f'--{section}', type=Any)
+    parser.add_subclass_arguments(ScenesDataModule, 'data')
+    mine = {name: value for name, value in options.items() if name.startswith('data.')}
+    try:
+        found = parser.parse_args(['--config', str(config), *as_arguments(mine)])
+    except Exception as error:  # the parser's own, whose message names the option
+        raise ConfigurationError(f'{config}: {error}') from error
+    data: ScenesDataModule = parser.instantiate(found).data
+    return data
+
+
+def scene_groups(scenes: Scenes) -> dict[str, BaseGeometry]:
+    """Put scenes that share ground together.
+
+    Args:
+        scenes: Scenes.
+
+    Returns:
+        Ground of each group, by the name of its first file.
+    """
+    boxes = scenes.index.geometry.to_numpy()
+    names = [Path(scene.path).stem for scene in scenes.scenes]
+    found = {}
+    for part in shapely.get_parts(shapely.union_all(boxes)):
+        members = [name for name, box in zip(names, boxes, strict=True) if box.intersects(part)]
+        found[min(members)] = part
+    return dict(sorted(found.items()))
+
+
+def prepare_split(study: Study, cell: Cell) -> None:
+    """Write the file of a cell's split, unless it is there.
+
+    Args:
+        study: The study.
+        cell: A cell.
+
+    Raises:
+        ConfigurationError: If the scenes have too little ground.
+    """
+    path = split_file(study, cell)
+    if path is None or path.is_file():
+        return
+    data = _open_fit(study)
+    groups = scene_groups(data.scenes)
+    held_out = list(groups)[cell.seed % len(groups)] if cell.region == 'scene' else str(cell.region)
+    test = groups.pop(held_out)
+    if cell.scenes is None:
+        parts = _deal_rest(data, groups, cell.seed)
+    else:
+        assert cell.shots is not None
+        parts = _draw_from_scenes(data, groups, cell.scenes, cell.shots, cell.seed)
+    frame = gpd.GeoDataFrame({'split': [*parts, 'test']}, geometry=[*parts.values(), test], crs=data.scenes.crs)
+    with atomic_path(path) as temporary:  # twelve decimals: a centimetre is much for a drone's pixels
+        frame.to_crs('EPSG:4326').to_file(temporary, driver='GeoJSON', engine='pyogrio', COORDINATE_PRECISION=12)
+
+
+def reads_test_ground(study: Study, cell: Cell, pretraining: Sequence[str]) -> bool:
+    """Whether a pretraining reads the pixels of scenes that its cells are tested on.
+
+    Args:
+        study: The study.
+        cell: A cell of the pretraining.
+        pretraining: Its arguments.
+
+    Returns:
+        Whether they have a file in common.
+    """
+    config = pretraining[pretraining.index('--config') + 1]
+    options = {
+        name.removeprefix('--'): value for name, value in itertools.pairwise(pretraining) if name.startswith('--data.')
+    }
+    seen = {scene.path for scene in open_data(config, options).scenes.scenes}
+    return not seen.isdisjoint(scene.path for scene in _open_fit(study).scenes.scenes)
+
+
+def _open_fit(study: Study) -> SegmentationDataModule:
+    data = open_data(Path(study.fit.absolute), study.options)
+    if not isinstance(data, SegmentationDataModule):
+        raise ConfigurationError(f'{study.fit}: regions are of a SegmentationDataModule, got {type(data).__name__}.')
+    return data
+
+
+def _groups_to_hold_out(study: Study) -> dict[str, BaseGeometry]:
+    groups = scene_groups(_open_fit(study).scenes)
+    needed = 1 + max([*study.scenes, 1])
+    if len(groups) < needed:
+        msg = (
+            f'regions: scenes that share no ground make {len(groups)} group(s), and {needed} are needed, one of them '
+            'to test on; add scenes, or hold blocks out.'
+        )
+        raise ConfigurationError(msg)
+    return groups
+
+
+def _deal_rest(data: SegmentationDataModule, groups: dict[str, BaseGeometry], seed: int) -> dict[str, BaseGeometry]:
+    """Blocks of all other scenes, for training and validation in the proportion of the data module's shares."""
+    blocks = ground_blocks(data.scenes, data.block_size, shapely.union_all(list(groups.values())))
+    training, validation, _ = data.fractions
+    count = round(len(blocks) * validation / (training + validation))
+    if not 0 < count < len(blocks):
+        raise ConfigurationError(f'block_size: {len(blocks)} block(s) besides the held-out scene; use smaller blocks.')
+    order = np.random.default_rng(seed).permutation(len(blocks))
+    return {
+        'train': shapely.union_all(blocks[np.sort(order[count:])]),
+        'val': shapely.union_all(blocks[np.sort(order[:count])]),
+    }
+
+
+def _draw_from_scenes(
+    data: SegmentationDataModule, groups: dict[str, BaseGeometry], number: int, shots: int, seed: int
+) -> dict[str, BaseGeometry]:
+    """As many labelled blocks whatever the number of scenes, for training, and as many for validation."""
+    generator = np.random.default_rng(seed)
+    names = list(groups)
+    chosen = [names[i] for i in generator.permutation(len(names))[:number]]
+    assert data.labels is not None
+    assert data.class_names is not None
+    labels = Labels(data.labels, data.class_names, **data.label_options)
+    parts: dict[str, list[BaseGeometry]] = {'train': [], 'val': []}
+    for i, name in enumerate(chosen):
+        each = shots // number + (i < shots % number)
+        found = _labelled_blocks(data, labels, groups[name], 2 * each, np.random.default_rng([seed, i]))
+        if len(found) < 2 * each:
+            msg = f'shots: {name} has {len(found)} labelled blocks and {2 * each} are needed, half of them to validate.'
+            raise ConfigurationError(msg)
+        parts['train'] += found[:each]
+        parts['val'] += found[each:]
+    return {part: shapely.union_all(blocks) for part, blocks in parts.items()}
+
+
+def _labelled_blocks(
+    data: SegmentationDataModule, labels: Labels, ground: BaseGeometry, count: int, generator: np.random.Generator
+) -> list[BaseGeometry]:
+    """Up to ``count`` blocks that are labelled nearly everywhere: what a border leaves would be a smaller budget."""
+    blocks: NDArray[np.object_] = ground_blocks(data.scenes, data.block_size, ground)
+    least = _WHOLE * data.block_size**2
+    found: list[BaseGeometry] = []
+    for i in generator.permutation(len(blocks)):
+        if len(found) == count:
+            break
+        if labels.class_counts(data.scenes, blocks[i], progress=False).sum() >= least:
+            found.append(blocks[i])
+    return found

@@ -1,0 +1,207 @@
+"""Run the cells of a study, each as the commands that a user would type."""
+
+import contextlib
+import gc
+import logging
+import os
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from torchgeo_msssl.errors import MSSSLError
+from torchgeo_msssl.evaluation.study.claims import claim
+from torchgeo_msssl.evaluation.study.design import Cell, Study
+from torchgeo_msssl.evaluation.study.ground import prepare_split, reads_test_ground
+from torchgeo_msssl.evaluation.study.metrics import read_metrics
+from torchgeo_msssl.evaluation.study.results import Result, read_result, write_result
+from torchgeo_msssl.evaluation.study.steps import (
+    cell_folder,
+    command_line,
+    pretraining_folder,
+    steps_of,
+    weights_of,
+)
+from torchgeo_msssl.files import write_json
+from torchgeo_msssl.geo.handles import close_handles
+
+log = logging.getLogger(__name__)
+
+#: Runs ``fit`` or ``test`` with its options, as the command line does.
+Run = Callable[[Sequence[str]], object]
+
+#: Seconds between two looks at what other processes are doing.
+_PATIENCE = 0.5
+
+
+def run_cell(study: Study, cell: Cell, run: Run) -> Result:
+    """Train and test a cell, and pretrain for it where nobody did; what it left of an earlier attempt goes.
+
+    Args:
+        study: The study.
+        cell: The cell.
+        run: Runs a command.
+
+    Returns:
+        Its metrics, or why it failed; it is in ``result.json`` of the cell's folder.
+
+    Raises:
+        KeyboardInterrupt: If the user stops it.
+        SystemExit: If the system does.
+    """
+    steps, begin = steps_of(study, cell), time.monotonic()
+    fit, test = steps.folder / 'fit', steps.folder / 'test'
+    try:
+        pretrain(study, cell, run)
+        for folder in (fit, test):
+            shutil.rmtree(folder, ignore_errors=True)
+        begin = time.monotonic()
+        prepare_split(study, cell)
+        for step in (steps.fit, steps.test):
+            if step:
+                _run(step, run)
+        metrics = read_metrics(fit, test if steps.test else None)
+        result = Result(metrics, time.monotonic() - begin, steps.command)
+    except Exception as error:
+        result = Result({}, time.monotonic() - begin, steps.command, _sentence(error))
+    write_result(steps.folder, result)
+    return result
+
+
+def pretrain(study: Study, cell: Cell, run: Run) -> None:
+    """Run the pretraining of a cell, unless it is done; another process that is at it is waited for.
+
+    Args:
+        study: The study.
+        cell: The cell.
+        run: Runs a command.
+
+    Raises:
+        RuntimeError: If it failed, here or elsewhere.
+    """
+    folder, arguments = pretraining_folder(study, cell), steps_of(study, cell).pretraining
+    if folder is None or arguments is None:
+        return
+    with claim(_claim_of(folder), wait=True):
+        result = read_result(folder)
+        if result is None:
+            result = _pretrain(study, cell, arguments, run)
+            write_result(folder, result)
+    if result.error is not None:
+        raise RuntimeError(f'the pretraining {folder.name} failed: {result.error}')
+
+
+def work(study: Study, cells: Sequence[Cell], run: Run) -> None:
+    """Run cells until all of them have ended, here or in other processes that work on the same folder.
+
+    Args:
+        study: The study.
+        cells: Cells to run.
+        run: Runs a command.
+    """
+    while pending := [cell for cell in cells if read_result(cell_folder(study, cell)) is None]:
+        if not any([_try(study, cell, run) for cell in pending]):
+            time.sleep(_PATIENCE)
+
+
+def _try(study: Study, cell: Cell, run: Run) -> bool:
+    """Run a cell if nobody else has it, nor is busy with its pretraining."""
+    folder = cell_folder(study, cell)
+    with claim(_claim_of(folder)) as mine:
+        if not mine or read_result(folder) is not None or _awaits_pretraining(study, cell):
+            return False
+        with output_to(folder / 'log.txt'):
+            run_cell(study, cell, run)
+        return True
+
+
+def _awaits_pretraining(study: Study, cell: Cell) -> bool:
+    folder = pretraining_folder(study, cell)
+    if folder is None or read_result(folder) is not None:
+        return False
+    with claim(_claim_of(folder)) as free:
+        return not free
+
+
+def _claim_of(folder: Path) -> Path:
+    return folder.parent.parent / 'claims' / f'{folder.parent.name}_{folder.name}'
+
+
+def _pretrain(study: Study, cell: Cell, arguments: Sequence[str], run: Run) -> Result:
+    """Pretrain, going on where a killed run stopped: that gives the same encoder, and takes longest of all."""
+    folder, begin, weights = pretraining_folder(study, cell), time.monotonic(), weights_of(study, cell)
+    assert folder is not None
+    assert weights is not None
+    last = folder / 'fit' / 'checkpoints' / 'last.ckpt'
+    try:
+        if cell.initialisation.pretraining and cell.initialisation.pretraining.same_split:
+            prepare_split(study, cell)
+        _run([*arguments, *(['--ckpt_path', str(last)] if last.is_file() else [])], run)
+        if not Path(weights).is_file():
+            raise FileNotFoundError(f'{weights} is not there after the pretraining; check `weights`.')
+        if study.test:
+            write_json(folder / 'provenance.json', {'reads_test_ground': reads_test_ground(study, cell, arguments)})
+        metrics = read_metrics(folder / 'fit', None)
+    except Exception as error:
+        return Result({}, time.monotonic() - begin, command_line(arguments), _sentence(error))
+    return Result(metrics, time.monotonic() - begin, command_line(arguments))
+
+
+def _run(arguments: Sequence[str], run: Run) -> None:
+    """Run a command as if it were the only one of its process.
+
+    Raises:
+        RuntimeError: If its options are refused.
+        KeyboardInterrupt: If the user stopped it, which Lightning turns into an exit.
+    """
+    before = sys.argv
+    sys.argv = ['torchgeo_msssl', *arguments]  # Lightning compares with what it is given
+    try:
+        run(arguments)
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from stop
+        if stop.code != 2:  # what the parser of options says for a mistake
+            raise
+        raise RuntimeError(f'the options of `{arguments[0]}` were refused; the output above says why.') from stop
+    finally:
+        sys.argv = before
+        close_handles()
+        gc.collect()
+
+
+def _sentence(error: Exception) -> str:
+    """What to tell of an error; the traceback of one that nobody foresaw goes to the log."""
+    if isinstance(error, MSSSLError | RuntimeError):
+        return str(error)
+    traceback.print_exception(error)
+    return f'{type(error).__name__}: {error}'
+
+
+@contextlib.contextmanager
+def output_to(path: Path) -> Iterator[None]:
+    """Send everything that the process writes, libraries in C included, to a file.
+
+    Args:
+        path: The file; it is begun anew.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = {descriptor: os.dup(descriptor) for descriptor in (1, 2)}
+    with path.open('w', encoding='utf-8') as file:
+        _point({descriptor: file.fileno() for descriptor in kept})
+    try:
+        yield
+    finally:
+        _point(kept)
+        for descriptor in kept.values():
+            os.close(descriptor)
+
+
+def _point(targets: Mapping[int, int]) -> None:
+    """Let descriptors be those of other files, with nothing left behind in Python's buffers."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    for descriptor, target in targets.items():
+        os.dup2(target, descriptor)

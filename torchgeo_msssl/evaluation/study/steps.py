@@ -1,0 +1,150 @@
+"""The commands of a cell, which can be repeated by hand."""
+
+import json
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jsonargparse.typing import Path_fr
+
+from torchgeo_msssl.evaluation.study.design import Cell, Options, Study, folder_name
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What runs for a cell.
+
+    Attributes:
+        folder: Folder of the cell.
+        pretraining: Arguments of the pretraining, None where there is none.
+        fit: Arguments of the training.
+        test: Arguments of the test, None where nothing is tested.
+    """
+
+    folder: Path
+    pretraining: tuple[str, ...] | None
+    fit: tuple[str, ...]
+    test: tuple[str, ...] | None
+
+    @property
+    def command(self) -> str:
+        """All of it, for a shell."""
+        return ' && '.join(command_line(step) for step in (self.pretraining, self.fit, self.test) if step)
+
+
+def command_line(arguments: Sequence[str]) -> str:
+    """Write arguments as a user would.
+
+    Args:
+        arguments: ``fit`` or ``test`` with its options.
+
+    Returns:
+        A line for a shell.
+    """
+    return shlex.join(['python', '-m', 'torchgeo_msssl', *arguments])
+
+
+def steps_of(study: Study, cell: Cell) -> Steps:
+    """Put the commands of a cell together.
+
+    Args:
+        study: The study.
+        cell: One of its cells.
+
+    Returns:
+        The commands; they run in the folder in which the study does.
+    """
+    folder = cell_folder(study, cell)
+    common = (study.options | (cell.variant.options if cell.variant else {}) | cell.initialisation.options) | {
+        'seed_everything': cell.seed,
+        **_label_options(study, cell),
+    }
+    options = [*_config(study.fit), *as_arguments(common)]
+    weights = weights_of(study, cell)
+    fit = ('fit', *options, *_logger(folder, 'fit'), *as_arguments({'model.weights': weights} if weights else {}))
+    best = folder / 'fit' / 'checkpoints' / 'best.ckpt'
+    test = ('test', *options, *_logger(folder, 'test'), '--ckpt_path', str(best)) if study.test else None
+    return Steps(folder, _pretraining(study, cell), fit, test)
+
+
+def cell_folder(study: Study, cell: Cell) -> Path:
+    """Folder of a cell: ``fit/`` and ``test/`` are its run folders."""
+    return Path(study.output) / 'cells' / cell.name
+
+
+def pretraining_folder(study: Study, cell: Cell) -> Path | None:
+    """Folder of the pretraining of a cell, ``fit/`` being its run folder; None where there is none."""
+    name = cell.pretraining_name
+    return None if name is None else Path(study.output) / 'pretraining' / name
+
+
+def weights_of(study: Study, cell: Cell) -> str | None:
+    """File that the pretraining of a cell hands over; None where there is none."""
+    folder, pretraining = pretraining_folder(study, cell), cell.initialisation.pretraining
+    return str(folder / 'fit' / pretraining.weights) if folder and pretraining else None
+
+
+def split_file(study: Study, cell: Cell) -> Path | None:
+    """File of the split where a scene is held out; None where the data module deals blocks out, or has a file."""
+    if cell.region is None or (cell.region in study.regions and cell.region != 'scene'):
+        return None
+    parts = [f'{key}-{value}' for key, value in (('scenes', cell.scenes), ('shots', cell.shots)) if cell.scenes]
+    name = folder_name('_'.join([f'without-{cell.region}', *parts, f'seed-{cell.seed}']))
+    return Path(study.output) / 'splits' / f'{name}.geojson'
+
+
+def as_arguments(options: Options) -> list[str]:
+    """Write options as arguments.
+
+    Args:
+        options: Values by dotted name.
+
+    Returns:
+        ``['--name', 'value', …]``.
+    """
+    return [text for name, value in options.items() for text in (f'--{name}', _as_text(value))]
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _label_options(study: Study, cell: Cell) -> Options:
+    """Split and choice of labels; labels that are drawn from some scenes are all that the split's file has."""
+    if cell.region is None:
+        return {}
+    split = split_file(study, cell) or cell.region
+    options: Options = {'data.split': str(split), 'data.split_seed': cell.seed}
+    if cell.fraction is not None:
+        options['data.label_fraction'] = cell.fraction
+    if cell.shots is not None and cell.scenes is None:
+        options['data.shots'] = cell.shots
+    return options
+
+
+def _pretraining(study: Study, cell: Cell) -> tuple[str, ...] | None:
+    pretraining, folder = cell.initialisation.pretraining, pretraining_folder(study, cell)
+    if pretraining is None or folder is None:
+        return None
+    options: Options = dict(pretraining.options)
+    if pretraining.each_seed:
+        options['seed_everything'] = cell.seed
+    if pretraining.same_split:
+        options |= {name: value for name, value in _label_options(study, cell).items() if name.startswith('data.split')}
+    return ('fit', *_config(pretraining.config), *as_arguments(options), *_logger(folder, 'fit'))
+
+
+def _config(path: Path_fr) -> list[str]:
+    """The configuration as seen from the working folder, where it lies below."""
+    absolute = Path(path.absolute)
+    below = absolute.is_relative_to(Path.cwd())
+    return ['--config', os.path.relpath(absolute) if below else str(absolute)]
+
+
+def _logger(folder: Path, version: str) -> list[str]:
+    """Where the run folder is: a logger's ``save_dir/name/version``."""
+    logger = {'save_dir': str(folder.parent), 'name': folder.name, 'version': version}
+    return as_arguments({f'trainer.logger.init_args.{name}': value for name, value in logger.items()})
