@@ -4,16 +4,40 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+
+class _RateColumn(ProgressColumn):
+    """Pieces a second."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: Task) -> Text:
+        """Show the rate of a task, once it is known."""
+        rate = task.finished_speed or task.speed
+        return Text(f'{rate:.1f} {self.unit}/s' if rate else '')
 
 
 @contextmanager
-def progress_bar(description: str, total: int = 1) -> Iterator[Callable[[int, float], None]]:
+def progress_bar(description: str, total: int = 1, unit: str = '') -> Iterator[Callable[[int, float], None]]:
     """Show the progress of ``total`` pieces of work.
 
     Args:
         description: What is being done.
         total: Number of pieces.
+        unit: What the pieces are; their rate is shown where this is given.
 
     Yields:
         A function to call with ``(piece, fraction of that piece)``.
@@ -22,6 +46,7 @@ def progress_bar(description: str, total: int = 1) -> Iterator[Callable[[int, fl
         TextColumn('{task.description}'),
         BarColumn(),
         TaskProgressColumn(show_speed=True),
+        *([_RateColumn(unit)] if unit else []),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )

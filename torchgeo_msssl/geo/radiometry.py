@@ -92,7 +92,7 @@ def _known(scene: Scene, bands: Sequence[str], sensor: Sensor | None) -> Radiome
         return Radiometry(ones, zeros, f'{sensor.name}: {scene.dtype} instead of uint8, taken as it is')
     known = [sensor.find(band) for band in bands]
     scale = tuple(band.scale if band else 1.0 for band in known)
-    value, why = _sentinel2_offset(scene) if sensor.name.startswith('sentinel2') else (0.0, 'no offset')
+    value, why = sentinel2_offset(scene) if sensor.name.startswith('sentinel2') else (0.0, 'no offset')
     if value < 0 and spectral and _contradicts(scene, spectral[0], value):
         log.warning(
             '%s: %s, yet many of its values are below %g, so the offset may have been taken off before (harmonised '
@@ -139,7 +139,15 @@ def _contradicts(scene: Scene, band: str, offset: float) -> bool:
     return len(values) > 0 and bool(np.percentile(values, 5) + offset < 0)
 
 
-def _sentinel2_offset(scene: Scene) -> tuple[float, str]:
+def sentinel2_offset(scene: Scene) -> tuple[float, str]:
+    """Find the offset of a Sentinel-2 scene from its tags, else its processing baseline, else its date.
+
+    Args:
+        scene: Scene.
+
+    Returns:
+        The offset in digital numbers, and where it comes from. No pixel is read.
+    """
     tags = {key: value for file in scene.files for key, value in file.tags.items()}
     for tag in _OFFSET_TAGS:
         numbers = re.findall(r'-?\d+(?:\.\d+)?', tags.get(tag, ''))

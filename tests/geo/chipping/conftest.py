@@ -1,0 +1,62 @@
+"""Scenes to cut, and chips put together again."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+from numpy.typing import NDArray
+
+from torchgeo_msssl.geo.chipping.options import ChipOptions
+from torchgeo_msssl.geo.chipping.run import Report, chip_scenes
+from torchgeo_msssl.geo.handles import close_handles
+
+
+@pytest.fixture(autouse=True)
+def closed_files() -> Iterator[None]:
+    yield
+    close_handles()
+
+
+@pytest.fixture
+def cut(tmp_path: Path) -> Callable[..., Report]:
+    """``cut(paths, size=…, …)`` writes chips into ``tmp_path / 'chips'`` (or ``output``)."""
+
+    def make(paths: Any, output: str = 'chips', **given: Any) -> Report:
+        own = {key: given.pop(key) for key in ('workers', 'overwrite', 'dry_run', 'geojson') if key in given}
+        options = ChipOptions(**{'stride': given['size'], 'min_valid': 0.0, **given})
+        paths = [paths] if isinstance(paths, str) else list(paths)
+        return chip_scenes(paths, tmp_path / output, options, progress=False, **own)
+
+    return make
+
+
+def together(folder: Path, name: str, shape: tuple[int, ...], kind: str = 'image') -> NDArray[Any]:
+    """Put the chips of a scene together again; what overlaps has to agree."""
+    frame = gpd.read_parquet(folder / 'chips.parquet')
+    frame = frame[frame['scene'] == name]
+    whole: NDArray[Any] | None = None
+    seen = np.zeros(shape[-2:], dtype=np.bool_)
+    for chip in frame.itertuples():
+        with rasterio.open(folder / getattr(chip, kind)) as file:
+            pixels = file.read()
+        if whole is None:
+            whole = np.zeros((len(pixels), *shape[-2:]), dtype=pixels.dtype)
+        rows = slice(chip.row, min(chip.row + chip.height, shape[-2]))
+        cols = slice(chip.col, min(chip.col + chip.width, shape[-1]))
+        part = pixels[:, : rows.stop - rows.start, : cols.stop - cols.start]
+        before = seen[rows, cols]
+        np.testing.assert_array_equal(whole[:, rows, cols][:, before], part[:, before])
+        whole[:, rows, cols], seen[rows, cols] = part, True
+    assert whole is not None
+    assert seen.all(), 'a pixel of the scene is in no chip'
+    return whole
+
+
+@pytest.fixture
+def reassemble() -> Callable[..., NDArray[Any]]:
+    """See :func:`together`."""
+    return together

@@ -1,0 +1,145 @@
+"""``chip``: scenes cut into chips for training."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.geo.chipping.options import COMPRESSIONS, EDGES, ChipOptions, LabelOptions
+from torchgeo_msssl.geo.chipping.workers import start_server
+
+_EXAMPLE = """\
+example:
+  chip scenes/*.tif --output chips --size 256 --labels vines.gpkg --column kind --classes vine=1,grass=2 \\
+       --split 0.7,0.15,0.15 --block 2048
+"""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Cut scenes into chips.
+
+    Args:
+        arguments: What follows the command's name.
+
+    Returns:
+        Exit status: 1 where a scene could not be read and the others are done.
+
+    Raises:
+        MSSSLError: If scenes, labels and options do not fit each other, or the folder cannot be written.
+    """
+    given = _parser().parse_args(arguments)
+    options = _options(given)
+    if given.workers > 1:
+        start_server()
+    # imported here: --help and mistakes in the options are told at once, and processes are being prepared meanwhile
+    from torchgeo_msssl.geo.chipping.run import chip_scenes
+
+    try:
+        report = chip_scenes(
+            given.scenes, given.output, options, workers=given.workers, overwrite=given.overwrite,
+            dry_run=given.dry_run, geojson=given.geojson,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        print('\nStopped; the same command goes on from here.', file=sys.stderr)
+        return 130
+    for line in report.lines(given.output, given.dry_run):
+        print(line)
+    for sentence in report.failed.values():
+        print(f'error: {sentence}', file=sys.stderr)
+    return 1 if report.failed else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='python -m torchgeo_msssl chip', epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter,
+        description='Cut scenes into georeferenced chips that keep band names, type, nodata and radiometry, with '
+        'masks,\nspatial splits and a manifest. A killed run goes on with the same command.',
+    )  # fmt: skip
+    add = parser.add_argument
+    add('scenes', nargs='+', metavar='SCENE', help='files, folders or quoted patterns')
+    add('--output', required=True, metavar='DIR', help='folder to write into')
+    add('--size', type=int, default=512, metavar='PIXELS', help='side of a chip (default: 512)')
+    step = parser.add_mutually_exclusive_group()
+    step.add_argument('--stride', type=int, metavar='PIXELS', help='from one chip to the next (default: the size)')
+    step.add_argument('--overlap', type=int, metavar='PIXELS', help='that neighbours share (default: 0)')
+    add('--edge', choices=EDGES, default='pad', help='at the border: fill up with nodata, move inwards, or leave out')
+    add('--bands', type=_names, default=(), metavar='B02,B03', help='bands to write (default: all)')
+    add('--sensor', help='names of unnamed bands (default: found from the files)')
+    add('--crs', help='bring the scenes to this CRS, for example EPSG:32631')
+    add('--res', type=float, help='bring the scenes to this pixel size, in units of the CRS')
+    add('--min-valid', type=float, default=0.5, metavar='SHARE', help='of pixels with data (default: 0.5)')
+    _add_labels(parser)
+    _add_split(parser)
+    _add_writing(parser)
+    return parser
+
+
+def _add_labels(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group('labels').add_argument
+    add('--labels', nargs='+', default=(), metavar='PATH', help='mask rasters, or vector files')
+    add('--classes', metavar='NAME=VALUE,…', help='value of each class, or names alone for 0, 1, …')
+    add('--column', metavar='NAME', help='vectors: column with the class; without it every geometry is of one class')
+    add('--layer', metavar='NAME', help='vectors: layer; needed where there are several')
+    add('--buffer', type=float, default=0.0, metavar='METRES', help='vectors: widen lines and points to each side')
+    add('--background', type=int, metavar='VALUE', help='of ground without a label: 0 (default with vectors), or 255')
+    add('--extent', metavar='VECTOR', help='vectors: the surveyed ground; outside of it pixels are unlabelled')
+    add('--min-labelled', type=float, default=0.0, metavar='SHARE', help='of pixels with a label (default: 0)')
+    add('--keep-empty', type=float, default=1.0, metavar='SHARE', help='of chips with background only (default: 1)')
+
+
+def _add_split(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group('split').add_argument
+    add('--split', type=_shares, default=(), metavar='0.7,0.15,0.15', help='shares of train, val and test')
+    add('--block', type=int, default=2048, metavar='PIXELS', help='side of the blocks of ground (default: 2048)')
+    add('--seed', type=int, default=0, help='of the split and of --keep-empty (default: 0)')
+
+
+def _add_writing(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group('writing').add_argument
+    add('--compress', choices=COMPRESSIONS, default='zstd', help='default: zstd')
+    add('--virtual', action='store_true', help='write the manifest alone; chips are then read from the scenes')
+    add('--workers', type=int, default=len(os.sched_getaffinity(0)), help='processes (default: all processors)')
+    add('--overwrite', action='store_true', help='replace chips that an earlier run wrote into the folder')
+    add('--dry-run', action='store_true', help='tell the counts and the disk they would take, and write nothing')
+    add('--geojson', action='store_true', help='write chips.geojson too')
+
+
+def _options(given: argparse.Namespace) -> ChipOptions:
+    stride = given.stride if given.stride is not None else given.size - (given.overlap or 0)
+    if given.overlap is not None and not 0 <= given.overlap < given.size:
+        raise ConfigurationError(f'overlap: expected 0 to {given.size - 1} pixels, got {given.overlap}.')
+    return ChipOptions(
+        size=given.size, stride=stride, bands=given.bands, sensor=given.sensor, labels=_labels(given),
+        min_valid=given.min_valid, min_labelled=given.min_labelled, keep_empty=given.keep_empty, edge=given.edge,
+        crs=given.crs, res=given.res, split=given.split, block=given.block, seed=given.seed,
+        compress=given.compress, virtual=given.virtual,
+    )  # fmt: skip
+
+
+def _labels(given: argparse.Namespace) -> LabelOptions | None:
+    if not given.labels:
+        for option in ('classes', 'column', 'layer', 'background', 'extent', 'buffer'):
+            if getattr(given, option):
+                raise ConfigurationError(f'{option}: speaks of labels, and there are none; give them with --labels.')
+        return None
+    classes = tuple(_classes(given.classes).items()) if given.classes else ()
+    return LabelOptions(
+        tuple(given.labels), classes, given.column, given.layer, given.buffer, given.background, given.extent
+    )
+
+
+def _classes(text: str) -> dict[str, int]:
+    from torchgeo_msssl.geo.classes import parse_classes
+
+    if '=' in text:
+        return parse_classes(text)
+    return parse_classes(','.join(f'{name}={value}' for value, name in enumerate(text.split(','))))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(',') if name.strip())
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    return tuple(float(share) for share in text.split(','))

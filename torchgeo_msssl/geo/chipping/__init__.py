@@ -1,0 +1,1 @@
+"""Chips of scenes on disk: which windows, in which part of a split, written how."""

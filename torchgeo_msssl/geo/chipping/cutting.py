@@ -1,0 +1,209 @@
+"""Chips measured, and written, one task at a time."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from torchgeo_msssl.errors import SceneReadError
+from torchgeo_msssl.geo.chipping.options import ALL, ChipOptions
+from torchgeo_msssl.geo.chipping.plan import Chip, Facts, Rejection, rejection
+from torchgeo_msssl.geo.chipping.write import ChipFormat, encode_mask, write_whole
+from torchgeo_msssl.geo.scene import Scene
+from torchgeo_msssl.geo.statistics import block_statistics
+
+if TYPE_CHECKING:  # what labels need takes a process as long to import as everything else
+    from torchgeo_msssl.geo.chipping.labels import ChipLabels
+
+#: Memory that GDAL may keep decoded blocks in, in bytes: at least, and at most.
+_LEAST_CACHE, _MOST_CACHE = 32 * 2**20, 128 * 2**20
+#: Chips of a task: enough that few blocks are shared with others, few enough that a killed run loses little.
+_TASK = 64
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that a worker knows.
+
+    Attributes:
+        scenes: The scenes.
+        formats: How the chips of each are written.
+        labels: Where masks come from, or None.
+        options: What is asked for.
+        folder: The output folder.
+        step: Every how many pixels along rows and columns statistics are taken.
+    """
+
+    scenes: tuple[Scene, ...]
+    formats: tuple[ChipFormat, ...]
+    labels: 'ChipLabels | None'
+    options: ChipOptions
+    folder: Path
+    step: int
+
+    @property
+    def foreground(self) -> tuple[bool, ...]:
+        """Whether each class is something else than background; empty without labels."""
+        return self.labels.foreground if self.labels else ()
+
+    def image(self, chip: Chip) -> str:
+        """Path of a chip's image, relative to the output folder."""
+        return self._path(chip, 'images')
+
+    def mask(self, chip: Chip) -> str:
+        """Path of a chip's mask, relative to the output folder."""
+        return self._path(chip, 'masks')
+
+    def _path(self, chip: Chip, kind: str) -> str:
+        name = f'{kind}/{chip.stem(self.scenes[chip.scene])}.tif'
+        return name if chip.part == ALL else f'{chip.part}/{name}'
+
+    def rejection(self, chip: Chip, facts: Facts) -> Rejection:
+        """See :func:`~torchgeo_msssl.geo.chipping.plan.rejection`."""
+        return rejection(chip, self.scenes[chip.scene], facts, self.foreground, self.options)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a chip.
+
+    Attributes:
+        chip: The chip.
+        facts: What is in it, or None where the scene could not be read.
+        size: Bytes of its image; 0 where none was written.
+        mask_size: Bytes of its mask.
+        failure: Why the scene could not be read, or an empty text.
+    """
+
+    chip: Chip
+    facts: Facts | None
+    size: int = 0
+    mask_size: int = 0
+    failure: str = ''
+
+
+def cut(job: Job, chips: Sequence[Chip]) -> list[Outcome]:
+    """Write the chips of a task.
+
+    Args:
+        job: What is to be done.
+        chips: Chips of one scene.
+
+    Returns:
+        What became of them; it ends with the first one that cannot be read.
+
+    Raises:
+        OutputError: If the disk is full.
+        MSSSLError: If a label is damaged or no class.
+    """
+    outcomes: list[Outcome] = []
+    parent = os.getppid()
+    for chip in chips:
+        if os.getppid() != parent:  # the run was killed, and perhaps goes on without this process
+            break
+        outcomes.append(_cut_one(job, chip))
+        if outcomes[-1].failure:
+            break
+    return outcomes
+
+
+def _cut_one(job: Job, chip: Chip) -> Outcome:
+    facts, image, mask = encode(job, chip, always=False)
+    if facts is None or image is None:
+        return Outcome(chip, facts, failure=mask.decode() if facts is None else '')
+    write_whole(job.folder / job.image(chip), image)
+    if job.labels is not None:
+        write_whole(job.folder / job.mask(chip), mask)
+    return Outcome(chip, facts, len(image), len(mask))
+
+
+def encode(job: Job, chip: Chip, always: bool) -> tuple[Facts | None, bytes | None, bytes]:
+    """Make the files of a chip in memory.
+
+    Args:
+        job: What is to be done.
+        chip: The chip.
+        always: Whether to make them even if the chip is not wanted.
+
+    Returns:
+        What is in the chip, its image (None where it is not wanted) and its mask (empty without labels). Of a scene
+        that cannot be read: None, None and the reason.
+    """
+    scene, form = job.scenes[chip.scene], job.formats[chip.scene]
+    try:
+        image, valid = form.read(chip.window)
+    except SceneReadError as error:
+        return None, None, str(error).encode()
+    mask = job.labels.mask(scene, chip.window) if job.labels else None
+    classes = job.labels.count(mask) if job.labels and mask is not None else ()
+    step = slice(None, None, job.step)
+    facts = Facts(int(np.count_nonzero(valid)), classes, _moments(image[:, step, step], valid[step, step]))
+    if not always and job.rejection(chip, facts):
+        return facts, None, b''
+    grid = scene.grid.cut(chip.window)
+    encoded = b'' if mask is None else encode_mask(mask, grid, job.options.compress)
+    return facts, form.encode(image, valid, chip.window), encoded
+
+
+def _moments(image: NDArray[np.generic], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Count, mean, sum of squared distances, least and largest value of each band, shape (5, band)."""
+    found = block_statistics(image, valid)
+    least, most = np.full(len(image), np.inf), np.full(len(image), -np.inf)
+    if found.count:
+        pixels = image[:, valid]
+        least, most = pixels.min(axis=1).astype(np.float64), pixels.max(axis=1).astype(np.float64)
+    return np.stack([np.full(len(image), float(found.count)), found.mean, found.m2, least, most])
+
+
+def tasks_of(scene: Scene, bands: int, chips: Sequence[Chip], workers: int) -> Iterator[list[Chip]]:
+    """Cut the chips of a scene into tasks that touch few of the same stored blocks.
+
+    Args:
+        scene: The scene.
+        bands: Number of bands to read.
+        chips: Chips of it, row by row.
+        workers: Processes that share the work.
+
+    Yields:
+        Whole rows of neighbouring chips, as few blocks as the cache holds wide.
+    """
+    if not chips:
+        return
+    size = chips[0].window.height
+    per_column = _cache_need(scene, bands, size, 1)
+    width = max(size, _MOST_CACHE // per_column)
+    if scene.block_shape[1] >= scene.grid.width:  # strips: decoded as a whole in any case
+        width = scene.grid.width
+    ordered = sorted(chips, key=lambda chip: (chip.window.col // width, chip.window))
+    length = max(1, min(_TASK, -(-len(chips) // (4 * workers))))
+    task: list[Chip] = []
+    for chip, following in zip(ordered, [*ordered[1:], None], strict=True):
+        task.append(chip)
+        if following is None or (len(task) >= length and following.window.row != chip.window.row):
+            yield task
+            task = []
+
+
+def cache_bytes(scenes: Sequence[Scene], bands: int, size: int) -> int:
+    """Memory for decoded blocks that lets each block be decoded once: those under a row of chips.
+
+    Args:
+        scenes: The scenes.
+        bands: Number of bands to read.
+        size: Side of a chip, in pixels.
+
+    Returns:
+        Bytes, for ``GDAL_CACHEMAX``.
+    """
+    need = max((_cache_need(scene, bands, size, scene.grid.width) for scene in scenes), default=0)
+    return min(max(need, _LEAST_CACHE), _MOST_CACHE)
+
+
+def _cache_need(scene: Scene, bands: int, size: int, width: int) -> int:
+    height = min(scene.block_shape[0], scene.grid.height)
+    stored = max(bands, len(scene.files[0].names))
+    return (size + height) * width * stored * scene.dtype.itemsize * 5 // 4

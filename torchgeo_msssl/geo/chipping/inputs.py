@@ -1,0 +1,131 @@
+"""The scenes that chips are cut from, opened and brought to the wanted grid."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from rasterio.crs import CRS
+from rasterio.errors import CRSError
+
+from torchgeo_msssl.bands import Sensor, canonical_band_name, get_sensor, infer_sensor
+from torchgeo_msssl.errors import ConfigurationError, SceneReadError
+from torchgeo_msssl.geo.chipping.options import ChipOptions
+from torchgeo_msssl.geo.discover import find_files, group_files
+from torchgeo_msssl.geo.handles import is_remote
+from torchgeo_msssl.geo.headers import open_scene
+from torchgeo_msssl.geo.scene import Scene, missing_bands_error
+from torchgeo_msssl.geo.warp import warp_scene
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Scenes with what they have in common.
+
+    Attributes:
+        scenes: The scenes, on the grids that chips are cut on.
+        bands: Canonical names of the bands to write.
+        sensor: Their sensor, or None where unknown.
+        sources: Path of each scene by name, those that failed too; the folder of a scene in several files.
+        failed: Why a scene could not be opened, by its name.
+    """
+
+    scenes: tuple[Scene, ...]
+    bands: tuple[str, ...]
+    sensor: Sensor | None
+    sources: dict[str, str]
+    failed: dict[str, str]
+
+
+def open_inputs(paths: Sequence[str], options: ChipOptions) -> Inputs:
+    """Open every scene at some paths, and see that they go together.
+
+    Args:
+        paths: Files, folders or patterns.
+        options: Bands, sensor, CRS and resolution.
+
+    Returns:
+        The scenes. One that cannot be opened is left out and named, as long as another one can.
+
+    Raises:
+        ScenesNotFoundError: If nothing is at a path.
+        ConfigurationError: If a scene is given twice, two have one name, or the CRS is none.
+        MissingCRSError: If a scene has no CRS.
+        BandError: If bands are missing or cannot be named.
+        SceneReadError: If no scene can be opened.
+    """
+    named = get_sensor(options.sensor) if options.sensor else None
+    _check_given_once(paths)
+    scenes: list[Scene] = []
+    failed: dict[str, SceneReadError] = {}
+    groups = group_files(find_files(paths))
+    for name, files in groups:
+        try:
+            scenes.append(open_scene(name, files, named))
+        except SceneReadError as error:
+            failed[name] = error
+    if not scenes:
+        raise next(iter(failed.values()))
+    _check_names(scenes)
+    bands = _choose_bands(scenes, options.bands)
+    sensor = named or infer_sensor(scenes[0].bands, scenes[0].path)
+    moved = tuple(_moved(scene, options) for scene in scenes)
+    sources = {name: _source(files) for name, files in groups}
+    return Inputs(moved, bands, sensor, sources, {name: str(error) for name, error in failed.items()})
+
+
+def _source(files: str | dict[str, str]) -> str:
+    """A path that holds wherever the manifest is read on this machine."""
+    path = files if isinstance(files, str) else os.path.commonpath(list(files.values()))
+    return path if is_remote(path) else os.path.abspath(path)
+
+
+def _check_given_once(paths: Sequence[str]) -> None:
+    seen: dict[str, str] = {}
+    for path in paths:
+        for file in find_files(path):
+            real = file if is_remote(file) else os.path.realpath(file)
+            if real in seen:
+                msg = f'scenes: {file} is given twice (by {seen[real]!r} and {path!r}); name each scene once.'
+                raise ConfigurationError(msg)
+            seen[real] = path
+
+
+def _check_names(scenes: Sequence[Scene]) -> None:
+    first: dict[str, Scene] = {}
+    for scene in scenes:
+        other = first.setdefault(scene.name, scene)
+        if other is not scene:
+            msg = (
+                f'scenes: {other.path} and {scene.path} are both called {scene.name!r}, so their chips would be too; '
+                'rename one, or chip them into different folders.'
+            )
+            raise ConfigurationError(msg)
+
+
+def _choose_bands(scenes: Sequence[Scene], wanted: Sequence[str]) -> tuple[str, ...]:
+    bands = tuple(map(canonical_band_name, wanted)) or scenes[0].bands
+    if len(set(bands)) < len(bands):
+        raise ConfigurationError(f'bands: expected different bands, got {", ".join(wanted)}; name each once.')
+    for scene in scenes:
+        missing = [band for band in bands if band not in scene.bands]
+        if missing:
+            raise missing_bands_error(scene, missing)
+    return bands
+
+
+def _moved(scene: Scene, options: ChipOptions) -> Scene:
+    """The scene on the grid that was asked for; without that on its own, even if it is turned."""
+    if options.crs is None and options.res is None:
+        return scene
+    try:
+        crs = scene.grid.crs if options.crs is None else CRS.from_user_input(options.crs)
+    except CRSError as error:
+        msg = f'crs: {options.crs!r} is not a coordinate reference system; give one such as EPSG:32631.'
+        raise ConfigurationError(msg) from error
+    return warp_scene(scene, crs, None if options.res is None else (options.res, options.res))
+
+
+def common_dtype(scenes: Sequence[Scene]) -> np.dtype[np.generic]:
+    """The dtype that holds the pixels of all scenes without loss."""
+    return np.result_type(*(scene.dtype for scene in scenes))

@@ -1,0 +1,275 @@
+"""The manifest of chips and its summary.
+
+Nothing in them depends on time, on the order in which chips were made or on the number of workers.
+"""
+
+import importlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+
+from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.files import atomic_path, write_json
+from torchgeo_msssl.geo.chipping.cutting import Job, Outcome
+from torchgeo_msssl.geo.chipping.inputs import Inputs, common_dtype
+from torchgeo_msssl.geo.chipping.journal import GEOJSON, MANIFEST, SUMMARY
+from torchgeo_msssl.geo.chipping.options import ALL, IGNORE
+from torchgeo_msssl.geo.chipping.split import Split, footprints
+from torchgeo_msssl.geo.handles import is_remote
+from torchgeo_msssl.geo.scene import Scene
+from torchgeo_msssl.geo.statistics import BandStatistics
+
+if TYPE_CHECKING:
+    from torchgeo_msssl.geo.chipping.labels import ChipLabels
+
+#: Numbers (int32 or float64), texts or bytes; None where a column has no values.
+type Column = NDArray[Any] | list[str] | list[bytes] | None
+
+#: Raise when the meaning of a column or entry changes.
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a folder of chips holds.
+
+    Attributes:
+        job: How the chips were made.
+        inputs: The scenes.
+        options: Options as plain values.
+        chips: The chips that were kept, in order.
+        counts: Windows that were looked at, kept and left out, by reason.
+        split: What the split came to, or None.
+        failed: Why a scene could not be read, by its name.
+    """
+
+    job: Job
+    inputs: Inputs
+    options: dict[str, Any]
+    chips: tuple[Outcome, ...]
+    counts: dict[str, int]
+    split: Split | None
+    failed: dict[str, str]
+
+
+def check_parquet() -> None:
+    """Find out before the work, not after it, whether GeoParquet can be written.
+
+    Raises:
+        ConfigurationError: If pyarrow is missing.
+    """
+    try:
+        importlib.import_module('pyarrow.parquet')
+    except ImportError as error:
+        msg = 'chips.parquet is written with pyarrow, which is not installed; install it.'
+        raise ConfigurationError(msg) from error
+
+
+def write_manifest(content: Content, geojson: bool) -> None:
+    """Write ``chips.parquet``, with ``geojson`` ``chips.geojson``, and ``summary.json`` last.
+
+    Args:
+        content: What the folder holds.
+        geojson: Whether to write the footprints as GeoJSON too (in longitude and latitude, as its standard asks).
+
+    Raises:
+        OutputError: If a file cannot be written.
+    """
+    _write_parquet(content)
+    if geojson:
+        write_geojson(content.job.folder)
+    write_json(content.job.folder / SUMMARY, summary(content))
+
+
+def _write_parquet(content: Content) -> None:
+    """Write the table as GeoParquet (https://geoparquet.org/releases/v1.0.0/)."""
+    arrow, parquet = importlib.import_module('pyarrow'), importlib.import_module('pyarrow.parquet')
+    scenes = content.job.scenes
+    crs = manifest_crs(scenes)
+    shapes = footprints([outcome.chip for outcome in content.chips], scenes, crs)
+    about = {
+        'encoding': 'WKB', 'geometry_types': ['Polygon'], 'crs': crs.to_dict(projjson=True),
+        'bbox': shapely.total_bounds(shapes).tolist(),
+    }  # fmt: skip
+    geo = {'version': '1.0.0', 'primary_column': 'geometry', 'columns': {'geometry': about}}
+    arrays = {name: _array(arrow, values, len(shapes)) for name, values in columns(content).items()}
+    arrays['geometry'] = _array(arrow, shapely.to_wkb(shapes).tolist(), len(shapes))
+    table = arrow.table(arrays).replace_schema_metadata({'geo': json.dumps(geo)})
+    with atomic_path(content.job.folder / MANIFEST) as temporary:
+        parquet.write_table(table, temporary, compression='zstd')
+
+
+def _array(arrow: Any, values: Column, length: int) -> Any:
+    """A column for pyarrow, from buffers: to convert, it would import pandas, which takes longer than a small scene."""
+    if values is None:
+        return arrow.nulls(length, arrow.string())
+    if isinstance(values, np.ndarray):
+        kind = arrow.int32() if values.dtype == np.int32 else arrow.float64()
+        return arrow.Array.from_buffers(kind, length, [None, arrow.py_buffer(values)])
+    kind = arrow.binary() if isinstance(values[0], bytes) else arrow.string()
+    pieces = [value if isinstance(value, bytes) else value.encode() for value in values]
+    ends = np.cumsum([0, *map(len, pieces)], dtype=np.int32)
+    return arrow.Array.from_buffers(kind, length, [None, arrow.py_buffer(ends), arrow.py_buffer(b''.join(pieces))])
+
+
+def write_geojson(folder: Path) -> None:
+    """Write the footprints of a folder's manifest as GeoJSON too.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
+    import geopandas as gpd  # imported here: it takes longer than a small scene
+
+    frame = gpd.read_parquet(folder / MANIFEST)
+    with atomic_path(folder / GEOJSON) as temporary:
+        frame.to_crs('EPSG:4326').to_file(temporary, driver='GeoJSON', index=False)
+
+
+def manifest_crs(scenes: Sequence[Scene]) -> CRS:
+    """The CRS of footprints: the scenes' own where they have one in common, else longitude and latitude."""
+    first = scenes[0].grid.crs
+    return first if all(scene.grid.crs == first for scene in scenes) else CRS.from_epsg(4326)
+
+
+def columns(content: Content) -> dict[str, Column]:
+    """The columns but for the footprint (None without values); a row a chip, in the order of scene, row and column."""
+    job, scenes, outcomes = content.job, content.job.scenes, content.chips
+    chips = [outcome.chip for outcome in outcomes]
+    virtual = job.options.virtual
+    table: dict[str, Column] = {
+        'scene': [scenes[chip.scene].name for chip in chips],
+        'source': [content.inputs.sources[scenes[chip.scene].name] for chip in chips],
+        **{
+            side: np.array([getattr(chip.window, side) for chip in chips], dtype=np.int32)
+            for side in ('row', 'col', 'height', 'width')
+        },
+        'split': [chip.part for chip in chips],
+        'image': None if virtual else [job.image(chip) for chip in chips],
+        'mask': None if virtual or job.labels is None else [job.mask(chip) for chip in chips],
+    }
+    facts = [outcome.facts for outcome in outcomes if outcome.facts is not None]
+    area = job.options.size**2
+    table['valid_fraction'] = np.array([fact.valid for fact in facts]) / area
+    for value, name in enumerate(job.labels.class_names if job.labels else ()):
+        table[f'fraction_{name}'] = np.array([fact.classes[value] for fact in facts]) / area
+    return table
+
+
+def summary(content: Content) -> dict[str, Any]:
+    """What the folder holds, as plain values."""
+    job, inputs = content.job, content.inputs
+    scenes, options = job.scenes, job.options
+    res = {scene.grid.res for scene in scenes}
+    nodata = {form.nodata for form in job.formats}
+    return {
+        'format': FORMAT,
+        'options': content.options,
+        'virtual': options.virtual,
+        'size': options.size,
+        'bands': list(inputs.bands),
+        'sensor': inputs.sensor.name if inputs.sensor else None,
+        'dtype': common_dtype(scenes).name,
+        'nodata': nodata.pop() if len(nodata) == 1 else None,
+        'crs': manifest_crs(scenes).to_string(),
+        'res': list(res.pop()) if len(res) == 1 else None,
+        'counts': content.counts,
+        'splits': {part: _part(content, part) for part in options.parts},
+        'scenes': {scene.name: _scene(content, i) for i, scene in enumerate(scenes)},
+        'labels': labels_entry(job.labels, options.labels) if job.labels else None,
+        'statistics': _statistics(content),
+        'gap': _gap(content.split),
+        'failed': content.failed,
+    }
+
+
+def _part(content: Content, part: str) -> dict[str, Any]:
+    chips = [outcome for outcome in content.chips if outcome.chip.part == part]
+    names = [content.job.scenes[outcome.chip.scene].name for outcome in chips]
+    entry: dict[str, Any] = {'chips': len(chips), 'scenes': {name: names.count(name) for name in sorted(set(names))}}
+    if content.job.labels is not None:
+        counts = [outcome.facts.classes for outcome in chips if outcome.facts is not None]
+        pixels = np.array(counts, dtype=np.int64).reshape(len(counts), -1).sum(axis=0).tolist()
+        pixels = pixels or [0] * len(content.job.labels.class_names)
+        total = max(sum(pixels), 1)
+        entry['classes'] = {
+            name: {'pixels': count, 'share': count / total}
+            for name, count in zip(content.job.labels.class_names, pixels, strict=True)
+        }
+    return entry
+
+
+def _scene(content: Content, index: int) -> dict[str, Any]:
+    scene, form = content.job.scenes[index], content.job.formats[index]
+    return {
+        'source': content.inputs.sources[scene.name],
+        'chips': sum(outcome.chip.scene == index for outcome in content.chips),
+        'dtype': scene.dtype.name,
+        'nodata': form.nodata,
+        'crs': scene.grid.crs.to_string(),
+        'transform': list(scene.grid.transform)[:6],
+        'height': scene.grid.height,
+        'width': scene.grid.width,
+    }
+
+
+def labels_entry(labels: 'ChipLabels', options: Any) -> dict[str, Any]:
+    """What a reader needs to burn the same masks."""
+    return {
+        'paths': [path if is_remote(path) else os.path.abspath(path) for path in options.paths],
+        'class_names': list(labels.class_names),
+        'column': options.column,
+        'layer': options.layer,
+        'buffer': options.buffer,
+        'background': labels.source.background,
+        'extent': os.path.abspath(options.extent) if options.extent else None,
+        'ignore_index': IGNORE,
+        'unlabelled_scenes': sorted(labels.bare),
+    }
+
+
+def _statistics(content: Content) -> dict[str, Any] | None:
+    """Digital numbers of the training chips' valid pixels, band by band; None where no pixel was read."""
+    part = content.job.options.parts[0]
+    found = [
+        outcome.facts.moments
+        for outcome in content.chips
+        if outcome.chip.part in (part, ALL) and outcome.facts is not None and outcome.facts.moments is not None
+    ]
+    found = [moments for moments in found if moments[0, 0] > 0]
+    if not found:
+        return None
+    merged = BandStatistics(0, np.zeros(len(content.inputs.bands)), np.zeros(len(content.inputs.bands)))
+    for count, mean, m2, _, _ in found:
+        merged = merged.merge(BandStatistics(int(count[0]), mean, m2))
+    least, most = np.min([m[3] for m in found], axis=0), np.max([m[4] for m in found], axis=0)
+    return {
+        band: {
+            'count': merged.count, 'mean': float(merged.mean[i]), 'std': float(merged.std[i]), 'min': float(least[i]),
+            'max': float(most[i]),
+        }
+        for i, band in enumerate(content.inputs.bands)
+    }  # fmt: skip
+
+
+def _gap(split: Split | None) -> dict[str, Any] | None:
+    if split is None:
+        return None
+    return {
+        'pixels': split.gap,
+        'smallest_distance': split.distance,
+        'pixel': list(split.pixel),
+        'crs': split.crs.to_string(),
+        'left_out': split.left_out,
+        'blocks': split.blocks,
+    }

@@ -1,0 +1,129 @@
+"""Which windows of scenes become chips."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from torchgeo_msssl.errors import ChipSizeError
+from torchgeo_msssl.geo.chipping.options import ALL, ChipOptions, Edge
+from torchgeo_msssl.geo.grid import Window, covering_offsets
+from torchgeo_msssl.geo.scene import Scene
+
+Rejection = Literal['', 'data', 'labels', 'empty']
+
+
+@dataclass(frozen=True, order=True)
+class Chip:
+    """A window of a scene that may become a chip.
+
+    Attributes:
+        scene: Index of the scene.
+        window: Window on the scene's grid.
+        part: Part of the split it belongs to, or ``all``.
+    """
+
+    scene: int
+    window: Window
+    part: str = ALL
+
+    def stem(self, scene: Scene) -> str:
+        """Name of its files without suffix.
+
+        Rows and columns have five digits at least: with fewer, ``ortho_2048_1024`` would be read as a date, and the
+        scene be taken for one of the years with an offset.
+        """
+        return f'{scene.name}_{self.window.row:05d}_{self.window.col:05d}'
+
+    def chance(self, scene: Scene, seed: int) -> float:
+        """A number from 0 to 1 that depends on the seed, the scene's name and the place in it alone."""
+        text = f'{seed}/{scene.name}/{self.window.row}/{self.window.col}'
+        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest()) / 2**56
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is in a chip.
+
+    Attributes:
+        valid: Pixels that have data in every band.
+        classes: Pixels of each class; empty without labels.
+        moments: Count, mean, sum of squared distances, smallest and largest value of the sampled pixels of each band,
+            shape (5, band); None where no pixel was read.
+    """
+
+    valid: int
+    classes: tuple[int, ...] = ()
+    moments: NDArray[np.float64] | None = field(default=None, compare=False)
+
+
+def axis_offsets(extent: int, size: int, stride: int, edge: Edge) -> list[int]:
+    """Where chips begin along an axis.
+
+    Args:
+        extent: Length of the axis, in pixels, at least 1.
+        size: Side of a chip, in pixels.
+        stride: Pixels from one chip to the next, 1 to ``size``.
+        edge: ``pad``: the last chip may reach beyond the axis; ``shift``: it is moved back so that it ends there;
+            ``drop``: it is left out.
+
+    Returns:
+        Rising offsets; with ``pad`` and ``shift`` the chips cover the axis.
+    """
+    covering = covering_offsets(extent, size, stride)
+    if edge == 'shift':
+        return covering
+    regular = [i * stride for i in range(len(covering))]
+    return regular if edge == 'pad' else [offset for offset in regular if offset + size <= extent]
+
+
+def chips_of(scene: Scene, index: int, options: ChipOptions) -> list[Chip]:
+    """Cut a scene's grid into windows.
+
+    Args:
+        scene: Scene.
+        index: Its index.
+        options: Size, stride and what is done at the border.
+
+    Returns:
+        Chips, row by row.
+
+    Raises:
+        ChipSizeError: If the scene is smaller than a chip and ``edge`` does not pad.
+    """
+    grid, size = scene.grid, options.size
+    if options.edge != 'pad' and min(grid.height, grid.width) < size:
+        msg = (
+            f'size: {scene.path} has {grid.height} × {grid.width} pixels, less than a chip of {size} × {size}; choose '
+            'a smaller size, or edge pad, which fills up with nodata.'
+        )
+        raise ChipSizeError(msg)
+    rows = axis_offsets(grid.height, size, options.stride, options.edge)
+    cols = axis_offsets(grid.width, size, options.stride, options.edge)
+    return [Chip(index, Window(row, col, size, size)) for row in rows for col in cols]
+
+
+def rejection(chip: Chip, scene: Scene, facts: Facts, foreground: Sequence[bool], options: ChipOptions) -> Rejection:
+    """Decide by what is in a chip whether it is kept.
+
+    Args:
+        chip: The chip.
+        scene: Its scene.
+        facts: What is in it.
+        foreground: Whether each class is something else than background; empty without labels.
+        options: What is asked for.
+
+    Returns:
+        An empty text for a chip that is kept, else why it is not: too few pixels with data (``data``) or with a label
+        (``labels``), or one of the chips without a foreground class (``empty``) to leave out.
+    """
+    area = chip.window.area
+    if facts.valid < options.min_valid * area:
+        return 'data'
+    if sum(facts.classes) < options.min_labelled * area:
+        return 'labels'
+    empty = bool(foreground) and not any(n for n, is_object in zip(facts.classes, foreground, strict=True) if is_object)
+    return 'empty' if empty and chip.chance(scene, options.seed) >= options.keep_empty else ''

@@ -1,0 +1,72 @@
+"""What is in the chips of scenes, found before any is written."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from torchgeo_msssl.errors import SceneReadError
+from torchgeo_msssl.geo.chipping.cutting import Job, Outcome
+from torchgeo_msssl.geo.chipping.plan import Chip, Facts
+from torchgeo_msssl.geo.valid import ValidCells, count_valid
+
+type Cells = tuple[int, ValidCells | None, str]
+
+
+def count_scene(job: Job, index: int) -> Cells:
+    """Count the valid pixels of a scene in small cells, which are kept in the user's cache.
+
+    Args:
+        job: What is to be done.
+        index: Index of the scene.
+
+    Returns:
+        The index, the counts (None where the scene cannot be read), and why it cannot be read.
+    """
+    try:
+        return index, count_valid(job.scenes[index], job.formats[index].bands), ''
+    except SceneReadError as error:
+        return index, None, str(error)
+
+
+def measure(job: Job, chips: Sequence[tuple[Chip, int | None]]) -> list[Outcome]:
+    """Find out what is in the chips of a task.
+
+    Args:
+        job: What is to be done.
+        chips: Chips of one scene, with their valid pixels where these are known from the cells.
+
+    Returns:
+        What is in them; it ends with the first one that cannot be read.
+    """
+    outcomes = []
+    for chip, valid in chips:
+        if valid is None:
+            try:
+                valid = int(np.count_nonzero(job.formats[chip.scene].read(chip.window)[1]))
+            except SceneReadError as error:
+                outcomes.append(Outcome(chip, None, failure=str(error)))
+                break
+        classes: tuple[int, ...] = ()
+        if job.labels is not None:
+            classes = job.labels.count(job.labels.mask(job.scenes[chip.scene], chip.window))
+        outcomes.append(Outcome(chip, Facts(valid, classes)))
+    return outcomes
+
+
+def with_valid(chips: Sequence[Chip], cells: ValidCells) -> list[tuple[Chip, int | None]]:
+    """Look up how many valid pixels chips of one scene have.
+
+    Args:
+        chips: Chips of one size.
+        cells: Counts of their scene.
+
+    Returns:
+        Each chip with its valid pixels, or None where a chip cuts a cell that is neither full nor empty.
+    """
+    rows, cols = (np.array([getattr(chip.window, side) for chip in chips]) for side in ('row', 'col'))
+    size = chips[0].window.height, chips[0].window.width
+    least, most = cells.bounds(rows, cols, size)
+    return [
+        (chip, low if low == high else None)
+        for chip, low, high in zip(chips, least.tolist(), most.tolist(), strict=True)
+    ]
