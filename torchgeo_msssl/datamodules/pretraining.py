@@ -45,6 +45,9 @@ class PretrainingDataModule(ScenesDataModule):
         val_fraction: float = 0.0,
         block_size: int = 256,
         predict_paths: str | list[str] | None = None,
+        statistics: str | None = None,
+        cache_size: str | None = None,
+        chips_per_read: int = 1,
     ) -> None:
         """Note what to read; files are opened when bands or chips are first asked for.
 
@@ -65,19 +68,26 @@ class PretrainingDataModule(ScenesDataModule):
             offset: Added to digital numbers before scaling; ``auto`` reads it from metadata or date.
             cache: ``disk`` decodes every scene once to memory-mapped arrays.
             cache_dir: Folder for these (default: in the user's cache folder).
+            cache_size: Most that decoded scenes may take in that folder, such as ``50GB``; those that were used longest
+                ago make room.
+            chips_per_read: So many consecutive training chips come from one neighbourhood, which is decoded once. That
+                is several times as fast, and a batch shows as many times fewer places. Best a divisor of
+                ``batch_size``.
             labels: Class rasters of the same ground, for the frozen probe; the sample area brings its own.
             sample_dir: Where the sample area is, or is made.
             sample: Which of its scenes are taken where there are no ``paths``.
             val_fraction: Share of the blocks of ground for validation chips; 0 trains on all ground.
             block_size: Side of a block of ground in pixels, at least ``chip_size``; for ``val_fraction`` only.
             predict_paths: Scenes to restore with ``predict``.
+            statistics: YAML of the ``statistics`` command with mean and std (default: they are computed).
 
         Raises:
             ConfigurationError: If a number is out of range.
         """
         super().__init__(
             paths, bands, sensor, chip_size, chips_per_epoch, batch_size, num_workers, min_valid, aligned, offset,
-            cache, cache_dir, sample_dir, crs, res,
+            cache, cache_dir, sample_dir, crs, res, statistics=statistics, cache_size=cache_size,
+            chips_per_read=chips_per_read,
         )  # fmt: skip
         if not 0 <= val_fraction < 1:
             raise ConfigurationError(f'val_fraction: expected 0 or more and below 1, got {val_fraction}.')
@@ -137,6 +147,7 @@ class PretrainingDataModule(ScenesDataModule):
             aligned=self.aligned,
             positives=self.positives,
             roi=train,
+            chips_per_read=self.chips_per_read,
         )
         self.check_epoch(self.sampler)
         if val is not None:

@@ -65,6 +65,9 @@ class SegmentationDataModule(ScenesDataModule):
         predict_paths: str | list[str] | None = None,
         sample_dir: str = 'data/sample',
         sample: SampleLabels = 'vines',
+        statistics: str | None = None,
+        cache_size: str | None = None,
+        chips_per_read: int = 1,
     ) -> None:
         """Note what to read; files are opened when bands or chips are first asked for.
 
@@ -98,19 +101,28 @@ class SegmentationDataModule(ScenesDataModule):
             offset: Added to digital numbers before scaling; ``auto`` reads it from metadata or date.
             cache: ``disk`` decodes every scene once to memory-mapped arrays.
             cache_dir: Folder for these (default: in the user's cache folder).
+            cache_size: Most that decoded scenes may take in that folder, such as ``50GB``; those that were used longest
+                ago make room.
+            chips_per_read: So many consecutive training chips come from one neighbourhood, which is decoded once. That
+                is several times as fast, and a batch shows as many times fewer places. Best a divisor of
+                ``batch_size``.
             predict_paths: Scenes to map with ``predict``.
             sample_dir: Where the sample area is, or is made.
             sample: Which of its labels are taken where there are no ``images``.
+            statistics: YAML of the ``statistics`` command with mean and std (default: they are computed).
 
         Raises:
             ConfigurationError: If a number is out of range, or options contradict each other.
         """
         super().__init__(
             images, bands, sensor, chip_size, chips_per_epoch, batch_size, num_workers, min_valid, aligned, offset,
-            cache, cache_dir, sample_dir,
+            cache, cache_dir, sample_dir, statistics=statistics, cache_size=cache_size, chips_per_read=chips_per_read,
         )  # fmt: skip
         if images is not None and (labels is None or class_names is None):
             raise ConfigurationError('labels, class_names: both go with images; give the label files and the classes.')
+        if class_balance and chips_per_read > 1:
+            msg = 'chips_per_read: chips drawn by class come from anywhere; leave class_balance or chips_per_read out.'
+            raise ConfigurationError(msg)
         if block_size < chip_size:
             raise ConfigurationError(f'block_size: expected at least chip_size {chip_size}, got {block_size}.')
         if not 0 < label_fraction <= 1:
@@ -183,7 +195,7 @@ class SegmentationDataModule(ScenesDataModule):
         if stage == 'fit' and 'train' not in self._samplers:
             chips = RandomChipSampler(
                 self.scenes, self.chip_size, self.chips_per_epoch, self.min_valid, self.aligned,
-                roi=self.regions['train'],
+                roi=self.regions['train'], chips_per_read=self.chips_per_read,
             )  # fmt: skip
             self.check_epoch(chips)
             balanced = self.class_balance

@@ -1,6 +1,7 @@
 """Datasets of georeferenced scenes and their labels."""
 
+from torchgeo_msssl.datasets.chips import ChipPart, Chips
 from torchgeo_msssl.datasets.labels import LabelledScenes, Labels
 from torchgeo_msssl.datasets.scenes import ChipQuery, Scenes
 
-__all__ = ('ChipQuery', 'LabelledScenes', 'Labels', 'Scenes')
+__all__ = ('ChipPart', 'ChipQuery', 'Chips', 'LabelledScenes', 'Labels', 'Scenes')

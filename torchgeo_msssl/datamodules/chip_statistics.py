@@ -1,0 +1,83 @@
+"""Band statistics of chips, from their manifest or in a stream."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from torchgeo_msssl.datasets.chips import Chips
+from torchgeo_msssl.errors import ValidDataError
+from torchgeo_msssl.geo.grid import Window
+from torchgeo_msssl.geo.radiometry import Radiometry
+from torchgeo_msssl.geo.statistics import ENOUGH_PIXELS, BandStatistics, block_statistics
+
+
+def manifest_statistics(chips: Chips) -> tuple[BandStatistics, list[Radiometry]] | None:
+    """Reflectance statistics of training chips as the command ``chip`` measured them, in digital numbers.
+
+    Args:
+        chips: Chips.
+
+    Returns:
+        Moments in reflectance, and the radiometry of the scenes; None where there is no manifest or it was measured on
+        other chips, or where scenes differ in scale or offset.
+    """
+    manifest = chips.manifest
+    if manifest is None or not manifest.summary['statistics'] or chips.split != next(iter(manifest.summary['splits'])):
+        return None
+    known = manifest.summary['statistics']
+    if not all(band in known for band in chips.bands):
+        return None
+    _, firsts = np.unique(manifest.of_split(chips.split)['scene'].to_numpy(dtype=str), return_index=True)
+    radiometries = [chips.source.radiometry(int(first)) for first in firsts]
+    if len({(how.scale, how.offset) for how in radiometries}) > 1:
+        return None
+    count, mean, std = (np.array([known[band][key] for band in chips.bands]) for key in ('count', 'mean', 'std'))
+    return BandStatistics(int(count[0]), mean, std**2 * count).to_reflectance(radiometries[0]), radiometries
+
+
+def chip_statistics(
+    chips: Chips,
+    pixels: int = ENOUGH_PIXELS,
+    seed: int = 0,
+    on_progress: Callable[[float], None] | None = None,
+) -> tuple[BandStatistics, list[Radiometry]]:
+    """Reflectance statistics of chips.
+
+    Every chip is read while all of them hold no more than ``pixels`` values; else a seeded draw of them, which is
+    prolonged only where it met no data at all.
+
+    Args:
+        chips: Chips.
+        pixels: Values (pixels × bands) to read at most, about.
+        seed: Of the draw.
+        on_progress: Called with the fraction done after each chip.
+
+    Returns:
+        Moments in reflectance, and the radiometry of each chip that was read.
+
+    Raises:
+        ValidDataError: If no pixel is valid in all bands.
+        SceneReadError: If a chip is damaged.
+    """
+    height, width = chips.size
+    keep = min(len(chips), max(1, pixels // (height * width * len(chips.bands))))
+    order = np.random.default_rng(seed).permutation(len(chips)).tolist()
+    order[:keep] = sorted(order[:keep])  # chips that are windows of scenes lie beside each other
+    count = len(chips.bands)
+    merged, seen = BandStatistics(0, np.zeros(count), np.zeros(count)), list[Radiometry]()
+    for done, chip in enumerate(order, start=1):
+        if done > keep and merged.count > 0:
+            break
+        sample = chips.source.sample(chip, Window(0, 0, height, width))
+        seen.append(chips.source.radiometry(chip))
+        moments = block_statistics(sample['image'].numpy(), sample['valid'][0].numpy())
+        merged = merged.merge(moments.to_reflectance(seen[-1]))
+        if on_progress:
+            on_progress(min(1.0, done / keep))
+    if merged.count == 0:
+        msg = (
+            f'bands: no pixel of the {len(chips)} chips in {chips.root} has data in all of {", ".join(chips.bands)}; '
+            'leave out with `bands` what is empty, or correct the nodata value.'
+        )
+        raise ValidDataError(msg)
+    return merged, seen

@@ -1,0 +1,271 @@
+"""Files of chips, each read as a small scene of its own.
+
+GeoTIFFs tell the names of their bands and their nodata value; they need not lie on the ground. NumPy's ``.npy`` files
+tell neither, so the axis and the names of their bands are given.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from affine import Affine
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+from rasterio.enums import MaskFlags
+from rasterio.io import DatasetReader
+
+from torchgeo_msssl.bands import Sensor, canonical_band_name, infer_sensor
+from torchgeo_msssl.errors import BandError, ConfigurationError, SceneReadError
+from torchgeo_msssl.geo.discover import date_of
+from torchgeo_msssl.geo.grid import PixelGrid, Window
+from torchgeo_msssl.geo.handles import handle
+from torchgeo_msssl.geo.headers import name_bands
+from torchgeo_msssl.geo.scene import BandFile, Scene, with_data
+
+#: Which axis of an array in a ``.npy`` file holds the bands.
+Channels = Literal['first', 'last']
+
+ARRAY_SUFFIX = '.npy'
+SUFFIXES = ('.tif', '.tiff', ARRAY_SUFFIX)
+
+
+class ChipFile(NamedTuple):
+    """A chip on disk.
+
+    Attributes:
+        image: Its file.
+        mask: The file of its mask, or None.
+        scene: Name of the scene it was cut from; the chips of a scene have one scale and offset.
+        source: Path that tells the scene's date and product.
+    """
+
+    image: str
+    mask: str | None
+    scene: str
+    source: str
+
+
+@dataclass(frozen=True)
+class ArrayLayout:
+    """What files may not tell by themselves.
+
+    Attributes:
+        channels: Which axis of a ``.npy`` file holds the bands, or None where nobody said.
+        names: Names of the bands in order, or nothing where nobody said.
+    """
+
+    channels: Channels | None = None
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ArrayScene(Scene):
+    """A chip in a ``.npy`` file.
+
+    Attributes:
+        layout: How its array is to be understood.
+    """
+
+    layout: ArrayLayout = field(default_factory=ArrayLayout)
+
+    def _read_inside(self, window: Window, bands: Sequence[str]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        (file,) = self.files
+        array = load_array(file.path, self.layout.channels)
+        rows, cols = slice(window.row, window.row + window.height), slice(window.col, window.col + window.width)
+        image = np.stack([array[file.index(band) - 1, rows, cols] for band in bands]).astype(self.dtype, copy=False)
+        valid = with_data(image, bands, None, self.nodata)
+        if file.masked:
+            valid &= array[file.index('alpha') - 1, rows, cols] > 0
+        return image, valid
+
+
+def load_array(path: str, channels: Channels | None) -> NDArray[Any]:
+    """Map a ``.npy`` file; no pixel is read yet, and nothing in it is executed.
+
+    Args:
+        path: The file.
+        channels: Which of three axes holds the bands; two axes are one band.
+
+    Returns:
+        Shape (band, height, width).
+
+    Raises:
+        SceneReadError: If it is no whole file of real numbers with two or three axes.
+        ConfigurationError: If there are three axes and nobody said which one holds the bands.
+    """
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode='r', allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        cause = (str(error) or type(error).__name__).splitlines()[0]
+        msg = f'{path}: cannot be read as an array ({cause}); repair or remove the file.'
+        raise SceneReadError(msg) from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in 'biuf' or array.ndim not in (2, 3):
+        found = f'{array.dtype} {array.shape}' if isinstance(array, np.ndarray) else 'an archive of several arrays'
+        msg = f'{path}: expected real numbers (band, height, width) or (height, width), got {found}; write them so.'
+        raise SceneReadError(msg)
+    array = array.view(np.uint8) if array.dtype.kind == 'b' else array
+    if array.ndim == 2:
+        return array[None]
+    if channels is None:
+        msg = f'channels: {path} has the shape {array.shape}; say which axis holds the bands, first or last.'
+        raise ConfigurationError(msg)
+    return array if channels == 'first' else np.moveaxis(array, -1, 0)
+
+
+def open_chip(path: str, sensor: Sensor | None, layout: ArrayLayout, name: str = '', source: str = '') -> Scene:
+    """Note what a chip is, from its header.
+
+    Args:
+        path: GeoTIFF or ``.npy`` file.
+        sensor: Gives unnamed bands their names where the counts agree.
+        layout: What files may not tell.
+        name: Name of the scene it was cut from.
+        source: Path that tells the date of that scene.
+
+    Returns:
+        The chip as a scene.
+
+    Raises:
+        BandError: If bands cannot be named.
+        SceneReadError: If the file is damaged.
+        ConfigurationError: If the axis of the bands in an array is not known.
+    """
+    is_array = path.lower().endswith(ARRAY_SUFFIX)
+    file = _describe_array(path, sensor, layout) if is_array else _describe_raster(handle(path), path, sensor, layout)
+    nodata = file.nodata
+    if nodata is None and not file.masked:  # as geo.headers has it for scenes
+        known = sensor or infer_sensor(file.names, name)
+        nodata = known.nodata if known else None
+    date = date_of(source) if source else None
+    return ArrayScene(name, (file,), date, nodata, layout) if is_array else Scene(name, (file,), date, nodata)
+
+
+def _describe_raster(dataset: DatasetReader, path: str, sensor: Sensor | None, layout: ArrayLayout) -> BandFile:
+    """Describe an open raster, which may lie nowhere on the ground."""
+    names = name_bands(dataset, sensor) if not layout.names else _renamed(name_bands(dataset, None), path, layout.names)
+    spectral = [i for i, name in enumerate(names) if name != 'alpha']
+    dtype = np.result_type(*(np.dtype(dataset.dtypes[i]) for i in spectral))
+    if dtype.kind not in 'iuf':
+        raise SceneReadError(f'{path}: holds {dtype} numbers, and bands have to be real; write them as real bands.')
+    stored = (flags for flags in dataset.mask_flag_enums if MaskFlags.per_dataset in flags or not _follows(flags))
+    return BandFile(
+        path=path,
+        grid=PixelGrid(dataset.crs or CRS(), dataset.transform, dataset.height, dataset.width),
+        names=names,
+        dtype=dtype.name,
+        nodata=dataset.nodatavals[spectral[0]],
+        masked='alpha' in names or any(True for _ in stored),
+        block_shape=dataset.block_shapes[0],
+        scales=tuple(dataset.scales),
+        offsets=tuple(dataset.offsets),
+        tags=dict(dataset.tags()),
+    )
+
+
+def _renamed(names: Sequence[str], path: str, given: Sequence[str]) -> tuple[str, ...]:
+    """Give bands without names the ones that are known from elsewhere; those with names have to agree."""
+    own = [name for name in names if name != 'alpha']
+    wanted = [canonical_band_name(name) for name in given]
+    numbered = [f'band_{n}' for n in range(1, len(own) + 1)]
+    if len(own) != len(wanted) or any(n not in (w, number) for n, w, number in zip(own, wanted, numbered, strict=True)):
+        msg = f'{path}: has the bands {", ".join(own)}, and {", ".join(wanted)} are expected; correct band_names.'
+        raise BandError(msg)
+    rest = iter(wanted)
+    return tuple('alpha' if name == 'alpha' else next(rest) for name in names)
+
+
+def _follows(flags: Sequence[MaskFlags]) -> bool:
+    """Whether a band's mask is none, or follows from its nodata value."""
+    return MaskFlags.all_valid in flags or MaskFlags.nodata in flags
+
+
+def _describe_array(path: str, sensor: Sensor | None, layout: ArrayLayout) -> BandFile:
+    array = load_array(path, layout.channels)
+    count, height, width = array.shape
+    names = tuple(canonical_band_name(name) for name in layout.names) or (sensor.names if sensor else ())
+    if names and len(names) != count:
+        whose = 'band_names' if layout.names else f'sensor {sensor.name if sensor else ""}'
+        msg = f'{path}: has {count} bands and {whose} {len(names)} ({", ".join(names)}); name those of the file.'
+        raise BandError(msg)
+    names = names or tuple(f'band_{n}' for n in range(1, count + 1))
+    return BandFile(
+        path=path,
+        grid=PixelGrid(CRS(), Affine.identity(), height, width),
+        names=names,
+        dtype=array.dtype.name,
+        nodata=None,
+        masked='alpha' in names,
+        block_shape=(height, width),
+        scales=(1.0,) * count,
+        offsets=(0.0,) * count,
+        tags={},
+    )
+
+
+def check_alike(chip: Scene, first: Scene, dtype: np.dtype[Any]) -> None:
+    """See that a chip is of one kind with the first one, so that they can be in one batch.
+
+    Args:
+        chip: A chip.
+        first: The first chip.
+        dtype: What has to hold its values without loss.
+
+    Raises:
+        BandError: If it has other bands.
+        SceneReadError: If it has another size or type.
+    """
+    if chip.bands != first.bands:
+        msg = (
+            f'{chip.path}: has the {len(chip.bands)} band(s) {", ".join(chip.bands)} and the first chip, {first.path}, '
+            f'has {len(first.bands)} ({", ".join(first.bands)}); keep chips of other bands in another folder.'
+        )
+        raise BandError(msg)
+    own, other = ((scene.grid.height, scene.grid.width) for scene in (chip, first))
+    if own != other or not np.can_cast(chip.dtype, dtype, 'safe'):
+        msg = (
+            f'{chip.path}: has {own[0]} × {own[1]} pixels of {chip.dtype} and the first chip, {first.path}, has '
+            f'{other[0]} × {other[1]} of {first.dtype}; chips of one folder have one size and type.'
+        )
+        raise SceneReadError(msg)
+
+
+def read_mask(
+    path: str, chip: Scene, window: Window, class_names: Sequence[str], ignore_index: int
+) -> NDArray[np.int64]:
+    """Read the classes of a chip's pixels.
+
+    Args:
+        path: GeoTIFF or ``.npy`` file (height, width).
+        chip: The chip it is the mask of.
+        window: Window on the chip.
+        class_names: Names of the classes; the index is the value. Without names every value is taken.
+        ignore_index: Value of unlabelled pixels.
+
+    Returns:
+        Shape (height, width), ``ignore_index`` where the mask has nodata.
+
+    Raises:
+        ConfigurationError: If the mask has several bands, or a value that is no class.
+        SceneReadError: If it has another size than the chip, or is damaged.
+    """
+    mask = open_chip(path, None, ArrayLayout('first'))
+    if len(mask.bands) != 1:
+        msg = f'{path}: has {len(mask.bands)} bands, and a mask has one, with class values; choose the mask.'
+        raise ConfigurationError(msg)
+    own, other = ((s.grid.height, s.grid.width) for s in (mask, chip))
+    if own != other:
+        msg = f'{path}: has {own[0]} × {own[1]} pixels and its image, {chip.path}, {other[0]} × {other[1]}; mend it.'
+        raise SceneReadError(msg)
+    image, labelled = mask.read(window, mask.bands)
+    values = np.where(labelled, image[0].astype(np.float64), ignore_index)
+    most = len(class_names) or np.inf
+    known = (values >= 0) & (values < most) & (values == np.floor(values)) | (values == ignore_index)
+    if not known.all():
+        strange = ', '.join(f'{value:g}' for value in np.unique(values[~known])[:10])
+        msg = (
+            f'{path}: holds the value(s) {strange}, and class_names ({", ".join(class_names)}) has 0 to '
+            f'{len(class_names) - 1}; add the names, or mark what is unlabelled with ignore_index ({ignore_index}).'
+        )
+        raise ConfigurationError(msg)
+    return values.astype(np.int64)

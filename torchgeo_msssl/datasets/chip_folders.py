@@ -1,0 +1,94 @@
+"""Chips in folders that have no manifest: what is there is told by the names of files alone."""
+
+import os
+import re
+from pathlib import Path
+
+from torchgeo_msssl.datasets.chip_files import ARRAY_SUFFIX, SUFFIXES, ChipFile
+from torchgeo_msssl.errors import ConfigurationError, ScenesNotFoundError
+from torchgeo_msssl.geo.chipping.options import ALL, PARTS
+
+IMAGES, MASKS = 'images', 'masks'
+
+#: What the name of a chip has behind that of its scene: ``_<row>_<col>``. Left in place, the digits could be read as
+#: a date (``field_2048_1024``), and the scene be taken for one with an offset.
+_PLACE = re.compile(r'_-?\d+_-?\d+$')
+
+
+def folder_splits(root: str) -> tuple[str, ...]:
+    """Splits that a folder of chips has.
+
+    Args:
+        root: Folder.
+
+    Returns:
+        ``train``, ``val``, ``test`` as far as there are folders of that name, else ``all``.
+    """
+    return tuple(part for part in PARTS if os.path.isdir(os.path.join(root, part))) or (ALL,)
+
+
+def list_chips(root: str, split: str, masks: bool) -> list[ChipFile]:
+    """List the chips of a split; no file is opened.
+
+    Args:
+        root: Folder with ``split/images`` and ``split/masks``, with ``images`` and ``masks``, or with chips in it.
+        split: One of :func:`folder_splits`, or ``all``.
+        masks: Whether masks are wanted.
+
+    Returns:
+        Chips in the order of their names, split by split.
+
+    Raises:
+        ScenesNotFoundError: If there are no chips.
+        ConfigurationError: If images lack masks, or are GeoTIFFs and arrays mixed.
+    """
+    parts = folder_splits(root) if split == ALL else (split,)
+    folders = [root if part == ALL else os.path.join(root, part) for part in parts]
+    chips = [chip for folder in folders for chip in _chips_in(folder, masks)]
+    if not chips:
+        msg = (
+            f'root: no chips ({", ".join(SUFFIXES)}) in {folders[0]} or its folder {IMAGES}; give the folder that the '
+            'command chip wrote, or one with images and masks.'
+        )
+        raise ScenesNotFoundError(msg)
+    kinds = {chip.image.lower().endswith(ARRAY_SUFFIX): chip.image for chip in chips}
+    if len(kinds) > 1:
+        msg = f'root: {kinds[True]} is an array and {kinds[False]} a raster; keep the kinds apart.'
+        raise ConfigurationError(msg)
+    return chips
+
+
+def _chips_in(folder: str, with_masks: bool) -> list[ChipFile]:
+    inner = os.path.join(folder, IMAGES)
+    images = _files_in(inner if os.path.isdir(inner) else folder)
+    beside = os.path.join(folder, MASKS)
+    masks = _files_in(beside) if with_masks and os.path.isdir(inner) and os.path.isdir(beside) else None
+    if masks is not None:
+        missing = sorted(images.keys() - masks.keys())
+        if missing:
+            msg = (
+                f'root: {len(missing)} of {len(images)} images in {inner} have no mask of their name in {beside} (the '
+                f'first is {images[missing[0]]}); add the masks, or move {MASKS} away.'
+            )
+            raise ConfigurationError(msg)
+    return [ChipFile(path, masks[stem] if masks else None, *_scene_of(folder, stem)) for stem, path in images.items()]
+
+
+def _scene_of(folder: str, stem: str) -> tuple[str, str]:
+    scene = _PLACE.sub('', stem) or stem
+    return scene, os.path.join(folder, f'{scene}.tif')
+
+
+def _files_in(folder: str) -> dict[str, str]:
+    """Paths of the chips in a folder by stem, in the order of their names."""
+    if not os.path.isdir(folder):
+        return {}
+    names = sorted(name for name in os.listdir(folder) if name.lower().endswith(SUFFIXES) and not name.startswith('.'))
+    found: dict[str, str] = {}
+    for name in names:
+        stem = Path(name).stem
+        if stem in found:
+            msg = f'root: {found[stem]} and {name} in one folder have one name; remove or rename one.'
+            raise ConfigurationError(msg)
+        found[stem] = os.path.join(folder, name)
+    return found

@@ -1,0 +1,254 @@
+"""Where chips come from: files of their own, or windows of scenes."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning
+from torchgeo.datasets.utils import Sample
+
+from torchgeo_msssl.bands import Sensor, canonical_band_name, infer_sensor
+from torchgeo_msssl.datasets.chip_files import ArrayLayout, ChipFile, check_alike, open_chip, read_mask
+from torchgeo_msssl.errors import BandError
+from torchgeo_msssl.geo.chipping.inputs import common_dtype
+from torchgeo_msssl.geo.chipping.labels import ChipLabels
+from torchgeo_msssl.geo.chipping.options import IGNORE
+from torchgeo_msssl.geo.grid import Window
+from torchgeo_msssl.geo.radiometry import Radiometry, radiometry
+from torchgeo_msssl.geo.scene import Scene, missing_bands_error
+
+
+class ChipSource(Protocol):
+    """Where chips come from."""
+
+    bands: tuple[str, ...]
+    sensor: Sensor | None
+    size: tuple[int, int]
+    labelled: bool
+
+    def __len__(self) -> int:
+        """Number of chips."""
+
+    def sample(self, chip: int, window: Window) -> Sample:
+        """``image``, ``valid``, ``scale``, ``offset`` and, where there are labels, ``mask`` of a window of a chip."""
+
+    def radiometry(self, chip: int) -> Radiometry:
+        """Scale and offset of a chip."""
+
+    def place(self, chip: int) -> tuple[int, ...]:
+        """Key by which chips that lie beside each other in a file are read one after the other."""
+
+    def describe(self, chip: int) -> str:
+        """File and place of a chip, for messages."""
+
+
+class FileSource:
+    """Chips in files of their own.
+
+    The header of the first file says what they are; each other one is compared with it when it is read.
+    """
+
+    def __init__(
+        self,
+        chips: Sequence[ChipFile],
+        bands: Sequence[str] | None,
+        sensor: Sensor | None,
+        layout: ArrayLayout,
+        offset: float | Literal['auto'],
+        class_names: Sequence[str],
+        ignore_index: int,
+        dtype: str | None = None,
+    ) -> None:
+        """Read the first header.
+
+        Args:
+            chips: The chips, those of a scene in their order.
+            bands: Names of the bands wanted; None for all.
+            sensor: Named by the user, or None.
+            layout: Of ``.npy`` files.
+            offset: Added to digital numbers before scaling; ``auto`` for what metadata or date tell.
+            class_names: Of the masks; may be empty where they are not known.
+            ignore_index: Value of unlabelled pixels.
+            dtype: What holds the values of all chips without loss, where it is known (default: that of the first).
+
+        Raises:
+            BandError: If a band is missing.
+            SceneReadError: If the first file is damaged.
+        """
+        self.chips = chips
+        self._named = sensor
+        self._layout = layout
+        self._offset: float | Literal['auto'] = offset
+        self._classes = class_names
+        self._ignore_index = ignore_index
+        self._first = self._open(0)
+        self.sensor = sensor or infer_sensor(self._first.bands, chips[0].source)
+        self.bands = _chosen(self._first, bands)
+        self.size = (self._first.grid.height, self._first.grid.width)
+        self._dtype = np.dtype(dtype) if dtype else self._first.dtype
+        self.labelled = all(chip.mask is not None for chip in chips)
+        self._of_scene: dict[str, list[int]] = {}
+        for i, chip in enumerate(chips):
+            self._of_scene.setdefault(chip.scene, []).append(i)
+        self._radiometry: dict[str, Radiometry] = {}
+        if not self._first.files[0].grid.crs:
+            # rasterio would say of each chip that it lies nowhere, which is no fault of a chip
+            warnings.filterwarnings('ignore', category=NotGeoreferencedWarning)
+
+    def __len__(self) -> int:
+        """Number of chips."""
+        return len(self.chips)
+
+    def sample(self, chip: int, window: Window) -> Sample:
+        """Read a window of a chip.
+
+        Args:
+            chip: Number of the chip.
+            window: Window on it.
+
+        Returns:
+            The sample.
+
+        Raises:
+            BandError: If the chip has other bands than the first one.
+            SceneReadError: If it has another size or type, or is damaged.
+            ConfigurationError: If its mask does not suit.
+        """
+        file, scene = self.chips[chip], self._open(chip)
+        check_alike(scene, self._first, self._dtype)
+        image, valid = scene.read(window, self.bands)
+        sample = _sample(image.astype(self._dtype, copy=False), valid, self.radiometry(chip))
+        if file.mask is not None:
+            mask = read_mask(file.mask, scene, window, self._classes, self._ignore_index)
+            mask[~valid] = self._ignore_index
+            sample['mask'] = torch.from_numpy(mask)
+        return sample
+
+    def radiometry(self, chip: int) -> Radiometry:
+        """Scale and offset of a chip: those of its scene, read off the first of its chips that holds data."""
+        name = self.chips[chip].scene
+        if name not in self._radiometry:
+            scenes = map(self._open, self._of_scene[name])
+            first = next((scene for scene in scenes if self._tells(scene)), self._open(chip))
+            self._radiometry[name] = radiometry(first, self.bands, self.sensor, self._offset)
+        return self._radiometry[name]
+
+    def place(self, chip: int) -> tuple[int, ...]:
+        """Files are read in the order in which they are asked for."""
+        return ()
+
+    def describe(self, chip: int) -> str:
+        """The file."""
+        return self.chips[chip].image
+
+    def _open(self, chip: int) -> Scene:
+        file = self.chips[chip]
+        return open_chip(file.image, self._named, self._layout, file.scene, file.source)
+
+    def _tells(self, scene: Scene) -> bool:
+        """Whether values of a chip can tell what they are; of whole numbers the file says enough."""
+        return not np.issubdtype(scene.dtype, np.floating) or bool(scene.read(scene.grid.window, self.bands)[1].any())
+
+
+class WindowSource:
+    """Chips that are windows of scenes, read from these."""
+
+    def __init__(
+        self,
+        scenes: Sequence[Scene],
+        windows: Sequence[tuple[int, Window]],
+        bands: Sequence[str],
+        sensor: Sensor | None,
+        offset: float | Literal['auto'],
+        labels: ChipLabels | None,
+        ignore_index: int,
+    ) -> None:
+        """Note which windows are chips.
+
+        Args:
+            scenes: The scenes.
+            windows: Index of a scene with a window on its grid, for each chip; all of one size.
+            bands: Names of the bands wanted.
+            sensor: The sensor, where it is known.
+            offset: Added to digital numbers before scaling; ``auto`` for what metadata or date tell.
+            labels: Where masks come from, or None.
+            ignore_index: Value of unlabelled pixels.
+
+        Raises:
+            BandError: If a band is missing.
+        """
+        self.scenes = scenes
+        self.windows = windows
+        self.labels = labels
+        self.sensor = sensor
+        self.bands = _chosen(scenes[0], bands)
+        self.size = (windows[0][1].height, windows[0][1].width)
+        self.labelled = labels is not None
+        self._ignore_index = ignore_index
+        self._dtype = common_dtype(scenes)
+        self._radiometry = [radiometry(scene, self.bands, sensor, offset) for scene in scenes]
+
+    def __len__(self) -> int:
+        """Number of chips."""
+        return len(self.windows)
+
+    def sample(self, chip: int, window: Window) -> Sample:
+        """Read a window of a chip.
+
+        Args:
+            chip: Number of the chip.
+            window: Window on it.
+
+        Returns:
+            The sample.
+
+        Raises:
+            SceneReadError: If the scene, or its mask raster, is damaged there.
+            ConfigurationError: If a mask raster holds a value that is no class.
+        """
+        number, whole = self.windows[chip]
+        scene = self.scenes[number]
+        place = Window(whole.row + window.row, whole.col + window.col, window.height, window.width)
+        image, valid = scene.read(place, self.bands)
+        sample = _sample(image.astype(self._dtype, copy=False), valid, self._radiometry[number])
+        if self.labels is not None:
+            mask = self.labels.mask(scene, place).astype(np.int64)
+            mask[(mask == IGNORE) | ~valid] = self._ignore_index
+            sample['mask'] = torch.from_numpy(mask)
+        return sample
+
+    def radiometry(self, chip: int) -> Radiometry:
+        """Scale and offset of a chip: those of its scene."""
+        return self._radiometry[self.windows[chip][0]]
+
+    def place(self, chip: int) -> tuple[int, ...]:
+        """Scene and place in it."""
+        scene, window = self.windows[chip]
+        return scene, window.row, window.col
+
+    def describe(self, chip: int) -> str:
+        """The scene and the window on it."""
+        scene, window = self.windows[chip]
+        return f'{self.scenes[scene].path} at {window}'
+
+
+def _sample(image: NDArray[Any], valid: NDArray[np.bool_], how: Radiometry) -> Sample:
+    return {
+        'image': torch.from_numpy(image),
+        'valid': torch.from_numpy(valid[None]),
+        'scale': torch.tensor(how.scale, dtype=torch.float32),
+        'offset': torch.tensor(how.offset, dtype=torch.float32),
+    }
+
+
+def _chosen(first: Scene, bands: Sequence[str] | None) -> tuple[str, ...]:
+    chosen = tuple(canonical_band_name(band) for band in bands) if bands else first.bands
+    if len(set(chosen)) < len(chosen):
+        raise BandError(f'bands: {", ".join(chosen)} names a band twice.')
+    missing = [band for band in chosen if band not in first.bands]
+    if missing:
+        raise missing_bands_error(first, missing)
+    return chosen

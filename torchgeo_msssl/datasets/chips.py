@@ -1,0 +1,245 @@
+"""Chips that were cut beforehand, as a TorchGeo dataset.
+
+They are GeoTIFFs or ``.npy`` files in folders, or windows of scenes that a manifest lists. Samples are those of
+:class:`~torchgeo_msssl.datasets.Scenes`: the files' own dtype, where there are data, and what turns digital numbers
+into reflectance.
+"""
+
+import operator
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from os import PathLike
+from typing import Literal, NamedTuple
+
+import torch
+from torchgeo.datasets import NonGeoDataset
+from torchgeo.datasets.utils import Sample
+
+from torchgeo_msssl.bands import Sensor, get_sensor
+from torchgeo_msssl.datasets.chip_files import ArrayLayout, Channels
+from torchgeo_msssl.datasets.chip_folders import folder_splits, list_chips
+from torchgeo_msssl.datasets.chip_manifest import ChipManifest, read_manifest
+from torchgeo_msssl.datasets.chip_sources import ChipSource, FileSource, WindowSource
+from torchgeo_msssl.errors import ConfigurationError, ScenesNotFoundError
+from torchgeo_msssl.geo.chipping.options import ALL
+from torchgeo_msssl.geo.classes import check_classes
+from torchgeo_msssl.geo.grid import Window
+
+
+class ChipPart(NamedTuple):
+    """A window of a chip, as samplers ask for it.
+
+    Attributes:
+        chip: Number of the chip.
+        window: Window on it.
+    """
+
+    chip: int
+    window: Window
+
+
+class Chips(NonGeoDataset):
+    """Chips of one size, cut beforehand.
+
+    Samples hold ``image`` (band, height, width) in the files' dtype, ``valid`` (1, height, width) bool, ``scale`` and
+    ``offset`` (band,) that turn digital numbers into reflectance, ``mask`` (height, width) int64 where there are
+    labels, ``chip`` (its number) and ``window`` (row, col, height, width on the chip), int64. A mask holds
+    ``ignore_index`` where nothing is known, and where the image has no data.
+
+    Attributes:
+        root: The folder.
+        split: The split.
+        manifest: What the command ``chip`` wrote about them, or None.
+        source: Where the chips come from.
+        class_names: Names of the classes, or nothing where they are not known.
+        ignore_index: Value of unlabelled pixels.
+    """
+
+    def __init__(
+        self,
+        root: str | PathLike[str],
+        split: str = 'train',
+        bands: Sequence[str] | None = None,
+        sensor: str | None = None,
+        transforms: Callable[[Sample], Sample] | None = None,
+        channels: Channels | None = None,
+        band_names: Sequence[str] = (),
+        class_names: Sequence[str] | None = None,
+        ignore_index: int = 255,
+        offset: float | Literal['auto'] = 'auto',
+        masks: bool = True,
+    ) -> None:
+        """List the chips; of files, the first header is read.
+
+        Args:
+            root: Folder that the command ``chip`` wrote; or one with ``split/images`` and ``split/masks``, with
+                ``images`` and ``masks``, or with chips in it (``.tif``, ``.npy``).
+            split: ``train``, ``val`` or ``test``, where the chips are divided; ``all`` for all of them.
+            bands: Bands to return, by name and in this order; None for all.
+            sensor: Name of a sensor (see :data:`torchgeo_msssl.bands.SENSORS`), where the files do not tell.
+            transforms: Applied to each sample.
+            channels: ``.npy`` files: which axis holds the bands, ``first`` or ``last``.
+            band_names: Names of the bands in order, where the files do not tell (default: those of ``sensor`` where the
+                counts agree, else ``band_1``, ``band_2``, …).
+            class_names: Names of the classes; the index is the value (default: what the manifest says, else every
+                value is taken).
+            ignore_index: Value of unlabelled pixels.
+            offset: Added to digital numbers before scaling; ``auto`` reads it from metadata or date.
+            masks: Whether to read masks, where there are any.
+
+        Raises:
+            ScenesNotFoundError: If there is no such folder, or no chip in it.
+            ConfigurationError: If there is no such split, or options do not suit.
+            BandError: If bands are missing or cannot be named.
+            SceneReadError: If the first file is damaged.
+        """
+        if channels not in (None, 'first', 'last'):
+            raise ConfigurationError(f"channels: expected 'first' or 'last', got {channels!r}.")
+        self.root = os.path.expanduser(os.fspath(root))
+        if not os.path.isdir(self.root):
+            raise ScenesNotFoundError(f'root: there is no folder {self.root}; give the one that holds the chips.')
+        self.split = split
+        self.transforms = transforms
+        self.ignore_index = ignore_index
+        self.manifest = read_manifest(self.root)
+        check_split(split, _splits(self.root, self.manifest), self.root)
+        known = self.manifest.class_names if self.manifest is not None else ()
+        self.class_names = check_classes(class_names, ignore_index) if class_names else known
+        if known and masks and self.class_names != known:
+            msg = (
+                f'class_names: got {", ".join(self.class_names)}, and the chips in {self.root} have the classes '
+                f'{", ".join(known)}; leave class_names out.'
+            )
+            raise ConfigurationError(msg)
+        self.source = self._find(bands, sensor, ArrayLayout(channels, tuple(band_names)), offset, masks)
+
+    def _find(
+        self,
+        bands: Sequence[str] | None,
+        sensor: str | None,
+        layout: ArrayLayout,
+        offset: float | Literal['auto'],
+        masks: bool,
+    ) -> ChipSource:
+        manifest, split = self.manifest, self.split
+        told = sensor or (manifest.summary['sensor'] if manifest is not None else None)
+        named = get_sensor(told) if told else None
+        if manifest is not None and manifest.virtual:
+            if layout.names:
+                msg = f'band_names: the chips in {self.root} are windows of scenes, which have theirs; leave it out.'
+                raise ConfigurationError(msg)
+            scenes = manifest.open_scenes()
+            labels = manifest.open_labels(scenes) if masks else None
+            wanted = bands or manifest.summary['bands']
+            windows = manifest.windows(split, scenes)
+            return WindowSource(scenes, windows, wanted, named, offset, labels, self.ignore_index)
+        if manifest is None:
+            chips = list_chips(self.root, split, masks)
+            return FileSource(chips, bands, named, layout, offset, self.class_names, self.ignore_index)
+        layout = layout if layout.names else replace(layout, names=tuple(manifest.summary['bands']))
+        chips = [chip if masks else chip._replace(mask=None) for chip in manifest.files(split)]
+        dtype = manifest.summary['dtype']
+        return FileSource(chips, bands, named, layout, offset, self.class_names, self.ignore_index, dtype)
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Canonical names of the bands of a chip, in order."""
+        return self.source.bands
+
+    @property
+    def sensor(self) -> Sensor | None:
+        """The sensor, where it is known."""
+        return self.source.sensor
+
+    @property
+    def labelled(self) -> bool:
+        """Whether samples have a mask."""
+        return self.source.labelled
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """``(height, width)`` of every chip in pixels."""
+        return self.source.size
+
+    def __len__(self) -> int:
+        """Number of chips."""
+        return len(self.source)
+
+    def __getitem__(self, index: int | ChipPart) -> Sample:
+        """Read a chip.
+
+        Args:
+            index: Its number, or a part of it.
+
+        Returns:
+            The sample, see the class.
+
+        Raises:
+            IndexError: If there is no such chip.
+            BandError: If it has other bands than the first one.
+            SceneReadError: If it has another size or type than the first one, or is damaged.
+            ConfigurationError: If its mask does not suit.
+        """
+        part = index if isinstance(index, ChipPart) else ChipPart(operator.index(index), Window(0, 0, *self.size))
+        if not -len(self) <= part.chip < len(self):
+            raise IndexError(f'{self.root}: there are {len(self)} chips, and no number {part.chip}.')
+        chip, window = part.chip % len(self), part.window
+        sample = self.source.sample(chip, window)
+        sample['chip'] = torch.tensor(chip)
+        sample['window'] = torch.tensor([window.row, window.col, window.height, window.width])
+        return self.transforms(sample) if self.transforms is not None else sample
+
+    def __getitems__(self, indices: Sequence[int | ChipPart]) -> list[Sample]:
+        """Read a batch, neighbours one after the other so that they share decoded blocks.
+
+        Args:
+            indices: Chips or parts of chips.
+
+        Returns:
+            Samples in the order of the indices.
+        """
+
+        def place(i: int) -> tuple[int, ...]:
+            index = indices[i]
+            return self.source.place(index.chip if isinstance(index, ChipPart) else index)
+
+        samples = {i: self[indices[i]] for i in sorted(range(len(indices)), key=place)}
+        return [samples[i] for i in range(len(indices))]
+
+
+def chip_splits(root: str) -> tuple[str, ...]:
+    """Splits that the chips in a folder are divided into.
+
+    Args:
+        root: Folder.
+
+    Returns:
+        ``train``, ``val``, ``test`` as far as there are such chips, else ``all``.
+
+    Raises:
+        ConfigurationError: If the command ``chip`` did not finish there.
+    """
+    return _splits(root, read_manifest(root))
+
+
+def _splits(root: str, manifest: ChipManifest | None) -> tuple[str, ...]:
+    return manifest.splits if manifest is not None else folder_splits(root)
+
+
+def check_split(split: str, known: Sequence[str], root: str) -> None:
+    """See that chips have a split.
+
+    Args:
+        split: Name.
+        known: Splits that there are.
+        root: Folder of the chips.
+
+    Raises:
+        ConfigurationError: If it is none of them.
+    """
+    if split not in (*known, ALL):
+        here = f'the chips in {root} are divided into {", ".join(known)}'
+        here = f'the chips in {root} are not divided' if tuple(known) == (ALL,) else here
+        choice = ' or '.join(dict.fromkeys((*known, ALL)))
+        raise ConfigurationError(f'split: there is no {split!r}: {here}; take {choice}.')
