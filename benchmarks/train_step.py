@@ -6,13 +6,21 @@ since a bare loop on random tensors has none.
 
     python benchmarks/train_step.py                                       # 12 bands, 224 px, on the CPU
     python benchmarks/train_step.py --device cuda --model resnet50 --batch 64 --precision bf16
+
+With `--shares`, whole steps of FastSiam on chips of a scene: how long each step waits for data, makes views, runs
+forward, backward and the optimizer, with the loader's processes beside it.
+
+    python benchmarks/train_step.py --shares                              # 5490 × 5490 pixels, 12 bands, 2 workers
+    python benchmarks/train_step.py --shares --device cuda --model resnet50 --batch 64 --precision bf16 --workers 8
 """
 
 import argparse
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchgeo_msssl import tasks
+from torchgeo_msssl.datamodules import PretrainingDataModule
 from torchgeo_msssl.models.mae import encode_visible, patchify
 from torchgeo_msssl.tasks.mae import normalised_patches
 
@@ -163,6 +172,49 @@ def measure(method: str, options: argparse.Namespace) -> str:
     return f'| {method} | {mid["ours"]:.3f} | {mid["bare"]:.3f} | {ratio:.3f} | {mid["views"]:.3f} | {rate:.1f} |'
 
 
+def shares(options: argparse.Namespace) -> str:
+    """Where the time of a training step goes, chips being read meanwhile."""
+    data = PretrainingDataModule(
+        paths=options.scene, chip_size=options.size, batch_size=options.batch, num_workers=options.workers,
+        chips_per_epoch=options.batch * (options.repeats + 3),
+    )  # fmt: skip
+    data.setup('fit')
+    task: Any = tasks.FastSiam(model=options.model, in_channels=data.in_channels).to(options.device).train()
+    task.normalize.set_statistics(data.mean, data.std, data.scale, data.offset)
+    if options.channels_last:
+        task.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(task.parameters(), lr=0.01, momentum=0.9)
+    batches = iter(data.train_dataloader())
+    times: dict[str, list[float]] = {name: [] for name in ('data', 'views', 'forward', 'backward', 'optimizer')}
+    cut = task.make_views
+
+    def read() -> None:
+        batch = {key: value.to(options.device, non_blocking=True) for key, value in next(batches).items()}
+        task.batch = data.on_after_batch_transfer(batch, 0)
+
+    def make() -> None:
+        views = cut(task.batch)
+        task.make_views = lambda _: views
+
+    def forward() -> None:
+        with torch.autocast(options.device, torch.bfloat16, enabled=options.precision == 'bf16'):
+            task.loss = task.compute_loss(task.batch)[0]
+
+    def step() -> None:
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    for repeat in range(options.repeats + 2):
+        for name, part in zip(times, (read, make, forward, lambda: task.loss.backward(), step), strict=True):
+            elapsed = seconds(part, options.device)
+            if repeat > 1:  # the first ones start the workers and warm up
+                times[name].append(elapsed)
+    mid = {name: statistics.median(values) for name, values in times.items()}
+    total = sum(sum(values) for values in times.values()) / options.repeats
+    cells = ' | '.join(f'{mid[name]:.3f} ({sum(times[name]) / options.repeats / total:.1%})' for name in times)
+    return f'| {options.batch / total:.1f} | {cells} |'
+
+
 def main() -> None:
     """Read the options and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -173,9 +225,23 @@ def main() -> None:
     parser.add_argument('--repeats', type=int, default=7)
     parser.add_argument('--device', default='cpu', choices=['cpu', 'cuda'])
     parser.add_argument('--precision', default='32', choices=['32', 'bf16'])
+    parser.add_argument('--shares', action='store_true', help='where the time of a whole step goes')
+    parser.add_argument('--scene', help='for --shares: a scene of your own (default: one is made)')
+    parser.add_argument('--workers', type=int, default=2, help='for --shares: processes that read')
+    parser.add_argument('--channels-last', action='store_true', help='for --shares')
     options = parser.parse_args()
     print(f'{options.model}, {BANDS} bands, {options.size} px, {options.batch} chips, {options.device}, torch '
           f'{torch.__version__}, {torch.get_num_threads()} threads; seconds')  # fmt: skip
+    if options.shares:
+        print('| chips / s | data | views | forward | backward | optimizer |\n|---|---|---|---|---|---|')
+        with tempfile.TemporaryDirectory() as folder:
+            if options.scene is None:
+                from read_chips import LAYOUTS, write_scene  # beside this file
+
+                options.scene = str(Path(folder) / 'scene.tif')
+                write_scene(Path(options.scene), LAYOUTS[0], 5490)
+            print(shares(options))
+        return
     print('| method | ours | bare loop | median ratio | views | chips / s |\n|---|---|---|---|---|---|')
     for method in options.methods:
         print(measure(method, options), flush=True)

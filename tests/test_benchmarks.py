@@ -66,3 +66,29 @@ def test_a_row_of_the_step_table() -> None:
     ours, bare, ratio = map(float, cells[1:4])
     assert ratio == pytest.approx(ours / bare, rel=0.2)
     assert sys.modules.get('benchmarks_train_step') is None
+
+
+def test_the_tables_of_reading(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = [
+        '--size',
+        '600',
+        '--chip',
+        '64',
+        '--batch',
+        '2',
+        '--chips-per-read',
+        '2',
+        '--repeats',
+        '1',
+        '--open',
+        '2',
+    ]
+    load('read_chips').main([*options, '--folder', str(tmp_path)])
+    lines = capsys.readouterr().out.splitlines()
+    read = [line.strip('| ').split(' | ') for line in lines if ': ' in line and line.startswith('|')]
+    assert len(read) == 3 * 6
+    for cells in read:
+        assert float(cells[1]) > float(cells[2]) * 0.5
+        assert float(cells[-1] if cells[-1] else cells[-2]) > 0
+    assert lines[-1].startswith('| 2 | ')
+    assert not list(tmp_path.iterdir())

@@ -494,6 +494,96 @@ def test_a_batch_comes_in_the_order_asked(tmp_path: Path) -> None:
         )  # fmt: skip
 
 
+@pytest.mark.parametrize('cache', ['none', 'disk'])
+def test_a_batch_holds_what_each_chip_holds_by_itself(tmp_path: Path, cache: Any) -> None:
+    files = [
+        write(tmp_path / '0.tif', with_hole(pixels(), 0), nodata=0, **TILED),
+        write(tmp_path / '1.tif', pixels(dtype='int16', seed=1), interleave='band', **TILED),
+    ]
+    ours = Scenes(files, cache=cache)
+    rng = np.random.default_rng(0)
+
+    def some(side: int) -> ChipQuery:
+        return ours.query(int(rng.integers(2)), Window(*rng.integers(-9, 120, 2).tolist(), side, side))
+
+    for sides in ([40] * 30, [40, 20] * 5):
+        queries = [some(side) for side in sides]
+        queries[3] = ours.query(0, queries[3].window, some(sides[3]))
+        for query, sample in zip(queries, ours.__getitems__(queries), strict=True):
+            alone = ours[query]
+            assert sample.keys() == alone.keys()
+            for key, value in alone.items():
+                assert sample[key].dtype == value.dtype
+                assert torch.equal(sample[key].to(torch.float64), value.to(torch.float64)), key
+
+
+def test_a_sample_says_what_torchgeo_says_of_the_same_query(tmp_path: Path) -> None:
+    files = CASES['drone, 3.21 cm'](tmp_path)
+    stock, ours = RasterDataset(files), Scenes(files)
+    query = ours.query(0, Window(11, 22, 33, 44))
+    want, got = stock[tuple(query)], ours[query]
+    for key in ('bounds', 'transform'):
+        assert torch.equal(got[key], want[key])
+        assert got[key].dtype == want[key].dtype
+
+
+def test_a_batch_of_chips_is_stacked_without_a_copy(tmp_path: Path) -> None:
+    ours = Scenes(write(tmp_path / 'scene.tif', pixels((3, 300, 300)), **TILED))
+    queries = [ours.query(0, Window(k, 2 * k, 64, 64), ours.query(0, Window(9, k, 64, 64))) for k in range(5)]
+    samples = ours.__getitems__(queries)
+    batch = collate(samples)
+    for key in ('image', 'valid', 'positive'):
+        assert batch[key].data_ptr() == samples[0][key].data_ptr()
+        assert torch.equal(batch[key], torch.stack([sample[key] for sample in samples]))
+        assert batch[key].is_contiguous()
+    turned = collate(samples[::-1])
+    assert turned['image'].data_ptr() != samples[-1]['image'].data_ptr()
+    assert torch.equal(turned['image'], batch['image'].flip(0))
+    twice = collate([samples[1], samples[1]])
+    assert torch.equal(twice['image'][0], twice['image'][1])
+    gap = collate([samples[0], samples[2]])
+    assert torch.equal(gap['image'][1], samples[2]['image'])
+
+
+def test_chips_travel_in_their_own_dtype_from_a_worker(tmp_path: Path) -> None:
+    """Half the bytes of floats, on the way from the worker and to the device."""
+    array = pixels((3, 300, 300))
+    ours = Scenes(write(tmp_path / 'scene.tif', array, **TILED))
+    queries: list[Any] = [ours.query(0, Window(k, 2 * k, 64, 64)) for k in range(8)]
+    for batch in DataLoader(ours, batch_size=4, sampler=queries, num_workers=1, collate_fn=collate, timeout=100):
+        assert batch['image'].dtype == torch.uint16
+        for image, window in zip(batch['image'], batch['window'].tolist(), strict=True):
+            row, col = window[:2]
+            np.testing.assert_array_equal(image.numpy(), array[:, row : row + 64, col : col + 64])
+
+
+def shared(samples: Sequence[dict[str, torch.Tensor]]) -> torch.Tensor:
+    """Whether images and validity are shared with the main process before a queue would have to copy them."""
+    batch = collate(samples)
+    return torch.tensor([batch[key].is_shared() for key in ('image', 'valid')])
+
+
+def test_a_worker_reads_to_where_the_main_process_finds_it(tmp_path: Path) -> None:
+    ours = Scenes(write(tmp_path / 'scene.tif', pixels((3, 300, 300)), **TILED))
+    queries: list[Any] = [ours.query(0, Window(k, 2 * k, 64, 64)) for k in range(4)]
+    for workers in (0, 1):
+        (found,) = DataLoader(ours, batch_size=4, sampler=queries, num_workers=workers, collate_fn=shared)
+        assert found.tolist() == [workers > 0] * 2
+
+
+def test_decoded_scenes_stay_below_a_limit(tmp_path: Path) -> None:
+    files = [write(tmp_path / f'{k}.tif', pixels(seed=k)) for k in range(3)]
+    tile = 256 * 256 * 2 * 3 + 1000
+    ours = Scenes(files[:2], cache='disk', cache_dir=tmp_path / 'small', cache_size=2 * tile)
+    for i in range(2):
+        assert ours[ours.query(i, Window(0, 0, 9, 9))]['valid'].all()
+    assert len(list((tmp_path / 'small').iterdir())) == 2
+    with pytest.raises(ConfigurationError, match=r'cache_size: 3 scene\(s\) need'):
+        Scenes(files, cache='disk', cache_dir=tmp_path / 'small', cache_size=2 * tile).decode(0)
+    with pytest.raises(ConfigurationError, match='cache_size: expected bytes or text'):
+        Scenes(files, cache_size='much')
+
+
 # In company with TorchGeo.
 
 

@@ -1,6 +1,7 @@
 """Decoded scenes hold the scene's pixels, whole or not at all."""
 
 import errno
+import json
 import multiprocessing
 import os
 import shutil
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from torchgeo_msssl.errors import OutputError, SceneReadError
+from torchgeo_msssl.errors import ConfigurationError, OutputError, SceneReadError
 from torchgeo_msssl.geo import cache as cache_module
 from torchgeo_msssl.geo.cache import decoded
 from torchgeo_msssl.geo.grid import Window
@@ -54,11 +55,43 @@ def test_an_entry_is_built_once(scene: Scene, folder: Path) -> None:
     assert len(os.listdir(folder)) == 1
 
 
+def test_tiles_come_together_again(make_scene, random_array, folder, monkeypatch) -> None:
+    """Windows over many tiles, on whose edges they begin and end or not."""
+    monkeypatch.setattr(cache_module, 'TILE', 16)
+    array = np.random.default_rng(0).integers(1, 60_000, (2, 83, 61), dtype=np.uint16)
+    scene = find_scenes(make_scene('t.tif', array))[0]
+    found = decoded(scene, scene.bands, folder)
+    rng = np.random.default_rng(1)
+    for _ in range(200):
+        row, col = int(rng.integers(83)), int(rng.integers(61))
+        window = Window(row, col, int(rng.integers(1, 84 - row)), int(rng.integers(1, 62 - col)))
+        image, valid = found.read(window)
+        np.testing.assert_array_equal(image, array[:, row : row + window.height, col : col + window.width])
+        assert valid.all()
+
+
+def test_of_a_scene_with_data_everywhere_no_mask_is_kept(make_scene, random_array, folder) -> None:
+    scene = find_scenes(make_scene('t.tif', random_array((2, 20, 30))))[0]
+    assert scene.always_valid
+    decoded(scene, scene.bands, folder)
+    (entry,) = folder.iterdir()
+    assert sorted(path.name for path in entry.iterdir()) == ['complete.json', 'image.npy']
+
+
+def test_another_reader_makes_another_entry(scene: Scene, folder: Path, monkeypatch) -> None:
+    decoded(scene, BANDS, folder)
+    monkeypatch.setattr(cache_module, '_VERSION', 99)
+    done: list[float] = []
+    decoded(scene, BANDS, folder, done.append)
+    assert done
+    assert len(os.listdir(folder)) == 2
+
+
 def test_scenes_larger_than_a_window_of_the_stream(make_scene, random_array, folder, monkeypatch) -> None:
     array = random_array((2, 83, 61))
     scene = find_scenes(make_scene('t.tif', array, tiled=True, blockxsize=16, blockysize=16))[0]
     stream = cache_module.streaming_windows
-    monkeypatch.setattr(cache_module, 'streaming_windows', lambda scene: stream(scene, 1000))
+    monkeypatch.setattr(cache_module, 'streaming_windows', lambda scene, _: stream(scene, 1000))
     np.testing.assert_array_equal(decoded(scene, scene.bands, folder).read(scene.grid.window)[0], array)
 
 
@@ -98,33 +131,41 @@ def test_a_torn_entry_is_built_anew(scene: Scene, folder: Path, damage: str) -> 
     assert [path.name for path in folder.iterdir()] == [entry.name]
 
 
-def build_together(path: str, folder: str, barrier, results) -> None:
-    """One of two processes that decode one scene."""
+def build_together(path: str, folder: str, barrier, results, locks: bool) -> None:
+    """One of the processes that decode one scene."""
     scene = find_scenes(path)[0]
-    original = cache_module._publish
+    if not locks:
+        cache_module.fcntl = None
+        original = cache_module._publish
 
-    def publish(*arguments) -> None:
-        barrier.wait(30)  # both are complete now
-        original(*arguments)
+        def publish(*arguments) -> None:
+            barrier.wait(30)  # all are complete now
+            original(*arguments)
 
-    cache_module._publish = publish
-    image, _ = decoded(scene, BANDS, Path(folder)).read(scene.grid.window)
-    results.put(int(image.astype(np.int64).sum()))
+        cache_module._publish = publish
+    steps: list[float] = []
+    barrier.wait(30)
+    image, _ = decoded(scene, BANDS, Path(folder), steps.append).read(scene.grid.window)
+    results.put((int(image.astype(np.int64).sum()), bool(steps)))
 
 
-def test_two_processes_at_once(scene: Scene, folder: Path) -> None:
+@pytest.mark.parametrize('locks', [True, False])
+def test_three_processes_at_once(scene: Scene, folder: Path, locks: bool) -> None:
+    """With locks one of them builds, and the others wait for it; without, the first one to finish counts."""
     context = multiprocessing.get_context('fork')
-    barrier, results = context.Barrier(2), context.Queue()
+    barrier, results = context.Barrier(3), context.Queue()
     workers = [
-        context.Process(target=build_together, args=(scene.path, str(folder), barrier, results)) for _ in range(2)
-    ]
+        context.Process(target=build_together, args=(scene.path, str(folder), barrier, results, locks))
+        for _ in range(3)
+    ]  # fmt: skip
     for worker in workers:
         worker.start()
-    sums = [results.get(timeout=60) for _ in workers]
+    found = [results.get(timeout=60) for _ in workers]
     for worker in workers:
         worker.join(30)
         assert worker.exitcode == 0
-    assert sums == [scene.read(scene.grid.window, BANDS)[0].astype(np.int64).sum()] * 2
+    assert {total for total, _ in found} == {int(scene.read(scene.grid.window, BANDS)[0].astype(np.int64).sum())}
+    assert sum(built for _, built in found) == (1 if locks else 3)
     (entry,) = folder.iterdir()
     assert not entry.name.startswith('.')
 
@@ -133,7 +174,7 @@ def test_who_finishes_second_leaves_the_first_ones_entry(scene: Scene, folder: P
     decoded(scene, BANDS, folder)
     (entry,) = folder.iterdir()
     first = entry.stat().st_ino
-    cache_module._build(scene, BANDS, entry, None)
+    cache_module._build(scene, BANDS, entry, None, None)
     assert [(path.name, path.stat().st_ino) for path in folder.iterdir()] == [(entry.name, first)]
 
 
@@ -194,3 +235,69 @@ def test_what_killed_builders_left_is_cleared_away_in_time(scene: Scene, folder:
     os.utime(old, (0, 0))
     decoded(scene, BANDS, folder)
     assert sorted(path.name for path in folder.iterdir()) == sorted([entry.name, new.name])
+
+
+# A limit.
+
+
+def entries(folder: Path) -> set[str]:
+    """Names of the scenes that are decoded in a folder."""
+    return {Path(json.loads((entry / 'complete.json').read_text())['scene']).stem for entry in folder.iterdir()}
+
+
+@pytest.fixture
+def four(make_scene, random_array, monkeypatch) -> dict[str, Scene]:
+    """Four scenes of one tile of 16 × 16 pixels, which is 512 bytes and the head of the file."""
+    monkeypatch.setattr(cache_module, 'TILE', 16)
+    monkeypatch.setattr(cache_module, '_in_use', set())
+    return {
+        name: find_scenes(make_scene(f'{name}.tif', random_array((1, 16, 16), seed=k)))[0]
+        for k, name in enumerate('abcd')
+    }
+
+
+def another_run(monkeypatch) -> None:
+    monkeypatch.setattr(cache_module, '_in_use', set())
+
+
+def test_the_entry_that_was_not_used_for_longest_makes_room(four, folder, monkeypatch) -> None:
+    for k, name in enumerate('abc'):
+        decoded(four[name], ['band_1'], folder)
+        for entry in folder.iterdir():
+            if json.loads((entry / 'complete.json').read_text())['scene'] == four[name].path:
+                os.utime(entry / 'complete.json', (k, k))
+    another_run(monkeypatch)
+    kept = decoded(four['a'], ['band_1'], folder)  # so b is the oldest now
+    decoded(four['d'], ['band_1'], folder, limit=2400)
+    assert entries(folder) == {'a', 'c', 'd'}
+    np.testing.assert_array_equal(
+        kept.read(Window(0, 0, 16, 16))[0], four['a'].read(Window(0, 0, 16, 16), ['band_1'])[0]
+    )
+    assert len(list(folder.iterdir())) == 3
+
+
+def test_what_this_run_uses_is_never_taken_away(four, folder, monkeypatch) -> None:
+    for name in 'ab':
+        decoded(four[name], ['band_1'], folder, limit=1700)
+    with pytest.raises(ConfigurationError, match=r'cache_size: .*c\.tif needs .* too much beside what is in use'):
+        decoded(four['c'], ['band_1'], folder, limit=1700)
+    assert entries(folder) == {'a', 'b'}
+    another_run(monkeypatch)
+    cache_module.claim([four['b']], ['band_1'], folder)
+    decoded(four['c'], ['band_1'], folder, limit=1700)
+    assert entries(folder) == {'b', 'c'}
+
+
+def test_scenes_that_cannot_fit_together_are_told_of_at_once(four, folder) -> None:
+    with pytest.raises(ConfigurationError, match=r'cache_size: 4 scene\(s\) need .* GB decoded'):
+        cache_module.claim(list(four.values()), ['band_1'], folder, limit=1700)
+
+
+def test_what_another_process_has_mapped_stays_readable(four, folder, monkeypatch) -> None:
+    theirs = decoded(four['a'], ['band_1'], folder)
+    another_run(monkeypatch)
+    decoded(four['b'], ['band_1'], folder, limit=900)
+    assert entries(folder) == {'b'}
+    np.testing.assert_array_equal(
+        theirs.read(Window(0, 0, 16, 16))[0], four['a'].read(Window(0, 0, 16, 16), ['band_1'])[0]
+    )

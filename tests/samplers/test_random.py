@@ -24,7 +24,7 @@ from torchgeo_msssl.datasets import ChipQuery, Scenes
 from torchgeo_msssl.errors import ChipSizeError, ConfigurationError, ValidDataError
 from torchgeo_msssl.geo.handles import close_handles
 from torchgeo_msssl.samplers import ChipSampler, RandomChipSampler
-from torchgeo_msssl.samplers.random import origins
+from torchgeo_msssl.samplers.random import neighbourhood, origins
 
 
 @pytest.fixture(autouse=True)
@@ -439,3 +439,99 @@ def test_nothing_is_warned_of_without_a_reason(scenes: Scenes) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         list(RandomChipSampler(scenes, 16, 20, positives='nearby'))
+
+
+# Several chips from one neighbourhood.
+
+
+def groups_of(queries: list[ChipQuery], count: int) -> list[list[ChipQuery]]:
+    return [queries[k : k + count] for k in range(0, len(queries), count)]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    extent=st.integers(1, 400), size=st.integers(1, 400), block=st.integers(1, 600), place=st.floats(0, 1),
+    seed=st.integers(0, 9),
+)  # fmt: skip
+def test_a_neighbourhood_holds_its_chip_and_few_blocks(extent, size, block, place, seed) -> None:
+    size = min(size, extent)
+    origin = round(place * (extent - size))
+    first, last = neighbourhood(origin, size, block, extent, np.random.default_rng(seed))
+    assert 0 <= first <= origin <= last <= extent - size
+    touched = (last + size - 1) // block - first // block + 1
+    assert touched <= max(-(-2 * size // block), (origin + size - 1) // block - origin // block + 1)
+
+
+@pytest.mark.parametrize('count', [2, 3, 8])
+def test_consecutive_chips_come_from_one_neighbourhood(tmp_path: Path, count: int) -> None:
+    array = wedge(512, 640)
+    path = write(tmp_path / 'scene.tif', array, nodata=0, tiled=True, blockxsize=64, blockysize=64)
+    sampler = RandomChipSampler(Scenes(path), 48, 50 * count, chips_per_read=count)
+    queries = list(sampler)
+    assert len(queries) == len(sampler) == 50 * count
+    together, valid = 0, []
+    for group in groups_of(queries, count):
+        rows, cols = ([getattr(q.window, side) for q in group] for side in ('row', 'col'))
+        blocks = [max(values) // 64 * 64 + 48 - min(values) // 64 * 64 for values in (rows, cols)]
+        together += max(blocks) <= 3 * 64
+        valid.extend(np.count_nonzero(array[0, r : r + 48, c : c + 48]) for r, c in zip(rows, cols, strict=True))
+        assert len(set(zip(rows, cols, strict=True))) > 1
+    assert together == 50
+    assert min(valid) >= 0.9 * 48 * 48
+    firsts = {(group[0].window.row // 64, group[0].window.col // 64) for group in groups_of(queries, count)}
+    assert len(firsts) > 15  # and the neighbourhoods lie everywhere
+
+
+def test_neighbourhoods_come_again_from_seed_epoch_and_position(tmp_path: Path) -> None:
+    ours = Scenes(write(tmp_path / 'scene.tif', noise(400, 400), tiled=True, blockxsize=64, blockysize=64))
+
+    def sampler(seed: int = 3) -> RandomChipSampler:
+        return RandomChipSampler(ours, 32, 150, seed=seed, chips_per_read=5)
+
+    whole = places(list(sampler().draw(2, 0)))
+    assert len(whole) == 150
+    assert whole != places(list(sampler().draw(1, 0)))
+    assert whole != places(list(sampler(4).draw(2, 0)))
+    for start in (1, 4, 5, 63, 64, 149):
+        assert places(list(sampler().draw(2, start))) == whole[start:]
+
+
+def test_each_rank_has_whole_neighbourhoods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = Scenes(write(tmp_path / 'scene.tif', noise(400, 400), tiled=True, blockxsize=64, blockysize=64))
+    sampler = RandomChipSampler(ours, 32, 120, seed=3, chips_per_read=4)
+    alone = groups_of(places(list(sampler.draw(0, 0))), 4)
+    for rank in range(3):
+        monkeypatch.setattr(RandomChipSampler, 'ranks', staticmethod(lambda rank=rank: (rank, 3)))
+        mine = groups_of(places(list(sampler.draw(0, 0))), 4)
+        assert mine == alone[rank::3]
+
+
+def test_neighbours_stay_inside_the_region_and_have_partners(tmp_path: Path) -> None:
+    for k, date in enumerate(('20240101', '20240601')):
+        write(tmp_path / f's_{date}.tif', noise(300, 300, k), tiled=True, blockxsize=64, blockysize=64)
+    region = shapely.box(500_000, 4_898_500, 501_000, 4_900_000)  # 100 columns, 150 rows
+    sampler = RandomChipSampler(Scenes(tmp_path), 32, 128, positives='temporal', roi=region, chips_per_read=8)
+    for query in sampler:
+        assert query.window.row + 32 <= 150
+        assert query.window.col + 32 <= 100
+        assert query.positive is not None
+        assert query.positive.scene != query.scene
+
+
+def test_where_no_neighbour_has_enough_data_chips_come_from_elsewhere(tmp_path: Path) -> None:
+    array = ones(256, 256)
+    array[0, :, :] = 0
+    array[0, 0:16, 0:16] = 1
+    array[0, 240:256, 240:256] = 1
+    sampler = RandomChipSampler(
+        Scenes(write(tmp_path / 's.tif', array, nodata=0, tiled=True, blockxsize=16, blockysize=16)),
+        16, 32, min_valid=1.0, chips_per_read=4,
+    )  # fmt: skip
+    assert set(places(list(sampler))) == {(0, 0, 0), (0, 240, 240)}
+
+
+@pytest.mark.parametrize('count', [0, 65])
+def test_chips_per_read_has_a_range(tmp_path: Path, count: int) -> None:
+    ours = Scenes(write(tmp_path / 'scene.tif', ones(40, 40)))
+    with pytest.raises(ConfigurationError, match=f'chips_per_read: expected 1 to 64 chips, got {count}'):
+        RandomChipSampler(ours, 8, chips_per_read=count)

@@ -5,8 +5,12 @@ gives, through its own code where a warp or a merge is needed. A :class:`ChipQue
 yield it, also names a scene and an integer window, which is read straight from the file.
 """
 
+import itertools
+import math
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from operator import not_
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
@@ -28,16 +32,19 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 from rasterio.windows import from_bounds
 from torch import Tensor
+from torch.utils.data import get_worker_info
 from torchgeo.datasets import GeoDataset, RasterDataset, UnionDataset
 from torchgeo.datasets.utils import GeoSlice, Sample
 
 from torchgeo_msssl.bands import Sensor, canonical_band_name, get_sensor, infer_sensor
 from torchgeo_msssl.errors import BandError, ConfigurationError, EmptyIntersectionError
-from torchgeo_msssl.geo.cache import DecodedScene, decoded
+from torchgeo_msssl.geo.batch import Place, read_windows
+from torchgeo_msssl.geo.cache import DecodedScene, claim, decoded
 from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.handles import open_raster, pooled
 from torchgeo_msssl.geo.headers import find_scenes
 from torchgeo_msssl.geo.radiometry import Radiometry, radiometry
+from torchgeo_msssl.geo.room import parse_size
 from torchgeo_msssl.geo.scene import Scene, missing_bands_error, read_file, representable, with_data
 from torchgeo_msssl.geo.valid import ValidCells, count_valid
 from torchgeo_msssl.geo.warp import warp_scene
@@ -45,6 +52,13 @@ from torchgeo_msssl.geo.warp import warp_scene
 #: How far a query's edge may lie from a pixel edge to be read as an integer window, in pixels. TorchGeo resamples
 #: such windows; in types this small the result rounds back to the pixel itself. Others have to fit exactly.
 _SNAP = {'uint8': 1e-6, 'int8': 1e-6, 'uint16': 1e-6, 'int16': 1e-6}
+
+
+#: Numbers in a tensor from which on copying it costs more than finding out whether that is needed.
+_WORTH_A_LOOK = 4096
+
+#: Decoded scenes that are mapped at a time: each takes two file descriptors, of usually 1,024.
+_MOST_MAPS = 200
 
 
 class ChipQuery(tuple[slice, slice, slice]):
@@ -96,6 +110,7 @@ class Scenes(RasterDataset):
         cache_dir: str | PathLike[str] | None = None,
         offset: float | Literal['auto'] = 'auto',
         transforms: Callable[[Sample], Sample] | None = None,
+        cache_size: int | str | None = None,
     ) -> None:
         """Find the scenes and note what they are; no pixel is read.
 
@@ -110,13 +125,15 @@ class Scenes(RasterDataset):
             cache_dir: Folder for that (default: in the user's cache folder).
             offset: Added to digital numbers before scaling; ``auto`` reads it from metadata or date.
             transforms: Applied to each sample.
+            cache_size: Most that decoded scenes may take in that folder, as bytes or text such as ``50GB``; those that
+                were used longest ago make room, and None sets no limit.
 
         Raises:
             ScenesNotFoundError: If nothing is at a path.
             MissingCRSError: If a scene has no CRS.
             BandError: If bands are missing or cannot be named.
             SceneReadError: If a file cannot be opened.
-            ConfigurationError: If ``cache`` is neither ``none`` nor ``disk``.
+            ConfigurationError: If ``cache`` is neither ``none`` nor ``disk``, or ``cache_size`` is no size.
         """
         if cache not in ('none', 'disk'):
             raise ConfigurationError(f"cache: expected 'none' or 'disk', got {cache!r}.")
@@ -127,6 +144,8 @@ class Scenes(RasterDataset):
         self.time_series = False
         self.cache = cache == 'disk'
         self.cache_dir = Path(cache_dir) if cache_dir is not None else None
+        self._cache_limit = parse_size(cache_size) if cache_size is not None else None
+        self._claimed = False
         named = get_sensor(sensor) if sensor else None
         native = find_scenes(self.paths, named)
         self.sensor: Sensor | None = named or infer_sensor(native[0].bands, native[0].path)
@@ -141,8 +160,10 @@ class Scenes(RasterDataset):
         ]
         self.radiometry: list[Radiometry] = [radiometry(scene, self.bands, self.sensor, offset) for scene in native]
         self._dtype = np.result_type(*(scene.dtype for scene in native))
+        self._scale = torch.tensor([how.scale for how in self.radiometry], dtype=torch.float32)
+        self._offset = torch.tensor([how.offset for how in self.radiometry], dtype=torch.float32)
         self._native = native
-        self._decoded: dict[int, DecodedScene] = {}
+        self._decoded: OrderedDict[int, DecodedScene] = OrderedDict()
         self._cells: dict[int, ValidCells] = {}
         self._index_files(dst or native[0].grid.crs)
         self._res = size or (self._grids[0] or native[0].grid).res
@@ -152,7 +173,7 @@ class Scenes(RasterDataset):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is made again where it is needed: worker processes map decoded scenes themselves."""
-        return self.__dict__ | {'_decoded': {}, '_cells': {}}
+        return self.__dict__ | {'_decoded': OrderedDict(), '_cells': {}, '_claimed': False}
 
     def __or__(self, other: GeoDataset) -> UnionDataset:
         """Take the union with another dataset.
@@ -186,11 +207,9 @@ class Scenes(RasterDataset):
         boxes, times = [], []
         for scene in self._native:
             grid = scene.grid
-            transform, width, height, warps = self._compute_affine_warp_grid(
-                grid.crs, grid.transform, grid.width, grid.height, crs
-            )
-            self._grids.append(PixelGrid(crs, transform, height, width) if warps else None)
-            boxes.append(array_bounds(height, width, transform) if warps else grid.bounds)
+            target = self._warp_grid(grid, crs)
+            self._grids.append(target)
+            boxes.append(array_bounds(target.height, target.width, target.transform) if target else grid.bounds)
             start, stop = scene.date or (self.mint, self.maxt)
             times.append((pd.Timestamp(start), pd.Timestamp(stop)))
         index = pd.IntervalIndex.from_tuples(times, closed='both', name='datetime')
@@ -200,6 +219,15 @@ class Scenes(RasterDataset):
         self.index = gpd.GeoDataFrame(data, index=index, geometry=[shapely.box(*box) for box in boxes], crs=proj)
         self._boxes = np.array(boxes, dtype=np.float64)
         self._boxes_crs = self.index.crs
+
+    def _warp_grid(self, grid: PixelGrid, crs: CRS) -> PixelGrid | None:
+        """The grid that TorchGeo warps a file to, or None where it leaves it as it is."""
+        if grid.is_north_up and grid.crs == crs:
+            return None  # what the function below says too, after a third of the time that opening the file took
+        transform, width, height, warps = self._compute_affine_warp_grid(
+            grid.crs, grid.transform, grid.width, grid.height, crs
+        )
+        return PixelGrid(crs, transform, height, width) if warps else None
 
     @property
     def _crs_changed(self) -> bool:
@@ -244,44 +272,86 @@ class Scenes(RasterDataset):
             EmptyIntersectionError: If no scene meets the query.
             SceneReadError: If a file is damaged; file and window are named.
         """
-        sample = self._chip(index) if isinstance(index, ChipQuery) else self._slices(index)
-        if isinstance(index, ChipQuery) and index.positive is not None:
-            partner = self._chip(index.positive)
-            sample['positive'] = partner['image']
-            for key in ('valid', 'scale', 'offset'):
-                sample[f'positive_{key}'] = partner[key]
+        if isinstance(index, ChipQuery):
+            return self.__getitems__([index])[0]
+        sample = self._slices(index)
         return self.transforms(sample) if self.transforms is not None else sample
 
     def __getitems__(self, indices: Sequence[GeoSlice]) -> list[Sample]:
-        """Read a batch, neighbours one after the other so that they share decoded blocks.
+        """Read a batch; what its chips have in common is read once.
 
         Args:
             indices: Queries.
 
         Returns:
-            Samples in the order of the queries.
+            Samples in the order of the queries. The images of chips of one size lie in one array, in which
+            :func:`collate` finds the batch ready.
         """
+        chips = [index for index in indices if isinstance(index, ChipQuery)]
+        if len(chips) < len(indices):
+            return [self[index] for index in indices]
+        partners = [chip.positive for chip in chips if chip.positive is not None]
+        samples = self._chips([*chips, *partners])
+        others = iter(samples[len(chips) :])
+        for chip, sample in zip(chips, samples, strict=False):
+            if chip.positive is not None:
+                partner = next(others)
+                sample['positive'] = partner['image']
+                for key in ('valid', 'scale', 'offset'):
+                    sample[f'positive_{key}'] = partner[key]
+        wanted = samples[: len(chips)]
+        return [self.transforms(sample) for sample in wanted] if self.transforms is not None else wanted
 
-        def place(i: int) -> tuple[int, int, int]:
-            query = indices[i]
-            return (query.scene, query.window.row, query.window.col) if isinstance(query, ChipQuery) else (-1, 0, 0)
+    def _chips(self, queries: Sequence[ChipQuery]) -> list[Sample]:
+        """Read windows, those of one scene together."""
+        if len({(query.window.height, query.window.width) for query in queries}) > 1:
+            return [self._chips([query])[0] for query in queries]
+        shape = queries[0].window.height, queries[0].window.width
+        images = _room((len(queries), len(self.bands), *shape), self._dtype)
+        valids = _room((len(queries), 1, *shape), np.dtype(np.bool_))
+        by_scene: dict[int, list[int]] = {}
+        for k, query in enumerate(queries):
+            by_scene.setdefault(query.scene, []).append(k)
+        for i, mine in sorted(by_scene.items()):
+            places = [(images[k].numpy(), valids[k, 0].numpy()) for k in mine]
+            self._read_scene(i, [queries[k].window for k in mine], places)
+        return self._samples(queries, images, valids)
 
-        samples: dict[int, Sample] = {i: self[indices[i]] for i in sorted(range(len(indices)), key=place)}
-        return [samples[i] for i in range(len(indices))]
-
-    def _chip(self, query: ChipQuery) -> Sample:
-        window = query.window
-        image, valid = self._read_window(query.scene, window)
-        sample = self._sample(query, image, valid, query.scene)
-        sample['scene'] = torch.tensor(query.scene)
-        sample['window'] = torch.tensor([window.row, window.col, window.height, window.width])
-        return sample
-
-    def _read_window(self, i: int, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    def _read_scene(self, i: int, windows: Sequence[Window], places: Sequence[Place]) -> None:
         scene = self.scenes[i]
-        if self.cache and window.intersection(scene.grid.window) == window:
-            return self.decode(i).read(window)
-        return scene.read(window, self.bands)
+        inside = [window.intersection(scene.grid.window) == window for window in windows]
+        for window, (image, valid) in itertools.compress(zip(windows, places, strict=True), map(not_, inside)):
+            image[...], valid[...] = scene.read(window, self.bands)
+        windows, places = list(itertools.compress(windows, inside)), list(itertools.compress(places, inside))
+        if not self.cache:
+            read_windows(scene, windows, self.bands, places)
+        elif windows:
+            decoded_scene = self.decode(i)
+            for window, place in zip(windows, places, strict=True):
+                decoded_scene.read_into(window, *place)
+
+    def _samples(self, queries: Sequence[ChipQuery], images: Tensor, valids: Tensor) -> list[Sample]:
+        """Samples of windows that were read; what is small is made for all of them at once."""
+        numbers, bounds, transforms, windows = [], [], [], []
+        for query in queries:
+            (x, y, t), window = query, query.window
+            numbers.append(query.scene)
+            windows.append((window.row, window.col, window.height, window.width))
+            times = (t.start.timestamp(), t.stop.timestamp(), t.step)
+            bounds.append((x.start, x.stop, x.step, y.start, y.stop, y.step, *times))
+            transforms.append((x.step, 0.0, x.start, 0.0, -y.step, y.stop, 0.0, 0.0, 1.0))
+        scene = torch.tensor(numbers)
+        columns = {
+            'image': images,
+            'valid': valids,
+            'scale': self._scale[scene],
+            'offset': self._offset[scene],
+            'bounds': torch.tensor(bounds),
+            'transform': torch.tensor(transforms),
+            'scene': scene,
+            'window': torch.tensor(windows),
+        }
+        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
     def decode(self, i: int, on_progress: Callable[[float], None] | None = None) -> DecodedScene:
         """The decoded form of a scene, built where it is not there yet.
@@ -292,10 +362,29 @@ class Scenes(RasterDataset):
 
         Returns:
             The memory-mapped scene.
+
+        Raises:
+            ConfigurationError: If the scenes do not fit into ``cache_size``.
+            OutputError: If the cache cannot be written.
         """
+        if not self._claimed:
+            self.claim_cache()
         if i not in self._decoded:
-            self._decoded[i] = decoded(self.scenes[i], self.bands, self.cache_dir, on_progress)
+            limit = self._cache_limit
+            self._decoded[i] = decoded(self.scenes[i], self.bands, self.cache_dir, on_progress, limit)
+            if len(self._decoded) > _MOST_MAPS:
+                self._decoded.popitem(last=False)
+        self._decoded.move_to_end(i)
         return self._decoded[i]
+
+    def claim_cache(self) -> None:
+        """Say that the decoded scenes are wanted, so that none of them makes room for another.
+
+        Raises:
+            ConfigurationError: If they do not fit into ``cache_size``.
+        """
+        claim(self.scenes, self.bands, self.cache_dir, self._cache_limit)
+        self._claimed = True
 
     def valid_cells(self, i: int, on_progress: Callable[[float], None] | None = None) -> ValidCells:
         """Counts of valid pixels of a scene, made once by reading it through.
@@ -313,12 +402,11 @@ class Scenes(RasterDataset):
 
     def _sample(self, index: GeoSlice, image: NDArray[Any], valid: NDArray[np.bool_], scene: int) -> Sample:
         x, y, _ = self._disambiguate_slice(index)
-        how = self.radiometry[scene]
         return {
             'image': torch.from_numpy(image.astype(self._dtype, copy=False)),
             'valid': torch.from_numpy(valid[None]),
-            'scale': torch.tensor(how.scale, dtype=torch.float32),
-            'offset': torch.tensor(how.offset, dtype=torch.float32),
+            'scale': self._scale[scene].clone(),
+            'offset': self._offset[scene].clone(),
             'bounds': self._slice_to_tensor(index),
             'transform': torch.tensor(rasterio.transform.from_origin(x.start, y.stop, x.step, y.step)),
         }
@@ -506,7 +594,34 @@ def collate(samples: Sequence[Sample]) -> dict[str, Tensor]:
         samples: Samples of one size.
 
     Returns:
-        The keys that all samples have, stacked along a new first axis.
+        The keys that all samples have, stacked along a new first axis: without a copy where they lie in one array
+        one after the other, as :class:`Scenes` reads a batch.
     """
     keys = [key for key in samples[0] if all(key in sample for sample in samples)]
-    return {key: torch.stack([sample[key] for sample in samples]) for key in keys}
+    return {key: _stacked([sample[key] for sample in samples]) for key in keys}
+
+
+def _room(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Tensor:
+    """An empty tensor; in a worker of a loader, where the main process can map it, so that it is not copied there."""
+    if get_worker_info() is None:
+        return torch.from_numpy(np.empty(shape, dtype))
+    storage = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize)  # as torch's own collate does
+    return torch.from_numpy(np.empty(0, dtype)).set_(storage).view(shape)
+
+
+def _stacked(tensors: Sequence[Tensor]) -> Tensor:
+    first, size = tensors[0], tensors[0].numel()
+    if size < _WORTH_A_LOOK:
+        return torch.stack(list(tensors))
+    storage, start = first.untyped_storage().data_ptr(), first.storage_offset()
+    ready = len(tensors) > 1 and all(
+        tensor.is_contiguous()
+        and tensor.untyped_storage().data_ptr() == storage
+        and tensor.storage_offset() == start + k * size
+        and tensor.shape == first.shape
+        and tensor.dtype == first.dtype
+        for k, tensor in enumerate(tensors)
+    )
+    if not ready:
+        return torch.stack(list(tensors))
+    return first.as_strided((len(tensors), *first.shape), (size, *first.stride()))

@@ -14,6 +14,7 @@ from torchgeo_msssl.errors import BandError, MissingCRSError, SceneReadError
 from torchgeo_msssl.geo.discover import date_of, find_files, group_files
 from torchgeo_msssl.geo.grid import PixelGrid
 from torchgeo_msssl.geo.handles import open_raster
+from torchgeo_msssl.geo.index import HeaderIndex
 from torchgeo_msssl.geo.scene import BandFile, Scene, representable
 
 log = logging.getLogger(__name__)
@@ -40,16 +41,23 @@ def find_scenes(paths: Any, sensor: Sensor | None = None) -> list[Scene]:
         BandError: If bands cannot be named.
         SceneReadError: If a file cannot be opened.
     """
-    return [open_scene(name, files, sensor) for name, files in group_files(find_files(paths))]
+    found = find_files(paths)
+    index = HeaderIndex(found)
+    scenes = [open_scene(name, files, sensor, index) for name, files in group_files(found)]
+    index.save()
+    return scenes
 
 
-def open_scene(name: str, files: str | dict[str, str], sensor: Sensor | None = None) -> Scene:
+def open_scene(
+    name: str, files: str | dict[str, str], sensor: Sensor | None = None, index: HeaderIndex | None = None
+) -> Scene:
     """Note what a scene is, from the headers of its files.
 
     Args:
         name: Short name.
         files: The multi-band file, or single-band files by band name.
         sensor: Gives unnamed bands their names where the counts agree.
+        index: Headers that are known already; takes those that are not.
 
     Returns:
         The scene.
@@ -60,12 +68,12 @@ def open_scene(name: str, files: str | dict[str, str], sensor: Sensor | None = N
         SceneReadError: If a file cannot be opened, or its band files do not lie on one place.
     """
     if isinstance(files, str):
-        described = [describe_file(files, sensor)]
+        described = [_described(files, sensor, None, index)]
     elif len(files) == 1:
         (band, path), *_ = files.items()
-        described = [describe_file(path, sensor, band)]
+        described = [_described(path, sensor, band, index)]
     else:
-        described = [describe_file(path, sensor, band) for band, path in files.items()]
+        described = [_described(path, sensor, band, index) for band, path in files.items()]
         _check_together(described)
         described.sort(key=lambda file: (file.grid.res, min(map(band_position, _spectral(file.names)))))
     first = described[0]
@@ -75,6 +83,16 @@ def open_scene(name: str, files: str | dict[str, str], sensor: Sensor | None = N
         known = sensor or infer_sensor(names, name)
         nodata = known.nodata if known else None
     return Scene(name, tuple(described), date_of(first.path), nodata)
+
+
+def _described(path: str, sensor: Sensor | None, band: str | None, index: HeaderIndex | None) -> BandFile:
+    asked = (sensor.names if sensor else None, band)
+    file = index.find(path, asked) if index is not None else None
+    if file is None:
+        file = describe_file(path, sensor, band)
+        if index is not None:
+            index.keep(asked, file)
+    return file
 
 
 def describe_file(path: str, sensor: Sensor | None = None, band: str | None = None) -> BandFile:

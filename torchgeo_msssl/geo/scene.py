@@ -7,6 +7,7 @@ read by integer window from handles that belong to the reading process and threa
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,7 @@ class Scene:
         names = [name for file in self.files for name in file.names if name != 'alpha']
         return tuple(sorted(names, key=band_position) if len(self.files) > 1 else names)
 
-    @property
+    @cached_property
     def dtype(self) -> np.dtype[Any]:
         """The dtype that holds every band without loss."""
         return np.result_type(*(np.dtype(file.dtype) for file in self.files))
@@ -99,6 +100,14 @@ class Scene:
         return self.files[0].block_shape
 
     @property
+    def is_stored(self) -> bool:
+        """Whether a pixel is the same in whichever window it is read, and comes in blocks of :attr:`block_shape`.
+
+        A scene on another grid than its files' is not: GDAL warps each window a little differently.
+        """
+        return type(self) is Scene
+
+    @cached_property
     def always_valid(self) -> bool:
         """Whether no pixel inside the grid can lack data.
 
@@ -161,8 +170,36 @@ class Scene:
             image[:, rows, cols], valid[rows, cols] = self._read_inside(inside, bands)
         return image, valid
 
+    def read_into(self, window: Window, bands: Sequence[str], image: NDArray[Any], valid: NDArray[np.bool_]) -> None:
+        """Read a window inside the grid into arrays that are there already, such as their places in a batch.
+
+        Args:
+            window: Window inside :attr:`grid`.
+            bands: Canonical names, in the order wanted.
+            image: Takes the pixels, shape (band, height, width), of a dtype that holds those of the scene.
+            valid: Takes what :meth:`read` tells, shape (height, width).
+
+        Raises:
+            BandError: If a band is missing.
+            SceneReadError: If the file is damaged there.
+        """
+        if self.is_stored and len(self.files) == 1 and image.dtype == self.dtype and image.flags.c_contiguous:
+            valid[...] = self._read_only_file(window, bands, image)
+        else:
+            image[...], valid[...] = self._read_inside(window, bands)
+
+    def _read_only_file(self, window: Window, bands: Sequence[str], image: NDArray[Any]) -> NDArray[np.bool_]:
+        (file,) = self.files
+        missing = [band for band in bands if band not in file.names]
+        if missing:
+            raise missing_bands_error(self, missing)
+        _, valid = read_file(file, window, bands, self.grid, out=image)
+        return valid if self.always_valid else valid & with_data(image, bands, file.nodata, self.nodata)
+
     def _read_inside(self, window: Window, bands: Sequence[str]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         image = np.empty((len(bands), window.height, window.width), dtype=self.dtype)
+        if len(self.files) == 1:
+            return image, self._read_only_file(window, bands, image)
         valid = np.ones((window.height, window.width), dtype=np.bool_)
         for file, positions in self._by_file(bands):
             wanted = [bands[i] for i in positions]
@@ -272,10 +309,16 @@ def has_data(image: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
     """
     valid = np.ones(image.shape[1:], dtype=np.bool_)
     if np.issubdtype(image.dtype, np.floating):
-        valid &= np.isfinite(image).all(axis=0)
+        _keep_where_all(valid, np.isfinite(image))
     if nodata is not None and np.isfinite(nodata) and representable(nodata, image.dtype):
-        valid &= (image != np.asarray(nodata, dtype=image.dtype)).all(axis=0)
+        _keep_where_all(valid, image != np.asarray(nodata, dtype=image.dtype))
     return valid
+
+
+def _keep_where_all(valid: NDArray[np.bool_], good: NDArray[np.bool_]) -> None:
+    """Clear what is not good in every band; most windows are good all over, which is found out much sooner."""
+    if not good.all():
+        valid &= good.all(axis=0)
 
 
 def with_data(
@@ -296,11 +339,13 @@ def with_data(
     if declared is not None:
         return has_data(image, declared)
     spectral = [i for i, band in enumerate(bands) if not is_auxiliary(band)]
+    if len(spectral) == len(bands):  # picking bands out copies them
+        return has_data(image, assumed)
     return has_data(image, None) & has_data(image[spectral], assumed)
 
 
 def read_file(
-    file: BandFile, window: Window, bands: Sequence[str], grid: PixelGrid
+    file: BandFile, window: Window, bands: Sequence[str], grid: PixelGrid, out: NDArray[Any] | None = None
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Read bands of one file on its own grid.
 
@@ -309,6 +354,7 @@ def read_file(
         window: Window inside its grid.
         bands: Canonical names.
         grid: The grid that the window is on; anything but the file's own is a mistake of the caller.
+        out: Takes the pixels instead of a new array: contiguous, in the file's dtype.
 
     Returns:
         ``(image, unmasked)``, shapes (band, height, width) and (height, width); unmasked knows alpha bands and
@@ -328,9 +374,11 @@ def read_file(
     try:
         dataset = handle(file.path)
         if len(set(dataset.dtypes)) == 1:
-            image = dataset.read(indexes, window=source)
+            image = dataset.read(indexes, window=source, out=out)
         else:  # a virtual raster
             image = np.stack([dataset.read(index, window=source) for index in indexes]).astype(file.dtype, copy=False)
+            if out is not None:
+                out[...] = image
         unmasked = np.ones(image.shape[1:], dtype=np.bool_)
         if 'alpha' in file.names:
             unmasked &= dataset.read(file.index('alpha'), window=source) > 0

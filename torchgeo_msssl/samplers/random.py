@@ -53,6 +53,26 @@ def origins(extent: int, size: int, block: int | None) -> _Ints:
     return offsets[aligned]
 
 
+def neighbourhood(origin: int, size: int, block: int, extent: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Draw a run of stored blocks round a chip, along one axis: about twice as long as the chip.
+
+    Args:
+        origin: Where the chip starts, pixels.
+        size: Length of the chip, pixels.
+        block: Length of a stored block, pixels.
+        extent: Length of the axis, pixels.
+        rng: Source of randomness.
+
+    Returns:
+        First and last place at which a chip within those blocks may start.
+    """
+    first, last = origin // block, (origin + size - 1) // block
+    run = max(-(-2 * size // block), last - first + 1)
+    start = int(rng.integers(max(last - run + 1, 0), first + 1)) * block
+    end = min(start + run * block, extent)
+    return max(min(start, end - size), 0), end - size
+
+
 @dataclass
 class _Place:
     """One scene as a place to draw chips from."""
@@ -130,7 +150,8 @@ def _lattice(offsets: _Ints) -> _Bools:
 class RandomChipSampler(ChipSampler):
     """Draws chips at random, each scene in proportion to its valid pixels.
 
-    Chip k of an epoch depends on seed, epoch and k alone. Rank r of n takes the chips r, r + n, ….
+    Chip k of an epoch depends on seed, epoch and k alone. Rank r of n takes the chips r, r + n, …; where several come
+    from one neighbourhood, the neighbourhoods r, r + n, ….
     """
 
     def __init__(
@@ -143,6 +164,7 @@ class RandomChipSampler(ChipSampler):
         positives: Positives = 'same',
         roi: BaseGeometry | None = None,
         seed: int | None = None,
+        chips_per_read: int = 1,
     ) -> None:
         """Find out where chips can be.
 
@@ -156,6 +178,9 @@ class RandomChipSampler(ChipSampler):
                 with a chip at most one chip's length away (the chip itself where no neighbour has enough data).
             roi: Chips lie wholly inside this region (in the dataset's CRS).
             seed: Seed; None for that of ``seed_everything``.
+            chips_per_read: So many consecutive chips come from one neighbourhood about twice as long as a chip, which
+                is decoded once for a batch that has them all. They overlap and look alike, so a batch of n chips has
+                the variety of n / chips_per_read places. Best a divisor of the batch size.
 
         Raises:
             ConfigurationError: If an argument is out of range.
@@ -169,6 +194,9 @@ class RandomChipSampler(ChipSampler):
             raise ConfigurationError(f'length: expected at least 1 chip an epoch, got {length}.')
         if positives not in ('same', 'temporal', 'nearby'):
             raise ConfigurationError(f"positives: expected 'same', 'temporal' or 'nearby', got {positives!r}.")
+        if not 1 <= chips_per_read <= _BLOCK:
+            raise ConfigurationError(f'chips_per_read: expected 1 to {_BLOCK} chips, got {chips_per_read}.')
+        self.chips_per_read = chips_per_read
         self.min_valid = min_valid
         self.positives: Positives = positives
         need = int(np.ceil(min_valid * self.size[0] * self.size[1] - 1e-9))
@@ -293,6 +321,29 @@ class RandomChipSampler(ChipSampler):
         rest = rng.choice(place.good, count - len(chosen), axis=0)
         return np.concatenate([chosen, rest])
 
+    def _near(self, i: int, row: int, col: int, count: int, rng: np.random.Generator) -> _Ints:
+        """Origins of ``count`` chips within a neighbourhood of another one in a scene, shape (count, 2)."""
+        grid, (height, width) = self._places[i].grid, self.dataset.scenes[i].block_shape
+        top, bottom = neighbourhood(row, self.size[0], height, grid.height, rng)
+        left, right = neighbourhood(col, self.size[1], width, grid.width, rng)
+        chosen = np.empty((0, 2), dtype=np.int64)
+        for _ in range(_ROUNDS):
+            rows, cols = rng.integers(top, bottom + 1, 2 * count), rng.integers(left, right + 1, 2 * count)
+            ok = self._accepts(i, rows, cols)
+            chosen = np.concatenate([chosen, np.stack([rows[ok], cols[ok]], axis=1)])
+            if len(chosen) >= count:
+                return chosen[:count]
+        return np.concatenate([chosen, self._draw_in(i, count - len(chosen), rng)])
+
+    def _with_neighbours(self, scenes: _Ints, places: _Ints, rng: np.random.Generator) -> tuple[_Ints, _Ints]:
+        """Each chip followed by others of its neighbourhood."""
+        count = self.chips_per_read - 1
+        groups = [
+            np.concatenate([[(row, col)], self._near(int(i), int(row), int(col), count, rng)])
+            for i, (row, col) in zip(scenes, places, strict=True)
+        ]
+        return np.repeat(scenes, self.chips_per_read), np.concatenate(groups)
+
     def _positive(self, i: int, row: int, col: int, rng: np.random.Generator) -> ChipQuery | None:
         if self.positives == 'same':
             return None
@@ -319,14 +370,16 @@ class RandomChipSampler(ChipSampler):
             seed: Another seed than the sampler's.
 
         Returns:
-            64 chips.
+            64 chips, or as many below that as ``chips_per_read`` divides.
         """
         rng = np.random.default_rng([(self.seed if seed is None else seed) % 2**63, epoch, block])
-        scenes = rng.choice(self._scenes, _BLOCK, p=self._share)
-        places = np.empty((_BLOCK, 2), dtype=np.int64)
+        scenes = rng.choice(self._scenes, _BLOCK // self.chips_per_read, p=self._share)
+        places = np.empty((len(scenes), 2), dtype=np.int64)
         for i in np.unique(scenes):
             mine = scenes == i
             places[mine] = self._draw_in(int(i), int(mine.sum()), rng)
+        if self.chips_per_read > 1:
+            scenes, places = self._with_neighbours(scenes, places, rng)
         return [
             self.dataset.query(int(i), Window(int(row), int(col), *self.size), self._positive(int(i), row, col, rng))
             for i, (row, col) in zip(scenes, places, strict=True)
@@ -336,8 +389,10 @@ class RandomChipSampler(ChipSampler):
         """Yield this rank's chips of an epoch from a position on."""
         rank, world = self.ranks()
         known, chips = -1, list[ChipQuery]()
+        together = self.chips_per_read
         for position in range(start, len(self)):
-            block, within = divmod(rank + position * world, _BLOCK)
+            group, member = divmod(position, together)
+            block, within = divmod((rank + group * world) * together + member, _BLOCK // together * together)
             if block != known:
                 known, chips = block, self.draw_block(epoch, block)
             yield chips[within]

@@ -1,0 +1,180 @@
+"""Headers of GeoTIFFs that differ from a known one in place and size alone.
+
+GDAL takes about a millisecond to open a file. Where thousands of files have the same tags, byte for byte, it is asked
+about the first one; of the others only the tags are compared, and place and size taken from them.
+"""
+
+import os
+import struct
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from affine import Affine
+
+from torchgeo_msssl.geo.grid import PixelGrid
+from torchgeo_msssl.geo.scene import BandFile
+
+_WIDTH, _HEIGHT, _SUBFILE = 256, 257, 254
+_TILE_WIDTH, _PIXEL_SCALE, _TIE_POINT = 322, 33550, 33922
+#: Where blocks lie in the file, and how long they are, which changes nothing that a header tells.
+_PLACES = frozenset({273, 279, 324, 325})
+_OWN = frozenset({_WIDTH, _HEIGHT, _TIE_POINT}) | _PLACES
+
+#: Bytes of a value of each type of TIFF.
+_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+
+#: Read at once; tags are mostly in there.
+_HEAD = 4096
+#: No tag that is compared is longer than this, nor has a file more parts (overviews, masks).
+_LONGEST, _MOST_PARTS = 1_000_000, 32
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the tags of a file say.
+
+    Attributes:
+        alike: Equal where two files differ in place and size alone.
+        height: Rows.
+        width: Columns.
+        transform: Geotransform, if the file tells it as a corner and a pixel size.
+    """
+
+    alike: Hashable
+    height: int
+    width: int
+    transform: Affine | None
+
+
+class AlikeHeaders:
+    """Files that GDAL was asked about, by what they have in common with others."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._known: dict[Hashable, BandFile] = {}
+
+    def find(self, path: str, asked: str) -> BandFile | None:
+        """Tell what a file is from one that is like it.
+
+        Args:
+            path: A local file without sidecars.
+            asked: What else decides how a header is understood.
+
+        Returns:
+            What GDAL would say of it, or None where no file like it is known.
+        """
+        header = read_header(path)
+        known = self._known.get((header.alike, asked)) if header is not None else None
+        if header is None or known is None or header.transform is None:
+            return None
+        grid = PixelGrid(known.grid.crs, header.transform, header.height, header.width)
+        return replace(known, path=path, grid=grid, sources=(path,), tags=dict(known.tags))
+
+    def keep(self, file: BandFile, asked: str) -> None:
+        """Learn what GDAL says of a file without sidecars.
+
+        Args:
+            file: What it said.
+            asked: As for :meth:`find`.
+        """
+        header = read_header(file.path) if file.sources == (file.path,) else None
+        place = file.grid.transform, file.grid.height, file.grid.width
+        # otherwise it is placed in a way that is not understood here
+        if header is not None and (header.transform, header.height, header.width) == place:
+            self._known.setdefault((header.alike, asked), file)
+
+
+def read_header(path: str) -> Header | None:
+    """Read the tags of a little-endian TIFF or BigTIFF.
+
+    Args:
+        path: Local file.
+
+    Returns:
+        What they say, or None where the file is another one, or damaged.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        return _parse(_Bytes(descriptor))
+    except (OSError, struct.error, KeyError, IndexError):
+        return None
+    finally:
+        os.close(descriptor)
+
+
+class _Bytes:
+    """Bytes of a file by place, most of them read at once."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._head = os.pread(descriptor, _HEAD, 0)
+
+    def at(self, offset: int, length: int) -> bytes:
+        if length > _LONGEST:
+            raise IndexError(length)
+        end = offset + length
+        found = self._head[offset:end] if end <= len(self._head) else os.pread(self._descriptor, length, offset)
+        if len(found) < length:
+            raise IndexError(offset)
+        return found
+
+
+def _parse(content: _Bytes) -> Header | None:
+    magic = content.at(0, 4)
+    if magic == b'II*\x00':
+        big, (start,) = False, struct.unpack('<I', content.at(4, 4))
+    elif magic == b'II+\x00':
+        big, (start,) = True, struct.unpack('<Q', content.at(8, 8))
+    else:
+        return None
+    tags, following = _directory(content, start, big, _PLACES)
+    width, height = (int.from_bytes(tags[tag][2], 'little') for tag in (_WIDTH, _HEIGHT))
+    parts: list[Any] = []
+    while following:
+        if len(parts) == _MOST_PARTS:
+            return None
+        part, following = _directory(content, following, big, _PLACES)
+        parts.append(part.get(_SUBFILE))
+    common: list[Any] = [(tag, *value) for tag, value in sorted(tags.items()) if tag not in _OWN]
+    if _TILE_WIDTH not in tags:  # the layout of stripes goes with the size
+        common.append((height, width))
+    return Header((big, tuple(common), tuple(parts)), height, width, _transform(tags))
+
+
+def _directory(
+    content: _Bytes, start: int, big: bool, without: frozenset[int]
+) -> tuple[dict[int, tuple[int, int, bytes]], int]:
+    """Tags of one part of a file, each with type, count and bytes, and where the next part begins."""
+    head, entry, pointer = ('<Q', '<HHQ', '<Q') if big else ('<H', '<HHI', '<I')
+    (count,) = struct.unpack(head, content.at(start, struct.calcsize(head)))
+    start += struct.calcsize(head)
+    inline, before = struct.calcsize(pointer), struct.calcsize(entry)
+    entries = content.at(start, count * (before + inline))
+    tags = {}
+    for k in range(0, len(entries), before + inline):
+        tag, kind, number = struct.unpack_from(entry, entries, k)
+        if tag in without:
+            continue
+        value, length = entries[k + before : k + before + inline], _SIZES[kind] * number
+        tags[tag] = kind, number, value[:length] if length <= inline else content.at(
+            struct.unpack(pointer, value)[0], length
+        )  # fmt: skip
+    (following,) = struct.unpack(pointer, content.at(start + len(entries), inline))
+    return tags, following
+
+
+def _transform(tags: dict[int, tuple[int, int, bytes]]) -> Affine | None:
+    """Geotransform of a north-up file whose one tie point is its corner."""
+    scale, tie = _doubles(tags, _PIXEL_SCALE, 3), _doubles(tags, _TIE_POINT, 6)
+    if not scale or not tie or any(tie[:3]) or scale[0] <= 0 or scale[1] <= 0:
+        return None
+    return Affine(scale[0], 0.0, tie[3], 0.0, -scale[1], tie[4])
+
+
+def _doubles(tags: dict[int, tuple[int, int, bytes]], tag: int, number: int) -> Sequence[float]:
+    kind, count, value = tags.get(tag, (0, 0, b''))
+    return struct.unpack(f'<{number}d', value) if (kind, count) == (12, number) else ()
