@@ -27,11 +27,11 @@ from torchgeo_msssl.errors import (
     SceneReadError,
     ScenesNotFoundError,
 )
-from torchgeo_msssl.geo.burn import GeometryIndex
-from torchgeo_msssl.geo.geometries import simple_parts
 from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.rasterize import VectorLabels
-from torchgeo_msssl.geo.vectors import find_vectors
+from torchgeo_msssl.geo.vector.burn import GeometryIndex
+from torchgeo_msssl.geo.vector.files import find_vectors
+from torchgeo_msssl.geo.vector.geometries import simple_parts
 
 
 @pytest.mark.parametrize('crs', [UTM, 'EPSG:4326', 'EPSG:3857', 'EPSG:2154'])

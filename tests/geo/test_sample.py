@@ -22,8 +22,8 @@ from sklearn.preprocessing import StandardScaler
 from torchgeo_msssl.bands import SENSORS
 from torchgeo_msssl.errors import ConfigurationError, OutputError
 from torchgeo_msssl.geo.sample import SampleArea, sample_area, write_sample_area
-from torchgeo_msssl.geo.sample_landscape import COARSE_OF_FINE, IGNORE, make_landscape
-from torchgeo_msssl.geo.sample_scenes import measure, reflectance
+from torchgeo_msssl.geo.sample.landscape import COARSE_OF_FINE, IGNORE, make_landscape
+from torchgeo_msssl.geo.sample.scenes import measure, reflectance
 
 SCALE = 0.5
 DATES = 4
@@ -260,7 +260,7 @@ def test_a_killed_run_is_not_taken_for_finished_even_over_an_old_area(tmp_path: 
     write_sample_area(tmp_path, scale=0.1)
     code = f"""
 import os, signal
-from torchgeo_msssl.geo import sample
+from torchgeo_msssl.geo.sample import area as sample
 sample.make_vineyard = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 sample.write_sample_area({str(tmp_path)!r}, scale=0.1)
 """

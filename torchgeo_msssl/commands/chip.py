@@ -130,7 +130,7 @@ def _labels(given: argparse.Namespace) -> LabelOptions | None:
 
 
 def _classes(text: str) -> dict[str, int]:
-    from torchgeo_msssl.geo.classes import parse_classes
+    from torchgeo_msssl.geo.vector.classes import parse_classes
 
     if '=' in text:
         return parse_classes(text)

@@ -8,12 +8,12 @@ from torchgeo_msssl.bands import canonical_band_name, get_sensor, infer_sensor, 
 from torchgeo_msssl.errors import BandError
 from torchgeo_msssl.files import atomic_path
 from torchgeo_msssl.geo.headers import find_scenes
-from torchgeo_msssl.geo.histograms import PERCENTILES
 from torchgeo_msssl.geo.radiometry import radiometry
 from torchgeo_msssl.geo.scene import Scene, missing_bands_error
-from torchgeo_msssl.geo.statistics_file import statistics_content, unit_of, write_statistics
-from torchgeo_msssl.geo.survey import Survey, survey_scenes
-from torchgeo_msssl.geo.survey_figure import draw_survey
+from torchgeo_msssl.geo.survey.figure import draw_survey
+from torchgeo_msssl.geo.survey.file import statistics_content, unit_of, write_statistics
+from torchgeo_msssl.geo.survey.histograms import PERCENTILES
+from torchgeo_msssl.geo.survey.run import Survey, survey_scenes
 from torchgeo_msssl.progress import progress_bar
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.geo.classes import parse_classes
+from torchgeo_msssl.geo.vector.classes import parse_classes
 from torchgeo_msssl.geo.vectorize import Vectorized, VectorOptions, vectorize
 
 

@@ -26,7 +26,7 @@ from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.room import parse_size
 from torchgeo_msssl.geo.sample import SampleArea, sample_area, write_sample_area
 from torchgeo_msssl.geo.statistics import scene_statistics
-from torchgeo_msssl.geo.statistics_file import unit_of
+from torchgeo_msssl.geo.survey.file import unit_of
 from torchgeo_msssl.geo.valid import cache_folder, scene_key
 from torchgeo_msssl.progress import progress_bar
 

@@ -23,7 +23,7 @@ from torchgeo_msssl.datasets.chips import Chips, chip_splits
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.chipping.options import ALL, PARTS
 from torchgeo_msssl.geo.grid import Window
-from torchgeo_msssl.geo.statistics_file import unit_of
+from torchgeo_msssl.geo.survey.file import unit_of
 from torchgeo_msssl.progress import progress_bar
 from torchgeo_msssl.samplers.order import OrderedChips, ShuffledChips
 

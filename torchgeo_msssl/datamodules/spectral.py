@@ -19,7 +19,7 @@ from torchgeo_msssl.errors import BandError, ConfigurationError
 from torchgeo_msssl.files import write_json
 from torchgeo_msssl.geo.radiometry import Radiometry
 from torchgeo_msssl.geo.statistics import BandStatistics
-from torchgeo_msssl.geo.statistics_file import read_statistics, unit_of
+from torchgeo_msssl.geo.survey.file import read_statistics, unit_of
 from torchgeo_msssl.samplers.base import ChipSampler
 
 log = logging.getLogger(__name__)

@@ -23,8 +23,8 @@ from torchgeo_msssl.datasets.chip_manifest import ChipManifest, read_manifest
 from torchgeo_msssl.datasets.chip_sources import ChipSource, FileSource, WindowSource
 from torchgeo_msssl.errors import ConfigurationError, ScenesNotFoundError
 from torchgeo_msssl.geo.chipping.options import ALL
-from torchgeo_msssl.geo.classes import check_classes
 from torchgeo_msssl.geo.grid import Window
+from torchgeo_msssl.geo.vector.classes import check_classes
 
 
 class ChipPart(NamedTuple):

@@ -28,13 +28,13 @@ from torchgeo.datasets.utils import GeoSlice, Sample
 
 from torchgeo_msssl.datasets.scenes import ChipQuery, Scenes
 from torchgeo_msssl.errors import ConfigurationError, EmptyIntersectionError
-from torchgeo_msssl.geo.burn import GeometryIndex, read_extent, region_index, set_outside
 from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.masks import MaskRasters, bounds_in
 from torchgeo_msssl.geo.rasterize import VectorLabels, no_place_in_common
 from torchgeo_msssl.geo.scene import Scene
 from torchgeo_msssl.geo.valid import streaming_windows
-from torchgeo_msssl.geo.vectors import is_vector
+from torchgeo_msssl.geo.vector.burn import GeometryIndex, read_extent, region_index, set_outside
+from torchgeo_msssl.geo.vector.files import is_vector
 from torchgeo_msssl.progress import progress_bar
 
 log = logging.getLogger(__name__)

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from pyproj import CRS as PROJ_CRS
 
 from torchgeo_msssl.errors import ConfigurationError, EmptyIntersectionError
-from torchgeo_msssl.geo.burn import GeometryIndex, read_extent, set_outside
-from torchgeo_msssl.geo.classes import check_classes, class_values
-from torchgeo_msssl.geo.geometries import Geometries, solid_parts
 from torchgeo_msssl.geo.grid import PixelGrid, Window
-from torchgeo_msssl.geo.vectors import find_vectors, read_vector
+from torchgeo_msssl.geo.vector.burn import GeometryIndex, read_extent, set_outside
+from torchgeo_msssl.geo.vector.classes import check_classes, class_values
+from torchgeo_msssl.geo.vector.files import find_vectors, read_vector
+from torchgeo_msssl.geo.vector.geometries import Geometries, solid_parts
 
 
 class VectorLabels:

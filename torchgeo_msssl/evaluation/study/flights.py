@@ -21,7 +21,7 @@ from torchgeo_msssl.evaluation.study.claims import claim
 from torchgeo_msssl.evaluation.study.design import Options, Study
 from torchgeo_msssl.files import atomic_path
 from torchgeo_msssl.geo.grid import PixelGrid
-from torchgeo_msssl.geo.sample_vineyard import WHITE, Vineyard, make_vineyard
+from torchgeo_msssl.geo.sample.vineyard import WHITE, Vineyard, make_vineyard
 from torchgeo_msssl.geo.write import write_geotiff
 from torchgeo_msssl.progress import progress_bar
 

@@ -12,10 +12,10 @@ import yaml
 from torchgeo_msssl.bands import Sensor, canonical_band_name
 from torchgeo_msssl.errors import BandError, ConfigurationError
 from torchgeo_msssl.files import atomic_path
-from torchgeo_msssl.geo.histograms import PERCENTILES
 from torchgeo_msssl.geo.radiometry import Radiometry
 from torchgeo_msssl.geo.scene import Scene
-from torchgeo_msssl.geo.survey import Survey
+from torchgeo_msssl.geo.survey.histograms import PERCENTILES
+from torchgeo_msssl.geo.survey.run import Survey
 
 _HEADER = """\
 # Band statistics of scenes, over the pixels that are valid in all bands. Reflectance is (digital number + offset)

@@ -10,10 +10,10 @@ import shapely
 from numpy.typing import NDArray
 
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.geo.burn import GeometryIndex
-from torchgeo_msssl.geo.classes import example_of_classes, mapped_values
-from torchgeo_msssl.geo.geometries import POLYGON, solid_parts
-from torchgeo_msssl.geo.vectors import read_vector, split_layer
+from torchgeo_msssl.geo.vector.burn import GeometryIndex
+from torchgeo_msssl.geo.vector.classes import example_of_classes, mapped_values
+from torchgeo_msssl.geo.vector.files import read_vector, split_layer
+from torchgeo_msssl.geo.vector.geometries import POLYGON, solid_parts
 
 
 @dataclass(frozen=True)

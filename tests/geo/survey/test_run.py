@@ -7,14 +7,14 @@ import pytest
 from affine import Affine
 
 from torchgeo_msssl.errors import ValidDataError
-from torchgeo_msssl.geo import survey as module
 from torchgeo_msssl.geo.handles import close_handles
 from torchgeo_msssl.geo.headers import find_scenes
-from torchgeo_msssl.geo.histograms import PERCENTILES
 from torchgeo_msssl.geo.radiometry import Radiometry
 from torchgeo_msssl.geo.scene import Scene
 from torchgeo_msssl.geo.statistics import scene_statistics
-from torchgeo_msssl.geo.survey import Survey, survey_scenes
+from torchgeo_msssl.geo.survey import run as module
+from torchgeo_msssl.geo.survey.histograms import PERCENTILES
+from torchgeo_msssl.geo.survey.run import Survey, survey_scenes
 
 BANDS = ('B02', 'B03')
 OLD = Radiometry((1e-4, 2e-4), (0.0, 0.0), 'old')

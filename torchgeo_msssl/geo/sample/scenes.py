@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from torchgeo_msssl.geo.sample_landscape import FINE_CLASSES, Floats, Landscape, smooth_noise
+from torchgeo_msssl.geo.sample.landscape import FINE_CLASSES, Floats, Landscape, smooth_noise
 
 #: Acquisition dates and the day of the year of each; the sky is partly clouded on the second.
 DATES = ('20210415T103021', '20210614T103021', '20210803T103021', '20211022T103021')

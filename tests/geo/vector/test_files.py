@@ -8,7 +8,7 @@ import pytest
 from torchgeo_msssl.errors import (
     ConfigurationError,
 )
-from torchgeo_msssl.geo.vectors import read_vector
+from torchgeo_msssl.geo.vector.files import read_vector
 
 
 def test_geoparquet_without_pyarrow_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

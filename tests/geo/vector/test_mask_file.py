@@ -20,10 +20,10 @@ from scipy import ndimage
 
 from tests.geo.drawings import GRID, UTM, X, Y, save, square
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.geo.burn import read_extent
-from torchgeo_msssl.geo.drawing import read_drawing
 from torchgeo_msssl.geo.grid import PixelGrid, Window
-from torchgeo_msssl.geo.mask_file import MaskOptions, ignore_borders, write_coverage, write_mask
+from torchgeo_msssl.geo.vector.burn import read_extent
+from torchgeo_msssl.geo.vector.drawing import read_drawing
+from torchgeo_msssl.geo.vector.mask_file import MaskOptions, ignore_borders, write_coverage, write_mask
 
 CLASSES = {str(value): value for value in range(1, 9)}
 
@@ -78,7 +78,7 @@ def burned_by_gdal(source: str, out: Path, grid: PixelGrid, all_touched: bool) -
 def test_a_mask_in_blocks_is_that_of_gdal_rasterize(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, all_touched: bool
 ) -> None:
-    monkeypatch.setattr('torchgeo_msssl.geo.mask_file._BLOCK', 48)
+    monkeypatch.setattr('torchgeo_msssl.geo.vector.mask_file._BLOCK', 48)
     res = (0.1, 0.25, 1 / 3, 10.0, 1e-4)[seed]
     crs, x, y = ('EPSG:4326', 3.1, 44.2) if seed == 4 else (UTM, 601_234.567, 4_999_876.543)
     grid = PixelGrid(CRS.from_user_input(crs), Affine(res, 0, x, 0, -res, y), 131, 117)
@@ -127,7 +127,7 @@ def test_borders_are_ignored_alike_in_all_blocks(tmp_path: Path, monkeypatch: py
     extent = read_extent(outline)
     plain = tmp_path / 'plain.tif'
     write_mask(drawing, GRID, plain, MaskOptions(), extent, progress=False)
-    monkeypatch.setattr('torchgeo_msssl.geo.mask_file._BLOCK', 32)
+    monkeypatch.setattr('torchgeo_msssl.geo.vector.mask_file._BLOCK', 32)
     write_mask(drawing, GRID, tmp_path / 'b.tif', MaskOptions(boundary_ignore=pixels), extent, progress=False)
     with rasterio.open(plain) as first, rasterio.open(tmp_path / 'b.tif') as second:
         mask, got = first.read(1), second.read(1)
@@ -148,7 +148,7 @@ def test_a_straight_border_is_ignored_on_both_sides() -> None:
 
 @pytest.mark.parametrize('block', [32, 256])
 def test_coverage_is_the_area_in_each_pixel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
-    monkeypatch.setattr('torchgeo_msssl.geo.mask_file._SAMPLED_BLOCK', block)
+    monkeypatch.setattr('torchgeo_msssl.geo.vector.mask_file._SAMPLED_BLOCK', block)
     grid = PixelGrid(GRID.crs, GRID.transform, 40, 45)
     rng = np.random.default_rng(0)
     blobs = [shapely.Point(X + x, Y - y).buffer(rng.uniform(0.3, 4)) for x, y in rng.uniform(0, 20, (12, 2))]
@@ -199,9 +199,9 @@ def test_values_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
 _MEASURED = """
 import resource, sys
-from torchgeo_msssl.geo.drawing import read_drawing
+from torchgeo_msssl.geo.vector.drawing import read_drawing
 from torchgeo_msssl.geo.headers import find_scenes
-from torchgeo_msssl.geo.mask_file import write_mask
+from torchgeo_msssl.geo.vector.mask_file import write_mask
 write_mask(read_drawing(sys.argv[1]), find_scenes(sys.argv[2])[0].grid, sys.argv[3], progress=False)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """

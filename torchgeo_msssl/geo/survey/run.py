@@ -11,7 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torchgeo_msssl.errors import ValidDataError
-from torchgeo_msssl.geo.histograms import (
+from torchgeo_msssl.geo.radiometry import Radiometry
+from torchgeo_msssl.geo.scene import Scene
+from torchgeo_msssl.geo.statistics import BandStatistics
+from torchgeo_msssl.geo.survey.histograms import (
     HALF,
     LEAST_VALUE,
     PERCENTILES,
@@ -24,10 +27,7 @@ from torchgeo_msssl.geo.histograms import (
     ranks_of,
     values_of,
 )
-from torchgeo_msssl.geo.radiometry import Radiometry
-from torchgeo_msssl.geo.scene import Scene
-from torchgeo_msssl.geo.statistics import BandStatistics
-from torchgeo_msssl.geo.tally import (
+from torchgeo_msssl.geo.survey.tally import (
     Portion,
     count_every_value,
     count_lower_halves,
@@ -54,7 +54,8 @@ class Survey:
         moments: Count, mean and standard deviation.
         least: Smallest value, shape (band,).
         most: Largest value, shape (band,).
-        percentiles: Of each band at :data:`~torchgeo_msssl.geo.histograms.PERCENTILES`, shape (percentile, band).
+        percentiles: Of each band at :data:`~torchgeo_msssl.geo.survey.histograms.PERCENTILES`,
+            shape (percentile, band).
         valid_fraction: Share of all pixels at which the band itself has data, shape (band,).
         scene_pixels: Valid pixels of each scene.
         edges: Edges of the histogram of each band.

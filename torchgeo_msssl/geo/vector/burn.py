@@ -22,10 +22,10 @@ from rasterio.features import rasterize
 from shapely.geometry.base import BaseGeometry
 
 from torchgeo_msssl.errors import ConfigurationError, ScenesNotFoundError
-from torchgeo_msssl.geo.geometries import POLYGON, Geometries, simple_parts
 from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.handles import is_remote
-from torchgeo_msssl.geo.vectors import layer_names, read_vector, split_layer
+from torchgeo_msssl.geo.vector.files import layer_names, read_vector, split_layer
+from torchgeo_msssl.geo.vector.geometries import POLYGON, Geometries, simple_parts
 
 log = logging.getLogger(__name__)
 

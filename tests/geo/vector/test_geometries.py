@@ -9,7 +9,7 @@ from shapely.geometry import (
 )
 
 from tests.geo.drawings import UTM, X, Y
-from torchgeo_msssl.geo.geometries import buffer_metres
+from torchgeo_msssl.geo.vector.geometries import buffer_metres
 
 
 def test_feet_are_not_metres() -> None:

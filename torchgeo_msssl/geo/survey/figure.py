@@ -10,9 +10,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from torchgeo_msssl.files import atomic_path
-from torchgeo_msssl.geo.histograms import PERCENTILES
 from torchgeo_msssl.geo.radiometry import Radiometry
-from torchgeo_msssl.geo.survey import Survey
+from torchgeo_msssl.geo.survey.histograms import PERCENTILES
+from torchgeo_msssl.geo.survey.run import Survey
 
 _COLUMNS = 4
 

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.handles import close_handles
-from torchgeo_msssl.geo.histograms import HALF, TABLE_SIZE, Halves, count_values, ordered_keys
 from torchgeo_msssl.geo.radiometry import Radiometry
 from torchgeo_msssl.geo.scene import Scene, with_data
 from torchgeo_msssl.geo.statistics import BandStatistics, block_statistics
+from torchgeo_msssl.geo.survey.histograms import HALF, TABLE_SIZE, Halves, count_values, ordered_keys
 from torchgeo_msssl.geo.warp import WarpedScene
 
 

@@ -9,7 +9,7 @@ from tests.geo.drawings import NAMES
 from torchgeo_msssl.errors import (
     ConfigurationError,
 )
-from torchgeo_msssl.geo.classes import class_values, mapped_values, names_by_value, parse_classes
+from torchgeo_msssl.geo.vector.classes import class_values, mapped_values, names_by_value, parse_classes
 
 
 @pytest.mark.parametrize(

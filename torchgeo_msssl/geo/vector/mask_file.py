@@ -20,10 +20,10 @@ from scipy import ndimage
 
 import torchgeo_msssl
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.geo.burn import GeometryIndex, set_outside
-from torchgeo_msssl.geo.classes import names_by_value
-from torchgeo_msssl.geo.drawing import Drawing
 from torchgeo_msssl.geo.grid import PixelGrid, Window
+from torchgeo_msssl.geo.vector.burn import GeometryIndex, set_outside
+from torchgeo_msssl.geo.vector.classes import names_by_value
+from torchgeo_msssl.geo.vector.drawing import Drawing
 from torchgeo_msssl.geo.write import Colormap, GeoTIFFWriter
 from torchgeo_msssl.progress import progress_bar
 

@@ -8,7 +8,7 @@ from shapely.geometry import LineString, Polygon
 
 from tests.geo.drawings import GRID, X, Y, save, square
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.geo.drawing import read_drawing
+from torchgeo_msssl.geo.vector.drawing import read_drawing
 
 
 def test_without_a_column_all_is_one_class(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 from shapely.geometry.base import BaseGeometry
 
-from torchgeo_msssl.geo.centrelines import Floats, Midline, elongation, midlines
+from torchgeo_msssl.geo.vector.centrelines import Floats, Midline, elongation, midlines
 
 __all__ = ('LONG', 'Row', 'link_rows', 'row_midlines')
 

@@ -1,7 +1,7 @@
 """A synthetic landscape: what is on the ground of the sample area.
 
 Everything is made up from a seed: zones of land use, parcels inside them, a river, roads, and the character of
-each parcel. What a sensor sees of it is the business of :mod:`torchgeo_msssl.geo.sample_scenes`.
+each parcel. What a sensor sees of it is the business of :mod:`torchgeo_msssl.geo.sample.scenes`.
 """
 
 from dataclasses import dataclass

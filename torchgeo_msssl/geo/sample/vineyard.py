@@ -16,7 +16,7 @@ from shapely import Polygon
 from shapely.geometry.base import BaseGeometry
 
 from torchgeo_msssl.geo.grid import PixelGrid
-from torchgeo_msssl.geo.sample_landscape import Floats, smooth_noise
+from torchgeo_msssl.geo.sample.landscape import Floats, smooth_noise
 
 #: Digital number of reflectance 1.
 WHITE = 32768

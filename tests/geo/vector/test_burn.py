@@ -19,8 +19,8 @@ from shapely.geometry import (
 )
 
 from tests.geo.drawings import GRID, UTM, X, Y, save, scattered, square
-from torchgeo_msssl.geo.burn import GeometryIndex, burn
 from torchgeo_msssl.geo.grid import PixelGrid, Window, covering_windows
+from torchgeo_msssl.geo.vector.burn import GeometryIndex, burn
 
 
 @pytest.mark.parametrize('all_touched', [False, True])

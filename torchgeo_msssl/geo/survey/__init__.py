@@ -1,0 +1,1 @@
+"""What the bands of scenes hold, pixel by pixel."""
