@@ -11,6 +11,9 @@ import pytest
 
 from torchgeo_msssl.__main__ import main
 from torchgeo_msssl.geo.handles import close_handles
+from torchgeo_msssl.models.encoders import create_encoder
+from torchgeo_msssl.models.metadata import EncoderMetadata
+from torchgeo_msssl.models.weights import save_encoder
 
 
 def test_embed_several_files(
@@ -66,3 +69,30 @@ def test_dense_is_true_or_false(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(['embed', '--weights', 'random', '--data.paths', 'x', '--output', 'y', '--dense', 'maybe'])
     assert 'expected true or false, got maybe' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (['--device', 'foo'], 'device: foo cannot be used here'),
+        (['--chip_size', '0'], 'chip_size: expected at least 1'),
+        (['--lidar_chips', '0'], 'lidar_chips: expected at least 2'),
+        (['--lidar_chips', '-3'], 'lidar_chips: expected at least 2'),
+        (['--sensor', 'foo'], "sensor: 'foo' is not known"),
+        (['--weights', 'imagenet'], 'weights: the ImageNet weights of test_resnet are not on this machine'),
+    ],
+)
+def test_mistakes_are_told_in_one_sentence(
+    make_scene: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    path = make_scene('a.tif', np.random.default_rng(0).integers(1, 3000, (3, 48, 48)).astype(np.uint16))
+    metadata = EncoderMetadata(
+        'test', 'test_resnet', ('B02', 'B03', 'B04'), sensor='sentinel2_l2a', mean=(0.1,) * 3, std=(0.1,) * 3
+    )
+    save_encoder(create_encoder('test_resnet', 3), tmp_path / 'ours.safetensors', metadata)
+    command = ['embed', '--model', 'test_resnet', '--data.paths', path, '--output', str(tmp_path / 'out')]
+    assert main([*command, '--weights', str(tmp_path / 'ours.safetensors'), *options]) == 1
+    told = capsys.readouterr().err
+    assert message in told
+    assert 'Traceback' not in told
+    close_handles()

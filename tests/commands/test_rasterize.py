@@ -47,7 +47,7 @@ def test_classes_priority_extent_and_borders(
 ) -> None:
     out = tmp_path / 'mask.tif'
     command = ['rasterize', drawn, '--like', scene, '--output', str(out), '--layer', 'crops', '--column', 'kind']
-    command += ['--classes', 'vine=1,grass=2', '--priority', 'vine']
+    command += ['--classes', 'vine=1,grass=2', '--priority', 'vine, grass']
     assert main(command) == 0
     assert np.bincount(read(out).ravel(), minlength=3).tolist() == [2400 - 160 - 25, 125, 60]
     said = capsys.readouterr().out
@@ -96,7 +96,7 @@ def test_what_does_not_fit_is_refused_in_one_sentence(
         (empty, scene, [], 'is empty'),
         (drawn, scene, [], 'has 2 layers (crops, blocks)'),
         (drawn, scene, ['--layer', 'crops', '--column', 'sort'], "no column 'sort'; it has kind"),
-        (drawn, scene, crops, '--classes grass=1,vine=2'),
+        (drawn, scene, crops, '--classes=grass=1,vine=2'),
         (drawn, scene, [*crops, '--classes', 'vine=1'], 'holds grass, which classes (vine) does not name'),
         (drawn, scene, [*crops, '--classes', 'vine=300,grass=1'], "got 'vine=300'"),
         (drawn, scene, ['--layer', 'blocks', '--extent', far], 'far.gpkg (drawn in EPSG:32631) does not touch'),

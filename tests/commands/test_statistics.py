@@ -121,9 +121,24 @@ def test_what_does_not_match_is_refused(scenes: list[str], make_scene, random_ar
         start(plain, 'flat.yaml')
 
 
+def test_another_offset_is_refused(scenes: list[str]) -> None:
+    main(['statistics', *scenes, '--offset', '0', '--output', 'a.yaml'])
+
+    def start(paths: list[str], bands: list[str], **options: object) -> None:
+        PretrainingDataModule(paths, bands, chip_size=16, batch_size=4, statistics='a.yaml', **options).setup('fit')
+
+    with pytest.raises(ConfigurationError, match=r'a.yaml measured T31TFJ_20230601.tif with .* offset 0,'):
+        start(scenes, ['B04', 'B02'])
+    start(scenes, ['B04', 'B02'], offset=0)
+    start(scenes[:1], ['B04', 'B02'])  # of the old era
+    other = Path(scenes[1]).with_name('T31TFJ_20240601.tif')
+    Path(scenes[1]).rename(other)
+    start([str(other)], ['B04', 'B02'])  # nothing is known of it
+
+
 def test_another_sensor_is_told(scenes: list[str], caplog: pytest.LogCaptureFixture) -> None:
-    main(['statistics', *scenes, '--sensor', 'hls_s30', '--output', 'hls.yaml'])
-    PretrainingDataModule(scenes, chip_size=16, batch_size=4, statistics='hls.yaml').setup('fit')
+    main(['statistics', scenes[0], '--sensor', 'hls_s30', '--output', 'hls.yaml'])
+    PretrainingDataModule(scenes[0], chip_size=16, batch_size=4, statistics='hls.yaml').setup('fit')
     assert 'hls.yaml is of sensor hls_s30, these scenes are of sentinel2_l2a' in caplog.text
 
 
@@ -132,12 +147,22 @@ def test_failures_are_one_sentence(scenes: list[str], capsys: pytest.CaptureFixt
         ([scenes[0], '--bands', 'B08'], 'has no band B08'),
         ([scenes[0], '--bands', 'B2,B02'], "each once, such as B02,B03; got 'B2,B02'"),
         (['nowhere'], 'no raster file'),
+        ([scenes[0], '--output', scenes[1]], f'expected the path of a .yaml or a folder, got {scenes[1]}'),
         ([scenes[0], '--output', f'{scenes[1]}/inside.yaml'], 'cannot be written'),
     ):
         assert main(['statistics', *arguments]) == 1
         err = capsys.readouterr().err.strip().splitlines()[-1]
         assert err.startswith('error: ')
         assert told in err
+    for name in ('a.yaml', 'b.png'):
+        Path(name).write_text('of somebody else')
+        assert main(['statistics', scenes[0], '--output', f'{name[0]}.yaml']) == 1
+        assert f'{name} is there already; add --overwrite' in capsys.readouterr().err
+        assert Path(name).read_text() == 'of somebody else'
+        assert main(['statistics', scenes[0], '--output', f'{name[0]}.yaml', '--overwrite']) == 0
+    with pytest.raises(SystemExit):
+        main(['statistics', scenes[0], '--offset', 'no'])
+    assert 'argument --offset: expected a number or auto, got no' in capsys.readouterr().err
     Path(scenes[1]).write_bytes(Path(scenes[1]).read_bytes()[:9000])
     close_handles()
     assert main(['statistics', *scenes]) == 1

@@ -10,8 +10,10 @@ import geopandas as gpd
 import pytest
 
 from torchgeo_msssl.__main__ import main
+from torchgeo_msssl.commands import study as study_command
 from torchgeo_msssl.commands.study import read_study
 from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.evaluation.study import Result, claim
 from torchgeo_msssl.geo.handles import close_handles
 from torchgeo_msssl.geo.sample import write_sample_area
 
@@ -130,14 +132,37 @@ def test_views_read_loss_and_probe(area: Path) -> None:
 
 def test_dry_run_lists_what_index_runs(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ['study', '--config', str(CONFIGS / 'study_vines.yaml'), '--model.lr', '0.5']
+    arguments += ['--fractions', '[0.1, 1.0]']
     assert main([*arguments, '--dry-run', '--seeds', '[3]', '--pretraining.trainer.max_steps=7']) == 0
     told = capsys.readouterr().out
-    assert '8 cells' in told
-    assert told.count('--model.lr 0.5') == 2 * 8  # fit and test of each
-    assert told.count('--trainer.max_steps 7') == 4  # the pretraining that half of them share
+    assert '4 cells' in told
+    assert told.count('--model.lr 0.5') == 2 * 4  # fit and test of each
+    assert told.count('--trainer.max_steps 7') == 2  # the pretraining that half of them share
     assert not Path('runs').exists()
     assert main([*arguments, '--index', '99']) == 1
-    assert 'expected 0 to 39' in capsys.readouterr().err
+    assert 'expected 0 to 19' in capsys.readouterr().err
+
+
+def test_a_cell_that_another_process_has_is_not_run_by_its_index(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ran(*_: object) -> Result:
+        return Result({'test_iou_vine': 0.5}, 1.0, 'fit')
+
+    written: list[int] = []
+    monkeypatch.setattr(study_command, 'run_cell', ran)
+    monkeypatch.setattr(study_command, 'write_results', lambda _, cells: written.append(len(cells)))
+    arguments = ['study', '--config', str(CONFIGS / 'study_vines.yaml'), '--output', 'study', '--index', '0']
+    arguments += ['--fractions', '[0.1]', '--seeds', '[0]']
+    name = 'cells_random_fraction-0.1_on-blocks_seed-0'
+    with claim(Path('study', 'claims', name)) as mine:
+        assert mine
+        assert main(arguments) == 1
+    assert 'another process is at it' in capsys.readouterr().out
+    assert not written
+    assert main(arguments) == 0
+    assert written == [2]
+    assert 'Wrote study/summary.md' in capsys.readouterr().out  # tables too, also where cells run one by one
 
 
 def test_an_option_without_a_value() -> None:

@@ -63,6 +63,12 @@ def test_what_does_not_fit_is_refused(rows: str, tmp_path: Path, capsys: pytest.
     assert not list(tmp_path.glob('*a.*g*'))
 
 
+def test_values_above_those_of_a_mask(make_scene: MakeScene, tmp_path: Path) -> None:
+    path = make_scene('map.tif', np.full((5, 5), 70_000, dtype=np.int32), res=1.0)
+    assert main(['vectorize', path, '--output', str(tmp_path / 'a.gpkg'), '--classes', 'plot=70000']) == 0
+    assert gpd.read_file(tmp_path / 'a.gpkg')['class'].tolist() == [70_000]
+
+
 @pytest.mark.skipif(not DATA.is_dir(), reason='no real data beside the repository')
 def test_aerial_vineyards_there_and_back(tmp_path: Path) -> None:
     truth = DATA / 'vineyard_aerial' / 'aerial0_mask.tif'

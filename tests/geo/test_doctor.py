@@ -20,7 +20,7 @@ from rasterio.rio.main import main_group
 from torchgeo_msssl.__main__ import main
 from torchgeo_msssl.bands import get_sensor
 from torchgeo_msssl.datamodules import PretrainingDataModule
-from torchgeo_msssl.errors import ConfigurationError, OutputError
+from torchgeo_msssl.errors import ConfigurationError, SceneReadError
 from torchgeo_msssl.geo.checks import storage
 from torchgeo_msssl.geo.checks.finding import Finding
 from torchgeo_msssl.geo.checks.mend import write_mended
@@ -441,6 +441,8 @@ def test_an_era_that_nothing_tells(make_scene) -> None:
     found = one(quick(path), 'era_unknown')
     apply(found.remedies[0])
     assert quick(path) == []
+    dark = make_scene('dark.tif', ground(), names=S2, nodata=0, **TILES)  # an offset would make it negative
+    assert quick(dark) == []
 
 
 def test_two_bands_of_one_name(make_scene) -> None:
@@ -482,7 +484,7 @@ def test_a_file_that_was_cut_short(make_scene) -> None:
     assert one(quick([sound, path]), 'damaged').files == (path,)
     Path(path).write_bytes(whole[: len(whole) * 3 // 4])
     close_handles()
-    with pytest.raises(OutputError, match=r'out.tif cannot be written \(.*damaged: its blocks reach'):
+    with pytest.raises(SceneReadError, match=r'is damaged \(its blocks reach'):
         write_mended(path, 'out.tif')
     assert not Path('out.tif').exists()
 
@@ -493,6 +495,9 @@ def test_bytes_that_were_changed(make_scene) -> None:
     content[len(content) // 3 : len(content) * 2 // 3] = bytes(len(content) * 2 // 3 - len(content) // 3)
     Path(path).write_bytes(content)
     assert topics(quick(path)) == {'damaged'}
+    close_handles()
+    with pytest.raises(SceneReadError, match=r'20210601.tif is damaged \('):
+        write_mended(path, 'out.tif')
 
 
 # Together.
@@ -525,6 +530,19 @@ def test_mixed_resolution(make_scene) -> None:
     assert {scene.grid.res for scene in module.scenes.scenes} == {(20.0, 20.0)}
     degrees = pair(make_scene, {'res': 10.0}, {'crs': 'EPSG:4326', 'transform': Affine(9e-5, 0, 3, 0, -9e-5, 0.1)})
     assert topics(quick(degrees)) == {'mixed_crs', 'degrees'}  # 9e-5 degrees at the equator are 10 m
+    far = [{'crs': 'EPSG:4326', 'transform': Affine(9e-5, 0, 3, 0, -9e-5, north)} for north in (0.1, 60)]
+    assert topics(quick(pair(make_scene, *far))) == {'degrees'}  # of one size in degrees
+    other = {'crs': 'EPSG:4326', 'transform': Affine(18e-5, 0, 3, 0, -18e-5, 0.1)}
+    assert topics(quick(pair(make_scene, far[0], other))) == {'degrees', 'mixed_resolution'}
+
+
+def test_a_local_plane_has_its_own_unit(make_scene) -> None:
+    local = 'LOCAL_CS["site",UNIT["foot",0.3048]]'
+    paths = pair(make_scene, {'crs': local, 'res': 10.0}, {'crs': local, 'res': 20.0})
+    assert '3.048 m (1, such as' in one(quick(paths), 'mixed_resolution').detail
+    moon = {'crs': '+proj=longlat +R=1737400', 'transform': Affine(1e-3, 0, 3, 0, -1e-3, 0.15)}
+    detail = one(quick(make_scene('moon.tif', ground(), **moon)), 'degrees').detail
+    assert detail == 'a pixel is 30.32 m wide and 30.32 m high'
 
 
 def test_mixed_types(make_scene) -> None:
@@ -586,3 +604,11 @@ def test_mending_keeps_everything(make_scene) -> None:
     assert [file.name for file in Path('out').iterdir()] == ['b.tif']
     with pytest.raises(ConfigurationError, match=r'is the file that is to be mended'):
         write_mended(path, path)
+
+
+def test_mending_numbers_of_few_bits(make_scene) -> None:
+    path = make_scene('a.tif', ground(1), names=('B02',), nbits=12)
+    write_mended(path, 'b.tif')
+    with rasterio.open('b.tif') as dataset:
+        np.testing.assert_array_equal(dataset.read(), ground(1))
+        assert dataset.tags(ns='IMAGE_STRUCTURE')['PREDICTOR'] == '2'

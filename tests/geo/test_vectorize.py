@@ -8,6 +8,7 @@ from typing import Any
 import geopandas as gpd
 import numpy as np
 import pytest
+import rasterio
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
@@ -172,3 +173,40 @@ def test_clear_errors(make_scene: MakeScene, tmp_path: Path) -> None:
     for options in wrong:
         with pytest.raises(ConfigurationError, match=f'{next(iter(options))}: expected'):
             VectorOptions(**options)
+
+
+def test_centrelines_of_any_shape_are_found(make_scene: MakeScene, tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    options = VectorOptions({'v': 1}, centrelines=True)
+    for smooth in (0.6, 1.0, 1.5, 2.0, 2.5, 3.0):
+        noise = ndimage.gaussian_filter(rng.random(rng.integers(100, 180, 2)), smooth) > 0.5
+        path = make_scene('map.tif', noise.astype(np.uint8))
+        vectorize(path, tmp_path / 'map.gpkg', options, progress=False)
+        lines = gpd.read_file(tmp_path / 'map.gpkg', layer='centrelines').geometry
+        assert np.isfinite(shapely.get_coordinates(lines)).all()
+
+
+@pytest.mark.parametrize('inside', ['YES', 'NO'])
+def test_what_is_masked_is_no_area(make_scene: MakeScene, tmp_path: Path, inside: str) -> None:
+    mask = np.ones((120, 140), dtype=bool)
+    mask[30:90, 40:100] = False
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=inside):
+        path = make_scene('map.tif', np.ones(mask.shape, dtype=np.uint8), mask=mask, res=1.0)
+    told = vectorize(path, tmp_path / 'map.gpkg', VectorOptions(block=50), progress=False)
+    assert told.areas == {'1': mask.sum()}
+
+
+def test_a_local_plane_has_its_own_metres(make_scene: MakeScene, tmp_path: Path) -> None:
+    array = np.zeros((60, 100), dtype=np.uint8)
+    array[10:13, 10:90] = 1
+    path = make_scene('map.tif', array, res=0.5, crs='LOCAL_CS["site",UNIT["foot",0.3048]]')
+    told = vectorize(path, tmp_path / 'map.gpkg', VectorOptions(centrelines=True), progress=False)
+    assert told.areas == {'1': pytest.approx(60 * 0.3048**2)}
+    assert told.rows == (1, pytest.approx(40 * 0.3048), 0, 0)
+
+
+def test_metres_that_cannot_be_had_are_told(make_scene: MakeScene, tmp_path: Path) -> None:
+    moon = {'crs': '+proj=longlat +R=1737400', 'transform': Affine(1e-3, 0, 3, 0, -1e-3, 3)}
+    path = make_scene('moon.tif', class_map(), **moon)
+    with pytest.raises(ConfigurationError, match=r'leads from .* to a UTM zone'):
+        vectorize(path, tmp_path / 'map.gpkg', progress=False)

@@ -1,12 +1,13 @@
 """``doctor``: what will be slow or wrong with scenes, and what mends it."""
 
 import argparse
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
 from torchgeo_msssl.bands import canonical_band_name, get_sensor
-from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.errors import ConfigurationError, MSSSLError, OutputError
 from torchgeo_msssl.files import write_json
 from torchgeo_msssl.geo.checks.finding import Finding
 from torchgeo_msssl.geo.checks.mend import write_mended
@@ -36,8 +37,8 @@ def run(arguments: Sequence[str]) -> int:
     files = find_files(options.scenes)
     if options.mend is not None:
         return _mend(files, options)
-    if options.scale is not None or options.interleave != 'keep':
-        raise ConfigurationError('scale, interleave: both go with --mend, which writes a file.')
+    if options.scale is not None or options.interleave != 'keep' or options.overwrite:
+        raise ConfigurationError('scale, interleave, overwrite: go with --mend, which writes a file.')
     bands = [canonical_band_name(name) for name in options.bands.split(',')] if options.bands else None
     sensor = get_sensor(options.sensor) if options.sensor else None
     with progress_bar('Examining', len(files)) as advance:
@@ -68,22 +69,42 @@ def _parser() -> argparse.ArgumentParser:
     mend.add_argument(
         '--interleave', choices=('keep', 'pixel', 'band'), default='keep', help='order of the bands in it'
     )
+    mend.add_argument('--overwrite', action='store_true', help='replace files that are there')
     mend.add_argument('--scale', type=float, help='reflectance per digital number to declare in it')
     return parser
 
 
 def _mend(files: Sequence[str], options: argparse.Namespace) -> int:
     targets = _targets(files, Path(options.mend))
-    done = [source for source, target in targets.items() if len(targets) > 1 and _is_newer(target, source)]
+    left = targets if options.overwrite else _not_done(targets, Path(options.mend))
+    failed: list[str] = []
+    try:
+        with progress_bar('Writing', len(left)) as advance:
+            for number, (source, target) in enumerate(left.items(), start=1):
+                try:
+                    write_mended(source, target, options.interleave, options.scale)
+                except OutputError:  # the next one could not be written either
+                    raise
+                except MSSSLError as error:
+                    failed.append(str(error))
+                advance(number, 0.0)
+    finally:
+        for sentence in failed:
+            print(f'error: {sentence}', file=sys.stderr)
+    print(f'Wrote {len(left) - len(failed)} file(s) to {options.mend}')
+    return int(bool(failed))
+
+
+def _not_done(targets: Mapping[str, Path], output: Path) -> dict[str, Path]:
+    """What is still to be written; what is there and is not of these sources is never replaced."""
+    done = [source for source, target in targets.items() if target != output and _is_newer(target, source)]
     if done:
         print(f'{len(done)} file(s) were written before and are newer than what they are of: left as they are')
     left = {source: target for source, target in targets.items() if source not in done}
-    with progress_bar('Writing', len(left)) as advance:
-        for number, (source, target) in enumerate(left.items(), start=1):
-            write_mended(source, target, options.interleave, options.scale)
-            advance(number, 0.0)
-    print(f'Wrote {len(left)} file(s) to {options.mend}')
-    return 0
+    for source, target in left.items():
+        if target.exists() and not (Path(source).exists() and target.samefile(source)):
+            raise ConfigurationError(f'mend: {target} is there already; add --overwrite to replace it.')
+    return left
 
 
 def _targets(files: Sequence[str], output: Path) -> dict[str, Path]:

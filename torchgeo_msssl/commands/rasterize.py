@@ -36,7 +36,7 @@ def run(arguments: Sequence[str]) -> int:
     drawing = read_drawing(
         options.vector, layer=options.layer, column=options.column,
         classes=parse_classes(options.classes) if options.classes else None, buffer=options.buffer,
-        priority=options.priority.split(',') if options.priority else (),
+        priority=[name.strip() for name in options.priority.split(',')] if options.priority else (),
     )  # fmt: skip
     _check_place(drawing.path, drawing.geometries, options.like, grid)
     extent = read_extent(options.extent, options.vector, 'extent') if options.extent else None

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from torchgeo_msssl.bands import canonical_band_name, get_sensor, infer_sensor, is_auxiliary
-from torchgeo_msssl.errors import BandError
+from torchgeo_msssl.errors import BandError, ConfigurationError
 from torchgeo_msssl.files import atomic_path
 from torchgeo_msssl.geo.headers import find_scenes
 from torchgeo_msssl.geo.radiometry import radiometry
@@ -30,7 +30,7 @@ def run(arguments: Sequence[str]) -> int:
         MSSSLError: If scenes cannot be read, lack bands or data, or the files cannot be written.
     """
     options = _parser().parse_args(arguments)
-    target, picture = _targets(Path(options.output))
+    target, picture = _targets(Path(options.output), options.overwrite)
     named = get_sensor(options.sensor) if options.sensor else None
     scenes = find_scenes(options.scenes, named)
     bands = _choose_bands(scenes, options.bands)
@@ -61,32 +61,43 @@ def _parser() -> argparse.ArgumentParser:
         '--bands', help='bands by name, such as B02,B03 (default: the spectral ones of the first scene)'
     )
     parser.add_argument('--sensor', help='sensor, where the files do not tell')
-    parser.add_argument('--offset', type=_offset, default='auto', help='added to digital numbers (default: auto)')
+    parser.add_argument(
+        '--offset', type=_number_or_auto, default='auto', help='added to digital numbers (default: auto)'
+    )
     parser.add_argument(
         '--output', default='statistics.yaml', metavar='DIR-or-YAML',
         help='YAML to write, with the histograms (.png) beside it, or a folder for both (default: statistics.yaml)',
     )  # fmt: skip
+    parser.add_argument('--overwrite', action='store_true', help='replace the output if it is there')
     parser.add_argument('--bins', type=_positive, default=256, help='bins of a histogram, at most (default: 256)')
     parser.add_argument('--workers', type=_positive, default=1, help='processes that read (default: 1)')
     return parser
 
 
-def _offset(text: str) -> float | str:
-    return text if text == 'auto' else float(text)
+def _number_or_auto(text: str) -> float | str:
+    try:
+        return text if text == 'auto' else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f'expected a number or auto, got {text}') from None
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f'expected 1 or more, got {text}')
-    return number
+    return int(text)
 
 
-def _targets(output: Path) -> tuple[Path, Path]:
+def _targets(output: Path, overwrite: bool) -> tuple[Path, Path]:
     """The YAML and the picture."""
     if output.suffix.lower() not in ('.yaml', '.yml'):
+        if output.suffix and not output.is_dir():
+            raise ConfigurationError(f'output: expected the path of a .yaml or a folder, got {output}.')
         output = output / 'statistics.yaml'
-    return output, output.with_suffix('.png')
+    targets = output, output.with_suffix('.png')
+    for target in targets:
+        if target.exists() and not overwrite:
+            raise ConfigurationError(f'output: {target} is there already; add --overwrite to replace it.')
+    return targets
 
 
 def _choose_bands(scenes: Sequence[Scene], wanted: str | None) -> list[str]:

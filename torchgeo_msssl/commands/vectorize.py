@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.vector.classes import parse_classes
 from torchgeo_msssl.geo.vectorize import Vectorized, VectorOptions, vectorize
@@ -28,8 +30,9 @@ def run(arguments: Sequence[str]) -> int:
     if output.exists() and not given.overwrite:
         raise ConfigurationError(f'output: {output} is there already; add --overwrite to replace it.')
     options = VectorOptions(
-        classes=parse_classes(given.classes) if given.classes else None, min_area=given.min_area,
-        simplify=given.simplify, centrelines=given.centrelines, min_gap=given.min_gap, max_gap=given.max_gap,
+        classes=parse_classes(given.classes, np.iinfo(np.int64).max) if given.classes else None,
+        min_area=given.min_area, simplify=given.simplify, centrelines=given.centrelines, min_gap=given.min_gap,
+        max_gap=given.max_gap,
     )  # fmt: skip
     _tell(vectorize(given.map, output, options), options)
     print(f'Wrote {output}')

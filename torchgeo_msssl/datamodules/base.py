@@ -167,8 +167,10 @@ class ScenesDataModule(SpectralDataModule):
             BandError: If a band has one value everywhere, or the file given lacks it.
             ConfigurationError: If the file given cannot be used.
         """
-        given = self.statistics
-        self.keep_statistics(self.given_statistics(given) if given is not None else self._own_statistics())
+        given, scenes = self.statistics, self.scenes
+        self.keep_statistics(
+            self._own_statistics() if given is None else self.given_statistics(given, scenes.scenes, scenes.radiometry)
+        )
 
     def _own_statistics(self) -> dict[str, Any]:
         scenes = self.scenes

@@ -18,6 +18,7 @@ from torchgeo_msssl.datasets.scenes import collate
 from torchgeo_msssl.errors import BandError, ConfigurationError
 from torchgeo_msssl.files import write_json
 from torchgeo_msssl.geo.radiometry import Radiometry
+from torchgeo_msssl.geo.scene import Scene
 from torchgeo_msssl.geo.statistics import BandStatistics
 from torchgeo_msssl.geo.survey.file import read_statistics, unit_of
 from torchgeo_msssl.samplers.base import ChipSampler
@@ -83,18 +84,22 @@ class SpectralDataModule(BaseDataModule):
         red, green, blue = rgb_names(self.bands, self.band_sensor)
         return self.bands.index(red), self.bands.index(green), self.bands.index(blue)
 
-    def given_statistics(self, path: str) -> dict[str, Any]:
+    def given_statistics(
+        self, path: str, scenes: Sequence[Scene] = (), radiometries: Sequence[Radiometry] = ()
+    ) -> dict[str, Any]:
         """Read statistics that were measured before.
 
         Args:
             path: What the command ``statistics`` wrote.
+            scenes: Scenes that may be among those measured.
+            radiometries: Scale and offset of the bands of each.
 
         Returns:
             What :meth:`keep_statistics` takes.
 
         Raises:
             BandError: If the file lacks a band.
-            ConfigurationError: If the file cannot be used.
+            ConfigurationError: If the file cannot be used, or a scene was measured with another scale or offset.
         """
         kept = read_statistics(path, self.bands, unit_of(self.band_sensor))
         if kept.sensor != self.sensor_name:
@@ -102,6 +107,8 @@ class SpectralDataModule(BaseDataModule):
                 'statistics: %s is of sensor %s, these scenes are of %s: mean and std are taken by band name alone.',
                 path, kept.sensor, self.sensor_name,
             )  # fmt: skip
+        for scene, how in zip(scenes, radiometries, strict=True):
+            kept.check_scene(path, scene.path, how)
         return {
             'bands': list(self.bands),
             'mean': list(kept.mean),

@@ -14,7 +14,7 @@ from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.vector.burn import GeometryIndex, read_extent, set_outside
 from torchgeo_msssl.geo.vector.classes import check_classes, class_values
 from torchgeo_msssl.geo.vector.files import find_vectors, read_vector
-from torchgeo_msssl.geo.vector.geometries import Geometries, solid_parts
+from torchgeo_msssl.geo.vector.geometries import Geometries, reprojected, solid_parts
 
 
 class VectorLabels:
@@ -88,7 +88,7 @@ class VectorLabels:
         for path in self.paths:
             parts, values, own = self._read(path, layer, label_column, buffer)
             crs = crs or own
-            pieces.append(gpd.GeoSeries(parts, crs=own).to_crs(crs).to_numpy())
+            pieces.append(parts if own == crs else reprojected(parts, PROJ_CRS(own), PROJ_CRS(crs)))
             numbers.append(values)
         values = np.concatenate(numbers)
         order = self._order(values, priority)

@@ -381,7 +381,7 @@ def vector(path: Path, crs: Any = UTM, x: float = 600500, rows: int = 1) -> str:
         ({'x': 900000}, {}, EmptyIntersectionError, r'v.gpkg \(drawn in EPSG:32631\) does not touch .*ortho.tif'),
         ({'rows': 0}, {}, ConfigurationError, r'v.gpkg.*: is empty'),
         ({}, {'column': 'species'}, ConfigurationError, r"has no column 'species'; it has kind"),
-        ({}, {'column': 'kind'}, ConfigurationError, r'^classes: .* write for example --classes vine=1'),
+        ({}, {'column': 'kind'}, ConfigurationError, r'^classes: .* write for example --classes=vine=1'),
         ({}, {'column': 'kind', 'classes': (('grass', 1),)}, ConfigurationError, 'holds vine, which'),
         ({}, {'layer': 'rows'}, ConfigurationError, r"has no layer 'rows'"),
         ({}, {'classes': (('a', 1), ('b', 1))}, ConfigurationError, 'several names share the value 1'),

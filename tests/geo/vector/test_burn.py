@@ -12,13 +12,16 @@ import rasterio
 from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyproj import Transformer
 from rasterio.features import rasterize
 from shapely.geometry import (
     LineString,
     Polygon,
+    box,
 )
 
 from tests.geo.drawings import GRID, UTM, X, Y, save, scattered, square
+from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.grid import PixelGrid, Window, covering_windows
 from torchgeo_msssl.geo.vector.burn import GeometryIndex, burn
 
@@ -94,6 +97,27 @@ def test_gdal_rasterize_burns_the_same(tmp_path: Path) -> None:
     )  # fmt: skip
     with rasterio.open(out) as dataset:
         np.testing.assert_array_equal(GeometryIndex(shapes, values, UTM).burn(GRID, GRID.window), dataset.read(1))
+
+
+def test_edges_of_another_crs_lie_where_they_were_drawn() -> None:
+    # two degrees along a parallel, which in UTM is a bow 300 m high
+    index = GeometryIndex(np.array([box(2, 44, 4, 46)], dtype=object), np.ones(1, dtype=np.uint8), 'EPSG:4326')
+    x, y = Transformer.from_crs('EPSG:4326', UTM, always_xy=True).transform(3, 44)
+    grid = PixelGrid(GRID.crs, Affine(10, 0, x - 5, 0, -10, y + 1000), 200, 1)
+    _, latitudes = Transformer.from_crs(UTM, 'EPSG:4326', always_xy=True).transform(
+        np.full(200, x), y + 1000 - 10 * (np.arange(200) + 0.5)
+    )
+    np.testing.assert_array_equal(index.burn(grid, grid.window)[:, 0], latitudes > 44)
+
+
+def test_what_has_no_place_in_another_crs_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    shapes = np.array([box(3, 44, 3.1, 44.1), box(93, -0.1, 93.1, 0.1)], dtype=object)
+    index = GeometryIndex(shapes, np.ones(2, dtype=np.uint8), 'EPSG:4326')
+    assert not index.touches(GRID)
+    assert '1 of 2 geometries reach where WGS 84 / UTM zone 31N is not defined' in caplog.text
+    site = GeometryIndex(shapes, np.ones(2, dtype=np.uint8), 'LOCAL_CS["site",UNIT["metre",1]]')
+    with pytest.raises(ConfigurationError, match=r"leads from 'site' to 'WGS 84 / UTM zone 31N'"):
+        site.touches(GRID)
 
 
 def test_an_index_goes_through_pickle() -> None:

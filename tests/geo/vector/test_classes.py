@@ -1,5 +1,6 @@
 """Names and numbers become values, and what is neither is refused."""
 
+import shlex
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,13 @@ from tests.geo.drawings import NAMES
 from torchgeo_msssl.errors import (
     ConfigurationError,
 )
-from torchgeo_msssl.geo.vector.classes import class_values, mapped_values, names_by_value, parse_classes
+from torchgeo_msssl.geo.vector.classes import (
+    class_values,
+    example_of_classes,
+    mapped_values,
+    names_by_value,
+    parse_classes,
+)
 
 
 @pytest.mark.parametrize(
@@ -31,6 +38,9 @@ def test_classes_are_read_as_they_are_written() -> None:
     for text in ('vine', 'vine=', '=1', 'vine=256', 'vine=-1', 'vine=1.5', 'vine=1,', ''):
         with pytest.raises(ConfigurationError, match='classes: expected name=value'):
             parse_classes(text)
+    assert parse_classes('vine=70000', most=70000) == {'vine': 70000}
+    with pytest.raises(ConfigurationError, match='values from 0 to 300, such as vine=1'):
+        parse_classes('vine=301', most=300)
     with pytest.raises(ConfigurationError, match="classes: 'vine' is named twice"):
         parse_classes('vine=1,vine=2')
 
@@ -42,4 +52,12 @@ def test_values_of_a_column_are_those_given_to_its_names() -> None:
         mapped_values(['vine', 'hops', 3], classes, 'here')
     with pytest.raises(ConfigurationError, match='1 of 2 geometries have no class'):
         mapped_values(['vine', None], classes, 'here')
+    with pytest.raises(ConfigurationError, match='2 of 3 geometries have no class'):
+        mapped_values(['vine', '', ' '], classes, 'here')
     assert names_by_value(classes) == {4: 'vine+grass', 9: '2'}
+
+
+def test_the_example_can_be_pasted() -> None:
+    column = ['old grass', "vigneron's", '', None, 7.0]
+    (text,) = shlex.split(example_of_classes(column))
+    assert parse_classes(text) == {'7': 1, 'old grass': 2, "vigneron's": 3}

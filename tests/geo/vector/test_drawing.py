@@ -50,7 +50,7 @@ def test_columns_and_classes_that_do_not_fit(tmp_path: Path) -> None:
     path = save(tmp_path / 'a.gpkg', [square(0, 0, 4)] * 3, kind=['vine', 'grass', 'vine'], age=np.array([3.0, 4, 3]))
     with pytest.raises(ConfigurationError, match=r"column: .* has no column 'sort'; it has kind, age"):
         read_drawing(path, column='sort', classes={'vine': 1})
-    with pytest.raises(ConfigurationError, match=r"classes: .*column 'kind'.*--classes grass=1,vine=2\."):
+    with pytest.raises(ConfigurationError, match=r"classes: .*column 'kind'.*--classes=grass=1,vine=2\."):
         read_drawing(path, column='kind')
     with pytest.raises(ConfigurationError, match=r'holds grass, which classes \(vine\) does not name'):
         read_drawing(path, column='kind', classes={'vine': 1})

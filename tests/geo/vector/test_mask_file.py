@@ -224,3 +224,11 @@ def test_memory_does_not_grow_with_the_scene(tmp_path: Path) -> None:
 
 def _pixels(grid: PixelGrid) -> Any:
     return [[Window(row, col, 1, 1) for col in range(grid.width)] for row in range(grid.height)]
+
+
+def test_what_is_nodata_is_not_called_background(tmp_path: Path) -> None:
+    path = save(tmp_path / 'a.gpkg', [square(1, 1, 5)])
+    out = tmp_path / 'mask.tif'
+    write_mask(read_drawing(path, classes={'vine': 1}), GRID, out, MaskOptions(background=255), progress=False)
+    with rasterio.open(out) as dataset:
+        assert json.loads(dataset.tags()['CLASS_NAMES']) == ['', 'vine']

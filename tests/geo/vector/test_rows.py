@@ -1,10 +1,13 @@
 """Rows from pieces whose row is known: straight and bent ones, of several directions, with gaps."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import shapely
 import shapely.ops
 
+from torchgeo_msssl.geo.vector import rows
 from torchgeo_msssl.geo.vector.centrelines import Midline
 from torchgeo_msssl.geo.vector.rows import link_rows, row_midlines
 
@@ -87,3 +90,19 @@ def test_bent_rows_stay_apart() -> None:
     for (length, _, missing), row in zip(got, rows, strict=True):
         assert missing == pytest.approx(4.0, abs=0.1)
         assert length == pytest.approx(row.length - 4.0, rel=0.01)
+
+
+def test_many_specks_take_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    start, angle = rng.uniform(0, 3, (800, 2)), rng.uniform(0, np.pi, 800)
+    along = 0.3 * np.column_stack([np.cos(angle), np.sin(angle)])
+    specks = [piece(tuple(one), tuple(other), width=0.1) for one, other in zip(start, start + along, strict=True)]
+    want = [row.numbers for row in link_rows(specks, [0] * 800)]
+    monkeypatch.setattr(rows, '_PORTION', 16)
+    tracemalloc.start()
+    got = [row.numbers for row in link_rows(specks, [0] * 800)]
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert got == want
+    assert len(want) < 600
+    assert most < 8e6  # each end lies within 5 m of the other 1,600: 1.3 million pairs of 16 bytes

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from torchgeo_msssl.bands import SENSORS, Sensor, infer_sensor, is_auxiliary
+from torchgeo_msssl.bands import SENSORS, SENTINEL2_OFFSET, Sensor, infer_sensor, is_auxiliary
 from torchgeo_msssl.geo.checks.finding import Finding, edit_command, mend_command
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.radiometry import Radiometry, radiometry
@@ -84,7 +84,8 @@ def check_values(scene: Scene, sensor: Sensor | None) -> Iterator[Finding]:
         scale = _likely_scale(raw, scene.dtype)
         remedies = tuple(mend_command(file.path, '--scale', f'{scale:g}') for file in scene.files)
         yield Finding('wrong', 'value_range', message, (scene.path,), detail, None, remedies)
-    elif 'neither metadata nor date' in how.reason:
+    elif 'neither metadata nor date' in how.reason and np.percentile(values[0], 5) + SENTINEL2_OFFSET >= 0:
+        # with darker pixels there is no doubt: the offset would make them negative
         message = 'Could be of either era of Sentinel-2: neither metadata nor name tell, so no offset is assumed.'
         remedies = (edit_command(scene.path, '--tag', 'PROCESSING_BASELINE=05.09'), '--data.offset -1000')
         yield Finding('note', 'era_unknown', message, (scene.path,), 'name the baseline if it is 04.00 or later', None,

@@ -14,7 +14,7 @@ from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader, DatasetWriter
 from rasterio.vrt import WarpedVRT
 
-from torchgeo_msssl.errors import ConfigurationError, OutputError
+from torchgeo_msssl.errors import ConfigurationError, OutputError, SceneReadError
 from torchgeo_msssl.files import atomic_path
 from torchgeo_msssl.geo.checks.speed import TILE
 from torchgeo_msssl.geo.checks.storage import check_whole
@@ -44,8 +44,8 @@ def write_mended(
 
     Raises:
         ConfigurationError: If the target is the source.
-        SceneReadError: If the source cannot be opened.
-        OutputError: If the source is damaged or the target cannot be written.
+        SceneReadError: If the source cannot be opened or is damaged.
+        OutputError: If the target cannot be written.
     """
     if os.path.exists(target) and os.path.samefile(source, target):
         raise ConfigurationError(f'{target}: is the file that is to be mended; choose another name.')
@@ -57,18 +57,34 @@ def write_mended(
             with rasterio.open(temporary, 'r+') as copy:
                 _describe(copy, dataset, scale)
         except (RasterioError, CPLE_BaseError) as error:  # copy() hands GDAL's own errors on
-            cause = f'{source} is damaged: {damage.detail}' if damage else str(error.__cause__ or error)
-            raise OutputError(f'{target} cannot be written ({cause}); mend or replace what is named.') from error
+            cause = str(error.__cause__ or error)
+            if damage or not _is_readable(dataset):
+                msg = f'{source} is damaged ({damage.detail if damage else cause}), so it cannot be mended; replace it.'
+                raise SceneReadError(msg) from error
+            raise OutputError(f'{target} cannot be written ({cause}); mend what is named.') from error
+
+
+def _is_readable(dataset: DatasetReader) -> bool:
+    """Whether all of a file can be read: a failed copy does not tell which of the two files it is about."""
+    try:
+        for _, window in dataset.block_windows(1):
+            dataset.read(window=window)
+    except RasterioError:
+        return False
+    return True
 
 
 def _options(dataset: DatasetReader, interleave: str) -> dict[str, Any]:
     dtype = np.dtype(np.result_type(*dataset.dtypes))
     kept = 'band' if dataset.profile.get('interleave') == 'band' else 'pixel'
-    return {
+    options = {
         'tiled': True, 'blockxsize': TILE, 'blockysize': TILE, 'compress': 'zstd', 'zstd_level': 1,
         'predictor': {'f': 3, 'c': 1}.get(dtype.kind, 2), 'bigtiff': 'IF_SAFER',
         'interleave': kept if interleave == 'keep' else interleave,
     }  # fmt: skip
+    if dataset.tags(1, ns='IMAGE_STRUCTURE').get('NBITS'):
+        options['nbits'] = 8 * dtype.itemsize  # a copy would have as few bits, and predictors take whole bytes alone
+    return options
 
 
 @contextmanager

@@ -1,15 +1,15 @@
 """Where a file lies on the ground, with what of that (and of its masks and names) is kept beside it."""
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
 import rasterio
-from rasterio.crs import CRS
+from pyproj import CRS as PROJ_CRS
 from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
-from rasterio.warp import transform
 
 from torchgeo_msssl.geo.checks.finding import Finding, edit_command, mend_command
 from torchgeo_msssl.geo.checks.speed import measure_turned
@@ -89,14 +89,15 @@ def ground_size(grid: PixelGrid) -> tuple[float, float]:
     Returns:
         Along a row and along a column, in metres, at the centre.
     """
-    if grid.crs.is_projected:
-        metres = float(grid.crs.linear_units_factor[1])
-        return grid.res[0] * metres, grid.res[1] * metres
-    x, y = _centre(grid)
-    # a plane that touches the place itself
-    local = CRS.from_proj4(f'+proj=laea +lat_0={y} +lon_0={x} +units=m')
-    xs, ys = transform(grid.crs, local, [x, x + grid.res[0], x], [y, y, y + grid.res[1]])
-    return abs(xs[1] - xs[0]), abs(ys[2] - ys[0])
+    crs = PROJ_CRS.from_user_input(grid.crs)
+    unit = float(crs.axis_info[0].unit_conversion_factor)  # metres, or radians; rasterio does not know that of all
+    if not grid.crs.is_geographic:
+        return grid.res[0] * unit, grid.res[1] * unit
+    geod = crs.get_geod()
+    assert geod is not None, 'degrees are of an ellipsoid'
+    degrees = math.degrees(unit)
+    x, y, width, height = (degrees * value for value in (*_centre(grid), *grid.res))
+    return float(geod.inv(x, y, x + width, y)[2]), float(geod.inv(x, y, x, y + height)[2])
 
 
 def _centre(grid: PixelGrid) -> tuple[float, float]:

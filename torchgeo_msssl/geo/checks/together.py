@@ -1,5 +1,6 @@
 """What scenes that are each in order do to each other."""
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -49,13 +50,16 @@ def _check_kind(scenes: Sequence[Scene], named: Sensor | None) -> Iterator[Findi
     """Find mixtures among scenes that have a band in common."""
     paths = tuple(scene.path for scene in scenes)
     yield from _mixed_crs(scenes, paths)
-    sizes = sorted(_metres(scene.grid) for scene in scenes)
+    crss = {scene.grid.crs for scene in scenes}
+    # a grid in degrees is one grid, though its pixels change on the ground with latitude
+    size, unit = (_degrees, '°') if len(crss) == 1 and crss.pop().is_geographic else (_metres, 'm')
+    sizes = sorted(size(scene.grid) for scene in scenes)
     if sizes[-1] > sizes[0] * (1 + _SAME_SIZE):
         message = (
             'The scenes have pixels of several sizes, so a chip shows more ground in one than in another; bring them '
             'to one size, or train apart.'
         )
-        detail = _told(scenes, lambda scene: f'{_metres(scene.grid):.4g} m')
+        detail = _told(scenes, lambda scene: f'{size(scene.grid):.4g} {unit}')
         # a size is in units of the CRS, which have to be metres for all then
         crs = '' if len({scene.grid.crs for scene in scenes}) == 1 else f'--data.crs {_metric(scenes)} '
         remedy = f'{crs}--data.res {max(max(scene.grid.res) for scene in scenes) if not crs else sizes[-1]:.6g}'
@@ -95,6 +99,10 @@ def _told(scenes: Sequence[Scene], what: Callable[[Scene], Any]) -> str:
         groups[what(scene)].append(scene)
     ordered = sorted(groups.items(), key=lambda item: -len(item[1]))
     return '; '.join(f'{text} ({len(some)}, such as {some[0].name})' for text, some in ordered)
+
+
+def _degrees(grid: PixelGrid) -> float:
+    return math.sqrt(math.prod(grid.res))
 
 
 def _metres(grid: PixelGrid) -> float:

@@ -132,7 +132,7 @@ def _vectors(options: LabelOptions) -> VectorLabels:
         if options.column in frame.columns:  # VectorLabels says what is wrong with a column that is not there
             msg = (
                 f'classes: the value of each class in column {options.column!r} of {paths[0]} has to be said; write '
-                f'for example --classes {example_of_classes(frame[options.column])}.'
+                f'for example --classes={example_of_classes(frame[options.column])}.'
             )
             raise ConfigurationError(msg)
     names = class_names(classes or {Path(split_layer(paths[0])[0]).stem: 1})

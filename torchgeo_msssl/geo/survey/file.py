@@ -1,6 +1,7 @@
 """The YAML file that keeps the statistics of scenes."""
 
 import os
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from torchgeo_msssl.geo.radiometry import Radiometry
 from torchgeo_msssl.geo.scene import Scene
 from torchgeo_msssl.geo.survey.histograms import PERCENTILES
 from torchgeo_msssl.geo.survey.run import Survey
+
+type Floats = tuple[float, ...]
 
 _HEADER = """\
 # Band statistics of scenes, over the pixels that are valid in all bands. Reflectance is (digital number + offset)
@@ -100,6 +103,8 @@ class KeptStatistics:
         pixels: Pixels that they are of.
         scenes: Scenes that they are of.
         sensor: Name of the sensor of those, or None.
+        radiometries: Scales and offsets of the bands that each scene was measured with, by the name of its file; a name
+            may come from several folders.
     """
 
     mean: tuple[float, ...]
@@ -107,6 +112,32 @@ class KeptStatistics:
     pixels: int
     scenes: int
     sensor: str | None
+    radiometries: Mapping[str, Sequence[tuple[Floats, Floats]]]
+
+    def check_scene(self, path: str, scene: str, how: Radiometry) -> None:
+        """See that a scene was measured as it is read.
+
+        Args:
+            path: The statistics file.
+            scene: Path of the scene; what the file does not name is not looked at.
+            how: Scale and offset with which it is read.
+
+        Raises:
+            ConfigurationError: If it was not.
+        """
+        known = self.radiometries.get(Path(scene).name, ())
+        if known and (how.scale, how.offset) not in known:
+            scale, offset = known[0]
+            msg = (
+                f'statistics: {path} measured {Path(scene).name} with scale {_told(scale)} and offset {_told(offset)}, '
+                f'and here it has scale {_told(how.scale)} and offset {_told(how.offset)}; measure it anew, or set '
+                '`offset` as it was set there.'
+            )
+            raise ConfigurationError(msg)
+
+
+def _told(values: Floats) -> str:
+    return ', '.join(f'{value:g}' for value in sorted(set(values)))
 
 
 def read_statistics(path: str | os.PathLike[str], bands: Sequence[str], unit: str) -> KeptStatistics:
@@ -152,7 +183,20 @@ def read_statistics(path: str | os.PathLike[str], bands: Sequence[str], unit: st
     constant = [names[i] for i in at if std[i] <= 0]
     if constant:
         raise BandError(f'statistics: {path}: {", ".join(constant)} has one value everywhere; leave it out of `bands`.')
-    return KeptStatistics(tuple(mean[i] for i in at), tuple(std[i] for i in at), pixels, scenes, sensor)
+    try:
+        radiometries = _radiometries(content['scenes'], at)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise _unusable(path, f'scenes: {type(error).__name__}: {error}') from error
+    return KeptStatistics(tuple(mean[i] for i in at), tuple(std[i] for i in at), pixels, scenes, sensor, radiometries)
+
+
+def _radiometries(scenes: Sequence[Mapping[str, Any]], at: Sequence[int]) -> dict[str, list[tuple[Floats, Floats]]]:
+    """Scales and offsets of some bands by the names of files."""
+    found: dict[str, list[tuple[Floats, Floats]]] = defaultdict(list)
+    for scene in scenes:
+        scale, offset = (tuple(float(scene[key][i]) for i in at) for key in ('scale', 'offset'))
+        found[Path(scene['path']).name].append((scale, offset))
+    return dict(found)
 
 
 def _load(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
+from rasterio.enums import MaskFlags
 from rasterio.features import shapes
 from rasterio.windows import Window as RasterioWindow
 from scipy import ndimage
@@ -59,7 +60,7 @@ def find_areas(
 ) -> Iterator[Area]:
     """Find all areas of a raster, those that end first first.
 
-    Pixels belong together where they share a side (4-connectivity). What is nodata belongs to no area.
+    Pixels belong together where they share a side (4-connectivity). What is nodata or masked belongs to no area.
 
     Args:
         dataset: Open raster of classes.
@@ -136,10 +137,11 @@ def _label(
     values = dataset.read(1, window=window)
     labels = np.zeros(values.shape, dtype=np.int32)
     count, owners = 0, [-1]
-    for value in np.unique(values):
+    known = _known(dataset, window)
+    for value in np.unique(values[known]):
         if value == dataset.nodata or (wanted is not None and not wanted(int(value))):
             continue
-        here, found = ndimage.label(values == value)
+        here, found = ndimage.label((values == value) & known)
         labels[here > 0] = here[here > 0] + count
         owners += [components.add(Area(int(value))) for _ in range(found)]
         count += found
@@ -155,6 +157,13 @@ def _label(
         area.pieces.append(shapely.geometry.shape(geometry))
         area.pixels, area.certainty = int(pixels[int(label)]), float(certainty[int(label)])
     return np.asarray(owners, dtype=np.int64)[labels]
+
+
+def _known(dataset: Any, window: RasterioWindow) -> NDArray[np.bool_]:
+    """Where a mask inside or beside the raster, if there is one, says that there is data."""
+    if MaskFlags.per_dataset in dataset.mask_flag_enums[0]:
+        return np.asarray(dataset.read_masks(1, window=window) > 0)
+    return np.ones((window.height, window.width), dtype=bool)
 
 
 def _scaled(certain: Any, window: RasterioWindow) -> NDArray[np.float64]:

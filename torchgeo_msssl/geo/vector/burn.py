@@ -11,7 +11,6 @@ import logging
 import os
 from typing import Any
 
-import geopandas as gpd
 import numpy as np
 import shapely
 from affine import Affine
@@ -25,7 +24,7 @@ from torchgeo_msssl.errors import ConfigurationError, ScenesNotFoundError
 from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.handles import is_remote
 from torchgeo_msssl.geo.vector.files import layer_names, read_vector, split_layer
-from torchgeo_msssl.geo.vector.geometries import POLYGON, Geometries, simple_parts
+from torchgeo_msssl.geo.vector.geometries import POLYGON, Geometries, reprojected, simple_parts
 
 log = logging.getLogger(__name__)
 
@@ -127,10 +126,15 @@ class GeometryIndex:
         if crs not in self._placed:
             geometries, values = self.geometries, self.values
             wanted = PROJ_CRS.from_user_input(crs)
-            if wanted != self.crs:
-                geometries = gpd.GeoSeries(geometries, crs=self.crs).to_crs(wanted).to_numpy()
+            if not wanted.equals(self.crs, ignore_axis_order=True):  # all are held as x, y
+                geometries = reprojected(geometries, self.crs, wanted)
                 # what lies where the projection is undefined comes back without coordinates
                 there = np.isfinite(shapely.bounds(geometries)).all(axis=1)
+                if not there.all():
+                    log.warning(
+                        '%d of %d geometries reach where %s is not defined, and were left out.',
+                        int((~there).sum()), len(there), wanted.name,
+                    )  # fmt: skip
                 geometries, values = geometries[there], values[there]
             self._placed[crs] = geometries, values, shapely.STRtree(geometries)
         return self._placed[crs]

@@ -207,7 +207,8 @@ def _recut(polygon: BaseGeometry, points: Floats, width: float) -> Floats:
     middles, along = _at(line, at, width)
     across = width * np.column_stack([-along[:, 1], along[:, 0]])
     cuts = shapely.intersection(shapely.linestrings(np.stack([middles - across, middles + across], axis=1)), polygon)
-    single = (shapely.get_num_geometries(cuts) == 1) & (shapely.length(cuts) < 1.9 * width)
+    # an empty line counts as one geometry
+    single = (shapely.get_num_geometries(cuts) == 1) & ~shapely.is_empty(cuts) & (shapely.length(cuts) < 1.9 * width)
     middles[single] = shapely.get_coordinates(shapely.centroid(cuts[single]))
     middles = ndimage.uniform_filter1d(middles, _SMOOTHED, axis=0, mode='nearest')
     return np.concatenate([[_end(polygon, middles[1::-1], width)], middles, [_end(polygon, middles[-2:], width)]])
@@ -229,6 +230,7 @@ def _end(polygon: BaseGeometry, last: Floats, width: float) -> Floats:
     along = (last[1] - last[0]) / np.hypot(*(last[1] - last[0]))
     ray = shapely.intersection(shapely.LineString([last[1], last[1] + 3 * width * along]), polygon)
     parts = shapely.get_parts(ray)
+    parts = parts[~shapely.is_empty(parts)]
     nearest = parts[np.argmin(shapely.distance(parts, shapely.Point(last[1])))] if len(parts) else None
     return last[1] if nearest is None else np.asarray(shapely.get_coordinates(nearest)[-1], dtype=np.float64)
 

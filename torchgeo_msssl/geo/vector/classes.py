@@ -1,5 +1,6 @@
 """Names of classes and the values that stand for them in a mask."""
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -56,35 +57,36 @@ def mapped_values(column: Any, classes: Mapping[str, int], where: str) -> NDArra
         column,
         lambda value: next((classes[name] for name in _spellings(value) if name in classes), None),
         where,
-        f'which classes ({", ".join(classes)}) does not name; give each a value, such as '
+        f'which classes ({", ".join(classes)}) does not name; give each a value, such as --classes='
         f'{example_of_classes(column)} (several may share one, and the value of the background is allowed).',
     )
 
 
 def example_of_classes(column: Any) -> str:
-    """Classes as the user could write them for what a column holds: ``grass=1,vine=2``, at most a few."""
-    names = sorted({_spellings(value)[-1] for value in pd.Series(column).dropna().unique()})
+    """Classes for a shell, as the user could write them for what a column holds: ``grass=1,vine=2``, at most a few."""
+    names = sorted({_spellings(value)[-1] for value in pd.Series(column).dropna().unique()} - {''})
     more = ',…' if len(names) > _LISTED else ''
-    return ','.join(f'{name}={number}' for number, name in enumerate(names[:_LISTED], start=1)) + more
+    return shlex.quote(','.join(f'{name}={number}' for number, name in enumerate(names[:_LISTED], start=1)) + more)
 
 
-def parse_classes(text: str) -> dict[str, int]:
+def parse_classes(text: str, most: int = 255) -> dict[str, int]:
     """Read classes as they are written on a command line.
 
     Args:
         text: ``vine=1,grass=2``.
+        most: Largest value.
 
     Returns:
         Value of each name.
 
     Raises:
-        ConfigurationError: If a part is not a name and a whole number from 0 to 255, or a name comes twice.
+        ConfigurationError: If a part is not a name and a whole number from 0 to ``most``, or a name comes twice.
     """
     classes: dict[str, int] = {}
     for part in text.split(','):
         name, _, number = (piece.strip() for piece in part.rpartition('='))
-        if not name or not number.isdecimal() or int(number) > np.iinfo(np.uint8).max:
-            msg = f'classes: expected name=value,… with values from 0 to 255 (uint8), such as vine=1, got {part!r}.'
+        if not name or not number.isdecimal() or int(number) > most:
+            msg = f'classes: expected name=value,… with values from 0 to {most}, such as vine=1, got {part!r}.'
             raise ConfigurationError(msg)
         if name in classes:
             raise ConfigurationError(f'classes: {name!r} is named twice in {text!r}; give it one value.')
@@ -102,10 +104,9 @@ def names_by_value(classes: Mapping[str, int]) -> dict[int, str]:
 
 def _translated(column: Any, value_of: Callable[[Any], int | None], where: str, remedy: str) -> NDArray[np.uint8]:
     series = pd.Series(column)
-    if series.isna().any():
-        msg = (
-            f'{where}: {int(series.isna().sum())} of {len(series)} geometries have no class; fill it in or remove them.'
-        )
+    missing = series.isna() | series.map(lambda value: isinstance(value, str) and not value.strip())
+    if missing.any():
+        msg = f'{where}: {int(missing.sum())} of {len(series)} geometries have no class; fill it in or remove them.'
         raise ConfigurationError(msg)
     values = {value: value_of(value) for value in series.unique()}
     unknown = sorted(str(value) for value, number in values.items() if number is None)

@@ -97,7 +97,7 @@ def _values(
     if not classes:
         msg = (
             f'classes: the value of each class in column {column!r} of {path} has to be said; write for example '
-            f'--classes {example_of_classes(frame[column])}.'
+            f'--classes={example_of_classes(frame[column])}.'  # one word: names may begin with a dash
         )
         raise ConfigurationError(msg)
     return classes, mapped_values(frame[column], classes, f'{path}, column {column!r}')

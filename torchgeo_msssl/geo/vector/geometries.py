@@ -21,6 +21,8 @@ type Geometries = NDArray[np.object_]
 POINT, POLYGON = 0, 3  # GEOS type numbers; those above are of collections
 #: A map whose scale is wrong by less than this at the labels measures their metres itself.
 _TRUE_SCALE = 0.01
+#: Edges longer than this are bent in another CRS; one of 500 m by millimetres up to high latitudes.
+_STEP_DEGREES, _STEP_METRES = 0.005, 500.0
 
 
 def simple_parts(geometries: Geometries) -> tuple[Geometries, NDArray[np.int64], int]:
@@ -70,7 +72,7 @@ class Plane:
         series = gpd.GeoSeries([place], crs=PROJ_CRS.from_user_input(crs))
         self._unit = metres_per_unit(series)
         if self._unit is None:
-            zone = series.estimate_utm_crs()
+            zone = _utm_zone(series)
             self._there = Transformer.from_crs(series.crs, zone, always_xy=True)
             self._back = Transformer.from_crs(zone, series.crs, always_xy=True)
 
@@ -81,6 +83,32 @@ class Plane:
     def to_map(self, xy: NDArray[np.float64]) -> NDArray[np.float64]:
         """Metres, shape (n, 2), in map coordinates ``(x, y)``."""
         return xy / self._unit if self._unit else np.column_stack(self._back.transform(xy[:, 0], xy[:, 1]))
+
+
+def reprojected(geometries: Geometries, source: PROJ_CRS, target: PROJ_CRS) -> Geometries:
+    """Bring geometries into another CRS, with edges that stay where they were drawn.
+
+    Args:
+        geometries: Simple geometries, shape (n,).
+        source: Their CRS, in which their edges are straight.
+        target: The CRS wanted.
+
+    Returns:
+        The same in ``target``, with corners along long edges; what lies where it is undefined is not finite.
+
+    Raises:
+        ConfigurationError: If no way leads from one CRS to the other.
+    """
+    step = _STEP_DEGREES if source.is_geographic else _STEP_METRES / source.axis_info[0].unit_conversion_factor
+    left, bottom, right, top = shapely.bounds(geometries).T
+    large = np.hypot(right - left, top - bottom) > step
+    dense = geometries.copy()
+    dense[large] = shapely.segmentize(geometries[large], step)
+    try:
+        return gpd.GeoSeries(dense, crs=source).to_crs(target).to_numpy()
+    except ProjError as error:
+        msg = f'crs: no transformation leads from {source.name!r} to {target.name!r}; bring the files into one CRS.'
+        raise ConfigurationError(msg) from error
 
 
 def buffer_metres(geometries: Geometries, crs: Any, distance: float) -> Geometries:
@@ -98,7 +126,7 @@ def buffer_metres(geometries: Geometries, crs: Any, distance: float) -> Geometri
         return geometries
     series = gpd.GeoSeries(geometries, crs=crs)
     unit = metres_per_unit(series)
-    plane = series if unit else series.to_crs(series.estimate_utm_crs())
+    plane = series if unit else series.to_crs(_utm_zone(series))
     shapes = plane.to_numpy()
     caps = np.where(shapely.get_type_id(shapes) == POINT, 'round', 'flat')
     wide = shapes.copy()
@@ -106,6 +134,19 @@ def buffer_metres(geometries: Geometries, crs: Any, distance: float) -> Geometri
         chosen = caps == cap
         wide[chosen] = shapely.buffer(shapes[chosen], distance / (unit or 1.0), cap_style=cap)
     return gpd.GeoSeries(wide, crs=plane.crs).to_crs(series.crs).to_numpy()
+
+
+def _utm_zone(series: gpd.GeoSeries) -> PROJ_CRS:
+    try:
+        zone = series.estimate_utm_crs()
+        Transformer.from_crs(series.crs, zone)  # degrees of another body give a zone too, but no way leads there
+        return zone
+    except (ProjError, RuntimeError) as error:
+        msg = (
+            f'crs: no transformation leads from {series.crs.name!r} to a UTM zone, in which metres are measured; bring '
+            'the file into a projected CRS.'
+        )
+        raise ConfigurationError(msg) from error
 
 
 def metres_per_unit(series: gpd.GeoSeries) -> float | None:
@@ -118,7 +159,9 @@ def metres_per_unit(series: gpd.GeoSeries) -> float | None:
         Metres on the ground to a unit of the map, or None where the map is not true to scale at the geometries.
     """
     crs = PROJ_CRS.from_user_input(series.crs)
-    if not crs.is_projected or crs.geodetic_crs is None:
+    if crs.geodetic_crs is None:  # a plane of its own
+        return float(crs.axis_info[0].unit_conversion_factor)
+    if not crs.is_projected:
         return None
     left, bottom, right, top = series.total_bounds
     to_degrees = Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)

@@ -113,7 +113,7 @@ def write_mask(
 
     writer = GeoTIFFWriter(
         output, grid, count=1, dtype=np.uint8, band_names=['class'], nodata=options.ignore,
-        colormap=_colors(drawing.classes, options), tags=_tags(drawing.classes, options.background),
+        colormap=_colors(drawing.classes, options), tags=_tags(drawing.classes, options),
     )  # fmt: skip
     _write(writer, block, _BLOCK, progress)
     return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
@@ -259,12 +259,11 @@ def _blocks(window: Window, side: int) -> Iterator[Window]:
             yield rest
 
 
-def _tags(classes: Mapping[str, int], background: int) -> dict[str, str]:
-    """Names by value; a value that no pixel can have has an empty one."""
-    names = [''] * (max(*classes.values(), background) + 1)
-    names[background] = 'background'
-    for value, name in names_by_value(classes).items():
-        names[value] = name
+def _tags(classes: Mapping[str, int], options: MaskOptions) -> dict[str, str]:
+    """Names by value; a value that no pixel can have, or that is nodata, has an empty one."""
+    known = {} if options.background == options.ignore else {options.background: 'background'}
+    known |= names_by_value(classes)
+    names = [known.get(value, '') for value in range(max(known) + 1)]
     return _software() | {'CLASS_NAMES': json.dumps(names)}
 
 

@@ -14,7 +14,6 @@ from itertools import pairwise
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from scipy.spatial import KDTree
 from shapely.geometry.base import BaseGeometry
 
 from torchgeo_msssl.geo.vector.centrelines import Floats, Midline, elongation, midlines
@@ -33,6 +32,8 @@ LONG = 6.0
 _ROW = 3.0
 #: Metres within which long pieces tell the direction of short ones.
 _NEARBY = 10.0
+#: Ends whose neighbours are looked for at a time; where there are many specks, each has hundreds.
+_PORTION = 1024
 
 
 @dataclass(frozen=True)
@@ -127,25 +128,37 @@ def _look(points: Floats) -> Floats:
 
 def _partners(ends: Floats, looks: Floats, widths: Floats, groups: NDArray[np.int64], max_gap: float) -> list[int]:
     """The end that each end is joined to, -1 for none. Ends 2n and 2n + 1 are those of piece n."""
-    first, second = KDTree(ends).query_pairs(max_gap, output_type='ndarray').reshape(-1, 2).T
-    keep = (first // 2 != second // 2) & (groups[first] == groups[second])
-    keep &= (looks[first] * looks[second]).sum(axis=1) < -math.cos(_TURN)
-    first, second = first[keep], second[keep]
+    tree = shapely.STRtree(shapely.points(ends))
+    found = []
+    for start in range(0, len(ends), _PORTION):
+        first, second = tree.query(tree.geometries[start : start + _PORTION], 'dwithin', max_gap)
+        first += start
+        keep = (first < second) & (first // 2 != second // 2) & (groups[first] == groups[second])
+        keep &= (looks[first] * looks[second]).sum(axis=1) < -math.cos(_TURN)
+        found.append(_fitting(ends, looks, widths, first[keep], second[keep]))
+    first, second, cost = map(np.concatenate, zip(*found, strict=True))
+    order = np.lexsort((second, first, cost))
+    partner = [-1] * len(ends)
+    row_of = list(range(len(ends) // 2))
+    for one, other in zip(first[order].tolist(), second[order].tolist(), strict=True):
+        rows = _root(row_of, one // 2), _root(row_of, other // 2)
+        if partner[one] < 0 and partner[other] < 0 and rows[0] != rows[1]:
+            partner[one], partner[other] = other, one
+            row_of[rows[0]] = rows[1]
+    return partner
+
+
+def _fitting(
+    ends: Floats, looks: Floats, widths: Floats, first: NDArray[np.int64], second: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
+    """Pairs of ends that lie in one line, with how far they are from each other, above all to the side."""
     between = ends[second] - ends[first]
     gap = np.hypot(*between.T)
     width = (widths[first] + widths[second]) / 2
     side = np.maximum(np.abs(_cross(between, looks[first])), np.abs(_cross(between, looks[second])))
     ahead = (between * (looks[first] - looks[second])).sum(axis=1) / 2
     fits = (side <= _ASIDE * width + _DRIFT * gap) & (ahead > -width)
-    order = np.argsort((gap + 4 * side)[fits], kind='stable')
-    partner = [-1] * len(ends)
-    row_of = list(range(len(ends) // 2))
-    for one, other in zip(first[fits][order].tolist(), second[fits][order].tolist(), strict=True):
-        rows = _root(row_of, one // 2), _root(row_of, other // 2)
-        if partner[one] < 0 and partner[other] < 0 and rows[0] != rows[1]:
-            partner[one], partner[other] = other, one
-            row_of[rows[0]] = rows[1]
-    return partner
+    return first[fits], second[fits], (gap + 4 * side)[fits]
 
 
 def _cross(a: Floats, b: Floats) -> Floats:
