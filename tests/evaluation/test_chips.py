@@ -1,12 +1,14 @@
 """Labelled chips from rasters, folders and tables, and how they are parted."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import shapely
 from affine import Affine
 
 from torchgeo_msssl.errors import ConfigurationError
@@ -139,5 +141,62 @@ def test_tables_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     (tmp_path / 'x.csv').write_text('path,label\na.tif,\n')
     with pytest.raises(ConfigurationError, match='without a path or a label'):
         open_chips(ProbeData(csv=str(tmp_path / 'x.csv')))
+    (tmp_path / 'x.csv').write_text('path,label\n')
+    with pytest.raises(ConfigurationError, match='no rows'):
+        open_chips(ProbeData(csv=str(tmp_path / 'x.csv')))
+    for content in (b'', b'\xff\xfe\x00', b'path,label\n"a'):
+        (tmp_path / 'x.csv').write_bytes(content)
+        with pytest.raises(ConfigurationError, match='cannot be read as CSV'):
+            open_chips(ProbeData(csv=str(tmp_path / 'x.csv')))
     with pytest.raises(ConfigurationError, match='ROOT/<class>'):
         open_chips(ProbeData(folder=str(tmp_path)))
+
+
+def table_of(folder: Path, rows: list[tuple[str, ...]]) -> ProbeData:
+    columns = ('path', 'label', 'split')[: len(rows[0])]
+    pd.DataFrame(rows, columns=columns).to_csv(folder / 'chips.csv', index=False)
+    return ProbeData(csv=str(folder / 'chips.csv'), chip_size=16, block_size=100)
+
+
+def test_rows_that_are_no_chip_are_refused(folder: Path) -> None:
+    rows = [(path.relative_to(folder).as_posix(), path.parent.name) for path in sorted(folder.rglob('*.tif'))]
+    for more, message in (((rows[0][0], 'other'), 'is there twice'), (('dark', 'a'), 'is no file')):
+        with pytest.raises(ConfigurationError, match=message):
+            open_chips(table_of(folder, [*rows, more]))
+    with pytest.raises(ConfigurationError, match='at most the 20×20 pixels'):
+        open_chips(ProbeData(folder=str(folder), chip_size=21))
+
+
+def test_links_are_chips_and_any_name_is_a_class(folder: Path, tmp_path: Path) -> None:
+    for i, path in enumerate(sorted(folder.rglob('*.tif'))):
+        link = tmp_path / 'links' / ('None' if i % 2 else 'NA') / path.name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path)
+    assert open_chips(ProbeData(folder=str(tmp_path / 'links'), chip_size=16)).class_names == ('NA', 'None')
+    rows = [(str(path), 'None' if i % 2 else 'NA') for i, path in enumerate(sorted(folder.rglob('*.tif')))]
+    assert open_chips(table_of(tmp_path, rows)).class_names == ('NA', 'None')
+
+
+def test_no_chip_is_learnt_from_on_ground_that_is_tested_on(make_scene: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """Files that overlap by half, in a row, two to a block."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(24):
+        image = rng.integers(100, 3000, (2, 16, 16)).astype(np.uint16)
+        transform = Affine(10, 0, 600000 + 80 * i, 0, -10, 5000000)
+        path = make_scene(f'c{i:02}.tif', image, names=BANDS, transform=transform)
+        rows.append((path, 'ab'[i % 2], 'train' if i % 3 else 'test'))
+    folder = Path(path).parent
+    with caplog.at_level('INFO', logger='torchgeo_msssl'):
+        chips = open_chips(replace(table_of(folder, [row[:2] for row in rows]), block_size=32))
+    grounds = [shapely.union_all([shapely.box(x.start, y.start, x.stop, y.stop) for x, y, _ in part.queries])
+               for part in (chips.train, chips.test)]  # fmt: skip
+    assert grounds[0].intersection(grounds[1]).area == 0
+    left = 24 - len(chips.train.labels) - len(chips.test.labels)
+    assert left > 0
+    assert f'{left} of {left + len(chips.train.labels)} chips to learn from' in caplog.text
+    for options in (table_of(folder, rows), replace(table_of(folder, rows), test_scenes='c0*')):
+        caplog.clear()
+        with caplog.at_level('WARNING', logger='torchgeo_msssl'):
+            open_chips(options)
+        assert 'chips to learn from show ground of test chips' in caplog.text

@@ -71,7 +71,7 @@ def test_what_does_not_tell_its_network_needs_a_name(tmp_path: Path, data: Pretr
 def test_baselines_are_the_same_every_time(data: PretrainingDataModule) -> None:
     image = torch.randint(0, 4000, (3, 2, 32, 32), generator=torch.Generator().manual_seed(0)).to(torch.uint16)
     state = torch.get_rng_state()
-    twice = [baselines(data, ['resnet18'], 2, 'cpu') for _ in range(2)]
+    twice = [baselines(data, [], 'resnet18', 2, 'cpu') for _ in range(2)]
     assert torch.equal(torch.get_rng_state(), state)
     names = ['band statistics', *['random convolutions'] * 2, *['random initialisation (resnet18)'] * 2]
     assert [encoder.name for encoder in twice[0]] == names
@@ -91,8 +91,27 @@ def test_random_convolutions_are_rectified_means(data: PretrainingDataModule) ->
     mean, std = (torch.tensor(values).float()[:, None, None] for values in (data.mean, data.std))
     answer = torch.nn.functional.conv2d((image.float() * 1e-4 - mean) / std, filters) - 1
     expected = torch.cat([answer.clamp_min(0).mean((2, 3)), (-answer).clamp_min(0).mean((2, 3))], dim=1)
-    (found,) = (one for one in baselines(data, [], 1, 'cpu') if one.name == 'random convolutions')
+    (found,) = (one for one in baselines(data, [], 'resnet18', 1, 'cpu') if one.name == 'random convolutions')
     torch.testing.assert_close(found.embed(batch_of(image)), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_given_encoder_has_a_partner_with_its_normalisation(tmp_path: Path, data: PretrainingDataModule) -> None:
+    sources = {
+        'ours': saved(tmp_path / 'a.safetensors')[0],
+        'again': saved(tmp_path / 'b.safetensors')[0],
+        'plain': saved(tmp_path / 'c.safetensors', mean=tuple(data.mean), std=tuple(data.std))[0],
+    }
+    given = given_encoders(sources, data, 'resnet18', 'cpu')
+    own = 'random initialisation (resnet18)'
+    assert [one.partner for one in given] == [f'{own} normalised as ours', f'{own} normalised as ours', own]
+    found = {one.name: one for one in baselines(data, given, 'resnet18', 1, 'cpu')}
+    assert list(found) == ['band statistics', 'random convolutions', own, f'{own} normalised as ours']
+    assert [one.details['statistics'] for one in found.values()] == ['data', 'data', 'data', 'weights']
+    image = torch.randint(0, 4000, (3, 2, 32, 32)).to(torch.uint16)
+    network = random_encoder('resnet18', data, 0)
+    with torch.no_grad():
+        expected = network((image.float() * 1e-4 - 0.5) / 0.25)
+        torch.testing.assert_close(found[f'{own} normalised as ours'].embed(batch_of(image)), expected)
 
 
 def test_random_weights_are_those_of_the_seed(data: PretrainingDataModule) -> None:

@@ -1,6 +1,7 @@
 """The frozen probe: honest ground, a fixed baseline, and no failure of a run that is over."""
 
 import csv
+import itertools
 import json
 import logging
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import shapely
 import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -18,7 +20,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torchgeo_msssl.datamodules import PretrainingDataModule
 from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import ConfigurationError, ScenesNotFoundError
-from torchgeo_msssl.evaluation import FrozenProbe
+from torchgeo_msssl.evaluation import FrozenProbe, split_labelled_chips
 from torchgeo_msssl.tasks import FastSiam
 
 Make = Callable[..., str]
@@ -140,15 +142,39 @@ def test_the_best_checkpoint_is_that_of_the_best_probe(
     assert (tmp_path / 'probed' / 'x' / 'version_0' / 'knn.json').is_file()
 
 
-def test_a_probe_while_learning_is_the_probe_at_the_end(tiles: tuple[list[str], str], tmp_path: Path) -> None:
+def test_a_checkpoint_is_chosen_without_the_chips_of_the_test(
+    tiles: tuple[list[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trainer, task, logged = trainer_of(Scenes(tiles[0]), tiles[1], tmp_path), make_task().train(), {}
     trainer.current_epoch, trainer.callback_metrics = 0, {}
     task.log = lambda name, value, **_: logged.update({name: value})  # type: ignore[method-assign, assignment]
+    scored: list[tuple[set[Any], set[Any], float]] = []
+    score = FrozenProbe._score
+
+    def spy(self: FrozenProbe, embed: Any, task: Any, scenes: Any, train: Any, test: Any) -> Any:
+        result = score(self, embed, task, scenes, train, test)
+        scored.append((set(train.queries), set(test.queries), result.accuracy))
+        return result
+
+    monkeypatch.setattr(FrozenProbe, '_score', spy)
     probe = FrozenProbe(chip_size=16, block_size=32, every_n_epochs=1)
     probe.on_train_epoch_end(trainer, task)
     probe.on_fit_end(trainer, task)
+    (learn, choose, accuracy), (train, test, final), *_ = scored
+    assert logged == {'knn_accuracy': accuracy}
     written = json.loads((tmp_path / 'x' / 'version_0' / 'knn.json').read_text())
-    assert logged == {'knn_accuracy': written['pretrained']['accuracy']}
+    assert written['pretrained']['accuracy'] == final
+    expected = split_labelled_chips(trainer.datamodule.scenes, tiles[1], 16, 0.7, 32)
+    assert [train, test] == [set(part.queries) for part in expected]
+    assert learn
+    assert choose
+    ground = [
+        shapely.union_all([shapely.box(x.start, y.start, x.stop, y.stop) for x, y, _ in part])
+        for part in (learn, choose, test)
+    ]
+    for one, other in itertools.combinations(ground, 2):
+        assert one.intersection(other).area == 0
+    assert (learn | choose) <= train
     assert task.model.training
 
 

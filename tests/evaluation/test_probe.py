@@ -81,6 +81,20 @@ def test_known_features_score_what_they_must(report: ProbeReport) -> None:
         assert row.scores['f1_macro'].value == pytest.approx(f1)
 
 
+def test_normalisation_alone_is_no_gain(tiles: Tiles, tmp_path: Path) -> None:
+    """Weights that learnt nothing, with the statistics of other scenes, gain nothing."""
+    data = open_chips(settings_of(tiles).data).data
+    metadata = EncoderMetadata('test', 'resnet18', data.bands, sensor=data.sensor_name, mean=(0.5, 0.1), std=(0.2, 0.4))
+    save_encoder(random_encoder('resnet18', data, 0), tmp_path / 'nothing.safetensors', metadata)
+    source = str(tmp_path / 'nothing.safetensors')
+    report = run_probe(settings_of(tiles, encoders=f'nothing={source}', seeds=1, probe=['knn']))
+    gain = report.gains['nothing', 'knn']
+    assert (gain.value, gain.low, gain.high) == (0, 0, 0)
+    told = markdown(report)[-1]
+    assert 'of the weights: nothing, random initialisation (resnet18) normalised as nothing' in told
+    assert 'of the data: band statistics, random convolutions' in told
+
+
 def test_shuffled_labels_are_at_chance(tiles: Tiles, make_scene: Make) -> None:
     rng = np.random.default_rng(3)
     labels = np.kron(rng.permutation(np.arange(96) % 2 + 1).reshape(8, 12), np.ones((16, 16)))
@@ -100,7 +114,7 @@ def test_several_seeds_are_one_line_with_their_mean(tiles: Tiles) -> None:
     shared = report.shared[name, 'knn']['accuracy']
     assert shared.value == pytest.approx(np.mean(each))
     assert shared.low <= shared.value <= shared.high
-    (line,) = (line for line in markdown(report) if name in line)
+    (line,) = (line for line in markdown(report) if line.startswith(f'| {name}'))
     assert 'mean of 2 seeds' in line
     assert str(shared) in line
 
@@ -153,6 +167,9 @@ def test_sources_have_names() -> None:
         'a': 'b.ckpt', 'x/version_0': 'runs/x/version_0/encoder.safetensors',
     }  # fmt: skip
     assert ProbeSettings(encoders={'one': 'a.ckpt'}).sources == {'one': 'a.ckpt'}
+    for name in ('band statistics', 'constant answer', 'random initialisation (resnet18)'):
+        with pytest.raises(ConfigurationError, match='name of a baseline'):
+            _ = ProbeSettings(encoders={name: 'a.ckpt'}).sources
     with pytest.raises(ConfigurationError, match='two have one name'):
         _ = ProbeSettings(encoders=['a/x.ckpt', 'b/x.ckpt']).sources
 
@@ -162,6 +179,8 @@ def test_sources_have_names() -> None:
     [
         ({'metric': ['auc']}, 'metric'),
         ({'metric': []}, 'metric'),
+        ({'metric': ['f1'], 'top_k': 3}, 'top_k: 3 is of accuracy'),
+        ({'temperature': -1.0}, 'temperature: expected a number above 0'),
         ({'probe': ['mlp']}, 'probe'),
         ({'k': 0}, 'k: expected'),
         ({'seeds': 0}, 'seeds'),

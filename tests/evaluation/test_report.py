@@ -66,7 +66,7 @@ def study(tmp_path: Path) -> Path:
     pretraining = folder / 'pretraining' / 'fastsiam'
     pretraining.mkdir(parents=True)
     (pretraining / 'result.json').write_text('{"metrics": {}, "seconds": 312.4, "command": "fit", "error": null}')
-    (pretraining / 'provenance.json').write_text('{"reads_test_ground": true}')
+    (pretraining / 'provenance.json').write_text('{"reads_test_ground": true, "labels": false}')
     return folder
 
 
@@ -96,7 +96,7 @@ def test_numbers_are_those_of_pandas(study: Path) -> None:
     known = table[table['metric'] == 'test_iou_vine']
     seeds = known.groupby(['initialisation', 'fraction', 'seed'])['value'].mean()
     means, paired, *_ = Page(write_report(study)).tables
-    assert means[0] == ['initialisation', '10 % of the labels', '100 % of the labels']
+    assert means[0] == ['initialisation', '10 % of the training labels', '100 % of the training labels']
     for name, *cells in means[1:3]:
         for fraction, cell in zip((0.1, 1.0), cells, strict=True):
             values = seeds[name, fraction]
@@ -117,7 +117,7 @@ def test_the_page_says_what_helped_and_what_did_not(study: Path) -> None:
     styles = [tag.get('class', '') for tag in page.attributes('td')]
     assert styles.count('number higher') == 1
     assert styles.count('number lower') == 1
-    assert ['fastsiam', '312', 'pixels, never labels', 'ended'] in page.tables[2]
+    assert ['fastsiam', '312', 'read the pixels of the test ground too (never its labels)', 'ended'] in page.tables[2]
 
 
 def test_commands_are_there_to_be_copied(study: Path) -> None:

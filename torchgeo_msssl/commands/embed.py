@@ -20,15 +20,17 @@ def run(arguments: Sequence[str]) -> int:
     """
     options = _parser().parse_args(arguments)
     # what `--help` does not need, it does not wait for
-    import torch
-
     from torchgeo_msssl.evaluation.embeddings import EmbedSettings, embed_scenes
+    from torchgeo_msssl.evaluation.encoders import check_at_hand, choose_device
     from torchgeo_msssl.evaluation.frozen import open_encoder, open_scenes_of, read_metadata
 
+    device = choose_device(options.device)
+    check_at_hand(options.weights, options.model, 'weights')
     metadata = read_metadata(options.weights)
     trained_on = metadata.chip_size if metadata is not None else None
+    chip_size = options.chip_size if options.chip_size is not None else trained_on
     settings = EmbedSettings(
-        chip_size=options.chip_size or trained_on or EmbedSettings.chip_size,
+        chip_size=EmbedSettings.chip_size if chip_size is None else chip_size,
         **{
             name: getattr(options, name)
             for name in ('stride', 'min_valid', 'batch_size', 'dense', 'map_step', 'lidar_chips', 'lidar_views',
@@ -38,7 +40,6 @@ def run(arguments: Sequence[str]) -> int:
     data = open_scenes_of(
         metadata, options.paths, settings.chip_size, _names(options.bands), options.sensor, settings.batch_size
     )
-    device = options.device or ('cuda' if torch.cuda.is_available() else 'cpu')
     encoder = open_encoder(options.weights, data, options.model, device, options.seed)
     print(
         f'{encoder.model} ({encoder.report.source}) on {len(data.scenes)} scene(s), bands {", ".join(data.bands)}, '
@@ -78,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     add('--queries', type=int, default=8, metavar='N', help='rows of the contact sheet (default: %(default)s)')
     add('--neighbours', type=int, default=5, metavar='K', help='neighbours in a row (default: %(default)s)')
     add('--seed', type=int, default=0, help='of random weights, views and queries (default: %(default)s)')
-    add('--device', metavar='NAME', help='cpu, cuda, … (default: cuda where there is one)')
+    add('--device', default='auto', metavar='NAME', help='cpu, cuda, … (default: cuda where there is one)')
     add('--overwrite', action='store_true', help='replace the results of an earlier run')
     return parser
 

@@ -13,6 +13,9 @@ from torchgeo_msssl.evaluation.study import (
     Result,
     Study,
     cell_folder,
+    check_pretrainings,
+    claim,
+    claim_of,
     estimate,
     find_regions,
     finished,
@@ -45,6 +48,7 @@ def run(arguments: Sequence[str]) -> int:
     """
     study, options = read_study(arguments)
     study = with_flights(study)
+    check_pretrainings(study)
     cells = make_cells(study, find_regions(study))
     if options.dry_run:
         _list(study, cells, options.jobs)
@@ -59,8 +63,7 @@ def run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print('Stopped; the same command goes on.')
         return 130
-    for path in _summarise(study):
-        print(f'Wrote {path}')
+    _summarise(study)
     if not good:
         print(f'Cells failed or did not end: see {study.output}/failures.csv; the same command tries them again.')
     return 0 if good else 1
@@ -128,9 +131,12 @@ def _split_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, str
     return rest, cells, pretrainings
 
 
-def _summarise(study: Study) -> list[Path]:
-    paths = write_summary(study.output)
-    return [*paths, write_report(Path(study.output))] if read_results(Path(study.output)) else paths
+def _summarise(study: Study) -> None:
+    """Write tables and figures of what there is."""
+    for path in write_summary(study.output):
+        print(f'Wrote {path}')
+    if read_results(Path(study.output)):
+        print(f'Wrote {write_report(Path(study.output))}')
 
 
 def _list(study: Study, cells: Sequence[Cell], jobs: int) -> None:
@@ -146,15 +152,20 @@ def _run_one(study: Study, cells: Sequence[Cell], index: int) -> int:
     if not 0 <= index < len(cells):
         raise ConfigurationError(f'index: expected 0 to {len(cells) - 1}, got {index}.')
     cell = cells[index]
-    forget_failures(study, [cell])
-    if index in finished(study, [cell]):
-        print(f'{index}  {cell.name} has ended already.')
-        return 0
-    try:
-        result = run_cell(study, cell, run_command)
-    except KeyboardInterrupt:
-        return 130
+    with claim(claim_of(cell_folder(study, cell))) as mine:
+        if not mine:
+            print(f'{index}  {cell.name}: another process is at it; wait for it, or take another index.')
+            return 1
+        forget_failures(study, [cell])
+        if index in finished(study, [cell]):
+            print(f'{index}  {cell.name} has ended already.')
+            return 0
+        try:
+            result = run_cell(study, cell, run_command)
+        except KeyboardInterrupt:
+            return 130
     write_results(study, cells)
+    _summarise(study)
     _tell(study, cell, result)
     return 0 if result.error is None else 1
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import shapely
 from numpy.typing import NDArray
 
 from torchgeo_msssl.datamodules.pretraining import PretrainingDataModule
@@ -22,6 +23,9 @@ from torchgeo_msssl.geo.scene import Scene
 from torchgeo_msssl.samplers.blocks import split_blocks
 
 log = logging.getLogger(__name__)
+
+#: Share of a chip that rounding of coordinates may make of an edge that two chips have in common.
+_EDGE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -167,7 +171,8 @@ def _listed(options: ProbeData) -> tuple[str | list[str] | None, pd.DataFrame | 
         if not scenes:
             raise ConfigurationError(f'data.folder: {root} has no GeoTIFF in folders of classes, ROOT/<class>/*.tif.')
         classes = [path.relative_to(root).parts[0] for path in scenes]
-        table = pd.DataFrame({'path': [str(path) for path in scenes], 'label': classes})
+        table = pd.DataFrame({'path': [str(path.resolve()) for path in scenes], 'label': classes})
+        _check_paths(table, 'data.folder')
     elif options.csv is not None:
         table = _read_table(Path(options.csv))
     else:
@@ -178,18 +183,43 @@ def _listed(options: ProbeData) -> tuple[str | list[str] | None, pd.DataFrame | 
 def _read_table(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise ConfigurationError(f'data.csv: there is no file {path}.')
-    table = pd.read_csv(path, dtype=str)
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False).fillna('')  # a class may be called None or NA
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f'data.csv: {path} cannot be read as CSV in UTF-8 ({error}); write it again.'
+        ) from error
     if missing := [name for name in ('path', 'label') if name not in table]:
         raise ConfigurationError(f'data.csv: {path} has the columns {", ".join(table)}; add {" and ".join(missing)}.')
-    if table[['path', 'label']].isna().any(axis=None):
+    if table.empty:
+        raise ConfigurationError(f'data.csv: {path} has no rows; add a row for each chip.')
+    if table[['path', 'label']].eq('').any(axis=None):
         raise ConfigurationError(f'data.csv: {path} has rows without a path or a label; fill or remove them.')
-    return table.assign(path=[str((path.parent / name).resolve()) for name in table['path']])
+    table = table.assign(path=[str((path.parent / name).resolve()) for name in table['path']])
+    _check_paths(table, 'data.csv')
+    return table
+
+
+def _check_paths(table: pd.DataFrame, option: str) -> None:
+    """Each row is a file of its own."""
+    for name in table['path']:
+        if not Path(name).is_file():
+            raise ConfigurationError(f'{option}: {name} is no file; a row is one file, which is a chip.')
+    twice = table['path'][table['path'].duplicated()]
+    if len(twice):
+        raise ConfigurationError(f'{option}: {twice.iloc[0]} is there twice; give each file one class.')
 
 
 def _from_files(
     options: ProbeData, scenes: Scenes, table: pd.DataFrame
 ) -> tuple[list[LabelledChips], dict[int, str], str]:
     classes = sorted(table['label'].unique())
+    for scene in scenes.scenes:
+        if min(scene.grid.height, scene.grid.width) < options.chip_size:
+            raise ConfigurationError(
+                f'data.chip_size: expected at most the {scene.grid.height}×{scene.grid.width} pixels of {scene.path}, '
+                f'got {options.chip_size}.'
+            )
     rows = {path: row for row, path in enumerate(table['path'])}
     order = [rows[str(Path(scene.files[0].path).resolve())] for scene in scenes.scenes]
     labels = np.array([classes.index(label) for label in table['label'].iloc[order]], dtype=np.int64)
@@ -197,17 +227,39 @@ def _from_files(
     every, names = LabelledChips(queries, labels), dict(enumerate(classes))
     if options.test_scenes is not None:
         chosen = _matching(scenes, options.test_scenes)
-        return _by_mask(every, np.array([i in chosen for i in range(len(labels))])), names, 'scenes'
-    if 'split' in table:
+        parts, how = _by_mask(every, np.array([i in chosen for i in range(len(labels))])), 'scenes'
+    elif 'split' in table:
         split = table['split'].iloc[order].to_numpy()
         if others := int((~np.isin(split, ('train', 'test'))).sum()):
             log.warning('%d rows are neither train nor test and are left out.', others)
-        return [_where(every, split == part) for part in ('train', 'test')], names, 'the column split'
-    blocks = ground_blocks_of(scenes, every, options.block_size)
-    dealt = np.random.default_rng(options.seed).permutation(np.unique(blocks))
-    tested = dealt[: round(len(dealt) * options.test_fraction)]
-    where = f'blocks of {options.block_size}×{options.block_size} pixels'
-    return _by_mask(every, np.isin(blocks, tested)), names, where
+        parts, how = [_where(every, split == part) for part in ('train', 'test')], 'the column split'
+    else:
+        blocks = ground_blocks_of(scenes, every, options.block_size)
+        dealt = np.random.default_rng(options.seed).permutation(np.unique(blocks))
+        tested = dealt[: round(len(dealt) * options.test_fraction)]
+        train, test = _by_mask(every, np.isin(blocks, tested))
+        # a file is in the block of its middle, but may reach beyond it
+        shared = _on_ground_of(train, test)
+        if shared.any():
+            log.info('%d of %d chips to learn from show ground of test chips; left out.', shared.sum(), len(shared))
+        parts, how = [_where(train, ~shared), test], f'blocks of {options.block_size}×{options.block_size} pixels'
+        return parts, names, how
+    if (count := int(_on_ground_of(parts[0], parts[1]).sum())) and len(parts[0].labels):
+        log.warning('%d of %d chips to learn from show ground of test chips.', count, len(parts[0].labels))
+    return parts, names, how
+
+
+def _on_ground_of(chips: LabelledChips, others: LabelledChips) -> NDArray[np.bool_]:
+    """Which chips have more than an edge in common with any of the others."""
+    boxes, theirs = (
+        np.array([shapely.box(x.start, y.start, x.stop, y.stop) for x, y, _ in part.queries], dtype=np.object_)
+        for part in (chips, others)
+    )
+    own, other = shapely.STRtree(theirs).query(boxes, predicate='intersects')
+    common = shapely.area(shapely.intersection(boxes[own], theirs[other]))
+    shared = np.zeros(len(boxes), dtype=np.bool_)
+    shared[own[common > _EDGE * shapely.area(boxes[own])]] = True
+    return shared
 
 
 def _middle(scene: Scene, size: int) -> Window:

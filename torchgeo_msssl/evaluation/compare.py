@@ -160,8 +160,9 @@ def comparison_table(scores: Sequence[Score]) -> str:
         parts.append('\n'.join([*lines, '']))
     if any(not math.isnan(score.low) for score in scores):
         parts.append(
-            'In brackets: for a probe the 95 % interval over test chips, or the smallest and the largest of several '
-            'seeds; for a study the 95 % interval (Student) of the mean over seeds.\n'
+            'In brackets: for a probe its interval, drawn from blocks of ground or from chips (its results.md says '
+            'which), or the smallest and the largest of several seeds; for a study the 95 % interval (Student) of the '
+            'mean over seeds.\n'
         )
     return '\n'.join(parts)
 

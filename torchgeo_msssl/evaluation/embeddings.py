@@ -73,7 +73,10 @@ class EmbedSettings:
         Raises:
             ConfigurationError: If an option is out of its range.
         """
-        for name, least in (('chip_size', 1), ('batch_size', 1), ('lidar_views', 2), ('queries', 1), ('neighbours', 1)):
+        for name, least in (
+            ('chip_size', 1), ('batch_size', 1), ('lidar_chips', 2), ('lidar_views', 2), ('queries', 1),
+            ('neighbours', 1),
+        ):  # fmt: skip
             if getattr(self, name) < least:
                 raise ConfigurationError(f'{name}: expected at least {least}, got {getattr(self, name)}.')
         for name in ('stride', 'map_step'):

@@ -30,6 +30,7 @@ from torchgeo_msssl.transforms.normalize import Normalize
 log = logging.getLogger(__name__)
 
 RANDOM, STATISTICS, CONVOLUTIONS = 'random initialisation', 'band statistics', 'random convolutions'
+CONSTANT = 'constant answer'
 
 #: Filters of the random convolutions, as many as a ResNet-18 has features; half of them are the other half's negatives.
 _FILTERS = 512
@@ -68,6 +69,8 @@ class FrozenEncoder:
         seed: Of random weights; None where nothing is random.
         baseline: Whether it learnt nothing.
         details: What else there is to know, as plain values.
+        partner: Baseline that an encoder is compared with: its network before any training, with its normalisation.
+        normalize: Of an encoder that was given.
     """
 
     name: str
@@ -75,6 +78,8 @@ class FrozenEncoder:
     seed: int | None = None
     baseline: bool = False
     details: dict[str, Any] = field(default_factory=dict)
+    partner: str | None = None
+    normalize: Normalize | None = None
 
 
 def transfer(source: str | os.PathLike[str] | None, data: ScenesDataModule, model: str | None = None) -> Transfer:
@@ -110,7 +115,7 @@ def transfer(source: str | os.PathLike[str] | None, data: ScenesDataModule, mode
 
 def given_encoders(
     sources: dict[str, str], data: ScenesDataModule, model: str, device: torch.device | str
-) -> tuple[list[FrozenEncoder], list[str]]:
+) -> list[FrozenEncoder]:
     """Load the encoders that somebody wants to know about.
 
     Args:
@@ -120,12 +125,13 @@ def given_encoders(
         device: Where they will compute.
 
     Returns:
-        The encoders, and the different networks among them (timm names).
+        The encoders.
 
     Raises:
         WeightsError: If one cannot be read, does not fit, or would have to be fetched from the network.
     """
-    found, models = [], []
+    found: list[FrozenEncoder] = []
+    plain = _normalize_of(data)
     for name, source in sources.items():
         check_at_hand(source, model)
         loaded = transfer(source, data, model)
@@ -133,50 +139,89 @@ def given_encoders(
         details = {
             'source': source, 'model': loaded.model, 'statistics': loaded.statistics, 'report': loaded.report.to_dict(),
         }  # fmt: skip
+        partner = random_name(loaded.model)
+        if not _same(loaded.normalize, plain):
+            alike = (one for one in found if one.normalize is not None and _same(one.normalize, loaded.normalize))
+            partner += f' normalised as {next((one.name for one in alike), name)}'
         loaded.network.to(device)
-        loaded.normalize.to(device)
-        found.append(FrozenEncoder(name, loaded.embed, details=details))
-        models.append(loaded.model.partition('.')[0])
-    return found, list(dict.fromkeys(models))
+        found.append(FrozenEncoder(name, loaded.embed, None, False, details, partner, loaded.normalize))
+    for one in found:
+        assert one.normalize is not None
+        one.normalize.to(device)
+    return found
 
 
 def baselines(
-    data: ScenesDataModule, models: Sequence[str], seeds: int, device: torch.device | str
+    data: ScenesDataModule,
+    given: Sequence[FrozenEncoder],
+    model: str,
+    seeds: int,
+    device: torch.device | str,
 ) -> list[FrozenEncoder]:
     """Make what every table has to have: what is reached without any learning.
 
     * ``band statistics``: mean and standard deviation of each band of a chip.
     * ``random convolutions``: means over the chip of rectified 3×3 Gaussian filters (Rolf et al. 2021, MOSAIKS,
       https://doi.org/10.1038/s41467-021-24638-z; TorchGeo's ``RCF``).
-    * ``random initialisation``: each network before any training.
+    * ``random initialisation``: each network before any training; once more for each normalisation of a given encoder
+      that is not that of the data, since normalisation alone changes what a network makes of chips.
 
     Args:
         data: Data module with its statistics.
-        models: Networks (timm names).
+        given: Encoders that are compared with them.
+        model: Network (timm name) where none is given.
         seeds: How often random weights are drawn.
         device: Where they will compute.
 
     Returns:
         The baselines, one for each seed.
     """
-    normalize = Normalize(data.in_channels)
-    normalize.set_statistics(data.mean, data.std, data.scale, data.offset)
-    normalize.to(device)
-
-    def after(network: Callable[[Tensor], Tensor]) -> Callable[[Batch], Tensor]:
-        return lambda batch: network(_prepare(normalize, batch))
-
-    found = [FrozenEncoder(STATISTICS, after(band_statistics), baseline=True)]
+    normalize = _normalize_of(data).to(device)
+    own = {'statistics': 'data'}
+    found = [FrozenEncoder(STATISTICS, _after(normalize, band_statistics), None, True, own)]
     for seed in range(seeds):
         # RCF takes seed 0 for none
         filters = RCF(data.in_channels, _FILTERS, kernel_size=3, seed=seed + 1).to(device)
-        found.append(FrozenEncoder(CONVOLUTIONS, after(filters), seed, True, {'filters': _FILTERS}))
-    for model in models:
+        found.append(FrozenEncoder(CONVOLUTIONS, _after(normalize, filters), seed, True, {'filters': _FILTERS} | own))
+    models = list(dict.fromkeys(one.details['model'].partition('.')[0] for one in given)) or [model]
+    randoms = {random_name(name): (name, normalize, own) for name in models}
+    for one in given:
+        assert one.partner is not None
+        assert one.normalize is not None
+        theirs = {'statistics': one.details['statistics']}
+        randoms.setdefault(one.partner, (one.details['model'].partition('.')[0], one.normalize, theirs))
+    for name, (network_name, normal, statistics) in randoms.items():
         for seed in range(seeds):
-            network = random_encoder(model, data, seed).to(device)
-            name = f'{RANDOM} ({model})'
-            found.append(FrozenEncoder(name, after(network), seed, True, {'model': model}))
+            network = random_encoder(network_name, data, seed).to(device)
+            details = {'model': network_name} | statistics
+            found.append(FrozenEncoder(name, _after(normal, network), seed, True, details))
     return found
+
+
+def random_name(model: str) -> str:
+    """Name of a network before any training, normalised with the statistics of the data.
+
+    Args:
+        model: timm name, with or without the tag of weights.
+
+    Returns:
+        For tables.
+    """
+    return f'{RANDOM} ({model.partition(".")[0]})'
+
+
+def _normalize_of(data: ScenesDataModule) -> Normalize:
+    normalize = Normalize(data.in_channels)
+    normalize.set_statistics(data.mean, data.std, data.scale, data.offset)
+    return normalize
+
+
+def _same(one: Normalize, other: Normalize) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one.buffers(), other.buffers(), strict=True))
+
+
+def _after(normalize: Normalize, network: Callable[[Tensor], Tensor]) -> Callable[[Batch], Tensor]:
+    return lambda batch: network(_prepare(normalize, batch))
 
 
 def random_encoder(model: str, data: ScenesDataModule, seed: int) -> nn.Module:
@@ -193,6 +238,28 @@ def random_encoder(model: str, data: ScenesDataModule, seed: int) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return create_encoder(model, data.in_channels, data.chip_size).eval()
+
+
+def choose_device(name: str) -> torch.device:
+    """Find the device that somebody names.
+
+    Args:
+        name: ``auto``, ``cpu``, ``cuda``, …
+
+    Returns:
+        One that computes.
+
+    Raises:
+        ConfigurationError: If it does not.
+    """
+    chosen = ('cuda' if torch.cuda.is_available() else 'cpu') if name == 'auto' else name
+    try:
+        device = torch.device(chosen)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        msg = f'device: {name} cannot be used here ({str(error).splitlines()[0]}); take auto or cpu.'
+        raise ConfigurationError(msg) from error
+    return device
 
 
 def encoder_name(source: str) -> str:
@@ -213,12 +280,13 @@ def encoder_name(source: str) -> str:
     return '/'.join([*parts[version - 1 : version + 1], *([] if stem in ('last', 'encoder') else [stem])])
 
 
-def check_at_hand(source: str, model: str) -> None:
+def check_at_hand(source: str, model: str, option: str = 'encoders') -> None:
     """See that weights that others publish are on this machine; a probe fetches nothing.
 
     Args:
         source: As :func:`transfer` takes it; files are left to it.
         model: timm name for ``imagenet``.
+        option: Where the source was given, for the message.
 
     Raises:
         WeightsError: If they are not.
@@ -228,7 +296,7 @@ def check_at_hand(source: str, model: str) -> None:
     if source == 'imagenet':
         if timm.is_model(model) and not _timm_file(model):
             raise WeightsError(
-                f'encoders: the ImageNet weights of {model} are not on this machine; fetch them once with '
+                f'{option}: the ImageNet weights of {model} are not on this machine; fetch them once with '
                 f"`timm.create_model('{model}', pretrained=True)`, or leave imagenet out."
             )
         return
@@ -239,7 +307,7 @@ def check_at_hand(source: str, model: str) -> None:
     file = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(url).path).name)
     if not file.is_file():
         raise WeightsError(
-            f'encoders: the weights {source} are not on this machine (no {file}); fetch them once from {url}, or leave '
+            f'{option}: the weights {source} are not on this machine (no {file}); fetch them once from {url}, or leave '
             'them out.'
         )
 

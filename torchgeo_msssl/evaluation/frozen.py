@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from torchgeo_msssl.bands import SENSORS
+from torchgeo_msssl.bands import SENSORS, get_sensor
 from torchgeo_msssl.datamodules.base import ScenesDataModule
 from torchgeo_msssl.datamodules.pretraining import PretrainingDataModule
 from torchgeo_msssl.errors import BandError
@@ -63,7 +63,7 @@ def open_scenes_of(
     if metadata is not None and known and sensor is None and metadata.sensor in SENSORS:
         sensor = metadata.sensor
     if metadata is not None and known and bands is None:
-        for scene in find_scenes(paths, SENSORS[sensor] if sensor else None):
+        for scene in find_scenes(paths, get_sensor(sensor) if sensor else None):
             if missing := [band for band in metadata.bands if band not in scene.bands]:
                 common = ', '.join(band for band in metadata.bands if band in scene.bands)
                 msg = (

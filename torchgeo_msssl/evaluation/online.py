@@ -19,6 +19,7 @@ from torchgeo_msssl.evaluation.features import (
     LabelledChips,
     band_statistics,
     extract_features,
+    split_chips_to_choose,
     split_labelled_chips,
 )
 from torchgeo_msssl.evaluation.probes import ProbeResult, knn_probe
@@ -41,7 +42,9 @@ class FrozenProbe(Callback):
 
     With ``every_n_epochs`` the encoder is also probed while it learns, and ``knn_accuracy`` is logged, for the curves
     and for ``ModelCheckpoint(monitor='knn_accuracy', mode='max', every_n_epochs=…)``. Nothing random is drawn, so the
-    training is the same with and without. The pixels of the chips are part of the pretraining ground, as in any
+    training is the same with and without. It is scored on other ground than the final numbers: the half of the blocks
+    that these learn from is halved again, to learn from and to choose by. The checkpoint that is best by it was chosen
+    without the labels of any test chip. The pixels of the chips are part of the pretraining ground, as in any
     transductive probe; what is kept apart are their labels.
     """
 
@@ -74,11 +77,11 @@ class FrozenProbe(Callback):
         self.purity = purity
         self.block_size = block_size
         self.every_n_epochs = every_n_epochs
-        self._chips: tuple[LabelledChips, LabelledChips] | None = None
+        self._to_choose: tuple[LabelledChips, LabelledChips] | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """See that the labels are there, before hours of training."""
-        self._chips = None
+        self._to_choose = None
         labels = getattr(getattr(trainer, 'datamodule', None), 'labels', None)
         if labels is not None:
             find_scenes(labels)
@@ -112,7 +115,7 @@ class FrozenProbe(Callback):
             log.info('No labels given (data.labels): the encoder was not probed.')
             return
         try:
-            train, test = self._cut(data)
+            train, test = split_labelled_chips(*self._cut(data))
             results = self._compare(pl_module, data.scenes, train, test)
         except MSSSLError as error:  # the encoder is trained and saved: that the probe fails is no failure of the run
             log.warning('The encoder was not probed: %s', error)
@@ -123,20 +126,18 @@ class FrozenProbe(Callback):
 
     def _accuracy(self, data: Any, task: LightningModule) -> float | None:
         try:
-            train, test = self._cut(data)
+            if self._to_choose is None:  # looked for once a run
+                self._to_choose = split_chips_to_choose(*self._cut(data))
+            train, test = self._to_choose
             with _in_evaluation_mode(_encoder(task)) as encoder:
                 return self._score(encoder, task, data.scenes, train, test).accuracy
         except MSSSLError as error:
             log.warning('The encoder is not probed while it learns: %s', error)
             return None
 
-    def _cut(self, data: Any) -> tuple[LabelledChips, LabelledChips]:
-        """The labelled chips, looked for once a run."""
-        if self._chips is None:
-            self._chips = split_labelled_chips(
-                data.scenes, data.labels, self.chip_size, self.purity, self.block_size
-            )  # fmt: skip
-        return self._chips
+    def _cut(self, data: Any) -> tuple[Any, ...]:
+        """What chips are cut from, and how."""
+        return data.scenes, data.labels, self.chip_size, self.purity, self.block_size
 
     def _compare(
         self, task: LightningModule, scenes: Scenes, train: LabelledChips, test: LabelledChips

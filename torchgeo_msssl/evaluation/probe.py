@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.evaluation.chips import ProbeChips, open_chips
-from torchgeo_msssl.evaluation.encoders import RANDOM, FrozenEncoder, baselines, given_encoders
+from torchgeo_msssl.evaluation.encoders import CONSTANT, FrozenEncoder, baselines, choose_device, given_encoders
 from torchgeo_msssl.evaluation.features import extract_all
 from torchgeo_msssl.evaluation.intervals import Interval, bootstrap_interval
 from torchgeo_msssl.evaluation.probe_settings import ProbeSettings
@@ -19,8 +19,6 @@ from torchgeo_msssl.evaluation.scores import Classified, metric_name, score
 from torchgeo_msssl.progress import progress_bar
 
 log = logging.getLogger(__name__)
-
-CONSTANT = 'constant answer'
 
 #: Fewer blocks than this make an interval of blocks too narrow by itself.
 _FEW_BLOCKS = 10
@@ -59,8 +57,8 @@ class ProbeReport:
         groups: What the intervals were drawn from: group of each test chip.
         shared: Rows of one encoder and probe put together: mean over seeds with its interval, by score, in the order
             in which they are shown.
-        gains: Difference of these to random initialisation under the same probe, in the first score; the draws of the
-            bootstrap are the same on both sides.
+        gains: Difference of these to random initialisation with the same normalisation under the same probe, in the
+            first score; the draws of the bootstrap are the same on both sides.
     """
 
     settings: ProbeSettings
@@ -90,9 +88,9 @@ def run_probe(settings: ProbeSettings) -> ProbeReport:
         raise ConfigurationError(
             f'k: expected at most the {len(chips.train.labels)} chips to learn from, got {settings.k}.'
         )
-    device = _device(settings.device)
-    given, models = given_encoders(sources, chips.data, settings.model, device)
-    encoders = [*given, *baselines(chips.data, models or [settings.model], settings.seeds, device)]
+    device = choose_device(settings.device)
+    given = given_encoders(sources, chips.data, settings.model, device)
+    encoders = [*given, *baselines(chips.data, given, settings.model, settings.seeds, device)]
     groups = _groups(settings, chips)
     features = _features(encoders, chips, device, settings.batch_size)
     rows = [_constant_row(settings, chips, groups)]
@@ -104,17 +102,6 @@ def run_probe(settings: ProbeSettings) -> ProbeReport:
                 advance(len(rows) - 2, 1.0)
     shared = {key: _shared(settings, some, groups) for key, some in _by_key(rows).items()}
     return ProbeReport(settings, chips, encoders, rows, groups, shared, _gains(settings, encoders, rows, groups))
-
-
-def _device(name: str) -> torch.device:
-    chosen = ('cuda' if torch.cuda.is_available() else 'cpu') if name == 'auto' else name
-    try:
-        device = torch.device(chosen)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        msg = f'device: {name} cannot be used here ({str(error).splitlines()[0]}); take auto or cpu.'
-        raise ConfigurationError(msg) from error
-    return device
 
 
 def _groups(settings: ProbeSettings, chips: ProbeChips) -> NDArray[np.int64]:
@@ -235,13 +222,13 @@ def _gains(
     groups: NDArray[np.int64],
 ) -> dict[tuple[str, str], Interval]:
     keyed = _by_key(rows)
-    models: dict[str, str] = {one.name: one.details['model'] for one in encoders if not one.baseline}
+    partners = {one.name: one.partner for one in encoders if one.partner is not None}
     metric = settings.metrics[0]
     gains = {}
     for (name, probe), own in keyed.items():
-        if name not in models:
+        if name not in partners:
             continue
-        other = keyed[f'{RANDOM} ({models[name].partition(".")[0]})', probe]
+        other = keyed[partners[name], probe]
 
         def difference(
             weights: NDArray[np.float64], own: list[ProbeRow] = own, other: list[ProbeRow] = other

@@ -101,7 +101,18 @@ def markdown(report: ProbeReport) -> list[str]:
         label = f'{encoder}, mean of {seeds} seeds' if seeds > 1 else encoder
         last = f'{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]' if gain else ''
         lines.append(f'| {label} | {_PROBES[probe]} | {" | ".join(shown)} | {last} |')
-    return lines
+    return [*lines, *_normalised(report)]
+
+
+def _normalised(report: ProbeReport) -> list[str]:
+    """Whose statistics each line was normalised with, and what the gains are to."""
+    names: dict[str, list[str]] = {}
+    for encoder in report.encoders:
+        names.setdefault(encoder.details['statistics'], []).append(encoder.name)
+    told = [f'of the {whose}: {", ".join(dict.fromkeys(some))}' for whose, some in names.items()]
+    partners = [f'{one.name} to {one.partner}' for one in report.encoders if one.partner is not None]
+    gains = [f'Gains, with the same normalisation on both sides: {"; ".join(partners)}.'] if partners else []
+    return ['', ' '.join([f'Normalised with the statistics {"; ".join(told)}.', *gains])]
 
 
 def draw_scores(report: ProbeReport, path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.evaluation.encoders import encoder_name
+from torchgeo_msssl.evaluation.encoders import CONSTANT, CONVOLUTIONS, RANDOM, STATISTICS, encoder_name
 from torchgeo_msssl.evaluation.probes import STRENGTHS, Distance
 from torchgeo_msssl.evaluation.scores import Average, Metric, metric_name
 
@@ -140,6 +140,13 @@ class ProbeSettings:
         for option, least in (('k', 1), ('top_k', 1), ('seeds', 1), ('resamples', 1), ('batch_size', 1)):
             if getattr(self, option) < least:
                 raise ConfigurationError(f'{option}: expected at least {least}, got {getattr(self, option)}.')
+        if self.top_k > 1 and 'accuracy' not in self.metrics:
+            raise ConfigurationError(
+                f'top_k: {self.top_k} is of accuracy; name accuracy in metric, or leave top_k out.'
+            )
+        if self.temperature is not None and not self.temperature > 0:
+            msg = f'temperature: expected a number above 0, or null for equal votes, got {self.temperature}.'
+            raise ConfigurationError(msg)
         if not 0 < self.level < 1:
             raise ConfigurationError(f'level: expected a share between 0 and 1, got {self.level}.')
         if not self.strengths or min(self.strengths) <= 0:
@@ -167,6 +174,11 @@ class ProbeSettings:
         if len(dict(kept)) < len(kept):
             names = ', '.join(name for name, _ in kept)
             raise ConfigurationError(f'encoders: two have one name ({names}); give names, as in ours=run.ckpt.')
+        for name, _ in kept:
+            if name in (CONSTANT, STATISTICS, CONVOLUTIONS) or name.startswith(RANDOM):
+                raise ConfigurationError(
+                    f'encoders: {name} is the name of a baseline; give another, as in ours=run.ckpt.'
+                )
         return dict(kept)
 
 

@@ -28,6 +28,8 @@ from torchgeo_msssl.evaluation.study.points import (
     main_axis,
     varying_axes,
 )
+from torchgeo_msssl.evaluation.study.provenance import read_provenance
+from torchgeo_msssl.evaluation.study.summary import FRACTION_NOTE, shared_note
 from torchgeo_msssl.files import atomic_path
 
 REPORT = 'report.html'
@@ -73,7 +75,7 @@ def write_report(folder: Path) -> Path:
         f'<p class="soft">{escape(_progress(rows, plan.get("cells")))}</p>',
         '</header><main>',
         *_overview(rows, metrics, reference),
-        *_results(rows, metrics, reference),
+        *_results(rows, metrics, reference, shared_note(plan.get('shared_pretrainings', []))),
         *_pretrainings(folder),
         *_pictures(folder, rows),
         *_commands(rows),
@@ -115,7 +117,10 @@ def _overview(rows: Sequence[Row], metrics: Sequence[str], reference: str) -> It
     tested = any(row['region'] for row in rows)
     what = 'one training and its test on ground whose labels it never saw' if tested else 'one training'
     yield f'<p>A cell is {what}. Numbers are means over seeds; '
-    yield 'where there are several held-out regions, a seed counts with its mean over them.</p></section>'
+    yield 'where there are several held-out regions, a seed counts with its mean over them.</p>'
+    if any(row['fraction'] or row['shots'] for row in rows):
+        yield f'<p>{escape(FRACTION_NOTE)}</p>'
+    yield '</section>'
 
 
 def _values(rows: Sequence[Row], column: str) -> str:
@@ -127,7 +132,7 @@ def _axis_value(axis: str, text: str) -> str:
     return f'{100 * float(text):.3g} %' if axis == 'fraction' and text else text
 
 
-def _results(rows: Sequence[Row], metrics: Sequence[str], reference: str) -> Iterator[str]:
+def _results(rows: Sequence[Row], metrics: Sequence[str], reference: str, note: str) -> Iterator[str]:
     yield '<section><h2>Results</h2>'
     for metric in metrics:
         found = conditions(rows, metric)
@@ -138,6 +143,7 @@ def _results(rows: Sequence[Row], metrics: Sequence[str], reference: str) -> Ite
         if differences:
             yield f'<p>{escape(verdict(differences))}</p>'
             yield _paired(differences)
+            yield f'<p>{escape(note)}</p>' if note else ''
     yield '</section>'
 
 
@@ -173,7 +179,7 @@ def _means(rows: Sequence[Row], metric: str, found: dict[Condition, Values]) -> 
 def _heading(axis: str | None, value: str) -> str:
     if axis is None:
         return 'value'
-    return f'{_axis_value(axis, value)} of the labels' if axis == 'fraction' else f'{axis} {value}'
+    return f'{_axis_value(axis, value)} of the training labels' if axis == 'fraction' else f'{axis} {value}'
 
 
 def mean_and_spread(values: Sequence[float]) -> str:
@@ -230,7 +236,10 @@ def _paired(differences: Sequence[Difference]) -> str:
             Cell(f'{estimate.mean:+.3f}', f'number {sign_of(one)}'.strip()), Cell(interval, 'number'),
             Cell(f'{one.wins} / {one.ties} / {one.losses}', 'number'),
         ])  # fmt: skip
-    caption = f'Difference to {differences[0].reference}, paired by seed and held-out region (Student’s interval)'
+    caption = (
+        f'Difference to {differences[0].reference}, paired by seed and held-out region: mean over seeds with Student’s '
+        'interval, wins, ties and losses of all pairs'
+    )
     return table(head, body, caption)
 
 
@@ -241,14 +250,19 @@ def _pretrainings(folder: Path) -> Iterator[str]:
     body: list[list[str | Cell]] = []
     for path in sorted(folder.glob('pretraining/*/result.json')):
         result = _read_json(path)
-        reads = _read_json(path.parent / 'provenance.json').get('reads_test_ground')
-        told = 'not known' if reads is None else 'pixels, never labels' if reads else 'no'
+        known = read_provenance(path.parent)
+        told = known.sentence if known else 'not known'
         seconds = result.get('seconds')
         took = Cell(f'{seconds:.0f}' if isinstance(seconds, int | float) else '–', 'number')
         body.append([path.parent.name, took, told, str(result.get('error') or 'ended')])
     if body:
         yield '<section><h2>Pretraining</h2>'
-        head: list[str | Cell] = ['pretraining', Cell('seconds', 'number'), 'saw the test ground', 'how it ended']
+        head: list[str | Cell] = [
+            'pretraining',
+            Cell('seconds', 'number'),
+            'what it knew of the test ground',
+            'how it ended',
+        ]
         yield table(head, body, 'Runs that made the weights which cells start from')
         yield '</section>'
 

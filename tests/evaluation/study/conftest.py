@@ -8,6 +8,7 @@ import pytest
 from jsonargparse.typing import Path_fr
 
 from torchgeo_msssl.evaluation.study import Initialisation, Pretraining, Study
+from torchgeo_msssl.evaluation.study.provenance import Provenance
 
 Run = Callable[[Sequence[str]], None]
 
@@ -62,5 +63,6 @@ def make_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     """:func:`fake_run`, and no data to look at; there are no networks to collect, which takes a second each time."""
     monkeypatch.setattr('gc.collect', lambda: 0)
-    monkeypatch.setattr('torchgeo_msssl.evaluation.study.run.reads_test_ground', lambda *_: True)
+    told = Provenance(reads_test_ground=True, labels=False)
+    monkeypatch.setattr('torchgeo_msssl.evaluation.study.run.provenance_of', lambda *_: told)
     return fake_run

@@ -6,7 +6,7 @@ import pytest
 from jsonargparse.typing import Path_fr
 
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.evaluation.study import Initialisation, Pretraining, Study, Variant, make_cells
+from torchgeo_msssl.evaluation.study import Initialisation, Pretraining, Study, Variant, make_cells, steps_of
 
 Make = Callable[..., Study]
 
@@ -39,6 +39,17 @@ def test_a_pretraining_is_shared_unless_it_is_of_a_seed(make_study: Make) -> Non
         assert names == expected | {None}
 
 
+def test_a_pretraining_with_the_split_of_its_cell_is_not_that_of_another_split(make_study: Make) -> None:
+    make_study()
+    pretraining = Pretraining(Path_fr('pretrain.yaml'), each_seed=True, same_split=True)
+    study = make_study(
+        initialisations=[Initialisation('p', pretraining=pretraining)], reference='p', seeds=[0], fractions=[],
+        shots=[4], scenes=[1, 2], regions=['scene'],
+    )  # fmt: skip
+    found = {(cell.pretraining_name, steps_of(study, cell).pretraining) for cell in make_cells(study, ['scene'])}
+    assert len(found) == len({name for name, _ in found}) == 2
+
+
 @pytest.mark.parametrize(
     ('options', 'told'),
     [
@@ -46,6 +57,7 @@ def test_a_pretraining_is_shared_unless_it_is_of_a_seed(make_study: Make) -> Non
         ({'fractions': [0.0]}, 'above 0'),
         ({'fractions': [], 'shots': [0]}, '1 or more'),
         ({'seeds': [0, 0]}, 'may come once'),
+        ({'variants': [Variant('a b'), Variant('a/b')]}, 'one name of a folder'),
         ({'seeds': []}, 'at least one'),
         ({'regions': []}, 'at least one'),
         ({'reference': 'imagenet'}, "'imagenet' is not one of random, pretrained"),

@@ -1,5 +1,6 @@
 """Synthetic flights that share no ground."""
 
+from glob import glob
 from pathlib import Path
 
 import geopandas as gpd
@@ -15,7 +16,7 @@ def test_flights_are_apart_and_have_rows_each(tmp_path: Path) -> None:
     options = write_flights(tmp_path, 2, side=200)
     rows = gpd.read_file(options['data.labels'], layer=options['data.layer'])
     grounds, pixels = [], []
-    for path in sorted(tmp_path.glob('flight_*.tif')):
+    for path in sorted(tmp_path.glob('*/flight_*.tif')):
         with rasterio.open(path) as scene:
             assert scene.descriptions[-1] == 'nir'
             grounds.append(box(*scene.bounds))
@@ -24,8 +25,15 @@ def test_flights_are_apart_and_have_rows_each(tmp_path: Path) -> None:
     assert grounds[0].distance(grounds[1]) > 100
     assert (pixels[0] != pixels[1]).mean() > 0.5
 
-    times = [path.stat().st_mtime_ns for path in tmp_path.iterdir()]
+    folder = Path(options['data.labels']).parent
+    times = [path.stat().st_mtime_ns for path in folder.iterdir()]
     assert write_flights(tmp_path, 2, side=200) == options
-    assert [path.stat().st_mtime_ns for path in tmp_path.iterdir()] == times  # they were there
+    assert [path.stat().st_mtime_ns for path in folder.iterdir()] == times  # they were there
+    # flights of another number or side are no scenes without vines of these
+    more = write_flights(tmp_path, 3, side=200)
+    assert len(glob(more['data.images'])) == 3
+    assert write_flights(tmp_path, 2, side=200) == options
+    assert len(glob(options['data.images'])) == 2
+    assert more['data.images'] != options['data.images']
     with pytest.raises(ConfigurationError, match='2 or more'):
         write_flights(tmp_path, 1)

@@ -12,8 +12,17 @@ from jsonargparse.typing import Path_fr
 from shapely.geometry.base import BaseGeometry
 
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.evaluation.study import Cell, Study, find_regions, make_cells
-from torchgeo_msssl.evaluation.study.ground import open_data, prepare_split, reads_test_ground
+from torchgeo_msssl.evaluation.study import (
+    Cell,
+    Initialisation,
+    Pretraining,
+    Study,
+    check_pretrainings,
+    find_regions,
+    make_cells,
+)
+from torchgeo_msssl.evaluation.study.ground import open_data, prepare_split, provenance_of
+from torchgeo_msssl.evaluation.study.provenance import Provenance
 from torchgeo_msssl.evaluation.study.steps import split_file
 from torchgeo_msssl.geo.handles import close_handles
 
@@ -114,10 +123,43 @@ def test_options_reach_the_data_and_mistakes_are_told(study: Callable[..., Study
         open_data('fit.yaml', {'data.blok_size': 16})
 
 
-def test_whether_a_pretraining_reads_the_test_ground(study: Callable[..., Study], tmp_path: Path) -> None:
-    one = study()
+def pretraining(config: str, options: dict[str, Any], **more: Any) -> Initialisation:
+    return Initialisation('pretrained', pretraining=Pretraining(Path_fr(config), options, **more))
+
+
+def test_a_pretraining_reads_the_test_ground_whatever_the_file(
+    study: Callable[..., Study], make_scene: Callable[..., str], tmp_path: Path
+) -> None:
     Path('pretrain.yaml').write_text('data:\n  class_path: torchgeo_msssl.datamodules.PretrainingDataModule\n')
-    cell = make_cells(one, ['blocks'])[0]
-    for paths, expected in ((f'{tmp_path}/scenes/s1.tif', True), (f'{tmp_path}/labels/l1.tif', False)):
-        arguments = ['fit', '--config', 'pretrain.yaml', '--data.paths', paths]
-        assert reads_test_ground(one, cell, arguments) is expected
+    image = np.ones((2, SIDE, SIDE), np.uint16)
+    grids = {'date': Affine(1, 0, 601024, 0, -1, 5000000), 'beside': Affine(1, 0, 601024 + SIDE, 0, -1, 5000000)}
+    found = {name: make_scene(f'{name}.tif', image, names=('B02', 'B03'), transform=at) for name, at in grids.items()}
+    (tmp_path / 'link.tif').symlink_to(tmp_path / 'scenes' / 's1.tif')
+    for path, expected in ((tmp_path / 'link.tif', True), (found['date'], True), (found['beside'], False)):
+        told = provenance_of(study(), pretraining('pretrain.yaml', {'data.paths': str(path)}))
+        assert told == Provenance(expected, labels=False)
+    labels = {'data.labels': f'{tmp_path}/labels', 'data.paths': f'{tmp_path}/scenes'}
+    told = provenance_of(study(), pretraining('pretrain.yaml', labels, weights='checkpoints/best.ckpt'))
+    assert 'labels that may be of it chose' in told.sentence
+
+
+def test_a_pretraining_with_labels_of_the_test_ground_is_refused(study: Callable[..., Study]) -> None:
+    random, own = Initialisation('random'), pretraining('fit.yaml', {})
+    with pytest.raises(ConfigurationError, match='same_split: the pretraining of pretrained learns from labels'):
+        check_pretrainings(study(initialisations=[random, own]))
+    check_pretrainings(study(initialisations=[random, own], test=False))
+    split = pretraining('fit.yaml', {}, each_seed=True, same_split=True)
+    one = study(initialisations=[random, split])
+    check_pretrainings(one)
+    assert 'learnt from the labels of the training ground' in provenance_of(one, split).sentence
+
+
+def test_a_split_is_of_its_options_and_its_configuration(study: Callable[..., Study]) -> None:
+    one = study(regions=['scene'], scenes=[1], shots=[2])
+    other = study(regions=['scene'], scenes=[1], shots=[2], options={'data.block_size': 2 * BLOCK})
+    grounds = [parts_of(each, make_cells(each, ['scene'])[0])['train'].area for each in (one, other)]
+    assert grounds == pytest.approx([2 * BLOCK**2, 8 * BLOCK**2], rel=1e-4)
+    cell = make_cells(one, ['scene'])[0]
+    before = split_file(one, cell)
+    Path('fit.yaml').write_text(Path('fit.yaml').read_text() + '# edited\n')
+    assert split_file(one, cell) != before

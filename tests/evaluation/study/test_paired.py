@@ -20,19 +20,37 @@ def rows(missing: tuple[str, str] | None = None) -> list[dict[str, str]]:
     ]  # fmt: skip
 
 
-def test_pairs_are_of_one_seed_and_region() -> None:
+def test_pairs_are_of_one_seed_and_region_and_a_seed_counts_once() -> None:
     (one,) = paired_differences(rows(), 'm', 'random')
-    pairs = np.subtract(VALUES['pretrained'], VALUES['random'])
-    interval = stats.ttest_rel(VALUES['pretrained'], VALUES['random']).confidence_interval(0.95)
-    assert one.estimate.mean == pytest.approx(pairs.mean())
+    seeds = [np.reshape(VALUES[name], (2, 2)).mean(axis=1) for name in ('pretrained', 'random')]
+    interval = stats.ttest_rel(*seeds).confidence_interval(0.95)
+    assert one.estimate.mean == pytest.approx(np.subtract(*seeds).mean())
     assert (one.estimate.low, one.estimate.high) == pytest.approx((interval.low, interval.high))
+    assert one.estimate.count == 2
     assert (one.wins, one.ties, one.losses) == (2, 1, 1)
 
 
-def test_a_cell_whose_partner_is_missing_is_left_out() -> None:
+def test_the_interval_covers_where_regions_of_a_seed_are_alike() -> None:
+    """Simulated: five seeds, whose differences (true mean 0) are nearly the same in all four regions."""
+    rng, hits, repeats = np.random.default_rng(0), 0, 200
+    blank = dict.fromkeys(('fraction', 'shots', 'scenes', 'variant'), '') | {'metric': 'm'}
+    for _ in range(repeats):
+        found = rng.normal(0, 1, (5, 1)) + rng.normal(0, 0.3, (5, 4))
+        cells = [
+            blank | {'initialisation': name, 'value': repr(value), 'seed': str(seed), 'region': str(region)}
+            for name, values in (('random', 0 * found), ('pretrained', found))
+            for (seed, region), value in zip(np.ndindex(5, 4), values.ravel().tolist(), strict=True)
+        ]
+        (one,) = paired_differences(cells, 'm', 'random')
+        hits += one.estimate.low <= 0 <= one.estimate.high
+    assert 0.9 < hits / repeats < 0.99  # pairs taken for independent: 0.67
+
+
+def test_a_cell_whose_partner_is_missing_is_left_out_and_its_seed_from_the_mean() -> None:
     (one,) = paired_differences(rows(missing=('random', '3')), 'm', 'random')
-    assert one.estimate.count == 3
-    assert one.losses == 0
+    assert (one.wins, one.ties, one.losses) == (2, 1, 0)
+    assert one.estimate.count == 1
+    assert one.estimate.mean == pytest.approx(0.05)
 
 
 def test_tables(tmp_path: Path) -> None:
@@ -41,6 +59,7 @@ def test_tables(tmp_path: Path) -> None:
     with table.open(newline='') as file:
         read = list(csv.DictReader(file))
     assert float(read[0]['difference']) == found[0].estimate.mean
+    assert (read[0]['seeds'], read[0]['pairs']) == ('2', '4')
     assert (read[0]['wins'], read[0]['ties'], read[0]['losses'], read[0]['fraction']) == ('2', '1', '1', '0.1')
-    assert '| m | pretrained | +0.012 ± 0.136 | 2 / 1 / 1 |' in text.read_text()
+    assert '| m | pretrained | +0.012 ± 0.476 | 2 / 1 / 1 |' in text.read_text()
     assert 'No pair' in paired_table([])

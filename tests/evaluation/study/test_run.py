@@ -1,20 +1,33 @@
 """Cells one after the other, stopped and continued, with failures between them."""
 
+import contextlib
 import csv
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from jsonargparse.typing import Path_fr
 
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.evaluation.study import Study, cell_folder, forget_failures, make_cells, run_cell, write_results
+from torchgeo_msssl.evaluation.study import (
+    Initialisation,
+    Pretraining,
+    Study,
+    cell_folder,
+    forget_failures,
+    make_cells,
+    run_cell,
+    write_plan,
+    write_results,
+)
 from torchgeo_msssl.evaluation.study.claims import claim
 from torchgeo_msssl.evaluation.study.results import finished, read_result
-from torchgeo_msssl.evaluation.study.run import output_to, work
+from torchgeo_msssl.evaluation.study.run import output_to, pretrain, work
 
 Make = Callable[..., Study]
 Run = Callable[[Sequence[str]], None]
@@ -84,7 +97,7 @@ def test_a_pretraining_runs_once(make_study: Make, run: Run) -> None:
     assert ran.count('pretrain.yaml') == 1
     assert ran.count('fit.yaml') == 16
     folder = Path(study.output) / 'pretraining' / 'pretrained'
-    assert json.loads((folder / 'provenance.json').read_text()) == {'reads_test_ground': True}
+    assert json.loads((folder / 'provenance.json').read_text())['reads_test_ground'] is True
 
 
 def test_a_failure_is_recorded_and_the_others_go_on(make_study: Make, run: Run) -> None:
@@ -146,6 +159,75 @@ def test_results_of_other_options_are_not_taken(make_study: Make, run: Run) -> N
         finished(other, make_cells(other, ['blocks']))
     more = make_study(seeds=[0, 1, 2])  # more of the same is no other study
     assert len(finished(more, make_cells(more, ['blocks']))) == 1
+
+
+def pretraining_with(**options: object) -> list[Initialisation]:
+    return [
+        Initialisation('random'),
+        Initialisation('pretrained', pretraining=Pretraining(Path_fr('pretrain.yaml'), options)),
+    ]
+
+
+@pytest.mark.parametrize('ended', [True, False])
+def test_a_pretraining_of_other_options_is_not_taken(make_study: Make, run: Run, ended: bool) -> None:
+    study = make_study()
+    cell = make_cells(study, ['blocks'])[1]
+
+    def stops(arguments: Sequence[str]) -> None:
+        raise KeyboardInterrupt
+
+    with contextlib.suppress(KeyboardInterrupt):
+        pretrain(study, cell, run if ended else stops)
+    other = make_study(initialisations=pretraining_with(**{'model.lr': 0.5}))
+    ran: list[object] = []
+    with pytest.raises(ConfigurationError, match='pretraining of other options'):
+        pretrain(other, make_cells(other, ['blocks'])[1], ran.append)
+    with pytest.raises(ConfigurationError, match='pretraining of other options'):
+        finished(other, make_cells(other, ['blocks']))
+    assert not ran
+    pretrain(study, cell, run)  # with its own options it goes on
+
+
+def test_results_of_an_edited_configuration_are_not_taken(make_study: Make, run: Run) -> None:
+    study = make_study()
+    cells = make_cells(study, ['blocks'])
+    for cell in cells[:2]:
+        run_cell(study, cell, run)
+    Path('pretrain.yaml').write_text('{model: {lr: 0.5}}')
+    assert list(finished(study, cells[:1])) == [0]  # that one does without
+    with pytest.raises(ConfigurationError, match='another content'):
+        finished(study, cells[1:2])
+    Path('fit.yaml').write_text('{model: {lr: 0.5}}')
+    with pytest.raises(ConfigurationError, match='another content'):
+        finished(study, cells[:1])
+
+
+def test_a_failed_pretraining_may_have_other_options_the_next_time(make_study: Make, run: Run) -> None:
+    study = make_study()
+
+    def fails(arguments: Sequence[str]) -> None:
+        raise ConfigurationError('lr: too large.')
+
+    run_cell(study, make_cells(study, ['blocks'])[1], fails)
+    other = make_study(initialisations=pretraining_with(**{'model.lr': 0.5}))
+    cells = make_cells(other, ['blocks'])
+    forget_failures(other, cells)
+    assert run_cell(other, cells[1], run).error is None
+
+
+def test_rows_of_other_cells_stay(make_study: Make, run: Run) -> None:
+    study = make_study()
+    cells = make_cells(study, ['blocks'])
+    for cell in cells:
+        run_cell(study, cell, run)
+    every = table(study)
+    fewer = make_study(seeds=[1])
+    write_plan(fewer, make_cells(fewer, ['blocks']))
+    assert sorted(map(str, table(fewer))) == sorted(map(str, every))
+    assert len(json.loads(Path(study.output, 'study.json').read_text())['cells']) == len(cells)
+    assert table(study) == every
+    shutil.rmtree(cell_folder(study, cells[0]))  # what somebody removed is gone
+    assert cells[0].name not in {row['cell'] for row in table(fewer)}
 
 
 def test_work_of_others_is_left_alone(make_study: Make, run: Run) -> None:

@@ -32,6 +32,8 @@ def test_summary_of_what_has_ended(make_study: Make, run: Run) -> None:
     assert '| threshold on an index | 0.1 | 0.400 ± 0.000 | 2 |' in text
     assert '| test_iou_vine | pretrained | 0.1 | +0.200 ± 0.000 | 2 / 0 / 0 |' in text
     assert 'read the pixels of the test ground too (never its labels)' in text
+    assert 'All seeds of pretrained start from one pretraining: the intervals hold no spread' in text
+    assert 'all labels of the validation ground choose the checkpoint' in text
     assert imread(Path(study.output) / 'curves.png').shape[:2] == (540, 1440)
 
 

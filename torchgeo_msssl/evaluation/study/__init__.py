@@ -1,11 +1,12 @@
 """Studies: the same training again and again, with one thing changed."""
 
+from torchgeo_msssl.evaluation.study.claims import claim
 from torchgeo_msssl.evaluation.study.design import Cell, Initialisation, Pretraining, Study, Variant, make_cells
 from torchgeo_msssl.evaluation.study.flights import with_flights
-from torchgeo_msssl.evaluation.study.ground import find_regions
+from torchgeo_msssl.evaluation.study.ground import check_pretrainings, find_regions
 from torchgeo_msssl.evaluation.study.jobs import estimate, forget_failures, run_study
 from torchgeo_msssl.evaluation.study.results import Result, finished, read_results, write_results
-from torchgeo_msssl.evaluation.study.run import run_cell
+from torchgeo_msssl.evaluation.study.run import claim_of, run_cell
 from torchgeo_msssl.evaluation.study.steps import cell_folder, steps_of
 from torchgeo_msssl.evaluation.study.summary import write_plan, write_summary
 
@@ -17,6 +18,9 @@ __all__ = (
     'Study',
     'Variant',
     'cell_folder',
+    'check_pretrainings',
+    'claim',
+    'claim_of',
     'estimate',
     'find_regions',
     'finished',

@@ -25,7 +25,7 @@ from torchgeo_msssl.files import atomic_path
 matplotlib.use('agg')  # pictures go to files; a display need not exist
 
 _TITLES = {
-    'fraction': 'share of the training labels', 'shots': 'labelled blocks', 'scenes': 'scenes with labels',
+    'fraction': 'share of the training labels', 'shots': 'labelled training blocks', 'scenes': 'scenes with labels',
     'variant': '',
 }  # fmt: skip
 _MARKERS = 'osD^vP*X'
@@ -68,6 +68,10 @@ def _draw_metric(axes: Any, rows: Sequence[Row], metric: str) -> None:
         _draw_line(axes, label, points, f'C{number}', _MARKERS[number % len(_MARKERS)], joined=_are_numbers(ticks))
     _draw_baseline(axes, rows, metric, axis, ticks)
     _set_ticks(axes, axis, ticks)
+    means = [estimate.mean for points in lines.values() for estimate in points.values()]
+    if all(0 <= mean <= 1 for mean in means):  # shares: an interval of few seeds may reach beyond what they can be
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, 0), min(high, 1))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
 

@@ -25,7 +25,7 @@ class Pretraining:
         options: Options besides it, by dotted name.
         each_seed: Run it once for each seed, with that seed; otherwise once for the study.
         same_split: Give it the region and the seed of the split, so that it trains on no other ground than the cell.
-            Needed where it uses labels; goes with ``each_seed`` and the same ``block_size``.
+            Needed where it uses labels of that ground; goes with ``each_seed`` and the same ``block_size``.
         weights: File of its run folder that is handed over.
     """
 
@@ -107,6 +107,8 @@ class Cell:
             return None
         parts = [self.initialisation.name]
         parts += [f'on-{self.region}'] if pretraining.same_split and self.region is not None else []
+        if pretraining.same_split and self.scenes is not None:  # then the split is of so many scenes and blocks
+            parts += [f'scenes-{self.scenes}', f'shots-{self.shots}']
         parts += [f'seed-{self.seed}'] if pretraining.each_seed else []
         return folder_name('_'.join(parts))
 
@@ -168,6 +170,11 @@ class Study:
         for axis, values in axes.items():
             if len(set(values)) != len(values):
                 raise ConfigurationError(f'{axis}: every value may come once, got {", ".join(map(str, values))}.')
+        for axis in ('initialisations', 'variants'):
+            entries: list[Initialisation] | list[Variant] = getattr(self, axis)
+            if len({folder_name(entry.name) for entry in entries}) != len(entries):
+                told = ', '.join(entry.name for entry in entries)
+                raise ConfigurationError(f'{axis}: two names make one name of a folder; change one of {told}.')
         for axis in ('initialisations', 'seeds', 'metrics', *(['regions'] if self.test else [])):
             if not getattr(self, axis):
                 raise ConfigurationError(f'{axis}: expected at least one, got none.')

@@ -61,7 +61,7 @@ def write_flights(directory: str | os.PathLike[str], number: int, side: int = 90
     """Generate flights over different vineyards, unless they are there.
 
     Args:
-        directory: Folder to write into.
+        directory: Folder to make their folder in, which has these numbers in its name.
         number: Flights.
         side: Side of each in pixels of 8 cm.
         seed: Same number, side and seed, same pixels.
@@ -75,7 +75,8 @@ def write_flights(directory: str | os.PathLike[str], number: int, side: int = 90
     """
     if number < 2 or side < 200:
         raise ConfigurationError(f'flights: expected 2 or more of 200 pixels or more, got {number} of {side}.')
-    folder = Path(directory)
+    # flights of another number would be taken for scenes without a vine, and the command tells which were meant
+    folder = Path(directory) / f'{number}x{side}_seed-{seed}'
     manifest: dict[str, object] = {'flights': number, 'side': side, 'seed': seed, 'synthetic': True}
     with claim(folder / '.claim', wait=True):  # several processes may start at once
         if not _is_there(folder, manifest):

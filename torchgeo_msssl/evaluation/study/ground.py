@@ -1,7 +1,5 @@
 """Held-out ground of a study: whole scenes, and labels drawn from some of the others."""
 
-import itertools
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,8 @@ from torchgeo_msssl.datamodules.segmentation import SegmentationDataModule
 from torchgeo_msssl.datasets.labels import Labels
 from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.evaluation.study.design import Cell, Options, Study
+from torchgeo_msssl.evaluation.study.design import Cell, Initialisation, Options, Study
+from torchgeo_msssl.evaluation.study.provenance import Provenance
 from torchgeo_msssl.evaluation.study.steps import as_arguments, split_file
 from torchgeo_msssl.files import atomic_path
 from torchgeo_msssl.samplers.blocks import ground_blocks
@@ -119,23 +118,53 @@ def prepare_split(study: Study, cell: Cell) -> None:
         frame.to_crs('EPSG:4326').to_file(temporary, driver='GeoJSON', engine='pyogrio', COORDINATE_PRECISION=12)
 
 
-def reads_test_ground(study: Study, cell: Cell, pretraining: Sequence[str]) -> bool:
-    """Whether a pretraining reads the pixels of scenes that its cells are tested on.
+def provenance_of(study: Study, initialisation: Initialisation) -> Provenance:
+    """Find out what a pretraining knows of the ground that its cells are tested on.
 
     Args:
         study: The study.
-        cell: A cell of the pretraining.
-        pretraining: Its arguments.
+        initialisation: The one with the pretraining.
 
     Returns:
-        Whether they have a file in common.
+        Whether its scenes share ground with those of the cells, and what it does with labels.
     """
-    config = pretraining[pretraining.index('--config') + 1]
-    options = {
-        name.removeprefix('--'): value for name, value in itertools.pairwise(pretraining) if name.startswith('--data.')
-    }
-    seen = {scene.path for scene in open_data(config, options).scenes.scenes}
-    return not seen.isdisjoint(scene.path for scene in _open_fit(study).scenes.scenes)
+    pretraining = initialisation.pretraining
+    assert pretraining is not None
+    data = open_data(Path(pretraining.config.absolute), pretraining.options)
+    learns = isinstance(data, SegmentationDataModule)
+    reads = _share_ground(data.scenes, _open_fit(study).scenes)  # which is when the sample area sets its labels
+    chosen = not learns and getattr(data, 'labels', None) is not None and 'best' in Path(pretraining.weights).stem
+    return Provenance(reads, learns, pretraining.same_split, chosen)
+
+
+def check_pretrainings(study: Study) -> None:
+    """See that no pretraining learns from labels of the ground that its cells are tested on.
+
+    Args:
+        study: The study.
+
+    Raises:
+        ConfigurationError: If one with labels, on the same ground, has a split of its own.
+    """
+    for entry in study.initialisations if study.test else []:
+        pretraining = entry.pretraining
+        if pretraining is None or pretraining.same_split:
+            continue
+        data = open_data(Path(pretraining.config.absolute), pretraining.options)
+        if isinstance(data, SegmentationDataModule) and provenance_of(study, entry).reads_test_ground:
+            raise ConfigurationError(
+                f'same_split: the pretraining of {entry.name} learns from labels of ground that cells are tested on; '
+                'set same_split and each_seed, or give it other ground.'
+            )
+
+
+def _share_ground(one: Scenes, other: Scenes) -> bool:
+    """Whether they have more than a pixel of ground in common, by whatever file or date."""
+    grounds = [
+        gpd.GeoSeries([shapely.union_all(each.index.geometry.to_numpy())], crs=each.crs) for each in (one, other)
+    ]
+    common = grounds[0].to_crs(other.crs).iloc[0].intersection(grounds[1].iloc[0])
+    return bool(common.area > other.res[0] * other.res[1])
 
 
 def _open_fit(study: Study) -> SegmentationDataModule:

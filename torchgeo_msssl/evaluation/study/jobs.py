@@ -71,7 +71,8 @@ def forget_failures(study: Study, cells: Sequence[Cell]) -> None:
         for folder in (cell_folder(study, cell), pretraining_folder(study, cell)):
             result = read_result(folder) if folder else None
             if folder and result and result.error is not None:
-                (folder / 'result.json').unlink(missing_ok=True)
+                for name in ('result.json', 'command.json'):
+                    (folder / name).unlink(missing_ok=True)
                 # what a failed run left may be the reason of the failure
                 shutil.rmtree(folder / 'fit', ignore_errors=True)
 

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from torchgeo_msssl.evaluation.study.points import AXES, Condition, Row, conditions, varying_axes
+from torchgeo_msssl.evaluation.study.points import AXES, Condition, Row, by_seed, conditions, varying_axes
 from torchgeo_msssl.evaluation.study.statistics import Estimate, mean_interval
 from torchgeo_msssl.files import atomic_path
 
 _COLUMNS = (
-    'metric', 'initialisation', 'reference', *AXES, 'pairs', 'difference', 'low', 'high', 'wins', 'ties', 'losses',
+    'metric', 'initialisation', 'reference', *AXES, 'seeds', 'pairs', 'difference', 'low', 'high', 'wins', 'ties',
+    'losses',
 )  # fmt: skip
 
 
@@ -23,7 +24,7 @@ class Difference:
         metric: Name of the metric.
         condition: The initialisation, with the values on the axes.
         reference: Name of the reference.
-        estimate: Mean difference over the pairs of cells with the same seed and region.
+        estimate: Mean difference over seeds, each with its mean over the regions that all of them have.
         wins: Pairs in which it is higher.
         ties: Pairs in which both are equal.
         losses: Pairs in which it is lower.
@@ -47,18 +48,19 @@ def paired_differences(rows: Sequence[Row], metric: str, reference: str) -> list
         reference: Name of the reference.
 
     Returns:
-        Differences, one for each other initialisation and value on the axes; pairs with one cell missing are left out.
+        Differences, one for each other initialisation and value on the axes; pairs with one cell missing are
+        left out, and from the mean seeds that lack a region.
     """
     found = conditions(rows, metric)
     differences = []
     for condition, values in found.items():
         other = found.get(Condition(reference, condition.axis), {})
-        pairs = [value - other[key] for key, value in values.items() if key in other]
+        pairs = {key: value - other[key] for key, value in values.items() if key in other}
         if condition.initialisation == reference or not pairs:
             continue
-        signs = [(pair > 0) - (pair < 0) for pair in pairs]
+        signs = [(pair > 0) - (pair < 0) for pair in pairs.values()]
         counts = [signs.count(sign) for sign in (1, 0, -1)]
-        differences.append(Difference(metric, condition, reference, mean_interval(pairs), *counts))
+        differences.append(Difference(metric, condition, reference, mean_interval(by_seed(pairs)), *counts))
     return differences
 
 
@@ -84,6 +86,7 @@ def write_paired(folder: Path, differences: Iterable[Difference]) -> list[Path]:
             interval = [one.estimate.mean, one.estimate.low, one.estimate.high]
             writer.writerow([
                 one.metric, one.condition.initialisation, one.reference, *one.condition.axis, one.estimate.count,
+                one.wins + one.ties + one.losses,
                 *('' if math.isnan(value) else repr(value) for value in interval), one.wins, one.ties, one.losses,
             ])  # fmt: skip
     with atomic_path(paths[1]) as temporary:
@@ -109,7 +112,10 @@ def paired_table(differences: Sequence[Difference]) -> str:
         cells = [one.metric, one.condition.initialisation, *(one.condition.value(name) for name in axes)]
         cells += [_signed(one.estimate), f'{one.wins} / {one.ties} / {one.losses}']
         lines.append(f'| {" | ".join(cells)} |')
-    told = 'Mean over pairs of the same seed and region, with the 95 % interval (Student) of the mean.'
+    told = (
+        'Pairs are of the same seed and region. Mean over seeds, each with its mean over regions, with the 95 % '
+        'interval (Student) of the mean; wins, ties and losses are of all pairs.'
+    )
     return '\n'.join([*lines, '', told, ''])
 
 

@@ -8,8 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.evaluation.study.claims import claim
 from torchgeo_msssl.evaluation.study.design import Cell, Study
-from torchgeo_msssl.evaluation.study.steps import cell_folder, steps_of
+from torchgeo_msssl.evaluation.study.steps import (
+    cell_folder,
+    configuration_digest,
+    pretraining_command,
+    pretraining_folder,
+    steps_of,
+)
 from torchgeo_msssl.files import atomic_path, write_json
 
 #: Columns of ``results.csv``, a row a metric of a cell.
@@ -28,12 +35,14 @@ class Result:
         seconds: How long it took, without its pretraining.
         command: What ran.
         error: Why it failed, None where it did not.
+        digest: Of the content of its configurations; None where an earlier version did not note it.
     """
 
     metrics: Mapping[str, float]
     seconds: float
     command: str
     error: str | None = None
+    digest: str | None = None
 
 
 def write_result(folder: Path, result: Result) -> None:
@@ -73,24 +82,68 @@ def finished(study: Study, cells: Sequence[Cell]) -> dict[int, Result]:
         Results by the index of their cell.
 
     Raises:
-        ConfigurationError: If the output folder has results of other options.
+        ConfigurationError: If the output folder has results, or pretrainings, of other options or configurations.
     """
     found = {}
     for cell in cells:
+        check_pretraining(study, cell)
         result = read_result(cell_folder(study, cell))
         if result is None:
             continue
-        if result.command != steps_of(study, cell).command:
+        digest = configuration_digest(study, cell)
+        if result.command != steps_of(study, cell).command or result.digest not in (None, digest):
             raise ConfigurationError(
-                f'output: {cell_folder(study, cell)} has a result of other options ({result.command}); choose another '
-                'output, or remove the folder.'
+                f'output: {cell_folder(study, cell)} has a result of other options ({result.command}), or of another '
+                'content of its configuration; choose another output, or remove the folder.'
             )
         found[cell.index] = result
     return found
 
 
+def check_pretraining(study: Study, cell: Cell) -> None:
+    """See that the pretraining of a cell, as far as there is one already, is the one that the study asks for.
+
+    Args:
+        study: The study.
+        cell: A cell.
+
+    Raises:
+        ConfigurationError: If it is one of other options, or of another content of its configuration.
+    """
+    folder, wanted = pretraining_folder(study, cell), pretraining_command(study, cell)
+    if folder is None or wanted is None:
+        return
+    begun = read_begun(folder)
+    if begun is not None and (begun[0] != wanted[0] or begun[1] not in (None, wanted[1])):
+        raise ConfigurationError(
+            f'output: {folder} has a pretraining of other options ({begun[0]}), or of another content of its '
+            'configuration; choose another output, or remove the folder.'
+        )
+
+
+def read_begun(folder: Path) -> tuple[str, str | None] | None:
+    """Read what a pretraining that ended, or began, is.
+
+    Args:
+        folder: Its folder.
+
+    Returns:
+        Its command, and the digest of its configuration (None where an earlier version did not note it); None where
+        there is no pretraining.
+    """
+    if result := read_result(folder):
+        return result.command, result.digest
+    path = folder / 'command.json'
+    if not path.is_file():
+        return None
+    noted = json.loads(path.read_text(encoding='utf-8'))
+    return noted['command'], noted['digest']
+
+
 def write_results(study: Study, cells: Sequence[Cell]) -> Path:
     """Write ``results.csv``, in the order of the cells whatever order they ended in, and ``failures.csv``.
+
+    Rows of cells outside of these, which an earlier call with more seeds ran for instance, stay behind them.
 
     Args:
         study: The study.
@@ -102,17 +155,19 @@ def write_results(study: Study, cells: Sequence[Cell]) -> Path:
     Raises:
         OutputError: If a file cannot be written.
     """
-    results = finished(study, cells)
     folder = Path(study.output)
-    good = [row for cell in cells if cell.index in results for row in _rows(study, cell, results[cell.index])]
-    _write(folder / 'results.csv', COLUMNS, good)
-    failed = [
-        {'cell': cell.name, 'error': result.error, 'command': result.command}
-        for cell in cells
-        if (result := results.get(cell.index)) and result.error is not None
-    ]
-    if failed or (folder / 'failures.csv').exists():
-        _write(folder / 'failures.csv', ('cell', 'error', 'command'), failed)
+    with claim(folder / 'claims' / 'results', wait=True):  # others may be at it, with fewer cells
+        results = finished(study, cells)
+        good = [row for cell in cells if cell.index in results for row in _rows(study, cell, results[cell.index])]
+        _write(folder / 'results.csv', COLUMNS, [*good, *_of_others(folder, 'results.csv', cells)])
+        failed: list[Mapping[str, Any]] = [
+            {'cell': cell.name, 'error': result.error, 'command': result.command}
+            for cell in cells
+            if (result := results.get(cell.index)) and result.error is not None
+        ]
+        failed += _of_others(folder, 'failures.csv', cells)
+        if failed or (folder / 'failures.csv').exists():
+            _write(folder / 'failures.csv', ('cell', 'error', 'command'), failed)
     return folder / 'results.csv'
 
 
@@ -125,7 +180,17 @@ def read_results(folder: Path) -> list[dict[str, str]]:
     Returns:
         Rows by column; empty where no cell ended.
     """
-    path = folder / 'results.csv'
+    return _read(folder / 'results.csv')
+
+
+def _of_others(folder: Path, name: str, cells: Sequence[Cell]) -> list[dict[str, str]]:
+    """Rows of cells that another call of the study ran, with other seeds for instance, and that are still there."""
+    known = {cell.name for cell in cells}
+    rows = [row for row in _read(folder / name) if row['cell'] not in known]
+    return [row for row in rows if (folder / 'cells' / row['cell'] / 'result.json').is_file()]
+
+
+def _read(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         return []
     with path.open(newline='', encoding='utf-8') as file:

@@ -9,17 +9,19 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from torchgeo_msssl.errors import MSSSLError
 from torchgeo_msssl.evaluation.study.claims import claim
 from torchgeo_msssl.evaluation.study.design import Cell, Study
-from torchgeo_msssl.evaluation.study.ground import prepare_split, reads_test_ground
+from torchgeo_msssl.evaluation.study.ground import prepare_split, provenance_of
 from torchgeo_msssl.evaluation.study.metrics import read_metrics
-from torchgeo_msssl.evaluation.study.results import Result, read_result, write_result
+from torchgeo_msssl.evaluation.study.results import Result, check_pretraining, read_result, write_result
 from torchgeo_msssl.evaluation.study.steps import (
     cell_folder,
-    command_line,
+    configuration_digest,
+    pretraining_command,
     pretraining_folder,
     steps_of,
     weights_of,
@@ -52,7 +54,7 @@ def run_cell(study: Study, cell: Cell, run: Run) -> Result:
         SystemExit: If the system does.
     """
     steps, begin = steps_of(study, cell), time.monotonic()
-    fit, test = steps.folder / 'fit', steps.folder / 'test'
+    fit, test, digest = steps.folder / 'fit', steps.folder / 'test', configuration_digest(study, cell)
     try:
         pretrain(study, cell, run)
         for folder in (fit, test):
@@ -63,9 +65,9 @@ def run_cell(study: Study, cell: Cell, run: Run) -> Result:
             if step:
                 _run(step, run)
         metrics = read_metrics(fit, test if steps.test else None)
-        result = Result(metrics, time.monotonic() - begin, steps.command)
+        result = Result(metrics, time.monotonic() - begin, steps.command, digest=digest)
     except Exception as error:
-        result = Result({}, time.monotonic() - begin, steps.command, _sentence(error))
+        result = Result({}, time.monotonic() - begin, steps.command, _sentence(error), digest)
     write_result(steps.folder, result)
     return result
 
@@ -80,11 +82,13 @@ def pretrain(study: Study, cell: Cell, run: Run) -> None:
 
     Raises:
         RuntimeError: If it failed, here or elsewhere.
+        ConfigurationError: If the folder has a pretraining of other options, done or half done.
     """
     folder, arguments = pretraining_folder(study, cell), steps_of(study, cell).pretraining
     if folder is None or arguments is None:
         return
-    with claim(_claim_of(folder), wait=True):
+    with claim(claim_of(folder), wait=True):
+        check_pretraining(study, cell)
         result = read_result(folder)
         if result is None:
             result = _pretrain(study, cell, arguments, run)
@@ -109,7 +113,7 @@ def work(study: Study, cells: Sequence[Cell], run: Run) -> None:
 def _try(study: Study, cell: Cell, run: Run) -> bool:
     """Run a cell if nobody else has it, nor is busy with its pretraining."""
     folder = cell_folder(study, cell)
-    with claim(_claim_of(folder)) as mine:
+    with claim(claim_of(folder)) as mine:
         if not mine or read_result(folder) is not None or _awaits_pretraining(study, cell):
             return False
         with output_to(folder / 'log.txt'):
@@ -121,19 +125,24 @@ def _awaits_pretraining(study: Study, cell: Cell) -> bool:
     folder = pretraining_folder(study, cell)
     if folder is None or read_result(folder) is not None:
         return False
-    with claim(_claim_of(folder)) as free:
+    with claim(claim_of(folder)) as free:
         return not free
 
 
-def _claim_of(folder: Path) -> Path:
+def claim_of(folder: Path) -> Path:
+    """File that a process claims while it is at a cell or a pretraining, by the folder of that."""
     return folder.parent.parent / 'claims' / f'{folder.parent.name}_{folder.name}'
 
 
 def _pretrain(study: Study, cell: Cell, arguments: Sequence[str], run: Run) -> Result:
     """Pretrain, going on where a killed run stopped: that gives the same encoder, and takes longest of all."""
     folder, begin, weights = pretraining_folder(study, cell), time.monotonic(), weights_of(study, cell)
+    known = pretraining_command(study, cell)
     assert folder is not None
     assert weights is not None
+    assert known is not None
+    command, digest = known
+    write_json(folder / 'command.json', {'command': command, 'digest': digest})
     last = folder / 'fit' / 'checkpoints' / 'last.ckpt'
     try:
         if cell.initialisation.pretraining and cell.initialisation.pretraining.same_split:
@@ -142,11 +151,11 @@ def _pretrain(study: Study, cell: Cell, arguments: Sequence[str], run: Run) -> R
         if not Path(weights).is_file():
             raise FileNotFoundError(f'{weights} is not there after the pretraining; check `weights`.')
         if study.test:
-            write_json(folder / 'provenance.json', {'reads_test_ground': reads_test_ground(study, cell, arguments)})
+            write_json(folder / 'provenance.json', asdict(provenance_of(study, cell.initialisation)))
         metrics = read_metrics(folder / 'fit', None)
     except Exception as error:
-        return Result({}, time.monotonic() - begin, command_line(arguments), _sentence(error))
-    return Result(metrics, time.monotonic() - begin, command_line(arguments))
+        return Result({}, time.monotonic() - begin, command, _sentence(error), digest)
+    return Result(metrics, time.monotonic() - begin, command, digest=digest)
 
 
 def _run(arguments: Sequence[str], run: Run) -> None:

@@ -1,5 +1,6 @@
 """The commands of a cell, which can be repeated by hand."""
 
+import hashlib
 import json
 import os
 import shlex
@@ -87,12 +88,44 @@ def weights_of(study: Study, cell: Cell) -> str | None:
     return str(folder / 'fit' / pretraining.weights) if folder and pretraining else None
 
 
+def pretraining_command(study: Study, cell: Cell) -> tuple[str, str] | None:
+    """What the pretraining of a cell runs, and the digest of its configuration; None where there is none."""
+    pretraining, arguments = cell.initialisation.pretraining, _pretraining(study, cell)
+    return (command_line(arguments), digest(_content(pretraining.config))) if pretraining and arguments else None
+
+
+def configuration_digest(study: Study, cell: Cell) -> str:
+    """Digest of what is in the configurations of a cell: the command has their names alone."""
+    pretraining = cell.initialisation.pretraining
+    return digest(*(_content(path) for path in (study.fit, pretraining.config if pretraining else None) if path))
+
+
+def digest(*contents: bytes) -> str:
+    """Put contents into a dozen letters.
+
+    Args:
+        contents: Whatever is to be told apart.
+
+    Returns:
+        Hexadecimal digits, others for other contents.
+    """
+    found = hashlib.sha256()
+    for content in contents:
+        found.update(hashlib.sha256(content).digest())
+    return found.hexdigest()[:12]
+
+
 def split_file(study: Study, cell: Cell) -> Path | None:
-    """File of the split where a scene is held out; None where the data module deals blocks out, or has a file."""
+    """File of the split where a scene is held out; None where the data module deals blocks out, or has a file.
+
+    Its name has a digest of what it depends on besides: the options of the data, and the configuration.
+    """
     if cell.region is None or (cell.region in study.regions and cell.region != 'scene'):
         return None
     parts = [f'{key}-{value}' for key, value in (('scenes', cell.scenes), ('shots', cell.shots)) if cell.scenes]
-    name = folder_name('_'.join([f'without-{cell.region}', *parts, f'seed-{cell.seed}']))
+    data = {name: value for name, value in study.options.items() if name.startswith('data.')}
+    made_of = digest(json.dumps(data, sort_keys=True).encode(), _content(study.fit))
+    name = folder_name('_'.join([f'without-{cell.region}', *parts, f'seed-{cell.seed}', made_of]))
     return Path(study.output) / 'splits' / f'{name}.geojson'
 
 
@@ -135,6 +168,10 @@ def _pretraining(study: Study, cell: Cell) -> tuple[str, ...] | None:
     if pretraining.same_split:
         options |= {name: value for name, value in _label_options(study, cell).items() if name.startswith('data.split')}
     return ('fit', *_config(pretraining.config), *as_arguments(options), *_logger(folder, 'fit'))
+
+
+def _content(path: Path_fr) -> bytes:
+    return Path(path.absolute).read_bytes()
 
 
 def _config(path: Path_fr) -> list[str]:

@@ -18,14 +18,32 @@ from torchgeo_msssl.evaluation.study.points import (
     conditions,
     varying_axes,
 )
+from torchgeo_msssl.evaluation.study.provenance import read_provenance
 from torchgeo_msssl.evaluation.study.results import read_results
 from torchgeo_msssl.evaluation.study.statistics import mean_interval
 from torchgeo_msssl.files import atomic_path, write_json
 
-_READS = {
-    True: 'read the pixels of the test ground too (never its labels)',
-    False: 'did not read the pixels of the test ground',
-}
+#: What a share of labels is of, and what else the cells take from the data whatever the share.
+FRACTION_NOTE = (
+    'The labels counted here are those of the training ground. Whatever their number, all labels of the validation '
+    'ground choose the checkpoint (best.ckpt), and mean and standard deviation come from the pixels of all scenes, '
+    'without labels.'
+)
+
+
+def shared_note(names: Sequence[str]) -> str:
+    """Say what intervals lack where one pretraining is shared by all seeds.
+
+    Args:
+        names: Initialisations of which that is so.
+
+    Returns:
+        A sentence; empty where there is none.
+    """
+    if not names:
+        return ''
+    shared = ', '.join(names)
+    return f'All seeds of {shared} start from one pretraining: the intervals hold no spread between pretrainings.'
 
 
 def write_plan(study: Study, cells: Sequence[Cell]) -> None:
@@ -38,9 +56,15 @@ def write_plan(study: Study, cells: Sequence[Cell]) -> None:
     Raises:
         OutputError: If the file cannot be written.
     """
+    names = [cell.name for cell in cells]
+    ended = [row['cell'] for row in read_results(Path(study.output))]  # those of an earlier call with more cells, too
     plan = {
         'name': study.name, 'metrics': study.metrics, 'reference': study.reference,
-        'cells': [cell.name for cell in cells],
+        'cells': [*names, *(name for name in dict.fromkeys(ended) if name not in names)],
+        'shared_pretrainings': [
+            entry.name for entry in study.initialisations
+            if len(study.seeds) > 1 and entry.pretraining and not entry.pretraining.each_seed
+        ],
     }  # fmt: skip
     write_json(Path(study.output) / 'study.json', plan)
 
@@ -73,7 +97,9 @@ def write_summary(folder: str | os.PathLike[str]) -> list[Path]:
     paths.append(folder / 'summary.md')
     parts = [_heading(folder, plan, rows), *(_means(rows, metric) for metric in metrics)]
     if differences:
+        note = shared_note(plan.get('shared_pretrainings', []))
         parts.append(f'## Difference to {plan["reference"]}\n\n{paired_table(differences)}')
+        parts += [f'{note}\n'] if note else []
     with atomic_path(paths[-1]) as temporary:
         temporary.write_text('\n'.join([*parts, _pretrainings(folder)]).rstrip() + '\n', encoding='utf-8')
     return paths
@@ -88,6 +114,8 @@ def _heading(folder: Path, plan: dict[str, Any], rows: Sequence[Row]) -> str:
     failures = folder / 'failures.csv'
     if failures.is_file() and len(failures.read_text(encoding='utf-8').splitlines()) > 1:
         lines[-1] += ' Some failed: see failures.csv.'
+    if any(row['fraction'] or row['shots'] for row in rows):
+        lines += ['', FRACTION_NOTE]
     return '\n'.join([*lines, ''])
 
 
@@ -111,11 +139,10 @@ def _means(rows: Sequence[Row], metric: str) -> str:
 
 
 def _pretrainings(folder: Path) -> str:
-    """What each pretraining took, and whether it saw what is tested on."""
+    """What each pretraining took, and what it knew of the ground that is tested on."""
     lines = []
     for path in sorted(folder.glob('pretraining/*/result.json')):
         result = json.loads(path.read_text(encoding='utf-8'))
-        told = path.parent / 'provenance.json'
-        reads = _READS[json.loads(told.read_text(encoding='utf-8'))['reads_test_ground']] if told.is_file() else ''
-        lines.append(f'* {path.parent.name} took {result["seconds"]:.0f} s{f" and {reads}" if reads else ""}.')
+        known = read_provenance(path.parent)
+        lines.append(f'* {path.parent.name} took {result["seconds"]:.0f} s{f" and {known.sentence}" if known else ""}.')
     return '\n'.join(['## Pretraining', '', *lines, '']) if lines else ''
