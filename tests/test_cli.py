@@ -597,7 +597,8 @@ def test_two_ranks(tmp_path: Path) -> None:
     script = tmp_path / 'distributed.py'
     script.write_text(DISTRIBUTED)
     config = yaml.safe_load((REPOSITORY / 'configs' / 'fastsiam_s2.yaml').read_text())
-    config['trainer']['callbacks'][-1]['init_args'] = {'chip_size': 16, 'block_size': 32, 'k': 1}
+    probe = next(each for each in config['trainer']['callbacks'] if each['class_path'].endswith('FrozenProbe'))
+    probe['init_args'] = {'chip_size': 16, 'block_size': 32, 'k': 1, 'every_n_epochs': 5}
     (tmp_path / 'config.yaml').write_text(yaml.safe_dump(config))
     command = [
         sys.executable, str(script), 'fit', '--config', 'config.yaml', *SMALL, '--data.paths', str(scene),
