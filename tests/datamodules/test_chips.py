@@ -1,6 +1,5 @@
 """What a task is told of chips, and the order in which it gets them."""
 
-import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,6 @@ from torchgeo_msssl.geo.chipping.run import chip_scenes
 from torchgeo_msssl.geo.handles import close_handles
 from torchgeo_msssl.geo.sample import write_sample_area
 from torchgeo_msssl.samplers.base import ChipSampler
-
-needs_pyarrow = pytest.mark.skipif(importlib.util.find_spec('pyarrow') is None, reason='pyarrow is not installed')
 
 type Maker = Callable[..., str]
 
@@ -97,7 +94,6 @@ def test_statistics_are_those_of_the_valid_training_pixels(root: str) -> None:
     assert module.std == pytest.approx(pixels.std(axis=1), rel=1e-12)
 
 
-@needs_pyarrow
 def test_the_manifest_brings_statistics_and_classes(make_scene: Maker, tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(500, 3000, (3, 96, 96)).astype(np.uint16)
     image[:, :20] = 0
@@ -137,7 +133,6 @@ def test_the_manifest_brings_statistics_and_classes(make_scene: Maker, tmp_path:
         module.setup('test')
 
 
-@needs_pyarrow
 def test_without_a_root_chips_are_cut_out_of_the_sample_area(tmp_path: Path) -> None:
     write_sample_area(tmp_path, scale=0.25)
     module = LabelledChipsDataModule(sample_dir=str(tmp_path), batch_size=2)

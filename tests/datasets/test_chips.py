@@ -1,6 +1,5 @@
 """Chips against the scenes they were cut from, and against the arrays that were saved."""
 
-import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,6 @@ from torchgeo_msssl.geo.chipping.options import ChipOptions, LabelOptions
 from torchgeo_msssl.geo.chipping.run import chip_scenes
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.handles import close_handles, handle
-
-needs_pyarrow = pytest.mark.skipif(importlib.util.find_spec('pyarrow') is None, reason='pyarrow is not installed')
 
 type Maker = Callable[..., str]
 
@@ -179,7 +176,6 @@ def raster_labels(path: str) -> LabelOptions:
     return LabelOptions((path,), classes=tuple((name, value) for value, name in enumerate(NAMES)))
 
 
-@needs_pyarrow
 @pytest.mark.parametrize('virtual', [False, True])
 def test_what_chip_wrote_is_what_the_scenes_hold(
     scene: str, later: str, classes: str, tmp_path: Path, virtual: bool
@@ -205,7 +201,6 @@ def test_what_chip_wrote_is_what_the_scenes_hold(
         assert torch.equal(chips[ChipPart(20, part)][key], whole[..., 3:12, 7:18] if whole.ndim == 3 else whole)
 
 
-@needs_pyarrow
 @pytest.mark.parametrize('virtual', [False, True])
 def test_vector_labels_and_another_grid(scene: str, tmp_path: Path, virtual: bool) -> None:
     shapes = [Point(600_000 + x, 5_000_000 - y).buffer(70) for x, y in ((300, 300), (700, 500), (1100, 800))]
@@ -224,7 +219,6 @@ def test_vector_labels_and_another_grid(scene: str, tmp_path: Path, virtual: boo
     assert {int(value) for i in range(len(chips)) for value in chips[i]['mask'].unique()} == {0, 1, 2, 255}
 
 
-@needs_pyarrow
 def test_splits_come_from_the_manifest(scene: str, tmp_path: Path) -> None:
     options: dict[str, Any] = {'size': 8, 'stride': 8, 'split': (0.5, 0.25, 0.25), 'block': 24, 'min_valid': 1.0}
     written = chipped([scene], tmp_path / 'written', **options)
@@ -239,7 +233,6 @@ def test_splits_come_from_the_manifest(scene: str, tmp_path: Path) -> None:
             assert all(f'/{split}/images/' in one.source.describe(i) for i in range(len(one)))
 
 
-@needs_pyarrow
 def test_bands_without_names_keep_their_numbers(make_scene: Maker, tmp_path: Path) -> None:
     """A chip that holds band 2 and band 4 alone is not asked for its second band in vain, nor given another one."""
     image = np.random.default_rng(0).integers(1, 99, (4, SIZE, SIZE)).astype(np.uint8)
@@ -250,7 +243,6 @@ def test_bands_without_names_keep_their_numbers(make_scene: Maker, tmp_path: Pat
     assert torch.equal(named[0]['image'], torch.from_numpy(image[3:]))
 
 
-@needs_pyarrow
 def test_scenes_of_several_types_make_chips_of_one(make_scene: Maker, tmp_path: Path) -> None:
     paths = [make_scene(f'{kind}.tif', np.full((1, SIZE, SIZE), 9, kind), names=['red']) for kind in ('uint8', 'int32')]
     for virtual in (False, True):
@@ -258,7 +250,6 @@ def test_scenes_of_several_types_make_chips_of_one(make_scene: Maker, tmp_path: 
         assert [sample['image'].dtype for sample in chips] == [torch.int32] * 2
 
 
-@needs_pyarrow
 def test_what_has_changed_since_is_refused(scene: str, make_scene: Maker, tmp_path: Path) -> None:
     folder = chipped([scene], tmp_path / 'out', virtual=True)
     with pytest.raises(ConfigurationError, match='which have theirs; leave it out'):
@@ -271,7 +262,6 @@ def test_what_has_changed_since_is_refused(scene: str, make_scene: Maker, tmp_pa
         Chips(folder, 'all')
 
 
-@needs_pyarrow
 def test_an_unfinished_or_strange_folder_of_chip_is_refused(scene: str, classes: str, tmp_path: Path) -> None:
     folder = chipped([scene], tmp_path / 'out', labels=raster_labels(classes))
     with pytest.raises(ConfigurationError, match=r'class_names: got a, b, c, and the chips in .* soil, grass, vine'):
@@ -431,7 +421,6 @@ def test_workers_read_the_same_chips_as_the_main_process(folder: Path) -> None:
     read_by_workers(Chips(folder, 'all', class_names=NAMES))
 
 
-@needs_pyarrow
 def test_workers_read_the_same_windows_as_the_main_process(scene: str, classes: str, tmp_path: Path) -> None:
     folder = chipped([scene], tmp_path / 'out', labels=raster_labels(classes), virtual=True)
     chips = Chips(folder, 'all')

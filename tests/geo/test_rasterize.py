@@ -1,6 +1,5 @@
 """Drawn labels: what ground without a geometry is, what lies on top, and what a file lacks."""
 
-import importlib.util
 import logging
 from pathlib import Path
 
@@ -151,7 +150,6 @@ def test_formats(tmp_path: Path, name: str) -> None:
     assert int((labels.burn(GRID, GRID.window) == 1).sum()) == 100
 
 
-@pytest.mark.skipif(importlib.util.find_spec('pyarrow') is None, reason='pyarrow is not installed')
 def test_geoparquet(tmp_path: Path) -> None:
     gpd.GeoDataFrame({'kind': ['vine']}, geometry=[square(0, 0, 5)], crs=UTM).to_parquet(tmp_path / 'a.parquet')
     labels = VectorLabels(tmp_path / 'a.parquet', NAMES, 'kind', background=True)

@@ -1,6 +1,5 @@
 """Footprints with vectors as GeoParquet, written in a stream."""
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,9 +12,7 @@ import shapely
 from numpy.typing import NDArray
 
 from torchgeo_msssl.files import atomic_path
-
-#: https://geoparquet.org/releases/v1.0.0/
-_VERSION = '1.0.0'
+from torchgeo_msssl.geo.geoparquet import geoparquet_metadata
 
 Write = Callable[[NDArray[np.object_], Mapping[str, Any]], None]
 
@@ -44,14 +41,13 @@ def geoparquet_writer(
         OutputError: If the file cannot be written.
     """
     name, length = vector
-    about = {'encoding': 'WKB', 'geometry_types': ['Polygon'], 'crs': crs.to_json_dict(), 'bbox': list(bounds)}
-    geo = {'version': _VERSION, 'primary_column': 'geometry', 'columns': {'geometry': about}}
     fields = [
         ('geometry', pyarrow.binary()),
         *((column, pyarrow.type_for_alias(kind)) for column, kind in columns.items()),
     ]
     schema = pyarrow.schema(
-        [*fields, (name, pyarrow.list_(pyarrow.float32(), length))], metadata={'geo': json.dumps(geo)}
+        [*fields, (name, pyarrow.list_(pyarrow.float32(), length))],
+        metadata=geoparquet_metadata(crs.to_json_dict(), bounds),
     )
 
     def write(polygons: NDArray[np.object_], values: Mapping[str, Any]) -> None:

@@ -80,6 +80,18 @@ def open_raster(path: str) -> DatasetReader:
         raise SceneReadError(msg) from error
 
 
+def block_cache(size: int) -> rasterio.Env:
+    """Keep GDAL's cache of decoded blocks to a size, unless the user says another in the environment.
+
+    Args:
+        size: Bytes; by itself GDAL takes a share of the machine's memory.
+
+    Returns:
+        A context manager.
+    """
+    return rasterio.Env(**({} if 'GDAL_CACHEMAX' in os.environ else {'GDAL_CACHEMAX': size}))
+
+
 def handle(path: str) -> DatasetReader:
     """The open handle of a path that belongs to this process and thread.
 

@@ -18,6 +18,7 @@ from shapely.geometry.base import BaseGeometry
 
 from torchgeo_msssl.errors import ConfigurationError, MissingCRSError, SceneReadError
 from torchgeo_msssl.files import atomic_path
+from torchgeo_msssl.geo.handles import block_cache
 from torchgeo_msssl.geo.vector.areas import find_areas
 from torchgeo_msssl.geo.vector.classes import names_by_value
 from torchgeo_msssl.geo.vector.coverage import simplify_coverage
@@ -124,10 +125,8 @@ def vectorize(
         OutputError: If the GeoPackage cannot be written.
     """
     options = options or VectorOptions()
-    # What the user says of GDAL's cache in the environment goes first.
-    cache = {} if 'GDAL_CACHEMAX' in os.environ else {'GDAL_CACHEMAX': _GDAL_CACHE}
     try:
-        with rasterio.Env(**cache), rasterio.open(class_map) as dataset:
+        with block_cache(_GDAL_CACHE), rasterio.open(class_map) as dataset:
             _check_map(dataset)
             selection = _Selection(dataset, options.classes)
             with atomic_path(output) as temporary, _shown(Path(output).name, progress) as advance:

@@ -26,6 +26,7 @@ from torch import Tensor
 import torchgeo_msssl
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.grid import Window
+from torchgeo_msssl.geo.handles import block_cache
 from torchgeo_msssl.geo.scene import Scene
 from torchgeo_msssl.geo.valid import scene_key
 from torchgeo_msssl.prediction.overlap import WritingBehind, read_ahead
@@ -277,9 +278,7 @@ def predict_scene(
     probabilities, confidence = named.get('probabilities'), named.get('confidence')
     if not overwrite and all(key_of(layer.path) == key for layer in layers):
         return PredictionResult(output, probabilities, confidence, skipped=True)
-    # What the user says of GDAL's cache in the environment goes first.
-    cache = {} if 'GDAL_CACHEMAX' in os.environ else {'GDAL_CACHEMAX': _GDAL_CACHE}
-    with rasterio.Env(**cache), WorkingFiles(scene.grid, layers, key, every) as files:
+    with block_cache(_GDAL_CACHE), WorkingFiles(scene.grid, layers, key, every) as files:
         run = _Run(network, scene, tuple(bands), options, (scale, offset), device)
         start = files.next_row
         if progress:

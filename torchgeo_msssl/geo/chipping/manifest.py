@@ -4,7 +4,6 @@ Nothing in them depends on time, on the order in which chips were made or on the
 """
 
 import importlib
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from torchgeo_msssl.geo.chipping.inputs import Inputs, common_dtype
 from torchgeo_msssl.geo.chipping.journal import GEOJSON, MANIFEST, SUMMARY
 from torchgeo_msssl.geo.chipping.options import ALL, IGNORE
 from torchgeo_msssl.geo.chipping.split import Split, footprints
+from torchgeo_msssl.geo.geoparquet import geoparquet_metadata
 from torchgeo_msssl.geo.handles import is_remote
 from torchgeo_msssl.geo.scene import Scene
 from torchgeo_msssl.geo.statistics import BandStatistics
@@ -90,19 +90,15 @@ def write_manifest(content: Content, geojson: bool) -> None:
 
 
 def _write_parquet(content: Content) -> None:
-    """Write the table as GeoParquet (https://geoparquet.org/releases/v1.0.0/)."""
+    """Write the table as GeoParquet."""
     arrow, parquet = importlib.import_module('pyarrow'), importlib.import_module('pyarrow.parquet')
     scenes = content.job.scenes
     crs = manifest_crs(scenes)
     shapes = footprints([outcome.chip for outcome in content.chips], scenes, crs)
-    about = {
-        'encoding': 'WKB', 'geometry_types': ['Polygon'], 'crs': crs.to_dict(projjson=True),
-        'bbox': shapely.total_bounds(shapes).tolist(),
-    }  # fmt: skip
-    geo = {'version': '1.0.0', 'primary_column': 'geometry', 'columns': {'geometry': about}}
+    metadata = geoparquet_metadata(crs.to_dict(projjson=True), shapely.total_bounds(shapes).tolist())
     arrays = {name: _array(arrow, values, len(shapes)) for name, values in columns(content).items()}
     arrays['geometry'] = _array(arrow, shapely.to_wkb(shapes).tolist(), len(shapes))
-    table = arrow.table(arrays).replace_schema_metadata({'geo': json.dumps(geo)})
+    table = arrow.table(arrays).replace_schema_metadata(metadata)
     with atomic_path(content.job.folder / MANIFEST) as temporary:
         parquet.write_table(table, temporary, compression='zstd')
 

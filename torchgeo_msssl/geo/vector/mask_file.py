@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 from matplotlib import colormaps
 from numpy.typing import NDArray
 from rasterio.transform import Affine
@@ -21,6 +20,7 @@ from scipy import ndimage
 import torchgeo_msssl
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.grid import PixelGrid, Window
+from torchgeo_msssl.geo.handles import block_cache
 from torchgeo_msssl.geo.vector.burn import GeometryIndex, set_outside
 from torchgeo_msssl.geo.vector.classes import names_by_value
 from torchgeo_msssl.geo.vector.drawing import Drawing
@@ -238,9 +238,7 @@ def _burn(
 
 def _write(writer: GeoTIFFWriter, block: Callable[[Window], NDArray[Any]], side: int, progress: bool) -> None:
     windows = list(_blocks(writer.grid.window, side))
-    # What the user says of GDAL's cache in the environment goes first.
-    cache = {} if 'GDAL_CACHEMAX' in os.environ else {'GDAL_CACHEMAX': _GDAL_CACHE}
-    with rasterio.Env(**cache), writer:
+    with block_cache(_GDAL_CACHE), writer:
         if not progress:
             for window in windows:
                 writer.write(block(window), window)
