@@ -30,6 +30,8 @@ def run(arguments: Sequence[str]) -> int:
     """
     given = _parser().parse_args(arguments)
     options = _options(given)
+    # nothing is multiplied here; its threads, which wait for work in a loop, take processors from those who have some
+    os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
     if given.workers > 1:
         start_server()
     # imported here: --help and mistakes in the options are told at once, and processes are being prepared meanwhile

@@ -311,7 +311,9 @@ def has_data(image: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
     if np.issubdtype(image.dtype, np.floating):
         _keep_where_all(valid, np.isfinite(image))
     if nodata is not None and np.isfinite(nodata) and representable(nodata, image.dtype):
-        _keep_where_all(valid, image != np.asarray(nodata, dtype=image.dtype))
+        value = np.asarray(nodata, dtype=image.dtype)
+        if not (image.size and image.min() > value):  # most windows lie above it, which is found out soonest
+            _keep_where_all(valid, image != value)
     return valid
 
 

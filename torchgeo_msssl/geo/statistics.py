@@ -67,11 +67,24 @@ def block_statistics(image: NDArray[np.generic], valid: NDArray[np.bool_]) -> Ba
     Returns:
         Moments over the valid pixels.
     """
-    pixels = image[:, valid].astype(np.float64)
-    if pixels.shape[1] == 0:
-        return BandStatistics(0, np.zeros(len(image)), np.zeros(len(image)))
-    mean = pixels.mean(axis=1)
-    return BandStatistics(pixels.shape[1], mean, ((pixels - mean[:, None]) ** 2).sum(axis=1))
+    return pixel_statistics(image[:, valid].astype(np.float64))
+
+
+def pixel_statistics(pixels: NDArray[np.float64]) -> BandStatistics:
+    """Moments of pixels.
+
+    Args:
+        pixels: Shape (band, pixel).
+
+    Returns:
+        Moments over all pixels, zeros without any.
+    """
+    count = pixels.shape[1]
+    if count == 0:
+        return BandStatistics(0, np.zeros(len(pixels)), np.zeros(len(pixels)))
+    mean = pixels.sum(axis=1) / count
+    distance = pixels - mean[:, None]
+    return BandStatistics(count, mean, np.einsum('bp,bp->b', distance, distance))
 
 
 def scene_statistics(

@@ -6,7 +6,7 @@ about the first one; of the others only the tags are compared, and place and siz
 
 import os
 import struct
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,15 +14,11 @@ from affine import Affine
 
 from torchgeo_msssl.geo.grid import PixelGrid
 from torchgeo_msssl.geo.scene import BandFile
+from torchgeo_msssl.geo.tags import PLACES, Tag, doubles, first_directory, read_directory
 
 _WIDTH, _HEIGHT, _SUBFILE = 256, 257, 254
 _TILE_WIDTH, _PIXEL_SCALE, _TIE_POINT = 322, 33550, 33922
-#: Where blocks lie in the file, and how long they are, which changes nothing that a header tells.
-_PLACES = frozenset({273, 279, 324, 325})
-_OWN = frozenset({_WIDTH, _HEIGHT, _TIE_POINT}) | _PLACES
-
-#: Bytes of a value of each type of TIFF.
-_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_OWN = frozenset({_WIDTH, _HEIGHT, _TIE_POINT})
 
 #: Read at once; tags are mostly in there.
 _HEAD = 4096
@@ -124,20 +120,17 @@ class _Bytes:
 
 
 def _parse(content: _Bytes) -> Header | None:
-    magic = content.at(0, 4)
-    if magic == b'II*\x00':
-        big, (start,) = False, struct.unpack('<I', content.at(4, 4))
-    elif magic == b'II+\x00':
-        big, (start,) = True, struct.unpack('<Q', content.at(8, 8))
-    else:
+    found = first_directory(content.at)
+    if found is None:
         return None
-    tags, following = _directory(content, start, big, _PLACES)
+    start, big = found
+    tags, following = read_directory(content.at, start, big, PLACES)
     width, height = (int.from_bytes(tags[tag][2], 'little') for tag in (_WIDTH, _HEIGHT))
     parts: list[Any] = []
     while following:
         if len(parts) == _MOST_PARTS:
             return None
-        part, following = _directory(content, following, big, _PLACES)
+        part, following = read_directory(content.at, following, big, PLACES)
         parts.append(part.get(_SUBFILE))
     common: list[Any] = [(tag, *value) for tag, value in sorted(tags.items()) if tag not in _OWN]
     if _TILE_WIDTH not in tags:  # the layout of stripes goes with the size
@@ -145,36 +138,9 @@ def _parse(content: _Bytes) -> Header | None:
     return Header((big, tuple(common), tuple(parts)), height, width, _transform(tags))
 
 
-def _directory(
-    content: _Bytes, start: int, big: bool, without: frozenset[int]
-) -> tuple[dict[int, tuple[int, int, bytes]], int]:
-    """Tags of one part of a file, each with type, count and bytes, and where the next part begins."""
-    head, entry, pointer = ('<Q', '<HHQ', '<Q') if big else ('<H', '<HHI', '<I')
-    (count,) = struct.unpack(head, content.at(start, struct.calcsize(head)))
-    start += struct.calcsize(head)
-    inline, before = struct.calcsize(pointer), struct.calcsize(entry)
-    entries = content.at(start, count * (before + inline))
-    tags = {}
-    for k in range(0, len(entries), before + inline):
-        tag, kind, number = struct.unpack_from(entry, entries, k)
-        if tag in without:
-            continue
-        value, length = entries[k + before : k + before + inline], _SIZES[kind] * number
-        tags[tag] = kind, number, value[:length] if length <= inline else content.at(
-            struct.unpack(pointer, value)[0], length
-        )  # fmt: skip
-    (following,) = struct.unpack(pointer, content.at(start + len(entries), inline))
-    return tags, following
-
-
-def _transform(tags: dict[int, tuple[int, int, bytes]]) -> Affine | None:
+def _transform(tags: dict[int, Tag]) -> Affine | None:
     """Geotransform of a north-up file whose one tie point is its corner."""
-    scale, tie = _doubles(tags, _PIXEL_SCALE, 3), _doubles(tags, _TIE_POINT, 6)
+    scale, tie = doubles(tags, _PIXEL_SCALE, 3), doubles(tags, _TIE_POINT, 6)
     if not scale or not tie or any(tie[:3]) or scale[0] <= 0 or scale[1] <= 0:
         return None
     return Affine(scale[0], 0.0, tie[3], 0.0, -scale[1], tie[4])
-
-
-def _doubles(tags: dict[int, tuple[int, int, bytes]], tag: int, number: int) -> Sequence[float]:
-    kind, count, value = tags.get(tag, (0, 0, b''))
-    return struct.unpack(f'<{number}d', value) if (kind, count) == (12, number) else ()

@@ -14,7 +14,7 @@ from torchgeo_msssl.geo.chipping.options import ALL, ChipOptions
 from torchgeo_msssl.geo.chipping.plan import Chip, Facts, Rejection, rejection
 from torchgeo_msssl.geo.chipping.write import ChipFormat, encode_mask, write_whole
 from torchgeo_msssl.geo.scene import Scene
-from torchgeo_msssl.geo.statistics import block_statistics
+from torchgeo_msssl.geo.statistics import pixel_statistics
 
 if TYPE_CHECKING:  # what labels need takes a process as long to import as everything else
     from torchgeo_msssl.geo.chipping.labels import ChipLabels
@@ -23,6 +23,8 @@ if TYPE_CHECKING:  # what labels need takes a process as long to import as every
 _LEAST_CACHE, _MOST_CACHE = 32 * 2**20, 128 * 2**20
 #: Chips of a task: enough that few blocks are shared with others, few enough that a killed run loses little.
 _TASK = 64
+#: Chips of a task where rows of chips share no blocks: the fewer, the sooner all processes are done.
+_SMALL_TASK = 16
 
 
 @dataclass(frozen=True)
@@ -144,19 +146,21 @@ def encode(job: Job, chip: Chip, always: bool) -> tuple[Facts | None, bytes | No
     facts = Facts(int(np.count_nonzero(valid)), classes, _moments(image[:, step, step], valid[step, step]))
     if not always and job.rejection(chip, facts):
         return facts, None, b''
-    grid = scene.grid.cut(chip.window)
-    encoded = b'' if mask is None else encode_mask(mask, grid, job.options.compress)
+    encoded = b'' if mask is None else encode_mask(mask, scene.grid.cut(chip.window), job.options.compress)
     return facts, form.encode(image, valid, chip.window), encoded
 
 
 def _moments(image: NDArray[np.generic], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Count, mean, sum of squared distances, least and largest value of each band, shape (5, band)."""
-    found = block_statistics(image, valid)
-    least, most = np.full(len(image), np.inf), np.full(len(image), -np.inf)
-    if found.count:
-        pixels = image[:, valid]
-        least, most = pixels.min(axis=1).astype(np.float64), pixels.max(axis=1).astype(np.float64)
-    return np.stack([np.full(len(image), float(found.count)), found.mean, found.m2, least, most])
+    pixels = image[:, valid].astype(np.float64)
+    moments = np.zeros((5, len(image)))
+    moments[3], moments[4] = np.inf, -np.inf
+    if pixels.size:
+        found = pixel_statistics(pixels)
+        moments[0], moments[1], moments[2] = found.count, found.mean, found.m2
+        pixels.min(axis=1, out=moments[3])
+        pixels.max(axis=1, out=moments[4])
+    return moments
 
 
 def tasks_of(scene: Scene, bands: int, chips: Sequence[Chip], workers: int) -> Iterator[list[Chip]]:
@@ -179,7 +183,9 @@ def tasks_of(scene: Scene, bands: int, chips: Sequence[Chip], workers: int) -> I
     if scene.block_shape[1] >= scene.grid.width:  # strips: decoded as a whole in any case
         width = scene.grid.width
     ordered = sorted(chips, key=lambda chip: (chip.window.col // width, chip.window))
-    length = max(1, min(_TASK, -(-len(chips) // (4 * workers))))
+    height = min(scene.block_shape[0], scene.grid.height)
+    apart = all(chip.window.row % height == 0 and chip.window.height % height == 0 for chip in chips)
+    length = max(1, min(_SMALL_TASK if apart else _TASK, -(-len(chips) // (4 * workers))))
     task: list[Chip] = []
     for chip, following in zip(ordered, [*ordered[1:], None], strict=True):
         task.append(chip)

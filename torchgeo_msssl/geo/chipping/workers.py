@@ -16,15 +16,15 @@ from typing import Any, Self
 
 from torchgeo_msssl.errors import MSSSLError
 
-#: Module that the functions of all tasks are in or import; imported once, for all processes.
-_MODULE = 'torchgeo_msssl.geo.chipping.survey'
+#: Modules that the functions of all tasks are in or import; imported once, for all processes.
+_MODULES = ('torchgeo_msssl.geo.chipping.survey', 'pyarrow')
 _FORKSERVER = 'forkserver' in multiprocessing.get_all_start_methods()
 
 
 def start_server() -> None:
     """Let the server import what processes need while this process still imports its own."""
     if _FORKSERVER:
-        forkserver.set_forkserver_preload([_MODULE])
+        forkserver.set_forkserver_preload(list(_MODULES))
         forkserver.ensure_running()
 
 

@@ -9,16 +9,19 @@ import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from affine import Affine
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 from rasterio.io import MemoryFile
 
 from torchgeo_msssl.bands import Sensor, infer_sensor, is_auxiliary
 from torchgeo_msssl.errors import OutputError
+from torchgeo_msssl.geo.chipping.layout import Layout
 from torchgeo_msssl.geo.chipping.options import IGNORE, Compression
 from torchgeo_msssl.geo.discover import date_of
 from torchgeo_msssl.geo.grid import PixelGrid, Window
@@ -85,6 +88,20 @@ class ChipFormat:
         """
         transform = self.scene.grid.window_transform(window)
         pixels = np.concatenate([image, self._alpha(valid, window)]) if self.alpha else image
+        mask = None if self.alpha or self._tells(image, valid) else valid
+        if mask is None and self._layout is not None:
+            return self._layout.chip(pixels, transform)
+        return self._with_gdal(pixels, mask, transform)
+
+    @cached_property
+    def _layout(self) -> Layout | None:
+        """How chips without a mask are laid out, where GDAL is not needed for each of them."""
+        height, width, count = (self.profile[name] for name in ('height', 'width', 'count'))
+        transform = self.scene.grid.transform
+        chip = self._with_gdal(np.zeros((count, height, width), self.profile['dtype']), None, transform)
+        return Layout.of(chip, transform)
+
+    def _with_gdal(self, pixels: NDArray[Any], mask: NDArray[np.bool_] | None, transform: Affine) -> bytes:
         with MemoryFile() as memory:
             with memory.open(transform=transform, **self.profile) as chip:
                 chip.descriptions = (*self.bands, 'alpha') if self.alpha else self.bands
@@ -95,8 +112,8 @@ class ChipFormat:
                 if self.tags:
                     chip.update_tags(**self.tags)
                 chip.write(pixels)
-                if not self.alpha and not self._tells(image, valid):
-                    chip.write_mask(valid)
+                if mask is not None:
+                    chip.write_mask(mask)
             return bytes(memory.getbuffer())
 
     def _tells(self, image: NDArray[Any], valid: NDArray[np.bool_]) -> bool:
