@@ -62,6 +62,13 @@ def test_everything_at_once(scene: str, mask: str, tmp_path: Path, capsys: pytes
     [
         (['--overlap', '64'], 'overlap: expected 0 to 63'),
         (['--column', 'kind'], 'column: speaks of labels'),
+        (['--background', '0'], 'background: speaks of labels'),
+        (['--buffer', '0'], 'buffer: speaks of labels'),
+        (
+            ['--labels', 'absent.tif', '--classes', 'vine=255'],
+            'classes: expected name=value,… with values from 0 to 254',
+        ),
+        (['--size', '201'], '20210415_a.tif has 200 × 200 pixels, less than a chip of 201 × 201'),
         (['--bands', 'B02,B11'], 'has no band B11'),
         (['--bands', 'B02,B2'], 'bands: expected different bands'),
         (['--sensor', 'hubble'], "sensor: 'hubble' is not known"),
@@ -79,6 +86,13 @@ def test_mistakes_are_told_in_one_sentence(
     assert not (tmp_path / 'chips').exists()
 
 
+@pytest.mark.parametrize('given', ['a,b', '0.5;0.5', ''])
+def test_shares_that_are_no_numbers(scene: str, capsys: pytest.CaptureFixture[str], given: str) -> None:
+    with pytest.raises(SystemExit, match='2'):
+        main(['chip', scene, '--output', 'chips', '--split', given])
+    assert f'argument --split: expected shares such as 0.7,0.15,0.15, got {given!r}' in capsys.readouterr().err
+
+
 def test_a_truncated_scene_shows_in_the_status(
     scene: str, make_scene: Any, random_array: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -87,8 +101,8 @@ def test_a_truncated_scene_shows_in_the_status(
     asked = ['chip', scene, bad, '--output', str(tmp_path / 'chips'), '--size', '64', '--workers', '1']
     assert main(asked) == 1
     said = capsys.readouterr()
-    assert f'error: {bad}: cannot be read at rows' in said.err
-    assert '9 of 32 windows are chips (7 too little data)' in said.out
+    assert f'error: {bad}: was cut short' in said.err
+    assert '9 of 16 windows are chips (7 too little data)' in said.out
     summary = json.loads((tmp_path / 'chips' / 'summary.json').read_text())
     assert list(summary['failed']) == ['bad']
 

@@ -1,5 +1,6 @@
 """Chips against the scenes they were cut from, and against the arrays that were saved."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,10 @@ def test_alpha_is_no_band_and_says_where_data_are(make_scene: Maker, tmp_path: P
     for i in range(len(chips)):
         same(chips[i], scenes[scenes.query(0, place(chips, i))])
         assert 'mask' not in chips[i]
+    for virtual in (False, True):
+        chips = Chips(chipped([path], tmp_path / f'out{virtual}', virtual=virtual), 'all')
+        for sample, window in zip(chips, windows(), strict=True):
+            same(sample, scenes[scenes.query(0, window)])
 
 
 def test_digits_of_a_place_are_no_date(make_scene: Maker, tmp_path: Path) -> None:
@@ -219,6 +224,21 @@ def test_vector_labels_and_another_grid(scene: str, tmp_path: Path, virtual: boo
     assert {int(value) for i in range(len(chips)) for value in chips[i]['mask'].unique()} == {0, 1, 2, 255}
 
 
+@pytest.mark.parametrize('extent', ['parcels', 'drawn.gpkg|layername=parcels', 'drawn.gpkg'])
+def test_labels_of_virtual_chips_are_found_from_everywhere(
+    scene: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extent: str
+) -> None:
+    drawn = {'rows': Point(600_400, 4_999_600).buffer(70), 'parcels': Point(600_400, 4_999_500).buffer(200)}
+    for layer in ('rows', 'parcels') if 'parcels' in extent else ('rows',):
+        gpd.GeoDataFrame(geometry=[drawn[layer]], crs=32631).to_file(tmp_path / 'drawn.gpkg', layer=layer)
+    monkeypatch.chdir(tmp_path)
+    options = LabelOptions(('drawn.gpkg',), classes=(('vine', 1),), layer='rows', extent=extent)
+    written, virtual = (chipped([scene], tmp_path / str(v), virtual=v, labels=options) for v in (False, True))
+    monkeypatch.chdir('/')
+    for one, other in zip(Chips(written, 'all'), Chips(virtual, 'all'), strict=True):
+        same(one, other, (*KEYS, 'mask'))
+
+
 def test_splits_come_from_the_manifest(scene: str, tmp_path: Path) -> None:
     options: dict[str, Any] = {'size': 8, 'stride': 8, 'split': (0.5, 0.25, 0.25), 'block': 24, 'min_valid': 1.0}
     written = chipped([scene], tmp_path / 'written', **options)
@@ -231,6 +251,64 @@ def test_splits_come_from_the_manifest(scene: str, tmp_path: Path) -> None:
             assert 'mask' not in one[i]
         if split != 'all':
             assert all(f'/{split}/images/' in one.source.describe(i) for i in range(len(one)))
+
+
+@pytest.mark.parametrize('label_option', [{'min_labelled': 0.5}, {'keep_empty': 0.3}])
+def test_virtual_chips_that_were_chosen_by_their_labels(
+    scene: str, classes: str, tmp_path: Path, label_option: dict[str, float]
+) -> None:
+    options: dict[str, Any] = {'labels': raster_labels(classes), **label_option}
+    written, virtual = (Chips(chipped([scene], tmp_path / str(v), virtual=v, **options), 'all') for v in (False, True))
+    assert len(written) == len(virtual) > 0
+    for i in range(len(written)):
+        same(written[i], virtual[i], (*KEYS, 'mask'))
+
+
+@pytest.mark.parametrize('listed', [True, False])
+def test_virtual_chips_open_the_files_that_were_given(make_scene: Maker, tmp_path: Path, listed: bool) -> None:
+    image = np.random.default_rng(0).integers(1, 3000, (4, 96, 96)).astype(np.uint16)
+    for band, name in zip(image, BANDS, strict=True):
+        make_scene(f'20210601/{name}.tif', band)
+    folder = chipped([str(tmp_path / '20210601' / 'B0[234].tif')], tmp_path / 'out', virtual=True)
+    summary = folder / 'summary.json'
+    content = json.loads(summary.read_text())
+    (entry,) = content['scenes'].values()
+    assert entry['files'] == [str(tmp_path / '20210601' / f'{name}.tif') for name in BANDS[:3]]
+    if listed:
+        make_scene('20210601/notes.tif', image[0], crs=None)
+        make_scene('20210601/dem.tif', image[0])
+    else:  # as earlier versions wrote it
+        del entry['files']
+        summary.write_text(json.dumps(content))
+    chips = Chips(folder, 'all')
+    assert chips.bands == tuple(BANDS[:3])
+    assert torch.equal(chips[1]['image'], torch.from_numpy(image[:3, :SIZE, SIZE : 2 * SIZE]))
+
+
+def test_scenes_that_are_missing_are_named_once(
+    scene: str, make_scene: Maker, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ('bad', 'worse'):
+        path = make_scene(f'{name}.tif', np.ones((4, 96, 96), np.uint16), names=BANDS, nodata=0)
+        Path(path).write_bytes(Path(path).read_bytes()[:100])
+    folder = chipped([scene, path, path.replace('worse', 'bad')], tmp_path / 'out')
+    whole = chipped([scene], tmp_path / 'whole')
+    caplog.clear()
+    for _ in range(2):
+        Chips(folder, 'all')
+    Chips(whole, 'all')
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [
+        f'{folder}: has no chips of 2 scene(s) that `chip` could not read (bad, worse); mend them, and run the same '
+        'command again.'
+    ]
+
+
+def test_no_class_of_the_manifest_is_the_value_of_unlabelled_pixels(scene: str, classes: str, tmp_path: Path) -> None:
+    folder = chipped([scene], tmp_path / 'out', labels=raster_labels(classes))
+    with pytest.raises(ConfigurationError, match=r'ignore_index: expected 3 to 255, .* got 1'):
+        Chips(folder, 'all', ignore_index=1)
+    assert 200 in Chips(folder, 'all', ignore_index=200)[11]['mask']
 
 
 def test_bands_without_names_keep_their_numbers(make_scene: Maker, tmp_path: Path) -> None:
@@ -389,9 +467,24 @@ def test_masks_have_to_suit_their_images(folder: Path, make_scene: Maker) -> Non
     with pytest.raises(ConfigurationError, match=rf'{masks[2].name}: has 2 bands, and a mask has one'):
         chips[2]
     assert (Chips(folder)[1]['mask'].unique() == torch.tensor([7, 255])).all()  # without names every value is taken
+    make_scene(masks[3], np.full((SIZE, SIZE), -1, np.int16))
+    with pytest.raises(ConfigurationError, match=r'the value.s. -1, and classes are whole numbers from 0 on; recode'):
+        Chips(folder)[3]
     masks[0].unlink()
     with pytest.raises(ConfigurationError, match=r'1 of 8 images .* have no mask'):
         Chips(folder)
+
+
+def test_all_chips_have_masks_or_none(folder: Path) -> None:
+    for mask in (folder / 'val' / 'masks').iterdir():
+        mask.unlink()
+    (folder / 'val' / 'masks').rmdir()
+    with pytest.raises(ConfigurationError, match=r'train/images/.* has a mask and .*val/images/.* has none; add the'):
+        Chips(folder, 'all')
+    assert Chips(folder, 'train').labelled
+    for chips in (Chips(folder, 'all', masks=False), Chips(folder, 'val')):
+        assert not chips.labelled
+        assert all('mask' not in chips[i] for i in range(len(chips)))
 
 
 def test_two_kinds_of_files_are_kept_apart(folder: Path) -> None:

@@ -57,7 +57,7 @@ def test_bounds_are_those_of_all_rasters(make_scene: MakeScene) -> None:
 def test_values_that_are_no_classes_are_named(make_scene: MakeScene, strange: int) -> None:
     values: Any = np.where(CLASSES == 2, strange, CLASSES).astype(np.uint8)
     masks = MaskRasters(make_scene('mask.tif', values), NAMES)
-    with pytest.raises(ConfigurationError, match=rf'mask\.tif: holds the value\(s\) {strange}, and class_names'):
+    with pytest.raises(ConfigurationError, match=rf'mask\.tif: holds the value\(s\) {strange}, and the classes'):
         masks.burn(GRID, GRID.window)
     with pytest.raises(ConfigurationError, match='has 2 bands, and a mask has one'):
         MaskRasters(make_scene('two.tif', np.stack([CLASSES, CLASSES])), NAMES)

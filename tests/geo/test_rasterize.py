@@ -171,11 +171,11 @@ def test_errors_say_what_is_there(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigurationError, match=r"no column 'type'; it has kind, gaps"):
         VectorLabels(path, NAMES, 'type')
-    with pytest.raises(ConfigurationError, match=r'holds grass, hops, which class_names \(ground, vine, tree\)'):
+    with pytest.raises(ConfigurationError, match=r'holds grass, hops, which the classes \(ground, vine, tree\) do not'):
         VectorLabels(path, NAMES, 'kind')
-    with pytest.raises(ConfigurationError, match=r'holds 300, which class_names'):
+    with pytest.raises(ConfigurationError, match=r'holds 300, which the classes'):
         VectorLabels(path, NAMES, 'gaps')
-    with pytest.raises(ConfigurationError, match=r'label_column: .*3 classes.*kind, gaps'):
+    with pytest.raises(ConfigurationError, match=r'nothing says which of the 3 classes .*kind, gaps'):
         VectorLabels(path, NAMES)
     with pytest.raises(ConfigurationError, match=r"no layer 'vines'; it has rows"):
         VectorLabels(path, NAMES, 'kind', layer='vines')

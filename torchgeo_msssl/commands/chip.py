@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.geo.chipping.options import COMPRESSIONS, EDGES, ChipOptions, LabelOptions
+from torchgeo_msssl.geo.chipping.options import COMPRESSIONS, EDGES, IGNORE, ChipOptions, LabelOptions
 from torchgeo_msssl.geo.chipping.workers import start_server
 
 _EXAMPLE = """\
@@ -83,10 +83,10 @@ def _add_labels(parser: argparse.ArgumentParser) -> None:
     add('--classes', metavar='NAME=VALUE,…', help='value of each class, or names alone for 0, 1, …')
     add('--column', metavar='NAME', help='vectors: column with the class; without it every geometry is of one class')
     add('--layer', metavar='NAME', help='vectors: layer; needed where there are several')
-    add('--buffer', type=float, default=0.0, metavar='METRES', help='vectors: widen lines and points to each side')
+    add('--buffer', type=float, metavar='METRES', help='vectors: widen lines and points to each side')
     add('--background', type=int, metavar='VALUE', help='of ground without a label: 0 (default with vectors), or 255')
     add('--extent', metavar='VECTOR', help='vectors: the surveyed ground; outside of it pixels are unlabelled')
-    add('--min-labelled', type=float, default=0.0, metavar='SHARE', help='of pixels with a label (default: 0)')
+    add('--min-labelled', type=float, default=0.0, metavar='SHARE', help='of pixels with label and data (default: 0)')
     add('--keep-empty', type=float, default=1.0, metavar='SHARE', help='of chips with background only (default: 1)')
 
 
@@ -122,21 +122,21 @@ def _options(given: argparse.Namespace) -> ChipOptions:
 def _labels(given: argparse.Namespace) -> LabelOptions | None:
     if not given.labels:
         for option in ('classes', 'column', 'layer', 'background', 'extent', 'buffer'):
-            if getattr(given, option):
+            if getattr(given, option) is not None:
                 raise ConfigurationError(f'{option}: speaks of labels, and there are none; give them with --labels.')
         return None
     classes = tuple(_classes(given.classes).items()) if given.classes else ()
     return LabelOptions(
-        tuple(given.labels), classes, given.column, given.layer, given.buffer, given.background, given.extent
+        tuple(given.labels), classes, given.column, given.layer, given.buffer or 0.0, given.background, given.extent
     )
 
 
 def _classes(text: str) -> dict[str, int]:
     from torchgeo_msssl.geo.vector.classes import parse_classes
 
-    if '=' in text:
-        return parse_classes(text)
-    return parse_classes(','.join(f'{name}={value}' for value, name in enumerate(text.split(','))))
+    if '=' not in text:
+        text = ','.join(f'{name}={value}' for value, name in enumerate(text.split(',')))
+    return parse_classes(text, most=IGNORE - 1)
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -144,4 +144,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _shares(text: str) -> tuple[float, ...]:
-    return tuple(float(share) for share in text.split(','))
+    try:
+        return tuple(float(share) for share in text.split(','))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f'expected shares such as 0.7,0.15,0.15, got {text!r}') from error

@@ -12,7 +12,6 @@ import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
-from rasterio.enums import MaskFlags
 from rasterio.io import DatasetReader
 
 from torchgeo_msssl.bands import Sensor, canonical_band_name, infer_sensor
@@ -20,7 +19,7 @@ from torchgeo_msssl.errors import BandError, ConfigurationError, SceneReadError
 from torchgeo_msssl.geo.discover import date_of
 from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.handles import handle
-from torchgeo_msssl.geo.headers import name_bands
+from torchgeo_msssl.geo.headers import dtype_of, is_masked, name_bands
 from torchgeo_msssl.geo.scene import BandFile, Scene, with_data
 
 #: Which axis of an array in a ``.npy`` file holds the bands.
@@ -138,24 +137,22 @@ def open_chip(path: str, sensor: Sensor | None, layout: ArrayLayout, name: str =
         known = sensor or infer_sensor(file.names, name)
         nodata = known.nodata if known else None
     date = date_of(source) if source else None
-    return ArrayScene(name, (file,), date, nodata, layout) if is_array else Scene(name, (file,), date, nodata)
+    if is_array:
+        return ArrayScene(name, (file,), date, nodata, layout)
+    return Scene(name, (file,), date, nodata, filled=True)  # as those of Scenes are
 
 
 def _describe_raster(dataset: DatasetReader, path: str, sensor: Sensor | None, layout: ArrayLayout) -> BandFile:
     """Describe an open raster, which may lie nowhere on the ground."""
     names = name_bands(dataset, sensor) if not layout.names else _renamed(name_bands(dataset, None), path, layout.names)
-    spectral = [i for i, name in enumerate(names) if name != 'alpha']
-    dtype = np.result_type(*(np.dtype(dataset.dtypes[i]) for i in spectral))
-    if dtype.kind not in 'iuf':
-        raise SceneReadError(f'{path}: holds {dtype} numbers, and bands have to be real; write them as real bands.')
-    stored = (flags for flags in dataset.mask_flag_enums if MaskFlags.per_dataset in flags or not _follows(flags))
+    first = next(i for i, name in enumerate(names) if name != 'alpha')
     return BandFile(
         path=path,
         grid=PixelGrid(dataset.crs or CRS(), dataset.transform, dataset.height, dataset.width),
         names=names,
-        dtype=dtype.name,
-        nodata=dataset.nodatavals[spectral[0]],
-        masked='alpha' in names or any(True for _ in stored),
+        dtype=dtype_of(dataset, names).name,
+        nodata=dataset.nodatavals[first],
+        masked='alpha' in names or any(map(is_masked, dataset.mask_flag_enums)),
         block_shape=dataset.block_shapes[0],
         scales=tuple(dataset.scales),
         offsets=tuple(dataset.offsets),
@@ -173,11 +170,6 @@ def _renamed(names: Sequence[str], path: str, given: Sequence[str]) -> tuple[str
         raise BandError(msg)
     rest = iter(wanted)
     return tuple('alpha' if name == 'alpha' else next(rest) for name in names)
-
-
-def _follows(flags: Sequence[MaskFlags]) -> bool:
-    """Whether a band's mask is none, or follows from its nodata value."""
-    return MaskFlags.all_valid in flags or MaskFlags.nodata in flags
 
 
 def _describe_array(path: str, sensor: Sensor | None, layout: ArrayLayout) -> BandFile:
@@ -263,9 +255,13 @@ def read_mask(
     known = (values >= 0) & (values < most) & (values == np.floor(values)) | (values == ignore_index)
     if not known.all():
         strange = ', '.join(f'{value:g}' for value in np.unique(values[~known])[:10])
+        expected = 'classes are whole numbers from 0 on'
+        if class_names:
+            expected = f'class_names ({", ".join(class_names)}) has 0 to {len(class_names) - 1}'
+        remedy = 'add the names' if class_names else 'recode the mask'
         msg = (
-            f'{path}: holds the value(s) {strange}, and class_names ({", ".join(class_names)}) has 0 to '
-            f'{len(class_names) - 1}; add the names, or mark what is unlabelled with ignore_index ({ignore_index}).'
+            f'{path}: holds the value(s) {strange}, and {expected}; {remedy}, or mark what is unlabelled with '
+            f'ignore_index ({ignore_index}).'
         )
         raise ConfigurationError(msg)
     return values.astype(np.int64)

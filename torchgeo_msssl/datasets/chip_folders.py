@@ -40,7 +40,7 @@ def list_chips(root: str, split: str, masks: bool) -> list[ChipFile]:
 
     Raises:
         ScenesNotFoundError: If there are no chips.
-        ConfigurationError: If images lack masks, or are GeoTIFFs and arrays mixed.
+        ConfigurationError: If only some images have masks, or GeoTIFFs and arrays are mixed.
     """
     parts = folder_splits(root) if split == ALL else (split,)
     folders = [root if part == ALL else os.path.join(root, part) for part in parts]
@@ -51,6 +51,13 @@ def list_chips(root: str, split: str, masks: bool) -> list[ChipFile]:
             'command chip wrote, or one with images and masks.'
         )
         raise ScenesNotFoundError(msg)
+    labelled = {chip.mask is not None: chip.image for chip in chips}
+    if len(labelled) > 1:
+        msg = (
+            f'root: {labelled[True]} has a mask and {labelled[False]} has none; add the masks, choose a split that '
+            'has them, or read none (masks false).'
+        )
+        raise ConfigurationError(msg)
     kinds = {chip.image.lower().endswith(ARRAY_SUFFIX): chip.image for chip in chips}
     if len(kinds) > 1:
         msg = f'root: {kinds[True]} is an array and {kinds[False]} a raster; keep the kinds apart.'

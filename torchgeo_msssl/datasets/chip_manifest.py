@@ -2,8 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -13,7 +13,7 @@ from torchgeo_msssl.errors import ConfigurationError, SceneReadError
 from torchgeo_msssl.geo.chipping.inputs import open_inputs
 from torchgeo_msssl.geo.chipping.journal import JOURNAL, MANIFEST, SUMMARY
 from torchgeo_msssl.geo.chipping.labels import ChipLabels, open_labels
-from torchgeo_msssl.geo.chipping.manifest import FORMAT, check_parquet
+from torchgeo_msssl.geo.chipping.manifest import FORMAT
 from torchgeo_msssl.geo.chipping.options import ALL, PARTS, ChipOptions, LabelOptions
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.scene import Scene
@@ -50,6 +50,11 @@ class ChipManifest:
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes; empty without labels."""
         return tuple((self.summary['labels'] or {}).get('class_names', ()))
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """Names of the scenes that could not be read, of which there are no chips."""
+        return tuple(self.summary['failed'])
 
     def of_split(self, split: str) -> pd.DataFrame:
         """The rows of a split, or of ``all``."""
@@ -96,10 +101,23 @@ class ChipManifest:
         Raises:
             SceneReadError: If a scene is gone, cannot be read, or has another grid than when the chips were planned.
         """
-        sources = list(dict.fromkeys(self.summary['scenes'][name]['source'] for name in pd.unique(self.chips['scene'])))
-        inputs = open_inputs(sources, replace(self._options, labels=None))
+        names = pd.unique(self.chips['scene'])
+        inputs = open_inputs(self._files(names), self._grid_options())
         known = {scene.name: scene for scene in inputs.scenes}
-        return tuple(self._checked(name, known.get(name)) for name in pd.unique(self.chips['scene']))
+        return tuple(self._checked(name, known.get(name)) for name in names)
+
+    def _files(self, names: Iterable[str]) -> list[str]:
+        """Files of scenes; of folders that list none, what lies at the scenes' places."""
+        noted = [self.summary['scenes'][name] for name in names]
+        return list(dict.fromkeys(file for scene in noted for file in scene.get('files', [scene['source']])))
+
+    def _grid_options(self) -> ChipOptions:
+        """The options that say how scenes are opened."""
+        options = self.summary['options']
+        return ChipOptions(
+            self.summary['size'], self.summary['size'], bands=tuple(options['bands']), sensor=options['sensor'],
+            crs=options['crs'], res=options['res'],
+        )  # fmt: skip
 
     def _checked(self, name: str, scene: Scene | None) -> Scene:
         noted = self.summary['scenes'][name]
@@ -129,20 +147,13 @@ class ChipManifest:
         Raises:
             MSSSLError: If they cannot be read any more.
         """
-        noted, options = self.summary['labels'], self._options.labels
-        if noted is None or options is None:
+        noted, given = self.summary['labels'], self.summary['options']['labels']
+        if noted is None:
             return None
-        # the paths of the summary hold from wherever they are read
-        return open_labels(replace(options, paths=tuple(noted['paths']), extent=noted['extent']), scenes)
-
-    @property
-    def _options(self) -> ChipOptions:
-        options = {key: value for key, value in self.summary['options'].items() if key != 'scenes'}
-        labels = options.pop('labels')
-        if labels is not None:
-            labels['classes'] = tuple((name, value) for name, value in labels['classes'])
-            labels = LabelOptions(**labels)
-        return ChipOptions(**options | {'labels': labels})
+        classes = tuple((name, value) for name, value in given['classes'])
+        # the paths of this entry hold from wherever they are read
+        own = {'paths': tuple(noted['paths']), 'extent': noted['extent'], 'classes': classes}
+        return open_labels(LabelOptions(**given | own), scenes)
 
 
 def read_manifest(root: str) -> ChipManifest | None:
@@ -171,5 +182,4 @@ def read_manifest(root: str) -> ChipManifest | None:
             'anew with --overwrite.'
         )
         raise ConfigurationError(msg)
-    check_parquet()
     return ChipManifest(root, content, pd.read_parquet(manifest, columns=_COLUMNS))

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -180,7 +181,7 @@ class WindowSource:
         Raises:
             BandError: If a band is missing.
         """
-        self.scenes = scenes
+        self.scenes = [replace(scene, filled=True) for scene in scenes]  # as those of Scenes are
         self.windows = windows
         self.labels = labels
         self.sensor = sensor

@@ -5,6 +5,8 @@ They are GeoTIFFs or ``.npy`` files in folders, or windows of scenes that a mani
 into reflectance.
 """
 
+import functools
+import logging
 import operator
 import os
 from collections.abc import Callable, Sequence
@@ -25,6 +27,8 @@ from torchgeo_msssl.errors import ConfigurationError, ScenesNotFoundError
 from torchgeo_msssl.geo.chipping.options import ALL
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.vector.classes import check_classes
+
+log = logging.getLogger(__name__)
 
 
 class ChipPart(NamedTuple):
@@ -104,8 +108,11 @@ class Chips(NonGeoDataset):
         self.ignore_index = ignore_index
         self.manifest = read_manifest(self.root)
         check_split(split, _splits(self.root, self.manifest), self.root)
+        if self.manifest is not None and self.manifest.failed:
+            _say_what_is_missing(self.root, self.manifest.failed)
         known = self.manifest.class_names if self.manifest is not None else ()
-        self.class_names = check_classes(class_names, ignore_index) if class_names else known
+        names = tuple(class_names or known)
+        self.class_names = check_classes(names, ignore_index) if names else ()
         if known and masks and self.class_names != known:
             msg = (
                 f'class_names: got {", ".join(self.class_names)}, and the chips in {self.root} have the classes '
@@ -206,6 +213,16 @@ class Chips(NonGeoDataset):
 
         samples = {i: self[indices[i]] for i in sorted(range(len(indices)), key=place)}
         return [samples[i] for i in range(len(indices))]
+
+
+@functools.cache  # once, however many parts are opened
+def _say_what_is_missing(root: str, failed: tuple[str, ...]) -> None:
+    log.warning(
+        '%s: has no chips of %d scene(s) that `chip` could not read (%s); mend them, and run the same command again.',
+        root,
+        len(failed),
+        ', '.join(failed),
+    )
 
 
 def chip_splits(root: str) -> tuple[str, ...]:

@@ -146,9 +146,9 @@ class MaskRasters:
             strange = [f'{value:g}' for value in np.unique(values[labelled & ~known])]
             more = f' and {len(strange) - _LISTED} more' if len(strange) > _LISTED else ''
             msg = (
-                f'{file.path}: holds the value(s) {", ".join(strange[:_LISTED])}{more}, and class_names '
-                f'({", ".join(self.class_names)}) has 0 to {len(self.class_names) - 1}; add the names, recode the '
-                f'mask, or mark what is unlabelled with ignore_index ({self.ignore_index}).'
+                f'{file.path}: holds the value(s) {", ".join(strange[:_LISTED])}{more}, and the classes '
+                f'({", ".join(self.class_names)}) have 0 to {len(self.class_names) - 1}; name these values too, recode '
+                f'the mask, or mark what is unlabelled with {self.ignore_index}.'
             )
             raise ConfigurationError(msg)
         return np.where(labelled, values, 0).astype(np.uint8), labelled

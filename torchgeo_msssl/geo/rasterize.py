@@ -49,7 +49,7 @@ class VectorLabels:
         layer: str | None = None,
         buffer: float = 0.0,
         background: bool | None = None,
-        label_extent: str | os.PathLike[str] | None = None,
+        label_extent: str | os.PathLike[str] | GeometryIndex | None = None,
         ignore_index: int = 255,
         priority: Sequence[str] = (),
         all_touched: bool = False,
@@ -65,7 +65,7 @@ class VectorLabels:
             buffer: Metres by which lines and points are widened to each side, half the width of a row; lines have
                 flat ends. Polygons stay as they are.
             background: Whether ground without a geometry is class 0, see the class.
-            label_extent: The surveyed ground, see :func:`read_extent`.
+            label_extent: The surveyed ground, or where it is drawn, see :func:`read_extent`.
             ignore_index: Value of unlabelled pixels.
             priority: Classes whose geometries go on top, the last one uppermost, before the order in the files (later
                 over earlier) decides.
@@ -93,7 +93,9 @@ class VectorLabels:
         values = np.concatenate(numbers)
         order = self._order(values, priority)
         self.geometries = GeometryIndex(np.concatenate(pieces)[order], values[order], crs)
-        self.extent = read_extent(label_extent, self.paths[0]) if label_extent is not None else None
+        if label_extent is not None and not isinstance(label_extent, GeometryIndex):
+            label_extent = read_extent(label_extent, self.paths[0])
+        self.extent = label_extent
         self.background = self._ground(background)
 
     def burn(self, grid: PixelGrid, window: Window) -> NDArray[np.uint8]:
@@ -131,13 +133,13 @@ class VectorLabels:
         if column is None:
             if len(self.class_names) > 2:
                 msg = (
-                    f'label_column: has to say which of the {len(self.class_names)} classes each geometry of {path} '
-                    f'is; its columns are {there}.'
+                    f'{path}: nothing says which of the {len(self.class_names)} classes each geometry is; name the '
+                    f'column that does (there are {there}).'
                 )
                 raise ConfigurationError(msg)
             return np.full(len(frame), len(self.class_names) - 1, dtype=np.uint8)
         if column not in columns:
-            raise ConfigurationError(f'label_column: {path} has no column {column!r}; it has {there}.')
+            raise ConfigurationError(f'{path}: has no column {column!r}; it has {there}.')
         return class_values(frame[column], self.class_names, f'{path}, column {column!r}')
 
     def _order(self, values: NDArray[np.uint8], priority: Sequence[str]) -> NDArray[np.int64]:
@@ -153,8 +155,8 @@ class VectorLabels:
     def _ground(self, background: bool | None) -> bool:
         if background and len(self.class_names) == 1:
             msg = (
-                f'background: class_names has the class {self.class_names[0]!r} alone, which would be drawn and '
-                'background at once; put a name for the background before it.'
+                f'background: there is the class {self.class_names[0]!r} alone, with the value 0, and it would be '
+                'drawn and background at once; let the background be class 0, and this one class 1.'
             )
             raise ConfigurationError(msg)
         if background is not None:

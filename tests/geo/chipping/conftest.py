@@ -1,5 +1,6 @@
 """Scenes to cut, and chips put together again."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import rasterio
 from numpy.typing import NDArray
 
 from torchgeo_msssl.geo.chipping.options import ChipOptions
-from torchgeo_msssl.geo.chipping.run import Report, chip_scenes
+from torchgeo_msssl.geo.chipping.report import Report
+from torchgeo_msssl.geo.chipping.run import chip_scenes
 from torchgeo_msssl.geo.handles import close_handles
 
 
@@ -60,3 +62,13 @@ def together(folder: Path, name: str, shape: tuple[int, ...], kind: str = 'image
 def reassemble() -> Callable[..., NDArray[Any]]:
     """See :func:`together`."""
     return together
+
+
+@pytest.fixture
+def contents() -> Callable[[Path], dict[str, str]]:
+    """Digest of every file in a folder, hidden ones too."""
+    return lambda folder: {
+        str(path.relative_to(folder)): hashlib.sha1(path.read_bytes()).hexdigest()
+        for path in folder.rglob('*')
+        if path.is_file()
+    }

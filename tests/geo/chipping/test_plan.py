@@ -50,9 +50,17 @@ def test_windows_are_row_by_row() -> None:
 
 @pytest.mark.parametrize('edge', ['shift', 'drop'])
 def test_a_scene_smaller_than_a_chip(edge: Any) -> None:
-    with pytest.raises(ChipSizeError, match=r'ortho.tif has 100 × 130 pixels, less than a chip of 128'):
-        chips_of(scene(), 0, ChipOptions(size=128, stride=128, edge=edge))
-    assert len(chips_of(scene(), 0, ChipOptions(size=128, stride=128))) == 2
+    asked = {'stride': 64, 'size': 128}
+    with pytest.raises(ChipSizeError, match=r'ortho.tif has 100 × 130 pixels, less than a chip of 128.*or edge pad'):
+        chips_of(scene(), 0, ChipOptions(**asked, edge=edge))
+    assert len(chips_of(scene(), 0, ChipOptions(**asked))) == 2
+
+
+@pytest.mark.parametrize('edge', ['pad', 'shift', 'drop'])
+def test_a_scene_smaller_than_a_chip_in_both_directions(edge: Any) -> None:
+    with pytest.raises(ChipSizeError, match=r'less than a chip of 131 × 131; choose a smaller size\.$'):
+        chips_of(scene(), 0, ChipOptions(size=131, stride=131, edge=edge))
+    assert len(chips_of(scene(130, 130), 0, ChipOptions(size=130, stride=130, edge=edge))) == 1
 
 
 @pytest.mark.parametrize('row', [0, 1024, 1999, 2048, 12345])

@@ -1,6 +1,5 @@
 """A folder of chips is the scene again, whoever wrote it and however often that was broken off."""
 
-import hashlib
 import json
 import os
 import signal
@@ -25,6 +24,7 @@ from torchgeo_msssl.errors import (
     EmptyIntersectionError,
     MissingCRSError,
     SceneReadError,
+    ScenesNotFoundError,
     ValidDataError,
 )
 from torchgeo_msssl.geo.chipping.options import LabelOptions
@@ -36,15 +36,6 @@ from torchgeo_msssl.geo.warp import warp_scene
 
 UTM = 'EPSG:32631'
 CLASSES = (('background', 0), ('vine', 1), ('grass', 2))
-
-
-def contents(folder: Path) -> dict[str, str]:
-    """Digest of every file in a folder, hidden ones too."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha1(path.read_bytes()).hexdigest()
-        for path in folder.rglob('*')
-        if path.is_file()
-    }
 
 
 @pytest.fixture
@@ -72,7 +63,7 @@ def vines(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize('edge', ['pad', 'shift'])
-@pytest.mark.parametrize(('size', 'stride'), [(64, 64), (64, 40), (48, 31), (256, 256)])
+@pytest.mark.parametrize(('size', 'stride'), [(64, 64), (64, 40), (48, 31), (200, 200)])
 def test_the_chips_are_the_scene(
     cut: Any, reassemble: Any, scene: str, tmp_path: Path, edge: str, size: int, stride: int
 ) -> None:
@@ -147,6 +138,47 @@ def test_chips_with_too_little_in_them_are_left_out(cut: Any, scene: str, mask: 
     assert counts['too_little_data'] + counts['too_few_labels'] == 9
 
 
+@pytest.mark.parametrize('how', [{}, {'split': (1.0, 0.0)}, {'virtual': True}])
+@pytest.mark.parametrize('size', [16, 30])
+def test_classes_are_those_of_pixels_with_data(
+    cut: Any, reassemble: Any, make_scene: Any, tmp_path: Path, how: dict[str, Any], size: int
+) -> None:
+    array = np.ones((1, 90, 90), 'uint16')
+    array[:, :40], array[:, 70:, 60:] = 0, 0  # frames, as of a flight
+    path = make_scene('ortho.tif', array, names=['red'], nodata=0)
+    classes = np.random.default_rng(0).integers(0, 3, (90, 90)).astype(np.uint8)
+    labels = LabelOptions((make_scene('mask.tif', classes),), CLASSES)
+    cut(path, size=size, labels=labels, block=61, **how)
+    frame = gpd.read_parquet(tmp_path / 'chips' / 'chips.parquet')
+    total = np.zeros(3, int)
+    for chip in frame.itertuples():
+        place = slice(chip.row, chip.row + size), slice(chip.col, chip.col + size)
+        inside = classes[place][array[0][place] > 0]
+        counts = np.bincount(inside, minlength=3)
+        assert [chip.fraction_background, chip.fraction_vine, chip.fraction_grass] == (counts / size**2).tolist()
+        assert chip.valid_fraction == inside.size / size**2
+        total += counts
+    assert len(frame) == (-(-90 // size)) ** 2
+    entry = json.loads((tmp_path / 'chips/summary.json').read_text())
+    (part,) = entry['splits'].values()
+    assert [part['classes'][name]['pixels'] for name in ('background', 'vine', 'grass')] == total.tolist()
+    if not how:  # what is written is the mask of the scene all the same
+        np.testing.assert_array_equal(reassemble(tmp_path / 'chips', 'ortho', (90, 90), 'mask')[0], classes)
+
+
+@pytest.mark.parametrize('virtual', [False, True])
+def test_ground_without_data_is_not_labelled(cut: Any, make_scene: Any, tmp_path: Path, virtual: bool) -> None:
+    array = np.zeros((1, 64, 96), 'uint16')
+    array[:, :32, 32:] = 1
+    path = make_scene('ortho.tif', array, names=['red'], nodata=0)
+    classes = np.ones((64, 96), 'uint8')
+    classes[:, 64:] = 0
+    labels = LabelOptions((make_scene('mask.tif', classes),), CLASSES)
+    report = cut(path, size=32, labels=labels, min_labelled=0.5, keep_empty=0.0, virtual=virtual)
+    counts = {key: report.counts[key] for key in ('chips', 'too_little_data', 'too_few_labels', 'empty')}
+    assert counts == {'chips': 1, 'too_little_data': 0, 'too_few_labels': 4, 'empty': 1}
+
+
 def test_a_dry_run_tells_what_a_run_does(cut: Any, scene: str, mask: str, tmp_path: Path) -> None:
     asked = {'size': 50, 'min_valid': 0.85, 'labels': LabelOptions((mask,), CLASSES), 'keep_empty': 0.0}
     told = cut(scene, dry_run=True, **asked)
@@ -171,7 +203,7 @@ def test_virtual_chips_are_those_that_would_be_written(
     assert written['image'].notna().all()
     same = [name for name in written.columns if name not in ('image', 'mask')]
     assert written[same].equals(virtual[same])
-    assert sorted(os.listdir(tmp_path / 'virtual')) == ['chips.parquet', 'summary.json']
+    assert sorted(os.listdir(tmp_path / 'virtual')) == ['.chips.journal', 'chips.parquet', 'summary.json']
     first, second = (json.loads((tmp_path / name / 'summary.json').read_text()) for name in ('chips', 'virtual'))
     assert first['splits'] == second['splits']
     assert second['statistics'] is None
@@ -250,14 +282,14 @@ def series(make_scene: Any, mask: str) -> Callable[..., dict[str, Any]]:
 
 
 @pytest.mark.parametrize('split', [False, True])
-def test_bytes_do_not_depend_on_workers(cut: Any, series: Any, tmp_path: Path, split: bool) -> None:
+def test_bytes_do_not_depend_on_workers(cut: Any, series: Any, tmp_path: Path, contents: Any, split: bool) -> None:
     one, two = (cut(output=name, workers=n, **series(split)) for name, n in (('one', 1), ('two', 2)))
     assert contents(tmp_path / 'one') == contents(tmp_path / 'two')
     assert one.counts == two.counts
     assert one.counts['chips'] > 80
 
 
-def test_a_killed_run_ends_with_the_same_bytes(cut: Any, series: Any, tmp_path: Path) -> None:
+def test_a_killed_run_ends_with_the_same_bytes(cut: Any, series: Any, tmp_path: Path, contents: Any) -> None:
     asked = series(split=True)
     cut(output='whole', **asked)
     arguments = [
@@ -279,7 +311,9 @@ def test_a_killed_run_ends_with_the_same_bytes(cut: Any, series: Any, tmp_path: 
     assert contents(tmp_path / 'broken') == whole
 
 
-def test_what_was_done_is_not_done_again(cut: Any, scene: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_what_was_done_is_not_done_again(
+    cut: Any, scene: str, tmp_path: Path, contents: Any, monkeypatch: pytest.MonkeyPatch
+):
     cut(scene, 'whole', size=50)
     folder = tmp_path / 'chips'
 
@@ -301,9 +335,9 @@ def test_what_was_done_is_not_done_again(cut: Any, scene: str, tmp_path: Path, m
     assert contents(folder) == contents(tmp_path / 'whole')
 
 
-def test_other_options_are_not_mixed(cut: Any, scene: str, tmp_path: Path) -> None:
+def test_other_options_are_not_mixed(cut: Any, scene: str, tmp_path: Path, contents: Any) -> None:
     cut(scene, size=50)
-    with pytest.raises(ConfigurationError, match=r'chips cut with another size, stride; .* --overwrite'):
+    with pytest.raises(ConfigurationError, match=r'chips cut with other size, stride; .* --overwrite'):
         cut(scene, size=64)
     cut(scene, size=64, overwrite=True)
     cut(scene, 'fresh', size=64)
@@ -322,7 +356,7 @@ def test_files_of_others_are_not_touched(cut: Any, scene: str, tmp_path: Path) -
 @pytest.mark.parametrize('split', [False, True])
 @pytest.mark.parametrize('where', ['header', 'pixels'])
 def test_a_damaged_scene_does_not_stop_the_others(
-    cut: Any, make_scene: Any, random_array: Any, tmp_path: Path, where: str, split: bool
+    cut: Any, make_scene: Any, random_array: Any, tmp_path: Path, contents: Any, where: str, split: bool
 ) -> None:
     array = random_array((2, 256, 256))
     array[:, :20] = 0
@@ -362,6 +396,8 @@ def test_refused_scenes(cut: Any, scene: str, make_scene: Any, random_array: Any
         cut([scene, other], size=50)
     with pytest.raises(ChipSizeError, match='150 × 210 pixels, less than a chip of 256'):
         cut(scene, size=256, edge='drop')
+    with pytest.raises(ChipSizeError, match='150 × 210 pixels, less than a chip of 256'):
+        cut(scene, size=256)
     with pytest.raises(ConfigurationError, match=r"^crs: 'nonsense' is not"):
         cut(scene, size=50, crs='nonsense')
     with pytest.raises(ValidDataError, match=r'none of the 3 chips is kept \(3 have too little data'):
@@ -380,11 +416,25 @@ def vector(path: Path, crs: Any = UTM, x: float = 600500, rows: int = 1) -> str:
         ({'crs': None}, {}, MissingCRSError, r'v.gpkg.*: has no coordinate reference system'),
         ({'x': 900000}, {}, EmptyIntersectionError, r'v.gpkg \(drawn in EPSG:32631\) does not touch .*ortho.tif'),
         ({'rows': 0}, {}, ConfigurationError, r'v.gpkg.*: is empty'),
-        ({}, {'column': 'species'}, ConfigurationError, r"has no column 'species'; it has kind"),
+        ({}, {'column': 'species'}, ConfigurationError, r"v.gpkg: has no column 'species'; it has kind"),
+        (
+            {},
+            {'classes': (('a', 1), ('b', 2))},
+            ConfigurationError,
+            r'v.gpkg: nothing says which .* \(there are kind\)',
+        ),
+        ({}, {'classes': (('vine', 0),)}, ConfigurationError, "^background: there is the class 'vine' alone, with the"),
+        ({}, {'extent': 'parcels'}, ScenesNotFoundError, "^extent: 'parcels' is neither a file nor a layer of"),
         ({}, {'column': 'kind'}, ConfigurationError, r'^classes: .* write for example --classes=vine=1'),
-        ({}, {'column': 'kind', 'classes': (('grass', 1),)}, ConfigurationError, 'holds vine, which'),
+        (
+            {},
+            {'column': 'kind', 'classes': (('grass', 1),)},
+            ConfigurationError,
+            r'holds vine, which the classes \(background, grass\)',
+        ),
         ({}, {'layer': 'rows'}, ConfigurationError, r"has no layer 'rows'"),
         ({}, {'classes': (('a', 1), ('b', 1))}, ConfigurationError, 'several names share the value 1'),
+        ({}, {'classes': (('background', 2),)}, ConfigurationError, "^classes: 'background' is what value 0 is called"),
         ({}, {'background': 7}, ConfigurationError, '^background: expected 0, or 255'),
     ],
 )
@@ -444,21 +494,12 @@ def test_a_full_disk(scene: str, tmp_path: Path) -> None:
 
 
 def test_labels_outside_a_padded_scene_are_unknown(cut: Any, scene: str, vines: str, tmp_path: Path) -> None:
-    cut(scene, size=256, labels=LabelOptions((vines,), (('vine', 1), ('grass', 2)), column='kind'))
-    with rasterio.open(tmp_path / 'chips/masks/ortho_00000_00000.tif') as file:
+    cut(scene, size=160, labels=LabelOptions((vines,), (('vine', 1), ('grass', 2)), column='kind'))
+    with rasterio.open(tmp_path / 'chips/masks/ortho_00000_00160.tif') as file:
         mask: NDArray[Any] = file.read(1)
     assert (mask[150:] == 255).all()
-    assert (mask[:, 210:] == 255).all()
-    assert set(np.unique(mask[:150, :210])) == {0, 1, 2}
-
-
-def test_missing_pyarrow_is_said_before_the_work(
-    cut: Any, scene: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, 'pyarrow.parquet', None)
-    with pytest.raises(ConfigurationError, match=r'^chips.parquet is written with pyarrow, which is not installed'):
-        cut(scene, size=50)
-    assert not (tmp_path / 'chips').exists()
+    assert (mask[:, 50:] == 255).all()
+    assert set(np.unique(mask[:150, :50])) == {0, 2}
 
 
 def test_workers_have_to_be_some(scene: str, tmp_path: Path, cut: Any) -> None:

@@ -154,6 +154,30 @@ def test_scale_offset_tags_and_colours(make_scene: Callable[..., str], random_ar
     assert two.files[0].scales == (0.3, 0.1)
 
 
+@pytest.mark.parametrize('how', ['zstd', 'deflate'])
+def test_a_colour_table(make_scene: Callable[..., str], random_array: Any, tmp_path: Path, how: str) -> None:
+    path = make_scene('a.tif', random_array((1, 70, 90), 'uint8'), names=['class'], nodata=0)
+    colours = {value: (value, 255 - value, value // 2, 255) for value in range(256)}
+    with rasterio.open(path, 'r+') as file:
+        file.write_colormap(1, colours)
+    scene = only(path)
+    for window in (WINDOW, Window(50, 70, SIZE, SIZE)):
+        chip = chip_of(scene, tmp_path, window, how)
+        check_pixels(scene, chip, window)
+        with rasterio.open(path) as whole, rasterio.open(chip.path) as file:
+            assert file.colorinterp == (ColorInterp.palette,)
+            assert file.colormap(1) == whole.colormap(1)
+            assert whole.colormap(1)[7] == colours[7]
+
+
+def test_a_colour_table_larger_than_the_chip_is_left_out(make_scene: Callable[..., str], tmp_path: Path) -> None:
+    path = make_scene('a.tif', np.ones((1, 70, 90), 'uint16'), names=['class'])
+    with rasterio.open(path, 'r+') as file:
+        file.write_colormap(1, {1: (9, 9, 9, 255)})
+        assert file.colorinterp == (ColorInterp.palette,)
+    assert Path(chip_of(only(path), tmp_path).path).stat().st_size < 10_000
+
+
 @pytest.mark.parametrize(
     ('path', 'tags'),
     [

@@ -136,12 +136,16 @@ def encode(job: Job, chip: Chip, always: bool) -> tuple[Facts | None, bytes | No
         that cannot be read: None, None and the reason.
     """
     scene, form = job.scenes[chip.scene], job.formats[chip.scene]
+    inside = chip.window.intersection(scene.grid.window)
+    most = inside.area if inside is not None else 0
+    if not always and most < job.options.min_valid * chip.window.area:
+        return Facts(most), None, b''  # so far beyond the border that nothing has to be read
     try:
         image, valid = form.read(chip.window)
     except SceneReadError as error:
         return None, None, str(error).encode()
     mask = job.labels.mask(scene, chip.window) if job.labels else None
-    classes = job.labels.count(mask) if job.labels and mask is not None else ()
+    classes = job.labels.count(mask, valid) if job.labels and mask is not None else ()
     step = slice(None, None, job.step)
     facts = Facts(int(np.count_nonzero(valid)), classes, _moments(image[:, step, step], valid[step, step]))
     if not always and job.rejection(chip, facts):
@@ -152,7 +156,8 @@ def encode(job: Job, chip: Chip, always: bool) -> tuple[Facts | None, bytes | No
 
 def _moments(image: NDArray[np.generic], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Count, mean, sum of squared distances, least and largest value of each band, shape (5, band)."""
-    pixels = image[:, valid].astype(np.float64)
+    # picking pixels out costs more than what is done with them
+    pixels = (image.reshape(len(image), -1) if valid.all() else image[:, valid]).astype(np.float64)
     moments = np.zeros((5, len(image)))
     moments[3], moments[4] = np.inf, -np.inf
     if pixels.size:

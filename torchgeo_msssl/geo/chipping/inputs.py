@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from rasterio.crs import CRS
@@ -16,6 +17,7 @@ from torchgeo_msssl.geo.handles import is_remote
 from torchgeo_msssl.geo.headers import open_scene
 from torchgeo_msssl.geo.scene import Scene, missing_bands_error
 from torchgeo_msssl.geo.warp import warp_scene
+from torchgeo_msssl.geo.whole import check_whole
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Inputs:
         bands: Canonical names of the bands to write.
         sensor: Their sensor, or None where unknown.
         sources: Path of each scene by name, those that failed too; the folder of a scene in several files.
+        files: Paths of the files of each scene by name, those that failed too.
         failed: Why a scene could not be opened, by its name.
     """
 
@@ -34,22 +37,25 @@ class Inputs:
     bands: tuple[str, ...]
     sensor: Sensor | None
     sources: dict[str, str]
+    files: dict[str, tuple[str, ...]]
     failed: dict[str, str]
 
 
-def open_inputs(paths: Sequence[str], options: ChipOptions) -> Inputs:
+def open_inputs(paths: Sequence[str], options: ChipOptions, output: Path | None = None) -> Inputs:
     """Open every scene at some paths, and see that they go together.
 
     Args:
         paths: Files, folders or patterns.
         options: Bands, sensor, CRS and resolution.
+        output: Folder that chips are written into; what lies in it is no scene.
 
     Returns:
         The scenes. One that cannot be opened is left out and named, as long as another one can.
 
     Raises:
         ScenesNotFoundError: If nothing is at a path.
-        ConfigurationError: If a scene is given twice, two have one name, or the CRS is none.
+        ConfigurationError: If a scene is given twice, two have one name, all lie in the output folder, or the CRS is
+            none.
         MissingCRSError: If a scene has no CRS.
         BandError: If bands are missing or cannot be named.
         SceneReadError: If no scene can be opened.
@@ -58,10 +64,12 @@ def open_inputs(paths: Sequence[str], options: ChipOptions) -> Inputs:
     _check_given_once(paths)
     scenes: list[Scene] = []
     failed: dict[str, SceneReadError] = {}
-    groups = group_files(find_files(paths))
+    groups = group_files(_outside(find_files(paths), output))
     for name, files in groups:
         try:
-            scenes.append(open_scene(name, files, named))
+            scene = open_scene(name, files, named)
+            check_whole(scene)
+            scenes.append(scene)
         except SceneReadError as error:
             failed[name] = error
     if not scenes:
@@ -70,14 +78,34 @@ def open_inputs(paths: Sequence[str], options: ChipOptions) -> Inputs:
     bands = _choose_bands(scenes, options.bands)
     sensor = named or infer_sensor(scenes[0].bands, scenes[0].path)
     moved = tuple(_moved(scene, options) for scene in scenes)
-    sources = {name: _source(files) for name, files in groups}
-    return Inputs(moved, bands, sensor, sources, {name: str(error) for name, error in failed.items()})
+    sources = {name: absolute(_source(files)) for name, files in groups}
+    listed = {name: tuple(map(absolute, _listed(files))) for name, files in groups}
+    return Inputs(moved, bands, sensor, sources, listed, {name: str(error) for name, error in failed.items()})
+
+
+def absolute(path: str) -> str:
+    """A path that holds wherever it is read on this machine."""
+    return path if is_remote(path) else os.path.abspath(os.path.expanduser(path))
 
 
 def _source(files: str | dict[str, str]) -> str:
-    """A path that holds wherever the manifest is read on this machine."""
-    path = files if isinstance(files, str) else os.path.commonpath(list(files.values()))
-    return path if is_remote(path) else os.path.abspath(path)
+    return files if isinstance(files, str) else os.path.commonpath(list(files.values()))
+
+
+def _listed(files: str | dict[str, str]) -> list[str]:
+    return [files] if isinstance(files, str) else list(files.values())
+
+
+def _outside(files: list[str], folder: Path | None) -> list[str]:
+    """Files that do not lie in a folder."""
+    if folder is None:
+        return files
+    inside = os.path.join(os.path.realpath(folder), '')
+    outside = [file for file in files if is_remote(file) or not os.path.realpath(file).startswith(inside)]
+    if not outside:
+        msg = f'output: all scenes, such as {files[0]}, lie in {folder}; write the chips into a folder without scenes.'
+        raise ConfigurationError(msg)
+    return outside
 
 
 def _check_given_once(paths: Sequence[str]) -> None:

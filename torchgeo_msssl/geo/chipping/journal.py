@@ -1,137 +1,94 @@
-"""What a killed run of chips goes on from.
+"""What has become of each chip, noted as it happens.
 
-A hidden file in the output folder has a line for each chip that is done. It tells, too, which inputs the chips were
-cut from: those of a scene that has changed since are cut again.
+A hidden file in the output folder has a line for each chip, below one about what the chips depend on. A run that was
+killed goes on from it. It stays when all is done, in an order that no number of workers changes, so that the same
+command finds out what has changed since.
 """
 
 import json
-import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.files import atomic_path
 from torchgeo_msssl.geo.chipping.cutting import Outcome
-from torchgeo_msssl.geo.chipping.options import ALL, PARTS
 from torchgeo_msssl.geo.chipping.plan import Chip, Facts
-from torchgeo_msssl.geo.chipping.write import TEMPORARY
+from torchgeo_msssl.geo.chipping.state import State
+from torchgeo_msssl.geo.chipping.write import write_all, write_whole
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.scene import Scene
 
 SUMMARY, MANIFEST, GEOJSON, JOURNAL = 'summary.json', 'chips.parquet', 'chips.geojson', '.chips.journal'
-#: Folders of chips below the output folder.
-FOLDERS = tuple(f'{"" if part == ALL else f"{part}/"}{kind}' for part in (ALL, *PARTS) for kind in ('images', 'masks'))
 
 
 @dataclass(frozen=True)
-class Found:
-    """What an earlier run left in the output folder.
+class Header:
+    """What chips depend on, as plain values.
 
     Attributes:
-        complete: The summary of a run that was completed with the same options, or None.
-        done: What became of chips, by scene's name, row and column.
+        options: Options of the run.
+        common: What else every chip depends on; where it differs, all are cut anew.
+        scenes: State of each scene's files, by the scene's name.
+        earlier: Names of scenes whose chips may lie in the folder without being noted; None once all is noted.
     """
 
-    complete: dict[str, Any] | None
-    done: dict[tuple[str, int, int], Outcome]
-
-
-def look(folder: Path, options: Mapping[str, Any], scenes: Sequence[Scene], overwrite: bool) -> Found:
-    """See what is in the output folder, and clear it where that was asked for.
-
-    Args:
-        folder: The output folder.
-        options: Options of this run, as plain values.
-        scenes: The scenes.
-        overwrite: Whether to remove what an earlier run left.
-
-    Returns:
-        What can be used.
-
-    Raises:
-        ConfigurationError: If the folder holds chips cut with other options, or files of somebody else.
-    """
-    options = json.loads(json.dumps(options))  # lists and tuples are one
-    if not folder.exists() or not any(folder.iterdir()):
-        return Found(None, {})
-    summary, journal = folder / SUMMARY, folder / JOURNAL
-    if not summary.is_file() and not journal.is_file():
-        msg = f'output: {folder} holds files that `chip` did not write; choose another folder, or empty this one.'
-        raise ConfigurationError(msg)
-    if overwrite:
-        clear(folder)
-        return Found(None, {})
-    entries = _read_journal(journal) if journal.is_file() else []
-    content: dict[str, Any] = json.loads(summary.read_text(encoding='utf-8')) if summary.is_file() else {}
-    earlier: Mapping[str, Any] = content['options'] if content else entries[0]['options'] if entries else options
-    if earlier != options:
-        different = sorted(name for name in options if earlier.get(name) != options[name])
-        msg = (
-            f'output: {folder} holds chips cut with another {", ".join(different)}; choose another folder, or add '
-            '--overwrite to replace them.'
-        )
-        raise ConfigurationError(msg)
-    if content and not content['failed']:
-        return Found(content, {})
-    return Found(None, _usable(folder, entries, scenes))
-
-
-def clear(folder: Path) -> None:
-    """Remove what an earlier run wrote into a folder, and nothing else.
-
-    Args:
-        folder: The output folder.
-    """
-    for name in (SUMMARY, MANIFEST, GEOJSON):
-        (folder / name).unlink(missing_ok=True)
-    for below in FOLDERS:
-        for file in (folder / below).glob('*.tif'):
-            file.unlink()
-    clear_unfinished(folder)
-    (folder / JOURNAL).unlink(missing_ok=True)
-
-
-def clear_unfinished(folder: Path) -> None:
-    """Remove files that a killed run was writing."""
-    for below in FOLDERS:
-        for file in (folder / below).glob(f'.*{TEMPORARY}'):
-            file.unlink(missing_ok=True)
+    options: dict[str, Any]
+    common: dict[str, Any]
+    scenes: dict[str, State]
+    earlier: list[str] | None = None
 
 
 class Journal:
-    """The file with a line for each chip, as it is being written."""
+    """The file as it is being written.
 
-    def __init__(self, folder: Path, options: Mapping[str, Any], scenes: Sequence[Scene], done: Iterable[Outcome]):
-        """Start it with what is done already.
+    Args:
+        folder: The output folder.
+        header: What the chips depend on.
+        scenes: The scenes.
+        done: What became of chips before.
 
-        Args:
-            folder: The output folder.
-            options: Options of the run, as plain values.
-            scenes: The scenes.
-            done: What became of chips before.
+    Raises:
+        OutputError: If it cannot be written.
+    """
 
-        Raises:
-            OutputError: If it cannot be written.
-        """
+    def __init__(self, folder: Path, header: Header, scenes: Sequence[Scene], done: Iterable[Outcome]) -> None:
+        """Start it with what is done already."""
+        self.path = folder / JOURNAL
         self.scenes = scenes
-        with atomic_path(folder / JOURNAL) as temporary, temporary.open('w', encoding='utf-8') as file:
-            header = {'options': options, 'states': {scene.name: _state(scene) for scene in scenes}}
-            file.write(json.dumps(header) + '\n')
-            file.writelines(self._line(outcome) for outcome in done)
-        self._file = (folder / JOURNAL).open('a', encoding='utf-8')
+        write_whole(self.path, _encoded(header, [self._line(outcome) for outcome in done]))
+        self._file = self.path.open('ab', buffering=0)
 
     def add(self, outcomes: Iterable[Outcome]) -> None:
-        """Note what became of chips."""
-        self._file.writelines(self._line(outcome) for outcome in outcomes if outcome.facts is not None)
-        self._file.flush()
+        """Note what became of chips.
+
+        Args:
+            outcomes: What became of them; those that could not be read are not noted.
+
+        Raises:
+            OSError: If the disk is full.
+        """
+        write_all(self._file, ''.join(self._line(outcome) for outcome in outcomes if outcome.facts).encode())
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+    def finish(self, header: Header, failed: Iterable[str]) -> None:
+        """Put the lines in order, once there are no more.
+
+        Args:
+            header: What the chips depend on.
+            failed: Names of scenes of which nothing is kept.
+
+        Raises:
+            OutputError: If it cannot be written.
+        """
+        self.close()
+        _, *lines = self.path.read_text(encoding='utf-8').splitlines(keepends=True)
+        gone = tuple(f'[{json.dumps(name)}, ' for name in failed)
+        write_whole(self.path, _encoded(header, sorted(line for line in lines if not line.startswith(gone))))
 
     def _line(self, outcome: Outcome) -> str:
         chip, facts = outcome.chip, outcome.facts
@@ -144,51 +101,46 @@ class Journal:
         return json.dumps(entry) + '\n'
 
 
-def _state(scene: Scene) -> list[list[Any]]:
-    """What changes when a scene's files do."""
-    states = []
-    for file in scene.files:
-        for path in file.sources or (file.path,):
-            try:
-                status = os.stat(path)
-            except OSError:  # a virtual path: its name has to do
-                states.append([path, 0, 0])
-            else:
-                states.append([os.path.abspath(path), status.st_size, status.st_mtime_ns])
-    return states
+def read_journal(folder: Path) -> tuple[Header, list[Any]] | None:
+    """Read what an earlier run noted.
 
+    Args:
+        folder: The output folder.
 
-def _read_journal(path: Path) -> list[Any]:
-    entries = []
-    for line in path.read_text(encoding='utf-8').splitlines():
+    Returns:
+        What its chips depend on and the lines about them; None where there is no journal, or none that can be read.
+    """
+    path = folder / JOURNAL
+    if not path.is_file():
+        return None
+    entries: list[Any] = []
+    for line in path.read_text(encoding='utf-8', errors='replace').splitlines():
         try:
             entries.append(json.loads(line))
         except ValueError:  # the line that was being written when the run was killed
             break
-    return entries
-
-
-def _usable(folder: Path, entries: Sequence[Any], scenes: Sequence[Scene]) -> dict[tuple[str, int, int], Outcome]:
-    """Outcomes of chips of unchanged scenes whose files are there in full."""
-    done: dict[tuple[str, int, int], Outcome] = {}
-    if not entries:
-        return done
-    index = {scene.name: i for i, scene in enumerate(scenes) if entries[0]['states'].get(scene.name) == _state(scene)}
-    for name, row, col, height, width, part, valid, classes, moments, size, mask_size in entries[1:]:
-        if name not in index:
-            continue
-        chip = Chip(index[name], Window(row, col, height, width), part)
-        image = folder / ('' if part == ALL else part) / 'images' / f'{chip.stem(scenes[chip.scene])}.tif'
-        mask = image.parent.parent / 'masks' / image.name
-        if (size and _size(image) != size) or (mask_size and _size(mask) != mask_size):
-            continue
-        facts = Facts(valid, tuple(classes), None if moments is None else np.array(moments))
-        done[name, row, col] = Outcome(chip, facts, size, mask_size)
-    return done
-
-
-def _size(path: Path) -> int:
     try:
-        return path.stat().st_size
-    except OSError:
-        return -1
+        return Header(**entries[0]), entries[1:]
+    except (IndexError, TypeError):  # lost in a power cut, or of another version
+        return None
+
+
+def outcome_of(entry: Sequence[Any], scenes: dict[str, int]) -> Outcome | None:
+    """What a line of the journal says.
+
+    Args:
+        entry: The line.
+        scenes: Index of each scene by its name.
+
+    Returns:
+        What became of the chip, or None where its scene is not among these.
+    """
+    name, row, col, height, width, part, valid, classes, moments, size, mask_size = entry
+    if name not in scenes:
+        return None
+    facts = Facts(valid, tuple(classes), None if moments is None else np.array(moments))
+    return Outcome(Chip(scenes[name], Window(row, col, height, width), part), facts, size, mask_size)
+
+
+def _encoded(header: Header, lines: Iterable[str]) -> bytes:
+    return (json.dumps(asdict(header)) + '\n' + ''.join(lines)).encode()

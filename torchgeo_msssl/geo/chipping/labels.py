@@ -15,6 +15,7 @@ from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.masks import MaskRasters
 from torchgeo_msssl.geo.rasterize import VectorLabels, no_place_in_common
 from torchgeo_msssl.geo.scene import Scene
+from torchgeo_msssl.geo.vector.burn import read_extent
 from torchgeo_msssl.geo.vector.classes import example_of_classes
 from torchgeo_msssl.geo.vector.files import find_vectors, is_vector, read_vector, split_layer
 
@@ -63,9 +64,17 @@ class ChipLabels:
             mask[place] = self._burn(scene, inside)
         return mask
 
-    def count(self, mask: NDArray[np.uint8]) -> tuple[int, ...]:
-        """Pixels of each class in a mask."""
-        counts = np.bincount(mask.ravel(), minlength=IGNORE + 1)
+    def count(self, mask: NDArray[np.uint8], valid: NDArray[np.bool_]) -> tuple[int, ...]:
+        """Count pixels of each class; those without data are of none, whatever the labels say about their ground.
+
+        Args:
+            mask: Classes, shape (height, width).
+            valid: Where the image has data, of the same shape.
+
+        Returns:
+            Number of pixels of each class.
+        """
+        counts = np.bincount(mask[valid], minlength=IGNORE + 1)
         return tuple(counts[: len(self.class_names)].tolist())
 
     def _burn(self, scene: Scene, window: Window) -> NDArray[np.uint8]:
@@ -137,7 +146,8 @@ def _vectors(options: LabelOptions) -> VectorLabels:
             raise ConfigurationError(msg)
     names = class_names(classes or {Path(split_layer(paths[0])[0]).stem: 1})
     background = options.background in (None, 0)
-    return VectorLabels(paths, names, options.column, options.layer, options.buffer, background, options.extent, IGNORE)
+    extent = read_extent(options.extent, paths[0], 'extent') if options.extent is not None else None
+    return VectorLabels(paths, names, options.column, options.layer, options.buffer, background, extent, IGNORE)
 
 
 def _rasters(options: LabelOptions) -> MaskRasters:
@@ -162,7 +172,7 @@ def class_names(classes: dict[str, int]) -> tuple[str, ...]:
         The names; a value 0 that nobody named is ``background``, another one ``class_N``.
 
     Raises:
-        ConfigurationError: If two names share a value.
+        ConfigurationError: If two names share a value, or a name is one that a value gets that nobody named.
     """
     names = {value: name for name, value in classes.items()}
     if len(names) < len(classes):
@@ -171,5 +181,9 @@ def class_names(classes: dict[str, int]) -> tuple[str, ...]:
             f'classes: several names share the value {twice[0]}; give each class its own, or burn them with rasterize.'
         )
         raise ConfigurationError(msg)
-    unnamed = {0: BACKGROUND}
-    return tuple(names.get(value, unnamed.get(value, f'class_{value}')) for value in range(max(names) + 1))
+    unnamed = {value: f'class_{value}' if value else BACKGROUND for value in range(max(names)) if value not in names}
+    for value, name in unnamed.items():
+        if name in classes:
+            msg = f'classes: {name!r} is what value {value} is called, which got no name; name it, or choose another.'
+            raise ConfigurationError(msg)
+    return tuple((unnamed | names)[value] for value in range(max(names) + 1))

@@ -4,8 +4,7 @@ Nothing in them depends on time, on the order in which chips were made or on the
 """
 
 import importlib
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,6 @@ import shapely
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 
-from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.files import atomic_path, write_json
 from torchgeo_msssl.geo.chipping.cutting import Job, Outcome
 from torchgeo_msssl.geo.chipping.inputs import Inputs, common_dtype
@@ -23,7 +21,6 @@ from torchgeo_msssl.geo.chipping.journal import GEOJSON, MANIFEST, SUMMARY
 from torchgeo_msssl.geo.chipping.options import ALL, IGNORE
 from torchgeo_msssl.geo.chipping.split import Split, footprints
 from torchgeo_msssl.geo.geoparquet import geoparquet_metadata
-from torchgeo_msssl.geo.handles import is_remote
 from torchgeo_msssl.geo.scene import Scene
 from torchgeo_msssl.geo.statistics import BandStatistics
 
@@ -58,19 +55,6 @@ class Content:
     counts: dict[str, int]
     split: Split | None
     failed: dict[str, str]
-
-
-def check_parquet() -> None:
-    """Find out before the work, not after it, whether GeoParquet can be written.
-
-    Raises:
-        ConfigurationError: If pyarrow is missing.
-    """
-    try:
-        importlib.import_module('pyarrow.parquet')
-    except ImportError as error:
-        msg = 'chips.parquet is written with pyarrow, which is not installed; install it.'
-        raise ConfigurationError(msg) from error
 
 
 def write_manifest(content: Content, geojson: bool) -> None:
@@ -182,7 +166,7 @@ def summary(content: Content) -> dict[str, Any]:
         'counts': content.counts,
         'splits': {part: _part(content, part) for part in options.parts},
         'scenes': {scene.name: _scene(content, i) for i, scene in enumerate(scenes)},
-        'labels': labels_entry(job.labels, options.labels) if job.labels else None,
+        'labels': labels_entry(job.labels, content.options['labels']) if job.labels else None,
         'statistics': _statistics(content),
         'gap': _gap(content.split),
         'failed': content.failed,
@@ -209,6 +193,7 @@ def _scene(content: Content, index: int) -> dict[str, Any]:
     scene, form = content.job.scenes[index], content.job.formats[index]
     return {
         'source': content.inputs.sources[scene.name],
+        'files': list(content.inputs.files[scene.name]),
         'chips': sum(outcome.chip.scene == index for outcome in content.chips),
         'dtype': scene.dtype.name,
         'nodata': form.nodata,
@@ -219,16 +204,22 @@ def _scene(content: Content, index: int) -> dict[str, Any]:
     }
 
 
-def labels_entry(labels: 'ChipLabels', options: Any) -> dict[str, Any]:
-    """What a reader needs to burn the same masks."""
+def labels_entry(labels: 'ChipLabels', options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a reader needs to burn the same masks.
+
+    Args:
+        labels: The labels.
+        options: Where they come from, as plain values, with paths that hold from wherever they are read.
+
+    Returns:
+        Plain values.
+    """
     return {
-        'paths': [path if is_remote(path) else os.path.abspath(path) for path in options.paths],
+        'paths': list(options['paths']),
         'class_names': list(labels.class_names),
-        'column': options.column,
-        'layer': options.layer,
-        'buffer': options.buffer,
+        **{name: options[name] for name in ('column', 'layer', 'buffer')},
         'background': labels.source.background,
-        'extent': os.path.abspath(options.extent) if options.extent else None,
+        'extent': options['extent'],
         'ignore_index': IGNORE,
         'unlabelled_scenes': sorted(labels.bare),
     }

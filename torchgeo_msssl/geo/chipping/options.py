@@ -52,7 +52,7 @@ class ChipOptions:
         sensor: Name of the sensor, where the files do not tell.
         labels: Where masks come from, or None.
         min_valid: Smallest share of a chip's pixels that have data.
-        min_labelled: Smallest share of a chip's pixels with a label.
+        min_labelled: Smallest share of a chip's pixels that have a label, and data.
         keep_empty: Share of the chips without any foreground class that is kept.
         edge: What is done at the lower and right border: ``pad`` with nodata, ``shift`` the last chip inwards, or
             ``drop`` it.

@@ -50,7 +50,7 @@ class Facts:
 
     Attributes:
         valid: Pixels that have data in every band.
-        classes: Pixels of each class; empty without labels.
+        classes: Pixels of each class that have data; empty without labels.
         moments: Count, mean, sum of squared distances, smallest and largest value of the sampled pixels of each band,
             shape (5, band); None where no pixel was read.
     """
@@ -92,13 +92,15 @@ def chips_of(scene: Scene, index: int, options: ChipOptions) -> list[Chip]:
         Chips, row by row.
 
     Raises:
-        ChipSizeError: If the scene is smaller than a chip and ``edge`` does not pad.
+        ChipSizeError: If the scene is smaller than a chip: in both directions, or in one where ``edge`` does not pad.
     """
     grid, size = scene.grid, options.size
-    if options.edge != 'pad' and min(grid.height, grid.width) < size:
+    along_one = max(grid.height, grid.width) >= size
+    if min(grid.height, grid.width) < size and not (along_one and options.edge == 'pad'):
+        remedy = ', or edge pad, which fills up with nodata' if along_one else ''
         msg = (
             f'size: {scene.path} has {grid.height} × {grid.width} pixels, less than a chip of {size} × {size}; choose '
-            'a smaller size, or edge pad, which fills up with nodata.'
+            f'a smaller size{remedy}.'
         )
         raise ChipSizeError(msg)
     rows = axis_offsets(grid.height, size, options.stride, options.edge)
@@ -117,8 +119,8 @@ def rejection(chip: Chip, scene: Scene, facts: Facts, foreground: Sequence[bool]
         options: What is asked for.
 
     Returns:
-        An empty text for a chip that is kept, else why it is not: too few pixels with data (``data``) or with a label
-        (``labels``), or one of the chips without a foreground class (``empty``) to leave out.
+        An empty text for a chip that is kept, else why it is not: too few pixels with data (``data``), or with a label
+        and data (``labels``), or one of the chips without a foreground class (``empty``) to leave out.
     """
     area = chip.window.area
     if facts.valid < options.min_valid * area:

@@ -1,10 +1,12 @@
 """Scenes cut into a folder of chips, from the first header to the summary."""
 
+import importlib
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,73 +15,24 @@ import numpy as np
 
 from torchgeo_msssl.errors import ConfigurationError, ValidDataError
 from torchgeo_msssl.geo.chipping.cutting import Job, Outcome, cache_bytes, cut, encode, tasks_of
-from torchgeo_msssl.geo.chipping.inputs import Inputs, open_inputs
-from torchgeo_msssl.geo.chipping.journal import JOURNAL, Found, Journal, clear_unfinished, look
-from torchgeo_msssl.geo.chipping.manifest import Content, check_parquet, write_geojson, write_manifest
+from torchgeo_msssl.geo.chipping.earlier import Key
+from torchgeo_msssl.geo.chipping.folder import OutputFolder
+from torchgeo_msssl.geo.chipping.inputs import Inputs, absolute, open_inputs
+from torchgeo_msssl.geo.chipping.journal import Header
+from torchgeo_msssl.geo.chipping.manifest import Content, write_geojson, write_manifest
 from torchgeo_msssl.geo.chipping.options import ALL, ChipOptions
 from torchgeo_msssl.geo.chipping.plan import Chip, chips_of
+from torchgeo_msssl.geo.chipping.report import Report
 from torchgeo_msssl.geo.chipping.split import Split, split_chips
+from torchgeo_msssl.geo.chipping.state import state_of_labels, state_of_scene
 from torchgeo_msssl.geo.chipping.survey import count_scene, measure, with_valid
 from torchgeo_msssl.geo.chipping.workers import Workers
 from torchgeo_msssl.geo.chipping.write import ENVIRONMENT, chip_format
-from torchgeo_msssl.progress import progress_bar
 
 #: Values (pixels × bands) that statistics are taken of at most, about.
 _SAMPLED = 4_000_000
 #: Chips that are encoded to tell how much disk all of them take.
 _TRIED = 24
-
-type Key = tuple[str, int, int]
-
-
-@dataclass(frozen=True)
-class Report:
-    """What became of a run.
-
-    Attributes:
-        counts: Windows looked at (``windows``), chips kept (``chips``), and those left out by reason.
-        parts: Chips in each part.
-        size: Bytes of the chips; estimated in a dry run.
-        split: What the split came to, or None.
-        failed: Why a scene could not be read, by its name.
-        earlier: Whether an earlier run had done everything.
-    """
-
-    counts: dict[str, int]
-    parts: dict[str, int]
-    size: int
-    split: Split | None
-    failed: dict[str, str]
-    earlier: bool = False
-
-    def lines(self, folder: str | Path, dry_run: bool = False) -> list[str]:
-        """The report as people read it.
-
-        Args:
-            folder: The output folder.
-            dry_run: Whether nothing was written.
-
-        Returns:
-            Lines.
-        """
-        counts = self.counts
-        lines = [f'{counts["chips"]:,} of {counts["windows"]:,} windows are chips{self._left_out()}.']
-        if list(self.parts) != [ALL]:
-            lines.append('  ' + ', '.join(f'{part} {count:,}' for part, count in self.parts.items()))
-        if self.split is not None:
-            lines.append(self.split.sentence())
-        if self.earlier:
-            return [*lines, f'{folder} is complete already; nothing was to be done.']
-        size = f'{self.size / 1e6:,.1f} MB'
-        return [*lines, f'They would take about {size}.' if dry_run else f'Wrote {folder} ({size} of chips).']
-
-    def _left_out(self) -> str:
-        reasons = {
-            'too_little_data': 'too little data', 'too_few_labels': 'too few labels', 'empty': 'no foreground class',
-            'between_parts': 'between the parts',
-        }  # fmt: skip
-        said = [f'{self.counts[key]:,} {text}' for key, text in reasons.items() if self.counts[key]]
-        return f' ({", ".join(said)})' if said else ''
 
 
 def chip_scenes(
@@ -113,19 +66,42 @@ def chip_scenes(
     """
     if workers < 1:
         raise ConfigurationError(f'workers: expected at least 1, got {workers}.')
-    check_parquet()
-    inputs = open_inputs(paths, options)
     folder = Path(output)
-    plain = {'scenes': list(inputs.sources.values()), **options.as_dict()}
+    inputs = open_inputs(paths, options, folder)
+    plain = _plain(inputs, options)
     chips = [chip for i, scene in enumerate(inputs.scenes) for chip in chips_of(scene, i, options)]
     job = _job(inputs, chips, folder, options)
     environment = ENVIRONMENT | {'GDAL_CACHEMAX': cache_bytes(job.scenes, len(inputs.bands), options.size)}
-    found = Found(None, {}) if dry_run else look(folder, plain, inputs.scenes, overwrite)
-    if found.complete is not None and not inputs.failed:
-        return _earlier(found.complete, folder, geojson)
-    with Workers(workers, environment) as pool:
+    target = OutputFolder(folder, _header(job, inputs, plain), job.scenes, inputs.sources)
+    with target, Workers(workers, environment) as pool:
         run = _Run(job, inputs, plain, pool, progress)
-        return run.estimate(chips) if dry_run else run.write(chips, found.done, geojson)
+        if dry_run:
+            return run.estimate(chips)
+        found = target.look(overwrite)
+        if found.complete is not None and not inputs.failed:
+            return _earlier(found.complete, folder, geojson)
+        return run.write(chips, target, found.done, geojson)
+
+
+def _plain(inputs: Inputs, options: ChipOptions) -> dict[str, Any]:
+    """The options as plain values, with paths that are the same from wherever the command is given."""
+    labels = options.labels
+    if labels is not None:
+        # an extent may also be a layer of the labels
+        drawn = labels.extent and os.path.exists(labels.extent.split('|layername=')[0])
+        extent = absolute(labels.extent) if labels.extent and drawn else labels.extent
+        labels = replace(labels, paths=tuple(map(absolute, labels.paths)), extent=extent)
+    return {'scenes': list(inputs.sources.values()), **replace(options, labels=labels).as_dict()}
+
+
+def _header(job: Job, inputs: Inputs, plain: dict[str, Any]) -> Header:
+    common = {
+        'bands': inputs.bands,
+        'sensor': inputs.sensor.name if inputs.sensor else None,
+        'step': job.step,
+        'labels': state_of_labels(job.labels, job.options.labels),
+    }
+    return Header(plain, common, {scene.name: state_of_scene(scene) for scene in job.scenes})
 
 
 def _job(inputs: Inputs, chips: Sequence[Chip], folder: Path, options: ChipOptions) -> Job:
@@ -172,25 +148,26 @@ class _Run:
         size = round(float(np.mean(sizes)) * len(kept)) if sizes else 0
         return self._report(chips, kept, size)
 
-    def write(self, chips: Sequence[Chip], done: dict[Key, Outcome], geojson: bool) -> Report:
+    def write(self, chips: Sequence[Chip], target: OutputFolder, done: dict[Key, Outcome], geojson: bool) -> Report:
         """Write the chips that are wanted, then the manifest."""
-        job, options = self.job, self.job.options
-        known: dict[Chip, Outcome] = {}
-        wanted = list(chips)
-        if options.virtual or options.split:
-            surveyed = self._survey(chips)
-            known = {outcome.chip: outcome for outcome in surveyed}
-            wanted = list(known)
-        kept = list(known.values()) if options.virtual else self._cut(wanted, done)
-        kept = sorted((outcome for outcome in kept if self._stays(outcome)), key=lambda outcome: outcome.chip)
+        options = self.job.options
+        surveyed = self._survey(chips) if options.virtual or options.split else None
+        if surveyed is not None:
+            self._check_kept(surveyed)  # before what an earlier run left is touched
+        if options.virtual and surveyed is not None:
+            target.begin((), (), ())
+            made = surveyed
+        else:
+            made = self._cut(chips if surveyed is None else [outcome.chip for outcome in surveyed], target, done)
+        kept = sorted((outcome for outcome in made if self._stays(outcome)), key=lambda outcome: outcome.chip)
+        if not kept:
+            target.discard()
         self._check_kept(kept)
-        content = Content(
-            job, self.inputs, self.options, tuple(kept), self._counts(chips, kept), self.split, self._failed()
+        target.finish(self._files(kept), self.failed)
+        counts = self._counts(chips, kept)
+        write_manifest(
+            Content(self.job, self.inputs, self.options, tuple(kept), counts, self.split, self._failed()), geojson
         )
-        write_manifest(content, geojson)
-        clear_unfinished(job.folder)
-        if not self.failed:
-            (job.folder / JOURNAL).unlink(missing_ok=True)
         return self._report(chips, kept, sum(outcome.size + outcome.mask_size for outcome in kept))
 
     def _survey(self, chips: Sequence[Chip]) -> list[Outcome]:
@@ -229,14 +206,11 @@ class _Run:
             if (outcome.chip.scene, outcome.chip.window) in part
         ]
 
-    def _cut(self, chips: Sequence[Chip], done: dict[Key, Outcome]) -> list[Outcome]:
+    def _cut(self, chips: Sequence[Chip], target: OutputFolder, done: dict[Key, Outcome]) -> list[Outcome]:
         """Write chips that an earlier run has not."""
         job = self.job
-        for part in job.options.parts:
-            for kind in ('images', 'masks') if job.labels else ('images',):
-                (job.folder / ('' if part == ALL else part) / kind).mkdir(parents=True, exist_ok=True)
-        clear_unfinished(job.folder)
-        outcomes = self._still_good(chips, done)
+        earlier = ((chip, done.get(self._key(chip))) for chip in chips) if done else ()
+        outcomes = [outcome for chip, outcome in earlier if outcome is not None and outcome.chip == chip]
         there = {outcome.chip for outcome in outcomes}
         rest: dict[int, list[Chip]] = {}
         for chip in chips:
@@ -247,35 +221,27 @@ class _Run:
             for index, mine in rest.items()
             for task in tasks_of(job.scenes[index], len(self.inputs.bands), mine, self.workers.number)
         ]
-        journal = Journal(job.folder, self.options, job.scenes, outcomes)
-        try:
-            for result in self._run(partial(cut, job), tasks, len, 'Cutting', 'chips', len(there)):
-                journal.add(result)
-                outcomes += result
-        finally:
-            journal.close()
+        target.begin(outcomes, self._files(outcomes), self._folders())
+        for result in self._run(partial(cut, job), tasks, len, 'Cutting', 'chips', len(there)):
+            target.note(result)
+            outcomes += result
         settled = self._settled(outcomes)
         if not job.options.split:  # else the survey has counted them already
             return [outcome for outcome in settled if self._take(outcome)]
         return settled
 
-    def _still_good(self, chips: Sequence[Chip], done: dict[Key, Outcome]) -> list[Outcome]:
-        """What an earlier run has done of these chips; files of chips that have no place any more are removed."""
-        keys = {self._key(chip): chip for chip in chips}
-        good = []
-        for key, outcome in done.items():
-            if keys.get(key) == outcome.chip:
-                good.append(outcome)
-            else:
-                self._remove(outcome)
-        return good
-
     def _key(self, chip: Chip) -> Key:
         return self.job.scenes[chip.scene].name, chip.window.row, chip.window.col
 
-    def _remove(self, outcome: Outcome) -> None:
-        for path in (self.job.image(outcome.chip), self.job.mask(outcome.chip)):
-            (self.job.folder / path).unlink(missing_ok=True)
+    def _folders(self) -> list[str]:
+        kinds = ('images', 'masks') if self.job.labels else ('images',)
+        return [kind if part == ALL else f'{part}/{kind}' for part in self.job.options.parts for kind in kinds]
+
+    def _files(self, outcomes: Iterable[Outcome]) -> set[str]:
+        """Files of chips, below the output folder."""
+        written = [outcome.chip for outcome in outcomes if outcome.size]
+        masks = map(self.job.mask, written) if self.job.labels else ()
+        return {*map(self.job.image, written), *masks}
 
     def _settled(self, outcomes: Iterable[Outcome]) -> list[Outcome]:
         """Outcomes of scenes that could be read; of the others nothing stays."""
@@ -283,9 +249,6 @@ class _Run:
         for outcome in settled:
             if outcome.failure:
                 self._fail(outcome.chip.scene, outcome.failure)
-        for outcome in settled:
-            if outcome.size and not self._stays(outcome):
-                self._remove(outcome)
         return [outcome for outcome in settled if self._stays(outcome)]
 
     def _fail(self, index: int, failure: str) -> None:
@@ -317,14 +280,14 @@ class _Run:
         raise ValidDataError(msg)
 
     def _counts(self, chips: Sequence[Chip], kept: Sequence[Outcome]) -> dict[str, int]:
-        return {
-            'windows': len(chips),
-            'chips': len(kept),
+        left_out = {
             'too_little_data': self.rejected['data'],
             'too_few_labels': self.rejected['labels'],
             'empty': self.rejected['empty'],
             'between_parts': self.split.left_out if self.split else 0,
         }
+        unreadable = len(chips) - len(kept) - sum(left_out.values())
+        return {'windows': len(chips), 'chips': len(kept), **left_out, 'unreadable': unreadable}
 
     def _report(self, chips: Sequence[Chip], kept: Sequence[Outcome], size: int) -> Report:
         parts = Counter(outcome.chip.part for outcome in kept)
@@ -341,11 +304,16 @@ class _Run:
         done: int = 0,
     ) -> Iterable[R]:
         """Run tasks with a progress bar that counts pieces."""
+        results = self.workers.run(work, tasks)
+        # imported here, for the progress and the manifest: processes are at work already
+        from torchgeo_msssl.progress import progress_bar
+
+        importlib.import_module('pyarrow.parquet')
         total = done + sum(len(task) if isinstance(task, list) else 1 for task in tasks)
         bar = progress_bar(description, total, unit) if self.progress else nullcontext(_no_progress)
         with bar as advance:
             advance(done, 0.0)
-            for result in self.workers.run(work, tasks):
+            for result in results:
                 yield result
                 done += pieces(result)
                 advance(done, 0.0)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from torchgeo_msssl.errors import SceneReadError
 from torchgeo_msssl.geo.chipping.cutting import Job, Outcome
@@ -39,18 +40,32 @@ def measure(job: Job, chips: Sequence[tuple[Chip, int | None]]) -> list[Outcome]
         What is in them; it ends with the first one that cannot be read.
     """
     outcomes = []
-    for chip, valid in chips:
-        if valid is None:
-            try:
-                valid = int(np.count_nonzero(job.formats[chip.scene].read(chip.window)[1]))
-            except SceneReadError as error:
-                outcomes.append(Outcome(chip, None, failure=str(error)))
-                break
-        classes: tuple[int, ...] = ()
-        if job.labels is not None:
-            classes = job.labels.count(job.labels.mask(job.scenes[chip.scene], chip.window))
-        outcomes.append(Outcome(chip, Facts(valid, classes)))
+    for chip, count in chips:
+        if count is not None and job.labels is None:
+            outcomes.append(Outcome(chip, Facts(count)))
+            continue
+        try:
+            valid = _valid(job, chip, count)
+        except SceneReadError as error:
+            outcomes.append(Outcome(chip, None, failure=str(error)))
+            break
+        count = int(np.count_nonzero(valid)) if count is None else count
+        outcomes.append(Outcome(chip, Facts(count, _classes(job, chip, valid))))
     return outcomes
+
+
+def _valid(job: Job, chip: Chip, count: int | None) -> NDArray[np.bool_]:
+    """Where a chip has data within its scene, shape (height, width); read only where its count does not tell."""
+    inside = chip.window.intersection(job.scenes[chip.scene].grid.window)
+    if count is not None and (count == 0 or (inside is not None and count == inside.area)):
+        # beyond the scene this is not so, and nothing has a label
+        return np.full((chip.window.height, chip.window.width), count > 0)
+    return job.formats[chip.scene].read(chip.window)[1]
+
+
+def _classes(job: Job, chip: Chip, valid: NDArray[np.bool_]) -> tuple[int, ...]:
+    """Pixels of each class; nothing without labels."""
+    return job.labels.count(job.labels.mask(job.scenes[chip.scene], chip.window), valid) if job.labels else ()
 
 
 def with_valid(chips: Sequence[Chip], cells: ValidCells) -> list[tuple[Chip, int | None]]:

@@ -5,10 +5,11 @@ the parent is; here both ends of a pipe notice. Processes are not forked from th
 and locks, but from a server that has imported what they need and opened nothing.
 """
 
+import contextlib
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import TracebackType
@@ -25,7 +26,19 @@ def start_server() -> None:
     """Let the server import what processes need while this process still imports its own."""
     if _FORKSERVER:
         forkserver.set_forkserver_preload(list(_MODULES))
-        forkserver.ensure_running()
+        resource_tracker.ensure_running()  # here, because it would let Ctrl-C through again
+        with _without_interrupts():
+            forkserver.ensure_running()
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Hold Ctrl-C back, also from the processes that are started meanwhile and theirs: this one ends the work."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class WorkerError(MSSSLError, RuntimeError):
@@ -62,13 +75,13 @@ class Workers:
             process.join()
 
     def run[T, R](self, work: Callable[[T], R], tasks: Sequence[T]) -> Iterator[R]:
-        """Run a function over tasks.
+        """Run a function over tasks; several processes begin at once, one with the first result that is asked for.
 
         Args:
             work: The function; it and all that it holds can be pickled.
             tasks: What it is called with.
 
-        Yields:
+        Returns:
             Results as they come, in no particular order with several processes.
 
         Raises:
@@ -76,16 +89,20 @@ class Workers:
             MSSSLError: Whatever the function raises on purpose.
         """
         if self.number <= 1 or len(tasks) <= 1:
-            import rasterio  # imported here: a server has to be started before anything that takes its time
-
-            with rasterio.Env(**self.environment):
-                yield from map(work, tasks)
-            return
+            return self._alone(work, tasks)
         queue = iter(tasks)
         self._start(min(self.number, len(tasks)))
         for pipe in self._pipes:
-            pipe.send(work)
-        busy = [pipe for pipe in self._pipes if _send_next(pipe, queue)]
+            _send(pipe, work)
+        return self._results([pipe for pipe in self._pipes if _send_next(pipe, queue)], queue)
+
+    def _alone[T, R](self, work: Callable[[T], R], tasks: Sequence[T]) -> Iterator[R]:
+        import rasterio  # imported here: a server has to be started before anything that takes its time
+
+        with rasterio.Env(**self.environment):
+            yield from map(work, tasks)
+
+    def _results(self, busy: list[Connection], queue: Iterator[Any]) -> Iterator[Any]:
         while busy:
             for pipe in [pipe for pipe in wait(busy) if isinstance(pipe, Connection)]:
                 result = _received(pipe)
@@ -96,44 +113,55 @@ class Workers:
     def _start(self, number: int) -> None:
         context: Any = multiprocessing.get_context('forkserver' if _FORKSERVER else 'spawn')
         start_server()
-        while len(self._processes) < number:
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, self.environment), daemon=True)
-            process.start()
-            theirs.close()  # so that the end of the process is the end of the pipe
-            self._processes.append(process)
-            self._pipes.append(ours)
+        with _without_interrupts() if _FORKSERVER else contextlib.nullcontext():
+            while len(self._processes) < number:
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_serve, args=(theirs, self.environment), daemon=True)
+                process.start()
+                theirs.close()  # so that the end of the process is the end of the pipe
+                self._processes.append(process)
+                self._pipes.append(ours)
 
 
 def _send_next(pipe: Connection, tasks: Iterator[Any]) -> bool:
     for task in tasks:
-        pipe.send((task,))
+        _send(pipe, (task,))
         return True
     return False
+
+
+def _send(pipe: Connection, content: Any) -> None:
+    try:
+        pipe.send(content)
+    except ConnectionError:
+        raise _ended() from None
 
 
 def _received(pipe: Connection) -> Any:
     try:
         result, error = pipe.recv()
-    except (EOFError, ConnectionResetError):
-        msg = 'A worker process was ended from outside, perhaps for lack of memory; use fewer workers.'
-        raise WorkerError(msg) from None
+    except (EOFError, ConnectionError):
+        raise _ended() from None
     if error is not None:
         raise error
     return result
 
 
+def _ended() -> WorkerError:
+    return WorkerError('A worker process was ended from outside, perhaps for lack of memory; use fewer workers.')
+
+
 def _serve(pipe: Connection, environment: dict[str, Any]) -> None:
     """Take functions, and tasks for the last one of them, from a pipe until it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the work
     import rasterio
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the work
     work: Callable[[Any], Any] | None = None
     with rasterio.Env(**environment):
         while True:
             try:
                 received = pipe.recv()
-            except EOFError:  # the parent is done, or gone
+            except (EOFError, ConnectionError):  # the parent is done, or gone
                 return
             if not isinstance(received, tuple):
                 work = received
@@ -146,5 +174,5 @@ def _serve(pipe: Connection, environment: dict[str, Any]) -> None:
                 answer = None, error
             try:
                 pipe.send(answer)
-            except BrokenPipeError:
+            except ConnectionError:
                 return

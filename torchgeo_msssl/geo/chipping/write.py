@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ class ChipFormat:
         plain: Whether a chip's declared nodata value tells all that the scene knows about validity.
         profile: Options of GDAL.
         colours: Colour interpretation of each band, or nothing where it says nothing.
+        palette: Colour of each value (red, green, blue and alpha, 0 to 255) of a single band, or nothing.
         scales: Declared scale of each band.
         offsets: Declared offset of each band.
         tags: Dataset tags.
@@ -67,6 +69,7 @@ class ChipFormat:
     plain: bool
     profile: dict[str, Any] = field(hash=False)
     colours: tuple[ColorInterp, ...]
+    palette: dict[int, tuple[int, ...]] = field(hash=False)
     scales: tuple[float, ...]
     offsets: tuple[float, ...]
     tags: dict[str, str] = field(hash=False)
@@ -107,6 +110,8 @@ class ChipFormat:
                 chip.descriptions = (*self.bands, 'alpha') if self.alpha else self.bands
                 if self.colours:
                     chip.colorinterp = self.colours
+                if self.palette:
+                    chip.write_colormap(1, self.palette)
                 if set(self.scales) != {1.0} or set(self.offsets) != {0.0}:
                     chip.scales, chip.offsets = self.scales, self.offsets
                 if self.tags:
@@ -168,6 +173,7 @@ def chip_format(scene: Scene, bands: Sequence[str], sensor: Sensor | None, size:
     }  # fmt: skip
     files = [scene.file_of(band) for band in bands] + ([scene.files[0]] if alpha else [])
     names = [*bands, 'alpha'] if alpha else list(bands)
+    places = [(file.path, file.index(name)) for file, name in zip(files, names, strict=True)]
     plain = nodata is not None and scene.is_stored and len(scene.files) == 1 and not scene.files[0].masked
     return ChipFormat(
         scene,
@@ -177,7 +183,8 @@ def chip_format(scene: Scene, bands: Sequence[str], sensor: Sensor | None, size:
         alpha,
         plain,
         profile,
-        _colours([(file.path, file.index(name)) for file, name in zip(files, names, strict=True)]),
+        _colours(places),
+        _palette(places, scene.dtype),
         tuple(file.scales[file.index(name) - 1] for file, name in zip(files, names, strict=True)),
         tuple(file.offsets[file.index(name) - 1] for file, name in zip(files, names, strict=True)),
         _tags(scene, sensor or known),
@@ -199,6 +206,15 @@ def _colours(bands: Sequence[tuple[str, int]]) -> tuple[ColorInterp, ...]:
     """What each band is the colour of; nothing where that says no more than GDAL assumes by itself."""
     colours = tuple(handle(path).colorinterp[index - 1] for path, index in bands)
     return () if set(colours) <= {ColorInterp.gray, ColorInterp.undefined, ColorInterp.palette} else colours
+
+
+def _palette(bands: Sequence[tuple[str, int]], dtype: np.dtype[Any]) -> dict[int, tuple[int, ...]]:
+    """Colour of each value of a single band of bytes; that of 16 bits would be larger than the chip."""
+    (path, index), *others = bands
+    dataset = handle(path)
+    if others or dtype != np.uint8 or dataset.colorinterp[index - 1] != ColorInterp.palette:
+        return {}
+    return dict(dataset.colormap(index))
 
 
 def _tags(scene: Scene, sensor: Sensor | None) -> dict[str, str]:
@@ -278,9 +294,7 @@ def write_whole(path: Path, content: bytes) -> None:
     temporary = path.with_name(f'.{path.name}.{os.getpid()}{TEMPORARY}')
     try:
         with open(temporary, 'wb', buffering=0) as file:
-            rest = memoryview(content)
-            while rest:  # on a nearly full disk a part may be taken before the error comes
-                rest = rest[file.write(rest) :]
+            write_all(file, content)
         os.replace(temporary, path)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -290,3 +304,18 @@ def write_whole(path: Path, content: bytes) -> None:
             'with the same command.'
         )
         raise OutputError(msg) from error
+
+
+def write_all(file: FileIO, content: bytes) -> None:
+    """Write all bytes; on a nearly full disk a part may be taken before the error comes.
+
+    Args:
+        file: Where to.
+        content: What.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    rest = memoryview(content)
+    while rest:
+        rest = rest[file.write(rest) :]

@@ -34,7 +34,7 @@ def class_values(column: Any, class_names: Sequence[str], where: str) -> NDArray
         column,
         lambda value: _class_of(value, names),
         where,
-        f'which class_names ({", ".join(names)}) does not have; add the names, or write class numbers from 0 to '
+        f'which the classes ({", ".join(names)}) do not have; add the names, or write class numbers from 0 to '
         f'{len(names) - 1}.',
     )
 

@@ -1,0 +1,120 @@
+"""What an earlier run left in the output folder, and how much of it holds."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.geo.chipping.cutting import Outcome
+from torchgeo_msssl.geo.chipping.journal import JOURNAL, MANIFEST, SUMMARY, Header, outcome_of, read_journal
+from torchgeo_msssl.geo.chipping.options import ALL
+from torchgeo_msssl.geo.chipping.write import TEMPORARY
+from torchgeo_msssl.geo.scene import Scene
+
+type Key = tuple[str, int, int]
+
+#: What a summary of ours has.
+_ENTRIES = frozenset({'format', 'options', 'scenes', 'failed', 'counts'})
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an earlier run left in the output folder.
+
+    Attributes:
+        complete: The summary of a run to which nothing has to be added, or None.
+        done: What became of chips that still are what they would be now, by scene's name, row and column.
+        names: Names of scenes whose chips may lie in the folder.
+    """
+
+    complete: dict[str, Any] | None = None
+    done: dict[Key, Outcome] = field(default_factory=dict)
+    names: frozenset[str] = frozenset()
+
+
+def find_earlier(folder: Path, header: Header, scenes: Sequence[Scene], overwrite: bool) -> Found:
+    """See what is in the output folder.
+
+    Args:
+        folder: The output folder.
+        header: What the chips of this run depend on.
+        scenes: The scenes.
+        overwrite: Whether what is there is to be replaced.
+
+    Returns:
+        What can be used.
+
+    Raises:
+        ConfigurationError: If the folder holds chips cut with other options, or files of somebody else.
+        OSError: If it cannot be read.
+    """
+    summary, noted = _read_summary(folder / SUMMARY), read_journal(folder)
+    if summary is None and not (folder / JOURNAL).is_file():
+        if _holds_files(folder):
+            msg = f'output: {folder} holds files that `chip` did not write; choose another folder, or empty this one.'
+            raise ConfigurationError(msg)
+        return Found()
+    earlier, entries = noted or (None, [])
+    names = {*summary['scenes'], *summary['failed']} if summary else set()
+    if earlier is not None:
+        names.update(earlier.scenes, earlier.earlier or ())
+    if not overwrite:
+        _check_options(folder, header.options, earlier.options if earlier else summary['options'] if summary else None)
+    if overwrite or earlier is None or earlier.common != header.common:
+        return Found(names=frozenset(names))
+    unchanged = {name for name, state in header.scenes.items() if earlier.scenes.get(name) == state}
+    done = _usable(folder, entries, scenes, unchanged)
+    whole = earlier == header and len(done) == len(entries) and (folder / MANIFEST).is_file()
+    return Found(summary if whole and summary and not summary['failed'] else None, done, frozenset(names))
+
+
+def _check_options(folder: Path, options: Mapping[str, Any], earlier: Mapping[str, Any] | None) -> None:
+    if earlier is not None and earlier != options:
+        different = sorted(name for name, value in options.items() if earlier.get(name) != value)
+        msg = (
+            f'output: {folder} holds chips cut with other {", ".join(different)}; choose another folder, or add '
+            '--overwrite to replace them.'
+        )
+        raise ConfigurationError(msg)
+
+
+def _usable(folder: Path, entries: Iterable[Any], scenes: Sequence[Scene], unchanged: set[str]) -> dict[Key, Outcome]:
+    """Outcomes of chips of unchanged scenes whose files are there in full."""
+    index = {scene.name: i for i, scene in enumerate(scenes) if scene.name in unchanged}
+    done: dict[Key, Outcome] = {}
+    for entry in entries:
+        outcome = outcome_of(entry, index)
+        if outcome is not None and _is_whole(folder, outcome, scenes[outcome.chip.scene]):
+            done[entry[0], outcome.chip.window.row, outcome.chip.window.col] = outcome
+    return done
+
+
+def _is_whole(folder: Path, outcome: Outcome, scene: Scene) -> bool:
+    part = folder if outcome.chip.part == ALL else folder / outcome.chip.part
+    name = f'{outcome.chip.stem(scene)}.tif'
+    expected = (('images', outcome.size), ('masks', outcome.mask_size))
+    return all(not size or _size(part / kind / name) == size for kind, size in expected)
+
+
+def _read_summary(path: Path) -> dict[str, Any] | None:
+    """What ``chip`` wrote about its chips; None where there is nothing, or somebody else's file."""
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'))
+    except (FileNotFoundError, IsADirectoryError, ValueError):
+        return None
+    return content if isinstance(content, dict) and set(content) >= _ENTRIES else None
+
+
+def _holds_files(folder: Path) -> bool:
+    """Whether there is anything below a folder but empty folders and what was being written."""
+    return any(not name.endswith(TEMPORARY) for _, _, names in os.walk(folder) for name in names)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1

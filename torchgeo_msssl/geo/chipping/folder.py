@@ -1,0 +1,225 @@
+"""The folder that chips are written into.
+
+Files of others are never removed. Whenever a run is killed, its journal is there, or nothing has been changed.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from torchgeo_msssl.errors import MSSSLError, OutputError
+from torchgeo_msssl.geo.chipping.cutting import Outcome
+from torchgeo_msssl.geo.chipping.earlier import Found, find_earlier
+from torchgeo_msssl.geo.chipping.journal import GEOJSON, JOURNAL, MANIFEST, SUMMARY, Header, Journal
+from torchgeo_msssl.geo.chipping.options import ALL, PARTS
+from torchgeo_msssl.geo.chipping.write import TEMPORARY
+from torchgeo_msssl.geo.scene import Scene
+
+try:
+    import fcntl
+except ImportError:  # a system without these locks
+    fcntl = None  # type: ignore[assignment]
+
+#: Folders of chips below the output folder.
+FOLDERS = tuple(f'{"" if part == ALL else f"{part}/"}{kind}' for part in (ALL, *PARTS) for kind in ('images', 'masks'))
+#: Names of chips, and of chips that are being written, with that of their scene; see :meth:`Chip.stem`.
+_NAMES = (
+    re.compile(r'(.+)_\d{5,}_\d{5,}\.tif'),
+    re.compile(r'\.(.+)_\d{5,}_\d{5,}\.tif\.\d+' + re.escape(TEMPORARY)),
+)
+#: What file systems without locks (on folders) say.
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EBADF})
+
+
+class OutputFolder:
+    """The output folder of one run, for use in a ``with`` block.
+
+    Args:
+        path: The folder.
+        header: What the chips depend on.
+        scenes: The scenes.
+        names: Names of the scenes and of those that cannot be opened.
+    """
+
+    def __init__(self, path: Path, header: Header, scenes: Sequence[Scene], names: Iterable[str]) -> None:
+        """Touch nothing yet."""
+        self.path = path
+        self.header = replace(header, **json.loads(json.dumps({'options': header.options, 'common': header.common})))
+        self.scenes = scenes
+        self.names = set(names)
+        self._lock: int | None = None
+        self._journal: Journal | None = None
+
+    def __enter__(self) -> Self:
+        """Touch nothing yet."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Leave the folder to others."""
+        if self._journal is not None:
+            self._journal.close()
+        if self._lock is not None:
+            os.close(self._lock)
+
+    def look(self, overwrite: bool) -> Found:
+        """See what an earlier run left.
+
+        Args:
+            overwrite: Whether to replace it.
+
+        Returns:
+            What can be used.
+
+        Raises:
+            ConfigurationError: If the folder holds chips cut with other options, or files of somebody else.
+            OutputError: If it cannot be written, or another run is writing into it.
+        """
+        found = Found()
+        if self.path.is_dir():
+            with writing(self.path):
+                self._claim()
+                found = find_earlier(self.path, self.header, self.scenes, overwrite)
+                self.names.update(found.names)
+        if found.complete is None:
+            _check_writable(self.path)
+        return found
+
+    def begin(self, good: Sequence[Outcome], files: Collection[str], parts: Iterable[str]) -> None:
+        """Remove what an earlier run left, and go on.
+
+        Args:
+            good: What became of chips, as far as that is known and stays.
+            files: Paths of their files below the folder.
+            parts: Folders of chips to make below it.
+
+        Raises:
+            OutputError: If that cannot be done, or another run is writing into the folder.
+        """
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._claim()
+            # first, and with the names of all scenes: if the run is killed in what follows, the next one can do it
+            header = replace(self.header, earlier=sorted(self.names))
+            self._journal = Journal(self.path, header, self.scenes, good)
+            for name in (SUMMARY, MANIFEST, GEOJSON):
+                (self.path / name).unlink(missing_ok=True)
+            self._remove_but(files)
+            for part in parts:
+                (self.path / part).mkdir(parents=True, exist_ok=True)
+
+    def note(self, outcomes: Iterable[Outcome]) -> None:
+        """Note what became of chips.
+
+        Args:
+            outcomes: What became of them.
+
+        Raises:
+            OutputError: If the disk is full.
+        """
+        assert self._journal is not None
+        with writing(self.path):
+            self._journal.add(outcomes)
+
+    def finish(self, files: Collection[str], failed: Iterable[str]) -> None:
+        """Remove chips that are not kept, and put the journal in order; the manifest and the summary come next.
+
+        Args:
+            files: Paths of the files that are kept, below the folder.
+            failed: Names of scenes of which nothing is kept.
+
+        Raises:
+            OutputError: If that cannot be done.
+        """
+        assert self._journal is not None
+        with writing(self.path):
+            self._remove_but(files)
+            self._journal.finish(self.header, failed)
+
+    def discard(self) -> None:
+        """Leave nothing of a run that kept nothing.
+
+        Raises:
+            OutputError: If that cannot be done.
+        """
+        with writing(self.path):
+            self._remove_but(())
+            (self.path / JOURNAL).unlink(missing_ok=True)
+            _remove_empty(self.path)
+
+    def _claim(self) -> None:
+        """Keep other runs out. The lock is on the folder itself: nothing is left of it, however this process ends."""
+        if fcntl is None or self._lock is not None:
+            return
+        self._lock = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            msg = f'{self.path} is being written by another run of `chip`; wait for it, or choose another folder.'
+            raise OutputError(msg) from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+
+    def _remove_but(self, files: Collection[str]) -> None:
+        """Remove files of chips, also of unfinished ones, but for some."""
+        for below in FOLDERS:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.path / below) as entries:
+                for entry in entries:
+                    if f'{below}/{entry.name}' not in files and self._is_ours(entry.name):
+                        os.unlink(entry.path)
+        for leftover in self.path.glob(f'.{JOURNAL}.*{TEMPORARY}'):
+            leftover.unlink()
+        for below in (*FOLDERS, *PARTS):
+            _remove_empty(self.path / below)
+
+    def _is_ours(self, name: str) -> bool:
+        found = next(filter(None, (known.fullmatch(name) for known in _NAMES)), None)
+        return found is not None and found[1] in self.names
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Tell in one sentence if a folder cannot be written.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        OutputError: If the system refuses anything in the block.
+    """
+    try:
+        yield
+    except MSSSLError:
+        raise
+    except OSError as error:
+        raise _unwritable(error.filename or folder, error.strerror or str(error)) from error
+
+
+def _unwritable(path: str | Path, reason: str) -> OutputError:
+    msg = f'{path} cannot be written ({reason}); make room or choose another folder, and go on with the same command.'
+    return OutputError(msg)
+
+
+def _check_writable(folder: Path) -> None:
+    """Find out now, not after a survey of all scenes, whether a folder can be made or written into."""
+    nearest = folder.absolute()
+    while not nearest.exists():
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise _unwritable(folder, f'{nearest} is no folder')
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise _unwritable(folder, f'nothing may be written into {nearest}')
+
+
+def _remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # not there, or not empty
+        folder.rmdir()
