@@ -11,6 +11,7 @@ import torch
 from affine import Affine
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from rasterio._env import get_gdal_config
 
 from torchgeo_msssl.datamodules.loader import ChipLoader
 from torchgeo_msssl.datasets import Scenes
@@ -45,6 +46,31 @@ def loader(scenes: Scenes, workers: int = 0, length: int = 4 * BATCHES + 2, seed
     return ChipLoader(
         sampler, batch_size=4, num_workers=workers, collate_fn=collate, drop_last=True, persistent_workers=workers > 0
     )
+
+
+def block_cache_of(_: Any) -> int:
+    """Bytes that GDAL may take for blocks, in the process that makes a batch."""
+    return int(get_gdal_config('GDAL_CACHEMAX'))
+
+
+@pytest.mark.parametrize('given', [None, '17'])
+def test_workers_share_the_memory_for_blocks(
+    scenes: Scenes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | None
+) -> None:
+    """Unless the user says its size; what else is to be done at their start is done."""
+    if given is None:
+        monkeypatch.delenv('GDAL_CACHEMAX', raising=False)
+    else:
+        monkeypatch.setenv('GDAL_CACHEMAX', given)
+    alone = block_cache_of(None)
+    load = ChipLoader(
+        RandomChipSampler(scenes, 16, 8), batch_size=4, num_workers=2, collate_fn=block_cache_of,
+        worker_init_fn=lambda worker: (tmp_path / str(worker)).touch(),
+    )  # fmt: skip
+    for _ in range(2):
+        assert list(load) == [max(alone // 2, 64 * 2**20) if given is None else alone] * 2
+    assert {path.name for path in tmp_path.glob('?')} == {'0', '1'}
+    assert block_cache_of(None) == alone
 
 
 def windows(batches: Any) -> Windows:

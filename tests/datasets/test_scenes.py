@@ -1,5 +1,6 @@
 """Scenes gives TorchGeo's pixels to the last one, and chips as the file has them, from any process."""
 
+import os
 import pickle
 import re
 import threading
@@ -273,6 +274,41 @@ def test_an_alpha_band_hides_pixels_and_is_no_band(tmp_path: Path, nodata: float
     assert assert_same(stock, ours, queries_over(stock, 100)) > 25
     chip = ours[ours.query(0, Window(10, 20, 30, 40))]
     np.testing.assert_array_equal(chip['valid'][0].numpy(), array[3, 10:40, 20:60] > 0)
+
+
+HIDDEN = np.random.default_rng(2).random((150, 180)) < 0.3
+
+
+def masked(folder: Path, kind: str, **options: Any) -> Path:
+    """A file some of whose pixels are hidden by an alpha band or a mask."""
+    if kind == 'alpha':
+        array = pixels((4, 150, 180), 'uint8')
+        array[3] = np.where(HIDDEN, 0, 255)
+        colours = [ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha]
+        return write(folder / 'scene.tif', array, colours=colours, **TILED, **options)
+    path = write(folder / 'scene.tif', pixels(), **TILED, **options)
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=kind == 'internal mask'), rasterio.open(path, 'r+') as file:
+        file.write_mask(~HIDDEN)
+    return path
+
+
+@pytest.mark.parametrize('cache', ['none', 'disk'])
+@pytest.mark.parametrize('nodata', [None, 77])
+@pytest.mark.parametrize('kind', ['alpha', 'internal mask', 'mask file'])
+def test_under_a_mask_a_chip_shows_what_torchgeo_shows(
+    tmp_path: Path, kind: str, nodata: float | None, cache: Any
+) -> None:
+    path = masked(tmp_path, kind, nodata=nodata)
+    ours = Scenes(path, cache=cache)
+    stock = RasterDataset([path])
+    stock.band_indexes = [1, 2, 3]
+    windows = [Window(0, 0, 150, 180), *(Window(7 * k, 11 * k, 60, 60) for k in range(8))]
+    chips = ours.__getitems__([ours.query(0, window) for window in windows[1:]])
+    for window, chip in zip(windows, [ours[ours.query(0, windows[0])], *chips], strict=True):
+        want = stock[tuple(ours.query(0, window))]['image'].numpy()
+        np.testing.assert_array_equal(chip['image'].numpy(), want)
+        hidden = HIDDEN[window.row : window.row + window.height, window.col : window.col + window.width]
+        assert not chip['valid'][0].numpy()[hidden].any()
 
 
 def test_a_folder_of_single_band_files_is_one_scene(tmp_path: Path) -> None:
@@ -582,6 +618,26 @@ def test_decoded_scenes_stay_below_a_limit(tmp_path: Path) -> None:
         Scenes(files, cache='disk', cache_dir=tmp_path / 'small', cache_size=2 * tile).decode(0)
     with pytest.raises(ConfigurationError, match='cache_size: expected bytes or text'):
         Scenes(files, cache_size='much')
+
+
+@pytest.mark.parametrize('cache', ['none', 'disk'])
+def test_a_scene_that_is_replaced_is_read_anew(tmp_path: Path, cache: Any) -> None:
+    first, second = pixels(), pixels(seed=1)
+    path = write(tmp_path / 'scene.tif', first)
+    limit = 256 * 256 * 2 * 3 + 1000  # the old one makes room
+    ours = Scenes(path, cache=cache, cache_dir=tmp_path / 'decoded', cache_size=limit)
+    query = ours.query(0, Window(3, 4, 50, 60))
+    np.testing.assert_array_equal(ours[query]['image'].numpy(), first[:, 3:53, 4:64])
+    os.replace(write(tmp_path / 'new.tif', second), path)
+    np.testing.assert_array_equal(ours[query]['image'].numpy(), second[:, 3:53, 4:64])
+
+
+def test_decoded_scenes_of_a_run_that_is_over_make_room(tmp_path: Path) -> None:
+    files = [write(tmp_path / f'{k}.tif', pixels(seed=k)) for k in range(2)]
+    for file in files:
+        ours = Scenes(file, cache='disk', cache_dir=tmp_path / 'small', cache_size=256 * 256 * 2 * 3 + 1000)
+        ours.decode(0)
+    assert len(list((tmp_path / 'small').iterdir())) == 1
 
 
 # In company with TorchGeo.

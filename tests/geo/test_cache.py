@@ -5,7 +5,10 @@ import json
 import multiprocessing
 import os
 import shutil
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,19 +17,27 @@ from hypothesis import strategies as st
 
 from torchgeo_msssl.errors import ConfigurationError, OutputError, SceneReadError
 from torchgeo_msssl.geo import cache as cache_module
+from torchgeo_msssl.geo import locks
 from torchgeo_msssl.geo.cache import decoded
 from torchgeo_msssl.geo.grid import Window
+from torchgeo_msssl.geo.handles import close_handles
 from torchgeo_msssl.geo.headers import find_scenes
 from torchgeo_msssl.geo.scene import Scene
 
 BANDS = ('B08', 'B02')
 
 
+def aged(path: str) -> str:
+    """A file that was not written just now."""
+    os.utime(path, (10**9, 10**9))
+    return path
+
+
 @pytest.fixture
 def scene(make_scene, random_array) -> Scene:
     array = random_array((3, 83, 61))
     array[0][np.random.default_rng(0).random((83, 61)) < 0.3] = 0
-    return find_scenes(make_scene('s.tif', array, nodata=0, names=['B02', 'B03', 'B08']))[0]
+    return find_scenes(aged(make_scene('s.tif', array, nodata=0, names=['B02', 'B03', 'B08'])))[0]
 
 
 @pytest.fixture
@@ -131,16 +142,16 @@ def test_a_torn_entry_is_built_anew(scene: Scene, folder: Path, damage: str) -> 
     assert [path.name for path in folder.iterdir()] == [entry.name]
 
 
-def build_together(path: str, folder: str, barrier, results, locks: bool) -> None:
+def build_together(path: str, folder: str, barrier, results, waits: bool) -> None:
     """One of the processes that decode one scene."""
     scene = find_scenes(path)[0]
-    if not locks:
-        cache_module.fcntl = None
+    if not waits:
+        locks.fcntl = None
         original = cache_module._publish
 
-        def publish(*arguments) -> None:
+        def publish(*arguments) -> Any:
             barrier.wait(30)  # all are complete now
-            original(*arguments)
+            return original(*arguments)
 
         cache_module._publish = publish
     steps: list[float] = []
@@ -149,13 +160,13 @@ def build_together(path: str, folder: str, barrier, results, locks: bool) -> Non
     results.put((int(image.astype(np.int64).sum()), bool(steps)))
 
 
-@pytest.mark.parametrize('locks', [True, False])
-def test_three_processes_at_once(scene: Scene, folder: Path, locks: bool) -> None:
+@pytest.mark.parametrize('waits', [True, False])
+def test_three_processes_at_once(scene: Scene, folder: Path, waits: bool) -> None:
     """With locks one of them builds, and the others wait for it; without, the first one to finish counts."""
     context = multiprocessing.get_context('fork')
     barrier, results = context.Barrier(3), context.Queue()
     workers = [
-        context.Process(target=build_together, args=(scene.path, str(folder), barrier, results, locks))
+        context.Process(target=build_together, args=(scene.path, str(folder), barrier, results, waits))
         for _ in range(3)
     ]  # fmt: skip
     for worker in workers:
@@ -165,7 +176,7 @@ def test_three_processes_at_once(scene: Scene, folder: Path, locks: bool) -> Non
         worker.join(30)
         assert worker.exitcode == 0
     assert {total for total, _ in found} == {int(scene.read(scene.grid.window, BANDS)[0].astype(np.int64).sum())}
-    assert sum(built for _, built in found) == (1 if locks else 3)
+    assert sum(built for _, built in found) == (1 if waits else 3)
     (entry,) = folder.iterdir()
     assert not entry.name.startswith('.')
 
@@ -174,7 +185,7 @@ def test_who_finishes_second_leaves_the_first_ones_entry(scene: Scene, folder: P
     decoded(scene, BANDS, folder)
     (entry,) = folder.iterdir()
     first = entry.stat().st_ino
-    cache_module._build(scene, BANDS, entry, None, None)
+    cache_module._build(scene, BANDS, entry, None, None, locks.Lock.UNKNOWN)
     assert [(path.name, path.stat().st_ino) for path in folder.iterdir()] == [(entry.name, first)]
 
 
@@ -224,17 +235,78 @@ def test_a_damaged_scene_leaves_nothing(make_scene, folder: Path) -> None:
     assert not list(folder.iterdir())
 
 
-def test_what_killed_builders_left_is_cleared_away_in_time(scene: Scene, folder: Path) -> None:
+def leave_behind(entry: Path, used: float | None = None) -> Path:
+    """What a builder leaves that is killed; the room is taken first."""
+    left = entry.with_name(f'.{entry.name}.left')
+    left.mkdir()
+    (left / 'image.npy').write_bytes(bytes(10**6))
+    if used is not None:
+        os.utime(left, (used, used))
+    return left
+
+
+def test_what_killed_builders_left_is_cleared_away_at_once(scene: Scene, make_scene, folder: Path) -> None:
+    """Its lock can be had, of the same scene and of another one."""
+    other = find_scenes(aged(make_scene('other.tif', np.ones((3, 9, 9), np.uint16), names=['B02', 'B03', 'B08'])))[0]
     decoded(scene, BANDS, folder)
     (entry,) = folder.iterdir()
     shutil.rmtree(entry)
-    old, new = (folder / f'.{entry.name}.{name}' for name in ('old', 'new'))
-    for left in (old, new):
-        left.mkdir()
-        (left / 'image.npy').touch()
-    os.utime(old, (0, 0))
+    leave_behind(entry)
+    leave_behind(cache_module._entry(other, BANDS, folder))
+    decoded(scene, BANDS, folder, limit=10**6)  # 393,472 bytes
+    assert [path.name for path in folder.iterdir()] == [entry.name]
+
+
+def test_without_locks_it_is_cleared_away_in_time(scene: Scene, folder: Path, monkeypatch) -> None:
+    monkeypatch.setattr(locks, 'fcntl', None)
+    decoded(scene, BANDS, folder)
+    (entry,) = folder.iterdir()
+    shutil.rmtree(entry)
+    leave_behind(entry.with_name('old-3'), used=0)
+    new = leave_behind(entry)
     decoded(scene, BANDS, folder)
     assert sorted(path.name for path in folder.iterdir()) == sorted([entry.name, new.name])
+
+
+def test_an_entry_that_is_published_meanwhile_is_no_error(scene: Scene, folder: Path, monkeypatch) -> None:
+    monkeypatch.setattr(locks, 'fcntl', None)
+    folder.mkdir()
+    left = leave_behind(folder / 'other-3')
+    glob = Path.glob
+
+    def gone(self: Path, pattern: str) -> Any:
+        found = list(glob(self, pattern))
+        shutil.rmtree(left, ignore_errors=True)
+        return found
+
+    monkeypatch.setattr(Path, 'glob', gone)
+    decoded(scene, BANDS, folder)
+
+
+def test_a_file_in_the_place_of_an_entry_is_replaced(scene: Scene, folder: Path) -> None:
+    folder.mkdir()
+    cache_module._entry(scene, BANDS, folder).write_text('x')
+    expected = scene.read(scene.grid.window, BANDS)[0]
+    np.testing.assert_array_equal(decoded(scene, BANDS, folder).read(scene.grid.window)[0], expected)
+    assert [path.is_dir() for path in folder.iterdir()] == [True]
+
+
+def test_an_entry_of_a_file_just_written_is_not_trusted(make_scene, random_array, folder: Path) -> None:
+    """Written again within a tick of the clock it has the same size and time."""
+    path = make_scene('s.tif', random_array((1, 20, 30)))
+    tick = os.stat(path).st_mtime_ns
+    decoded(find_scenes(path)[0], ['band_1'], folder)
+    make_scene('s.tif', random_array((1, 20, 30), seed=1))
+    os.utime(path, ns=(tick, tick))
+    close_handles()
+    found = decoded(find_scenes(path)[0], ['band_1'], folder)
+    np.testing.assert_array_equal(found.read(Window(0, 0, 20, 30))[0], random_array((1, 20, 30), seed=1))
+
+
+def test_a_file_that_changes_while_it_is_decoded(scene: Scene, folder: Path) -> None:
+    with pytest.raises(SceneReadError, match=r's\.tif: was changed while it was decoded; start again'):
+        decoded(scene, BANDS, folder, lambda _: os.utime(scene.path))
+    assert not list(folder.iterdir())
 
 
 # A limit.
@@ -249,55 +321,87 @@ def entries(folder: Path) -> set[str]:
 def four(make_scene, random_array, monkeypatch) -> dict[str, Scene]:
     """Four scenes of one tile of 16 × 16 pixels, which is 512 bytes and the head of the file."""
     monkeypatch.setattr(cache_module, 'TILE', 16)
-    monkeypatch.setattr(cache_module, '_in_use', set())
     return {
-        name: find_scenes(make_scene(f'{name}.tif', random_array((1, 16, 16), seed=k)))[0]
+        name: find_scenes(aged(make_scene(f'{name}.tif', random_array((1, 16, 16), seed=k))))[0]
         for k, name in enumerate('abcd')
     }
 
 
-def another_run(monkeypatch) -> None:
-    monkeypatch.setattr(cache_module, '_in_use', set())
-
-
-def test_the_entry_that_was_not_used_for_longest_makes_room(four, folder, monkeypatch) -> None:
+def test_the_entry_that_was_not_used_for_longest_makes_room(four, folder) -> None:
     for k, name in enumerate('abc'):
         decoded(four[name], ['band_1'], folder)
         for entry in folder.iterdir():
             if json.loads((entry / 'complete.json').read_text())['scene'] == four[name].path:
                 os.utime(entry / 'complete.json', (k, k))
-    another_run(monkeypatch)
-    kept = decoded(four['a'], ['band_1'], folder)  # so b is the oldest now
+    decoded(four['a'], ['band_1'], folder)  # so b is the oldest now
     decoded(four['d'], ['band_1'], folder, limit=2400)
     assert entries(folder) == {'a', 'c', 'd'}
-    np.testing.assert_array_equal(
-        kept.read(Window(0, 0, 16, 16))[0], four['a'].read(Window(0, 0, 16, 16), ['band_1'])[0]
-    )
     assert len(list(folder.iterdir())) == 3
 
 
-def test_what_this_run_uses_is_never_taken_away(four, folder, monkeypatch) -> None:
-    for name in 'ab':
-        decoded(four[name], ['band_1'], folder, limit=1700)
-    with pytest.raises(ConfigurationError, match=r'cache_size: .*c\.tif needs .* too much beside what is in use'):
+def test_what_is_in_use_is_never_taken_away(four, folder) -> None:
+    mapped = [decoded(four[name], ['band_1'], folder, limit=1700) for name in 'ab']
+    with pytest.raises(ConfigurationError, match=r'c\.tif needs 512 B .* beside what is in use .* more than 1\.7 kB'):
         decoded(four['c'], ['band_1'], folder, limit=1700)
     assert entries(folder) == {'a', 'b'}
-    another_run(monkeypatch)
-    cache_module.claim([four['b']], ['band_1'], folder)
+    claimed = cache_module.claim([four['b']], ['band_1'], folder)
+    mapped.clear()  # the run that had them is over
     decoded(four['c'], ['band_1'], folder, limit=1700)
     assert entries(folder) == {'b', 'c'}
+    del claimed
+    for name in 'ad':
+        decoded(four[name], ['band_1'], folder, limit=1700)
+    assert entries(folder) == {'a', 'd'}
+
+
+def test_what_is_used_for_long_is_not_the_oldest(four, folder, monkeypatch) -> None:
+    found = decoded(four['a'], ['band_1'], folder)
+    (entry,) = folder.iterdir()
+    os.utime(entry / 'complete.json', (0, 0))
+    found.note_use()
+    assert (entry / 'complete.json').stat().st_mtime == 0
+    now = time.monotonic()
+    monkeypatch.setattr(time, 'monotonic', lambda: now + 3700)
+    found.note_use()
+    assert (entry / 'complete.json').stat().st_mtime > 0
 
 
 def test_scenes_that_cannot_fit_together_are_told_of_at_once(four, folder) -> None:
-    with pytest.raises(ConfigurationError, match=r'cache_size: 4 scene\(s\) need .* GB decoded'):
+    with pytest.raises(ConfigurationError, match=r'cache_size: 4 scene\(s\) need 2\.05 kB decoded, and 1\.7 kB are'):
         cache_module.claim(list(four.values()), ['band_1'], folder, limit=1700)
 
 
-def test_what_another_process_has_mapped_stays_readable(four, folder, monkeypatch) -> None:
+def test_what_another_process_has_mapped_stays_readable(four, folder) -> None:
     theirs = decoded(four['a'], ['band_1'], folder)
-    another_run(monkeypatch)
+    theirs._claim.entries = frozenset()  # another process knows nothing of it
     decoded(four['b'], ['band_1'], folder, limit=900)
     assert entries(folder) == {'b'}
     np.testing.assert_array_equal(
         theirs.read(Window(0, 0, 16, 16))[0], four['a'].read(Window(0, 0, 16, 16), ['band_1'])[0]
     )
+
+
+def decode_slowly(path: str, folder: str, begun, go_on) -> None:
+    """A process whose entry takes its place until it is told to go on."""
+    cache_module.TILE = 16
+
+    def wait(_: float) -> None:
+        begun.set()
+        go_on.wait(30)
+
+    decoded(find_scenes(path)[0], ['band_1'], Path(folder), wait, limit=900)
+
+
+@pytest.mark.skipif(locks.fcntl is None, reason='needs locks')
+def test_who_has_no_room_waits_for_an_entry_that_is_being_built(four, folder) -> None:
+    """It cannot make room yet; complete, it can."""
+    context = multiprocessing.get_context('fork')
+    begun, go_on = context.Event(), context.Event()
+    other = context.Process(target=decode_slowly, args=(four['a'].path, str(folder), begun, go_on))
+    other.start()
+    assert begun.wait(30)
+    threading.Timer(0.3, go_on.set).start()
+    decoded(four['b'], ['band_1'], folder, limit=900)
+    other.join(30)
+    assert other.exitcode == 0
+    assert entries(folder) == {'b'}

@@ -1,6 +1,8 @@
 """One handle for each process and thread, with the sidecars that lie beside the file."""
 
 import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,11 +11,12 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from rasterio._env import get_gdal_config, set_gdal_config
 
 from torchgeo_msssl.errors import SceneReadError
 from torchgeo_msssl.geo import handles
 from torchgeo_msssl.geo.grid import Window
-from torchgeo_msssl.geo.handles import close_handles, handle, is_remote, open_raster, pooled
+from torchgeo_msssl.geo.handles import close_handles, handle, is_remote, open_raster, pooled, share_block_cache
 from torchgeo_msssl.geo.headers import find_scenes
 
 
@@ -109,6 +112,36 @@ def test_closing_closes_all_of_this_thread(make_scene, random_array) -> None:
     opened = [handle(make_scene(f'{i}.tif', random_array((1, 8, 8)))) for i in range(3)]
     close_handles()
     assert all(dataset.closed for dataset in opened)
+
+
+AT_EXIT = """
+import atexit, sys
+opened = []
+atexit.register(lambda: print([dataset.closed for dataset in opened]))
+from torchgeo_msssl.geo.handles import handle
+opened.append(handle(sys.argv[1]))
+"""
+
+
+def test_a_process_closes_its_handles_before_it_ends(make_scene, random_array) -> None:
+    """Afterwards nobody is there to take what GDAL says meanwhile, and Python complains of that."""
+    path = make_scene('a.tif', random_array((1, 8, 8)))
+    ended = subprocess.run([sys.executable, '-c', AT_EXIT, path], capture_output=True, text=True, check=True)
+    assert (ended.stdout, ended.stderr) == ('[True]\n', '')
+
+
+@pytest.mark.parametrize(('processes', 'given', 'expected'), [(2, None, 150), (16, None, 64), (2, '300', 300)])
+def test_processes_share_the_memory_for_blocks(monkeypatch, processes: int, given: str | None, expected: int) -> None:
+    before = get_gdal_config('GDAL_CACHEMAX')
+    monkeypatch.delenv('GDAL_CACHEMAX', raising=False)
+    if given is not None:
+        monkeypatch.setenv('GDAL_CACHEMAX', given)
+    try:
+        set_gdal_config('GDAL_CACHEMAX', 300 * 2**20)
+        share_block_cache(processes)
+        assert get_gdal_config('GDAL_CACHEMAX') == expected * 2**20
+    finally:
+        set_gdal_config('GDAL_CACHEMAX', before)
 
 
 def test_a_file_that_was_replaced_is_opened_anew(make_scene, random_array) -> None:

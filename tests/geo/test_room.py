@@ -3,7 +3,7 @@
 import pytest
 
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.geo.room import parse_size
+from torchgeo_msssl.geo.room import format_size, parse_size
 
 
 @pytest.mark.parametrize(
@@ -13,6 +13,16 @@ from torchgeo_msssl.geo.room import parse_size
 )  # fmt: skip
 def test_sizes(text: int | str, size: float) -> None:
     assert parse_size(text) == size
+
+
+@pytest.mark.parametrize(
+    ('size', 'text'),
+    [(0, '0 B'), (512, '512 B'), (33_554_432, '33.6 MB'), (999_700, '1 MB'), (5e10, '50 GB'), (12e12, '12 TB')],
+)
+def test_sizes_are_written_as_they_are_read(size: float, text: str) -> None:
+    assert format_size(size) == text
+    if size:
+        assert parse_size(text) == pytest.approx(size, rel=1e-2)
 
 
 @pytest.mark.parametrize('text', ['', 'GB', '-5GB', '0', '5 PB', 'much', '5iB', -1, 0])

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import struct
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -115,3 +116,10 @@ def test_damage_is_left_to_gdal(write: Any, tmp_path: Path) -> None:
     assert read_header(str(cut)) is None
     assert read_header(str(tmp_path / 'none.tif')) is None
     assert os.path.exists(path)
+
+
+@pytest.mark.parametrize('offset', [2**64 - 1, 2**63, 2**62, 0])
+def test_a_directory_that_is_nowhere_is_no_header(tmp_path: Path, offset: int) -> None:
+    path = tmp_path / 'damaged.tif'
+    path.write_bytes(b'II+\0' + struct.pack('<HHQ', 8, 0, offset) + bytes(100))
+    assert read_header(str(path)) is None

@@ -1,5 +1,6 @@
 """Restored scenes: pixel by pixel where they belong, spoilt in one way, complete or not there."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from torchgeo_msssl.errors import BandError, ConfigurationError
-from torchgeo_msssl.prediction import reconstruct_scenes
+from torchgeo_msssl.geo.grid import Window
+from torchgeo_msssl.prediction import reconstruct, reconstruct_scenes
 from torchgeo_msssl.prediction.reconstruct import KINDS
+from torchgeo_msssl.prediction.working import WorkingFiles
+from torchgeo_msssl.prediction.writer import read_mirrored
 from torchgeo_msssl.tasks import MAE, Reconstruction
 
 BANDS = ('B02', 'B03', 'B04', 'B08')
@@ -236,3 +240,40 @@ def test_scenes_of_one_name_are_refused(make_scene: MakeScene, tmp_path: Path) -
         make_scene(f'{folder}/scene.tif', numbers(40, 40), names=BANDS)
     with pytest.raises(ConfigurationError, match=r'several scenes would become scene_original\.tif'):
         reconstruct_scenes(prepare(Echo(in_channels=4)), [str(tmp_path / 'a'), str(tmp_path / 'b')], tmp_path / 'o')
+
+
+@pytest.mark.parametrize('slow', ['reading', 'writing'])
+def test_reading_network_and_writing_go_on_side_by_side(
+    make_scene: MakeScene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: str
+) -> None:
+    """The network goes on while rows are written, and windows are read while it computes."""
+    went_on = threading.Event()
+    done: list[bool] = []
+
+    class Meanwhile(Echo):
+        def predict_hidden(self, corrupted: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+            if slow == 'reading' and not done:
+                done.append(went_on.wait(5))  # a window of the next row is read meanwhile
+            elif slow == 'writing' and len(getattr(self, 'sizes', ())) == 2:  # two rows of windows give the first rows
+                went_on.set()
+            return super().predict_hidden(corrupted, hidden)
+
+        def tile_and_window(self, chip_size: int) -> tuple[int, int]:
+            return chip_size, 2 * chip_size
+
+    def write(self: WorkingFiles, first: int, rows: Any) -> None:
+        if slow == 'writing' and not done:
+            done.append(went_on.wait(5))  # the network has the next row meanwhile
+        original_write(self, first, rows)
+
+    def read_next(scene: Any, window: Window, bands: Any) -> Any:
+        if slow == 'reading' and window.row >= 64:
+            went_on.set()
+        return read_mirrored(scene, window, bands)
+
+    original_write = WorkingFiles.write
+    monkeypatch.setattr(WorkingFiles, 'write', write)
+    monkeypatch.setattr(reconstruct, 'read_mirrored', read_next)
+    task = prepare(Meanwhile(in_channels=4))
+    reconstruct_scenes(task, make_scene('scene.tif', numbers(200, 50), names=BANDS), tmp_path / 'out')
+    assert done == [True]

@@ -1,11 +1,31 @@
 """A data loader that goes on in the middle of an epoch."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from torch.utils.data import DataLoader
 
+from torchgeo_msssl.geo.handles import share_block_cache
 from torchgeo_msssl.samplers.base import ChipSampler
+
+
+@dataclass(frozen=True)
+class _WorkerStart:
+    """What a worker does first.
+
+    Attributes:
+        workers: How many there are.
+        then: What the loader's owner wants done.
+    """
+
+    workers: int
+    then: Callable[[int], None] | None
+
+    def __call__(self, worker: int) -> None:
+        share_block_cache(self.workers)
+        if self.then is not None:
+            self.then(worker)
 
 
 class ChipLoader(DataLoader[Any]):
@@ -31,6 +51,9 @@ class ChipLoader(DataLoader[Any]):
         assert self.batch_size is not None
         start = self._given * self.batch_size
         self._chips.load_state_dict({'seed': self._chips.seed, 'epoch': self._epoch, 'start': start})
+        # not before: where there is a function for the start of workers already, Lightning does not give its own
+        if self.num_workers and not isinstance(self.worker_init_fn, _WorkerStart):
+            self.worker_init_fn = _WorkerStart(self.num_workers, self.worker_init_fn)
         for batch in super().__iter__():
             self._given += 1
             yield batch

@@ -10,6 +10,7 @@ import math
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from operator import not_
 from os import PathLike
 from pathlib import Path
@@ -39,9 +40,9 @@ from torchgeo.datasets.utils import GeoSlice, Sample
 from torchgeo_msssl.bands import Sensor, canonical_band_name, get_sensor, infer_sensor
 from torchgeo_msssl.errors import BandError, ConfigurationError, EmptyIntersectionError
 from torchgeo_msssl.geo.batch import Place, read_windows
-from torchgeo_msssl.geo.cache import DecodedScene, claim, decoded
+from torchgeo_msssl.geo.cache import Claim, DecodedScene, claim, decoded
 from torchgeo_msssl.geo.grid import PixelGrid, Window
-from torchgeo_msssl.geo.handles import open_raster, pooled
+from torchgeo_msssl.geo.handles import Signature, open_raster, pooled, signature_of
 from torchgeo_msssl.geo.headers import find_scenes
 from torchgeo_msssl.geo.radiometry import Radiometry, radiometry
 from torchgeo_msssl.geo.room import parse_size
@@ -145,7 +146,7 @@ class Scenes(RasterDataset):
         self.cache = cache == 'disk'
         self.cache_dir = Path(cache_dir) if cache_dir is not None else None
         self._cache_limit = parse_size(cache_size) if cache_size is not None else None
-        self._claimed = False
+        self._claim: Claim | None = None
         named = get_sensor(sensor) if sensor else None
         native = find_scenes(self.paths, named)
         self.sensor: Sensor | None = named or infer_sensor(native[0].bands, native[0].path)
@@ -155,7 +156,7 @@ class Scenes(RasterDataset):
         self.scenes: list[Scene] = [
             warp_scene(scene, dst or (native[0].grid.crs if size else scene.grid.crs), size)
             if dst or size or not scene.grid.is_north_up
-            else scene
+            else _as_torchgeo_reads(scene)
             for scene in native
         ]
         self.radiometry: list[Radiometry] = [radiometry(scene, self.bands, self.sensor, offset) for scene in native]
@@ -163,7 +164,7 @@ class Scenes(RasterDataset):
         self._scale = torch.tensor([how.scale for how in self.radiometry], dtype=torch.float32)
         self._offset = torch.tensor([how.offset for how in self.radiometry], dtype=torch.float32)
         self._native = native
-        self._decoded: OrderedDict[int, DecodedScene] = OrderedDict()
+        self._decoded: OrderedDict[int, tuple[list[Signature], DecodedScene]] = OrderedDict()
         self._cells: dict[int, ValidCells] = {}
         self._index_files(dst or native[0].grid.crs)
         self._res = size or (self._grids[0] or native[0].grid).res
@@ -173,7 +174,7 @@ class Scenes(RasterDataset):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is made again where it is needed: worker processes map decoded scenes themselves."""
-        return self.__dict__ | {'_decoded': OrderedDict(), '_cells': {}, '_claimed': False}
+        return self.__dict__ | {'_decoded': OrderedDict(), '_cells': {}, '_claim': None}
 
     def __or__(self, other: GeoDataset) -> UnionDataset:
         """Take the union with another dataset.
@@ -367,15 +368,20 @@ class Scenes(RasterDataset):
             ConfigurationError: If the scenes do not fit into ``cache_size``.
             OutputError: If the cache cannot be written.
         """
-        if not self._claimed:
+        scene = self.scenes[i]
+        now = [signature_of(file.path) for file in scene.files]
+        before, known = self._decoded.pop(i, (now, None))
+        if before != now:  # another file has taken the path since
+            known = self._claim = None
+        if self._claim is None:
             self.claim_cache()
-        if i not in self._decoded:
-            limit = self._cache_limit
-            self._decoded[i] = decoded(self.scenes[i], self.bands, self.cache_dir, on_progress, limit)
-            if len(self._decoded) > _MOST_MAPS:
-                self._decoded.popitem(last=False)
-        self._decoded.move_to_end(i)
-        return self._decoded[i]
+        if known is None:
+            known = decoded(scene, self.bands, self.cache_dir, on_progress, self._cache_limit)
+        known.note_use()
+        self._decoded[i] = now, known  # the last one is the one used last
+        if len(self._decoded) > _MOST_MAPS:
+            self._decoded.popitem(last=False)
+        return known
 
     def claim_cache(self) -> None:
         """Say that the decoded scenes are wanted, so that none of them makes room for another.
@@ -383,8 +389,7 @@ class Scenes(RasterDataset):
         Raises:
             ConfigurationError: If they do not fit into ``cache_size``.
         """
-        claim(self.scenes, self.bands, self.cache_dir, self._cache_limit)
-        self._claimed = True
+        self._claim = claim(self.scenes, self.bands, self.cache_dir, self._cache_limit)
 
     def valid_cells(self, i: int, on_progress: Callable[[float], None] | None = None) -> ValidCells:
         """Counts of valid pixels of a scene, made once by reading it through.
@@ -544,6 +549,11 @@ class _Bands:
 
     def read(self, indexes: Sequence[int], **options: Any) -> NDArray[Any]:
         return self._dataset.read(indexes=[self._indexes[i - 1] for i in indexes], **options)
+
+
+def _as_torchgeo_reads(scene: Scene) -> Scene:
+    """The scene with masked pixels filled, where any can be masked."""
+    return replace(scene, filled=True) if any(file.masked for file in scene.files) else scene
 
 
 def _snap(window: Any, tolerance: float) -> Window | None:

@@ -5,37 +5,33 @@ is built beside and renamed when complete, so a torn entry is never read and a s
 square tiles, all bands of a tile together: a chip is then copied in runs of a tile's width from few places.
 """
 
-import contextlib
 import errno
+import gc
 import json
 import os
 import shutil
 import time
-import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
 
-from torchgeo_msssl.errors import ConfigurationError, MSSSLError, OutputError
+from torchgeo_msssl.errors import ConfigurationError, MSSSLError, OutputError, SceneReadError
 from torchgeo_msssl.geo.grid import Window
-from torchgeo_msssl.geo.room import make_room, touch
+from torchgeo_msssl.geo.locks import Lock, lock
+from torchgeo_msssl.geo.room import beside, clear_left_behind, format_size, lock_of, make_room, remove, touch
 from torchgeo_msssl.geo.scene import Scene
 from torchgeo_msssl.geo.valid import cache_folder, scene_key, streaming_windows
-
-try:
-    import fcntl
-except ImportError:  # a system without these locks: several processes then decode the same scene, each for itself
-    fcntl = None  # type: ignore[assignment]
 
 #: Side of a tile in pixels.
 TILE = 256
 
 #: Raise when the layout changes, or what a reader makes of a file.
-_VERSION = 2
+_VERSION = 3
 
 _COMPLETE = 'complete.json'
 
@@ -43,29 +39,54 @@ _COMPLETE = 'complete.json'
 _THREADS = 4
 _PIXELS = 2_000_000
 
-#: Seconds after which a folder that is still being built is one whose builder was killed.
-_LEFT_BEHIND = 24 * 3600.0
+#: A file that was written this many seconds ago may be written again within the same tick of the clock.
+_FRESH = 2.0
+#: Seconds after which it is noted again that an entry is in use.
+_NOTE_EVERY = 3600.0
 
-#: Entries that this process, or the one it is a fork of, works with.
-_in_use: set[Path] = set()
+
+class Claim:
+    """Entries that somebody in this process, or the one it is a fork of, works with: they stay as long as it lives.
+
+    Attributes:
+        entries: Their folders.
+    """
+
+    def __init__(self, entries: Collection[Path]) -> None:
+        """Claim entries, whether they are there or not."""
+        self.entries = frozenset(entries)
+        _claims.add(self)
+
+
+_claims: WeakSet[Claim] = WeakSet()
 
 
 class DecodedScene:
     """A scene's pixels in a memory map.
 
     Args:
-        folder: A complete cache entry.
+        folder: What holds the arrays: a complete cache entry, or what is about to become one.
         scene: The scene it was made of.
         bands: Canonical names in the order of the entry.
+        entry: The cache entry.
     """
 
-    def __init__(self, folder: Path, scene: Scene, bands: Sequence[str]) -> None:
+    def __init__(self, folder: Path, scene: Scene, bands: Sequence[str], entry: Path) -> None:
         """Map the arrays; no pixel is read yet."""
         self.bands = tuple(bands)
+        self._claim = Claim([entry])
+        self._mark = entry / _COMPLETE
+        self._noted = time.monotonic()
         self._image = _mapped(folder / 'image.npy', _shape(scene, len(bands)), scene.dtype)
         # of a scene that has data everywhere nothing is kept
         self._valid = None if scene.always_valid else _mapped(folder / 'valid.npy', _shape(scene), np.dtype(np.bool_))
         self._dtype = scene.dtype
+
+    def note_use(self) -> None:
+        """Note now and then that the entry is in use, so that it is not taken for one that was left long ago."""
+        if time.monotonic() - self._noted > _NOTE_EVERY:
+            self._noted = time.monotonic()
+            touch(self._mark)
 
     def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Copy a window that lies inside the scene.
@@ -146,23 +167,17 @@ def decoded(
     Raises:
         OutputError: If the folder cannot be written or the disk is full.
         ConfigurationError: If the scene does not fit under the limit beside those that are in use.
-        SceneReadError: If the scene is damaged.
+        SceneReadError: If the scene is damaged, or was changed while it was decoded.
     """
     entry = _entry(scene, bands, folder)
-    _in_use.add(entry)
     found = _open(scene, bands, entry)
     if found is None:
-        with _one_at_a_time(entry):
-            found = _open(scene, bands, entry)  # another process may have built it meanwhile
-            if found is None:
-                _build(scene, bands, entry, on_progress, limit)
-        found = found or _open(scene, bands, entry)
-    if found is None:
-        raise OutputError(f'cache: {entry} does not hold what was just written there; set `cache_dir` to another disk.')
+        with lock(lock_of(entry)) as state:  # of several processes one builds; without locks all do, which is as right
+            found = _open(scene, bands, entry) or _build(scene, bands, entry, on_progress, limit, state)
     return found
 
 
-def claim(scenes: Sequence[Scene], bands: Sequence[str], folder: Path | None = None, limit: int | None = None) -> None:
+def claim(scenes: Sequence[Scene], bands: Sequence[str], folder: Path | None = None, limit: int | None = None) -> Claim:
     """Say which scenes will be used, so that none of them makes room for another.
 
     Args:
@@ -171,21 +186,25 @@ def claim(scenes: Sequence[Scene], bands: Sequence[str], folder: Path | None = N
         folder: Cache folder (default: ``decoded`` in the package's cache folder).
         limit: Bytes that all entries of the folder may have.
 
+    Returns:
+        The claim; it holds as long as the caller keeps it.
+
     Raises:
         ConfigurationError: If they do not fit under the limit together.
     """
     need = sum(_bytes(scene, bands) for scene in scenes)
     if limit is not None and need > limit:
         msg = (
-            f'cache_size: {len(scenes)} scene(s) need {need / 1e9:.2f} GB decoded, and {limit / 1e9:.2f} GB are '
+            f'cache_size: {len(scenes)} scene(s) need {format_size(need)} decoded, and {format_size(limit)} are '
             'allowed; allow more, take fewer scenes or bands, or use `cache: none`.'
         )
         raise ConfigurationError(msg)
-    _in_use.update(_entry(scene, bands, folder) for scene in scenes)
+    return Claim([_entry(scene, bands, folder) for scene in scenes])
 
 
 def _entry(scene: Scene, bands: Sequence[str], folder: Path | None) -> Path:
-    return (folder or cache_folder() / 'decoded').absolute() / f'{scene_key(scene, bands)}-{_VERSION}'
+    kind = 'f' if scene.filled else ''
+    return (folder or cache_folder() / 'decoded').absolute() / f'{scene_key(scene, bands)}-{_VERSION}{kind}'
 
 
 def _bytes(scene: Scene, bands: Sequence[str]) -> int:
@@ -194,51 +213,50 @@ def _bytes(scene: Scene, bands: Sequence[str]) -> int:
 
 
 def _open(scene: Scene, bands: Sequence[str], entry: Path) -> DecodedScene | None:
-    """Map an entry, or return None where there is none or it is not whole."""
-    if not (entry / _COMPLETE).is_file():
-        return None
+    """Map an entry, or return None where there is none, or it is not whole or not to be trusted."""
     try:
-        found = DecodedScene(entry, scene, bands)
-    except (OSError, ValueError, EOFError):
+        if not json.loads((entry / _COMPLETE).read_text(encoding='utf-8'))['settled']:
+            return None
+        found = DecodedScene(entry, scene, bands, entry)
+    except (OSError, ValueError, EOFError, KeyError, TypeError):
         return None
     touch(entry / _COMPLETE)
     return found
 
 
-@contextlib.contextmanager
-def _one_at_a_time(entry: Path) -> Iterator[None]:
-    """Wait while another process builds the same entry. Without locks both build it, which is as right."""
-    lock = entry.with_name(f'.lock-{entry.name}')
+def _is_settled(scene: Scene) -> bool:
+    """Whether its key will change if its files do: a tick of the clock has passed since they were written."""
+    return not any(_is_fresh(path) for file in scene.files for path in file.sources or (file.path,))
+
+
+def _is_fresh(path: str) -> bool:
     try:
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        file = lock.open('wb')
-    except OSError:  # said in full by whoever writes there next
-        yield
-        return
-    with file:
-        if fcntl is not None:
-            with contextlib.suppress(OSError):  # not every network disk has locks
-                fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
+        return abs(time.time() - os.stat(path).st_mtime) < _FRESH
+    except (OSError, ValueError):  # a virtual path
+        return False
 
 
 def _build(
-    scene: Scene, bands: Sequence[str], entry: Path, on_progress: Callable[[float], None] | None, limit: int | None
-) -> None:
-    building = entry.with_name(f'.{entry.name}.{uuid.uuid4().hex[:12]}')
+    scene: Scene,
+    bands: Sequence[str],
+    entry: Path,
+    on_progress: Callable[[float], None] | None,
+    limit: int | None,
+    state: Lock,
+) -> DecodedScene:
+    mine = entry if state is Lock.OURS else None
+    settled = _is_settled(scene)
+    building = beside(entry)
     try:
-        _make_room(scene, bands, entry, limit)
-        building.mkdir()
-    except MSSSLError:
-        raise
-    except OSError as error:
-        raise OutputError(f'cache: {entry.parent} cannot be written ({error.strerror}); set `cache_dir`.') from error
-    try:
-        _decode(scene, bands, building, on_progress)
-        _publish(scene, bands, building, entry)
+        image, valid = _reserve(scene, bands, entry, building, limit, mine)
+        _decode(scene, bands, image, valid, on_progress)
+        if _entry(scene, bands, entry.parent) != entry:
+            raise SceneReadError(f'{scene.path}: was changed while it was decoded; start again when it is complete.')
+        mark = {'scene': scene.path, 'bands': list(bands), 'settled': settled}
+        (building / _COMPLETE).write_text(json.dumps(mark), encoding='utf-8')
+        # mapped before it has its name, when others may already take it away
+        found = DecodedScene(building, scene, bands, entry)
+        return _publish(scene, bands, building, entry) or found
     except OSError as error:
         if isinstance(error, MSSSLError) or not error.errno:
             raise
@@ -249,34 +267,74 @@ def _build(
         shutil.rmtree(building, ignore_errors=True)
 
 
-def _make_room(scene: Scene, bands: Sequence[str], entry: Path, limit: int | None) -> None:
-    """Make the folder, clear away what is not needed there, and see whether the disk has room."""
-    entry.parent.mkdir(parents=True, exist_ok=True)
-    for left in entry.parent.glob('.*-*.*'):
-        if left.is_dir() and time.time() - left.stat().st_mtime > _LEFT_BEHIND:
-            shutil.rmtree(left, ignore_errors=True)
-    need = _bytes(scene, bands)
-    over = make_room(entry, need, limit, _in_use, _COMPLETE) if limit is not None else 0
-    if limit is not None and over:
-        msg = (
-            f'cache_size: {scene.path} needs {need / 1e9:.2f} GB decoded, which is {over / 1e9:.2f} GB too much beside '
-            f'what is in use in {entry.parent}; allow more than {limit / 1e9:.2f} GB, or use `cache: none`.'
-        )
-        raise ConfigurationError(msg)
-    free = shutil.disk_usage(entry.parent).free
+type _Arrays = tuple[np.memmap[Any, Any], np.memmap[Any, Any] | None]
+
+
+def _reserve(
+    scene: Scene, bands: Sequence[str], entry: Path, building: Path, limit: int | None, mine: Path | None
+) -> _Arrays:
+    """Take the place of an entry on the disk, below the limit whoever else is building there."""
+    folder, need = entry.parent, _bytes(scene, bands)
+    while True:
+        with lock(folder / '.lock-room'):
+            _begin(folder)
+            others = clear_left_behind(folder, mine)
+            over = make_room(entry, need, limit, _in_use(), _COMPLETE) if limit is not None else 0
+            if over and limit is not None:
+                gc.collect()  # of datasets that nobody uses any more, those in cycles wait for this
+                over = make_room(entry, need, limit, _in_use(), _COMPLETE)
+            if not over:
+                _check_disk(scene, folder, need)
+                return _new_arrays(scene, bands, building)
+        if not others:
+            msg = (
+                f'cache_size: {scene.path} needs {format_size(need)} decoded, which is {format_size(over)} too much '
+                f'beside what is in use in {folder}; allow more than {format_size(limit or 0)}, or use `cache: none`.'
+            )
+            raise ConfigurationError(msg)
+        with lock(lock_of(others[0])):  # an entry that is complete can make room, one that is being built cannot
+            pass
+
+
+def _in_use() -> set[Path]:
+    return {entry for claim in list(_claims) for entry in claim.entries}
+
+
+def _begin(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f'cache: {folder} cannot be written ({error.strerror}); set `cache_dir`.') from error
+
+
+def _check_disk(scene: Scene, folder: Path, need: int) -> None:
+    free = shutil.disk_usage(folder).free
     if need > free:
         msg = (
-            f'cache: {scene.path} needs {need / 1e9:.1f} GB decoded and {entry.parent} has {free / 1e9:.1f} GB '
-            'free; make room, set `cache_dir` to another disk, or use `cache: none`.'
+            f'cache: {scene.path} needs {format_size(need)} decoded and {folder} has {format_size(free)} free; '
+            'make room, set `cache_dir` to another disk, or use `cache: none`.'
         )
         raise OutputError(msg)
 
 
-def _decode(scene: Scene, bands: Sequence[str], folder: Path, on_progress: Callable[[float], None] | None) -> None:
+def _new_arrays(scene: Scene, bands: Sequence[str], folder: Path) -> _Arrays:
+    try:
+        folder.mkdir()
+    except OSError as error:
+        raise OutputError(f'cache: {folder.parent} cannot be written ({error.strerror}); set `cache_dir`.') from error
     image = _new_array(folder / 'image.npy', scene.dtype, _shape(scene, len(bands)))
-    always = scene.always_valid
-    valid = None if always else _new_array(folder / 'valid.npy', np.dtype(np.bool_), _shape(scene))
+    if scene.always_valid:
+        return image, None
+    return image, _new_array(folder / 'valid.npy', np.dtype(np.bool_), _shape(scene))
 
+
+def _decode(
+    scene: Scene,
+    bands: Sequence[str],
+    image: np.memmap[Any, Any],
+    valid: np.memmap[Any, Any] | None,
+    on_progress: Callable[[float], None] | None,
+) -> None:
     def copy(window: Window) -> None:
         pixels, mask = scene.read(window, bands)
         for tile, of, to in _pieces(window):  # no two windows have a pixel in common
@@ -293,7 +351,6 @@ def _decode(scene: Scene, bands: Sequence[str], folder: Path, on_progress: Calla
     image.flush()
     if valid is not None:
         valid.flush()
-    (folder / _COMPLETE).write_text(json.dumps({'scene': scene.path, 'bands': list(bands)}), encoding='utf-8')
 
 
 def _new_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.memmap[Any, Any]:
@@ -309,16 +366,17 @@ def _new_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.m
     return array
 
 
-def _publish(scene: Scene, bands: Sequence[str], building: Path, entry: Path) -> None:
+def _publish(scene: Scene, bands: Sequence[str], building: Path, entry: Path) -> DecodedScene | None:
+    """Give an entry its name, or return the one that another process has finished first."""
     for _ in range(3):
         try:
             os.rename(building, entry)
-            return
+            return None
         except OSError as error:
             if not entry.exists():
                 raise
-            if _open(scene, bands, entry) is not None:  # another process finished the same entry first
-                return
+            if (first := _open(scene, bands, entry)) is not None:
+                return first
             failure = error
-        shutil.rmtree(entry, ignore_errors=True)  # a torn one stood there
+        remove(entry)  # a torn one stood there, or one of a file that had just been written
     raise failure

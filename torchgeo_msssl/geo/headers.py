@@ -129,14 +129,14 @@ def describe_file(path: str, sensor: Sensor | None = None, band: str | None = No
             names = tuple('alpha' if is_alpha else band for is_alpha in alpha)
         else:
             names = name_bands(dataset, sensor)
-        dtype = _dtype_of(dataset, names)
+        dtype = dtype_of(dataset, names)
         return BandFile(
             path=path,
             grid=PixelGrid(dataset.crs, dataset.transform, dataset.height, dataset.width),
             names=names,
             dtype=str(dtype),
             nodata=_nodata_of(dataset, names, dtype),
-            masked='alpha' in names or any(map(_is_masked, dataset.mask_flag_enums)),
+            masked='alpha' in names or any(map(is_masked, dataset.mask_flag_enums)),
             block_shape=dataset.block_shapes[0],
             scales=tuple(dataset.scales),
             offsets=tuple(dataset.offsets),
@@ -145,7 +145,19 @@ def describe_file(path: str, sensor: Sensor | None = None, band: str | None = No
         )
 
 
-def _dtype_of(dataset: DatasetReader, names: Sequence[str]) -> np.dtype[Any]:
+def dtype_of(dataset: DatasetReader, names: Sequence[str]) -> np.dtype[Any]:
+    """The type that holds the values of all bands but alpha.
+
+    Args:
+        dataset: Open dataset.
+        names: Names of its bands.
+
+    Returns:
+        The type.
+
+    Raises:
+        SceneReadError: If it is none of real numbers.
+    """
     kinds = [np.dtype(kind) for kind, name in zip(dataset.dtypes, names, strict=True) if name != 'alpha']
     dtype = np.result_type(*kinds)
     if dtype.kind not in 'iuf':
@@ -165,7 +177,7 @@ def _nodata_of(dataset: DatasetReader, names: Sequence[str], dtype: np.dtype[Any
     return declared[0]
 
 
-def _is_masked(flags: Sequence[MaskFlags]) -> bool:
+def is_masked(flags: Sequence[MaskFlags]) -> bool:
     """Whether a band's mask is stored (for all bands or for itself) and does not just follow from its nodata."""
     return MaskFlags.per_dataset in flags or not {MaskFlags.all_valid, MaskFlags.nodata}.intersection(flags)
 

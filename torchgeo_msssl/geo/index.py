@@ -194,7 +194,7 @@ def _states(folder: str) -> dict[str, list[list[Any]]]:
 
 
 def _stem(name: str) -> str:
-    return name.split('.', 1)[0]
+    return name.split('.', 1)[0].lower()  # GDAL finds a .MSK beside a .tif too
 
 
 def _same(found: BandFile | None, file: BandFile) -> bool:

@@ -66,12 +66,15 @@ class Scene:
         date: First and last moment its name can mean, or None.
         nodata: Value of pixels without data: that of the first file which declares one, else that of the sensor (it
             then holds for spectral bands only), else None.
+        filled: Whether pixels under a mask or alpha band come as the nodata value, 0 without one, as TorchGeo gives
+            them; else as they are stored.
     """
 
     name: str
     files: tuple[BandFile, ...]
     date: tuple[datetime, datetime] | None
     nodata: float | None
+    filled: bool = field(default=False, kw_only=True)
 
     @property
     def grid(self) -> PixelGrid:
@@ -193,7 +196,7 @@ class Scene:
         missing = [band for band in bands if band not in file.names]
         if missing:
             raise missing_bands_error(self, missing)
-        _, valid = read_file(file, window, bands, self.grid, out=image)
+        _, valid = read_file(file, window, bands, self.grid, out=image, fill=self.filled)
         return valid if self.always_valid else valid & with_data(image, bands, file.nodata, self.nodata)
 
     def _read_inside(self, window: Window, bands: Sequence[str]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
@@ -204,7 +207,7 @@ class Scene:
         for file, positions in self._by_file(bands):
             wanted = [bands[i] for i in positions]
             if file.grid == self.grid:
-                pixels, file_valid = read_file(file, window, wanted, self.grid)
+                pixels, file_valid = read_file(file, window, wanted, self.grid, fill=self.filled)
                 file_valid &= with_data(pixels, wanted, file.nodata, self.nodata)
             else:
                 pixels, file_valid = self._interpolate(file, window, wanted)
@@ -347,7 +350,12 @@ def with_data(
 
 
 def read_file(
-    file: BandFile, window: Window, bands: Sequence[str], grid: PixelGrid, out: NDArray[Any] | None = None
+    file: BandFile,
+    window: Window,
+    bands: Sequence[str],
+    grid: PixelGrid,
+    out: NDArray[Any] | None = None,
+    fill: bool = False,
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Read bands of one file on its own grid.
 
@@ -357,6 +365,7 @@ def read_file(
         bands: Canonical names.
         grid: The grid that the window is on; anything but the file's own is a mistake of the caller.
         out: Takes the pixels instead of a new array: contiguous, in the file's dtype.
+        fill: Whether masked pixels come as the nodata value, 0 without one, instead of as they are stored.
 
     Returns:
         ``(image, unmasked)``, shapes (band, height, width) and (height, width); unmasked knows alpha bands and
@@ -381,13 +390,18 @@ def read_file(
             image = np.stack([dataset.read(index, window=source) for index in indexes]).astype(file.dtype, copy=False)
             if out is not None:
                 out[...] = image
+                image = out
         unmasked = np.ones(image.shape[1:], dtype=np.bool_)
         if 'alpha' in file.names:
             unmasked &= dataset.read(file.index('alpha'), window=source) > 0
+            if fill and file.nodata is None:  # where there is a nodata value, GDAL goes by it and not by the alpha band
+                np.copyto(image, 0, where=~unmasked)
         elif file.masked:
             shared = MaskFlags.per_dataset in dataset.mask_flag_enums[indexes[0] - 1]
             masks = dataset.read_masks(indexes[:1] if shared else indexes, window=source)
             unmasked &= (masks > 0).all(axis=0)
+            if fill:
+                np.copyto(image, file.nodata or 0, where=masks == 0, casting='unsafe')
     except (RasterioError, OSError) as error:  # the handle's error too: the file may be gone by now
         raise unreadable_error(file.path, window, error) from error
     return image, unmasked

@@ -96,7 +96,7 @@ def read_header(path: str) -> Header | None:
         return None
     try:
         return _parse(_Bytes(descriptor))
-    except (OSError, struct.error, KeyError, IndexError):
+    except (OSError, OverflowError, struct.error, KeyError, IndexError):
         return None
     finally:
         os.close(descriptor)

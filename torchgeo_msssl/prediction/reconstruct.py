@@ -8,8 +8,11 @@ tiles, which fade into each other. All files have the scene's CRS, transform and
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice, product
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +27,7 @@ from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.radiometry import Radiometry, radiometry
 from torchgeo_msssl.geo.scene import Scene
 from torchgeo_msssl.geo.valid import scene_key
+from torchgeo_msssl.prediction.overlap import WritingBehind, read_ahead
 from torchgeo_msssl.prediction.scenes import check_bands, namesakes, open_scenes
 from torchgeo_msssl.prediction.stitch import RowBandAccumulator, Stitching
 from torchgeo_msssl.prediction.working import Layer, WorkingFiles
@@ -39,6 +43,8 @@ KINDS = ('original', 'corrupted', 'reconstruction_and_visible', 'reconstruction'
 _CHIP = 64
 #: Pixels that the network is given at once, about.
 _AT_ONCE = 512 * 512
+#: Batches of windows that are read and spoilt before the network asks for them.
+_BATCHES_AHEAD = 2
 
 
 def reconstruct_scenes(
@@ -125,6 +131,8 @@ class _Run:
         self.side, window = task.tile_and_window(chip)
         overlap = self.side if window > self.side else 0
         self.tiling = Stitching('hann', window, overlap=overlap).tiling(scene.grid.height, scene.grid.width)
+        self._at_once = max(1, _AT_ONCE // self.tiling.rows.size**2)
+        #: The reader puts tiles in, the writer takes them out when no further window needs them.
         self._tiles: dict[tuple[int, int], _Tile] = {}
 
     def key(self, weights: str) -> str:
@@ -144,29 +152,37 @@ class _Run:
             return
         rows, cols = self.tiling.rows, self.tiling.cols
         accumulator = RowBandAccumulator(self.tiling, len(self.bands), self.tiling.first_row_of(files.next_row))
+        places = product(range(accumulator.index, len(rows.starts)), range(len(cols.starts)))
         total = (len(rows.starts) - accumulator.index) * len(cols.starts)
-        with progress_bar(self.scene.name, total) as advance:
+        with (
+            progress_bar(self.scene.name, total) as advance,
+            ThreadPoolExecutor(1, 'reader') as reader,
+            closing(read_ahead(reader, self._read, places, _BATCHES_AHEAD * self._at_once)) as windows,
+            WritingBehind() as writer,
+        ):
             done = 0
             while accumulator.index < len(rows.starts):
-                done = self._restore_row(accumulator, done, advance)
+                done = self._restore_row(accumulator, windows, done, advance)
                 finished = accumulator.finished()
-                self._write(files, finished.first, finished.probabilities)
+                writer.call(self._write, files, finished.first, finished.probabilities.copy())
                 accumulator.shift()
-                if accumulator.index < len(rows.starts):
-                    self._forget(rows.starts[accumulator.index] // self.side)
 
-    def _restore_row(self, accumulator: RowBandAccumulator, done: int, advance: Callable[[int, float], None]) -> int:
+    def _restore_row(
+        self,
+        accumulator: RowBandAccumulator,
+        windows: Iterator[_Tile],
+        done: int,
+        advance: Callable[[int, float], None],
+    ) -> int:
         """Restore a row of windows, batch by batch."""
-        at_once = max(1, _AT_ONCE // self.tiling.rows.size**2)
         batch: list[tuple[int, _Tile]] = []
         last = len(self.tiling.cols.starts) - 1
-        for col in range(last + 1):
-            window = self._assemble(self.tiling.window(accumulator.index, col))
+        for col, window in enumerate(islice(windows, last + 1)):
             if window.valid.any():
                 batch.append((col, window))
             else:
                 accumulator.add(col, None, window.valid[0].numpy())
-            if batch and (len(batch) == at_once or col == last):
+            if batch and (len(batch) == self._at_once or col == last):
                 for (place, one), image in zip(batch, self._restored([one for _, one in batch]), strict=True):
                     accumulator.add(place, image, one.valid[0].numpy())
                 batch = []
@@ -190,10 +206,21 @@ class _Run:
             )
         return restored.cpu().numpy()
 
-    def _tile(self, row: int, col: int) -> _Tile:
-        if (row, col) not in self._tiles:
-            self._tiles[row, col] = self._spoil(row, col)
-        return self._tiles[row, col]
+    def _read(self, place: tuple[int, int]) -> _Tile:
+        """Read and spoil a window, by the index of its row of windows and of its column of windows."""
+        window = self.tiling.window(*place)
+        for row, col in product(*self._tiles_of(window)):
+            if (row, col) not in self._tiles:
+                self._tiles[row, col] = self._spoil(row, col)
+        return self._assemble(window)
+
+    def _tiles_of(self, window: Window) -> tuple[range, range]:
+        """Rows and columns of the tiles of a window, which begins and ends with whole tiles."""
+        side = self.side
+        return (
+            range(window.row // side, -(-(window.row + window.height) // side)),
+            range(window.col // side, -(-(window.col + window.width) // side)),
+        )
 
     def _spoil(self, row: int, col: int) -> _Tile:
         side = self.side
@@ -207,18 +234,16 @@ class _Run:
         batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
         image, valid = (part.cpu() for part in self.task.standardised(batch))
         original = self.task.reflectance(batch).cpu()
-        # on the CPU, so that every device hides the same pixels
+        # on the CPU, so that every device hides the same pixels; nothing else draws random numbers meanwhile
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int.from_bytes(hashlib.sha256(f'{row} {col}'.encode()).digest()[:7]))
             corrupted, hidden = self.task.corrupt(image, valid)
         return _Tile(original[0], valid[0], corrupted[0], hidden[0])
 
     def _assemble(self, window: Window) -> _Tile:
-        """Put the tiles of a window together, which begins and ends with whole tiles."""
-        side = self.side
-        rows = range(window.row // side, -(-(window.row + window.height) // side))
-        cols = range(window.col // side, -(-(window.col + window.width) // side))
-        lines = [[self._tile(row, col) for col in cols] for row in rows]
+        """Put the tiles of a window together."""
+        rows, cols = self._tiles_of(window)
+        lines = [[self._tiles[row, col] for col in cols] for row in rows]
         return _Tile(
             *(
                 torch.cat([torch.cat([getattr(tile, name) for tile in line], dim=-1) for line in lines], dim=-2)
@@ -227,7 +252,8 @@ class _Run:
         )
 
     def _forget(self, row: int) -> None:
-        self._tiles = {place: tile for place, tile in self._tiles.items() if place[0] >= row}
+        for place in [place for place in list(self._tiles) if place[0] < row]:
+            del self._tiles[place]
 
     def _write(self, files: WorkingFiles, first: int, restored: NDArray[np.float32]) -> None:
         """Write finished rows, a row of tiles at a time; they begin with a whole one."""
@@ -242,6 +268,7 @@ class _Run:
             filled = np.where(hidden, part, original)
             layers = (original, corrupted, filled, part)
             files.write(first + start, [np.where(valid, layer, np.float32(np.nan)) for layer in layers])
+        self._forget((first + restored.shape[1]) // side)
 
 
 def _layers(outputs: Sequence[Path], bands: Sequence[str], key: str, note: str) -> list[Layer]:

@@ -19,6 +19,7 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetWriter
 from rasterio.windows import Window as RasterioWindow
@@ -117,7 +118,7 @@ class WorkingFiles:
     ) -> None:
         """Close the files; rows that were not safe are computed again next time."""
         for dataset in self._datasets:
-            with contextlib.suppress(RasterioError):
+            with contextlib.suppress(RasterioError, CPLE_BaseError):
                 dataset.close()
         self._datasets = []
 
@@ -284,7 +285,7 @@ def _write_categories(path: Path, names: Sequence[str]) -> None:
 def _gdal_errors(path: Path) -> Iterator[None]:
     try:
         yield
-    except RasterioError as error:
+    except (RasterioError, CPLE_BaseError) as error:  # copy() hands GDAL's own errors on
         raise _unwritable(path, str(error.__cause__ or error)) from error
 
 
