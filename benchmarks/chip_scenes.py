@@ -123,18 +123,21 @@ def measure(path: str, size: int, repeats: int, folder: Path) -> None:
     if retile is None:
         print(f'{RETILE} is not installed (Debian: gdal-bin, python3-gdal): nothing to compare with.')
     runs: dict[str, Callable[[Path], Sequence[str]]] = {}
-    for how in ('zstd', 'deflate'):
-        for workers in (1, 2):
-            runs[f'{how}, {workers} worker(s)'] = _ours(path, size, '--compress', how, '--workers', str(workers))
+    for (how, workers), _ in TARGETS.items():
+        runs[_name(how, workers)] = _ours(path, size, '--compress', how, '--workers', str(workers))
+    for workers in (1, 2):  # those that lie beyond the border for the most part, too
+        runs[f'{_name("zstd", workers)}, all chips'] = _ours(path, size, '--workers', str(workers), '--min-valid', '0')
     if retile is not None:
         runs[f'{RETILE}, deflate'] = lambda output: [
             retile, '-q', '-ps', str(size), str(size), '-co', 'COMPRESS=DEFLATE', '-targetDir', str(output), path
         ]  # fmt: skip
-    seconds = alternately(runs, repeats, folder)
+    taken = alternately(runs, repeats, folder)
+    seconds = {name: median for name, (median, _) in taken.items()}
     reference = seconds.get(f'{RETILE}, deflate')
-    for name, taken in seconds.items():
-        print(row(name, taken, chips, reference, _target(name)))
-    _print_shares(path, size, chips, seconds)
+    targets = {_name(how, workers): target for (how, workers), target in TARGETS.items()}
+    for name, (median, written) in taken.items():
+        print(row(name, median, written, reference, targets.get(name)))
+    _print_shares(path, size, seconds)
     _print_virtual(path, size, chips, reference, folder)
 
 
@@ -144,13 +147,16 @@ def _ours(path: str, size: int, *more: str) -> Callable[[Path], Sequence[str]]:
     ]  # fmt: skip
 
 
-def _target(name: str) -> float | None:
-    return next((to for (how, n), to in TARGETS.items() if name == f'{how}, {n} worker(s)'), None)
+def _name(how: str, workers: int) -> str:
+    return f'{how}, {workers} worker(s)'
 
 
-def alternately(runs: dict[str, Callable[[Path], Sequence[str]]], repeats: int, folder: Path) -> dict[str, float]:
-    """Median seconds of each command, which all run in turn ``repeats`` times."""
+def alternately(
+    runs: dict[str, Callable[[Path], Sequence[str]]], repeats: int, folder: Path
+) -> dict[str, tuple[float, int]]:
+    """Median seconds of each command, all of which run in turn ``repeats`` times, and the rasters that it wrote."""
     taken: dict[str, list[float]] = {name: [] for name in runs}
+    written: dict[str, int] = {}
     # Python keeps what it has compiled, as it does wherever it is not forbidden
     environment = {name: value for name, value in os.environ.items() if name != 'PYTHONDONTWRITEBYTECODE'}
     for _ in range(repeats):
@@ -162,21 +168,27 @@ def alternately(runs: dict[str, Callable[[Path], Sequence[str]]], repeats: int, 
             quiet: dict[str, Any] = {'stdout': subprocess.DEVNULL, 'stderr': subprocess.DEVNULL}
             subprocess.run(command(output), check=True, env=environment, **quiet)
             taken[name].append(time.perf_counter() - start)
+            written[name] = sum(1 for _ in output.rglob('*.tif'))
             shutil.rmtree(output)
-    return {name: statistics.median(times) for name, times in taken.items()}
+    return {name: (statistics.median(times), written[name]) for name, times in taken.items()}
 
 
 def row(name: str, seconds: float, chips: int, reference: float | None, target: float | None) -> str:
     """One line of the table."""
     ratio = '' if reference is None else f'  {reference / seconds:6.2f} ×'
     asked = '' if target is None or reference is None else f'  (asked for: {target:g} ×)'
-    return f'{name:<28}{seconds:8.2f} s  {chips / seconds:8.1f} chips/s{ratio}{asked}'
+    return f'{name:<34}{seconds:8.2f} s  {chips:4} chips {chips / seconds:8.1f} a second{ratio}{asked}'
 
 
-def _print_shares(path: str, size: int, chips: int, seconds: dict[str, float]) -> None:
+def _print_shares(path: str, size: int, seconds: dict[str, float]) -> None:
     """What decoding and encoding alone take of the runs with one worker."""
     (scene,) = find_scenes(path)
-    windows = [chip.window for chip in chips_of(scene, 0, ChipOptions(size=size, stride=size))]
+    # the chips that are kept: at least half of them lies in the scene
+    windows = [
+        chip.window
+        for chip in chips_of(scene, 0, ChipOptions(size=size, stride=size))
+        if (inside := chip.window.intersection(scene.grid.window)) is not None and 2 * inside.area >= chip.window.area
+    ]
     with rasterio.Env(GDAL_CACHEMAX=128 * 2**20, **ENVIRONMENT), rasterio.open(path) as file:
         start = time.perf_counter()
         for window in windows:
@@ -189,8 +201,8 @@ def _print_shares(path: str, size: int, chips: int, seconds: dict[str, float]) -
             start = time.perf_counter()
             for window, image, valid in tried:
                 form.encode(image, valid, window)
-            encoding = (time.perf_counter() - start) / len(tried) * chips
-            whole = seconds[f'{how}, 1 worker(s)']
+            encoding = (time.perf_counter() - start) / len(tried) * len(windows)
+            whole = seconds[_name(how, 1)]
             print(f'{how}, 1 worker: decoding alone {decoding:.2f} s ({decoding / whole:.0%}), encoding alone '
                   f'{encoding:.2f} s ({encoding / whole:.0%})')  # fmt: skip
 
@@ -207,7 +219,7 @@ def _print_virtual(path: str, size: int, chips: int, reference: float | None, fo
     (folder / 'virtual').mkdir()
     first = inside()
     again = statistics.median(inside() for _ in range(5))
-    command = alternately({'': _ours(path, size, '--virtual', '--workers', '1')}, 3, folder)['']
+    command, _ = alternately({'': _ours(path, size, '--virtual', '--workers', '1')}, 3, folder)['']
     print(row('virtual, first time', first, chips, reference, None), ' every pixel is looked at for nodata')
     print(row('virtual, counted before', again, chips, reference, VIRTUAL_TARGET), ' counts of valid pixels are kept')
     print(row('the same as a command', command, chips, reference, None), ' with the start of Python')
