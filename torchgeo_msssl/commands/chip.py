@@ -1,6 +1,8 @@
 """``chip``: scenes cut into chips for training."""
 
 import argparse
+import atexit
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -45,6 +47,8 @@ def run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print('\nStopped; the same command goes on from here.', file=sys.stderr)
         return 130
+    # what there is now lives to the end, and to look for garbage in it takes longer than to end
+    atexit.register(gc.freeze)
     for line in report.lines(given.output, given.dry_run):
         print(line)
     for sentence in report.failed.values():

@@ -23,8 +23,8 @@ if TYPE_CHECKING:  # what labels need takes a process as long to import as every
 _LEAST_CACHE, _MOST_CACHE = 32 * 2**20, 128 * 2**20
 #: Chips of a task: enough that few blocks are shared with others, few enough that a killed run loses little.
 _TASK = 64
-#: Chips of a task where rows of chips share no blocks: the fewer, the sooner all processes are done.
-_SMALL_TASK = 16
+#: Chips of a task where nothing is shared: the fewer, the sooner all processes are done.
+_SMALL_TASK = 8
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,8 @@ def tasks_of(scene: Scene, bands: int, chips: Sequence[Chip], workers: int) -> I
         workers: Processes that share the work.
 
     Yields:
-        Whole rows of neighbouring chips, as few blocks as the cache holds wide.
+        Whole rows of neighbouring chips, as few blocks as the cache holds wide; parts of rows where no two chips
+        share a block.
     """
     if not chips:
         return
@@ -188,15 +189,22 @@ def tasks_of(scene: Scene, bands: int, chips: Sequence[Chip], workers: int) -> I
     if scene.block_shape[1] >= scene.grid.width:  # strips: decoded as a whole in any case
         width = scene.grid.width
     ordered = sorted(chips, key=lambda chip: (chip.window.col // width, chip.window))
-    height = min(scene.block_shape[0], scene.grid.height)
-    apart = all(chip.window.row % height == 0 and chip.window.height % height == 0 for chip in chips)
-    length = max(1, min(_SMALL_TASK if apart else _TASK, -(-len(chips) // (4 * workers))))
+    rows_apart, apart = _are_apart(scene, chips)
+    length = max(1, min(_SMALL_TASK if rows_apart else _TASK, -(-len(chips) // (4 * workers))))
     task: list[Chip] = []
     for chip, following in zip(ordered, [*ordered[1:], None], strict=True):
         task.append(chip)
-        if following is None or (len(task) >= length and following.window.row != chip.window.row):
+        if following is None or (len(task) >= length and (apart or following.window.row != chip.window.row)):
             yield task
             task = []
+
+
+def _are_apart(scene: Scene, chips: Sequence[Chip]) -> tuple[bool, bool]:
+    """Whether no two rows of chips, and no two chips, share a stored block."""
+    height, width = min(scene.block_shape[0], scene.grid.height), min(scene.block_shape[1], scene.grid.width)
+    windows = [chip.window for chip in chips]
+    rows = all(window.row % height == 0 and window.height % height == 0 for window in windows)
+    return rows, rows and all(window.col % width == 0 and window.width % width == 0 for window in windows)
 
 
 def cache_bytes(scenes: Sequence[Scene], bands: int, size: int) -> int:
