@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import geopandas as gpd
@@ -218,6 +219,14 @@ trainer:
 """
 
 
+def start(command: Sequence[str], folder: Path) -> 'subprocess.Popen[str]':
+    folder.mkdir(exist_ok=True)
+    return subprocess.Popen(
+        command, cwd=folder, env=os.environ | {'OMP_NUM_THREADS': '1'}, text=True, stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('workers', [0, 2])
 def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, workers: int) -> None:
@@ -225,24 +234,24 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, workers: int) -> None:
     scene = str(write_scene(tmp_path / 'scene.tif'))
     config = tmp_path / 'config.yaml'
     config.write_text(RESUME_CONFIG.replace('WORKERS', str(workers)))
-    arguments = ['fit', '--config', str(config), '--data.paths', scene]
+    command = [sys.executable, '-m', 'torchgeo_msssl', 'fit', '--config', str(config), '--data.paths', scene]
+    script = (
+        'import sys; sys.path.insert(0, sys.argv.pop(1)); import test_cli; '
+        'import torchgeo_msssl.tasks.base as base; old = base.PretrainingTask.configure_callbacks; '
+        'base.PretrainingTask.configure_callbacks = lambda self: [*old(self), test_cli.Kill()]; '
+        'from torchgeo_msssl.cli import run_trainer; run_trainer(sys.argv[1:])'
+    )
+    ended_early = [sys.executable, '-c', script, str(Path(__file__).parent), *command[3:]]
+    # side by side, on one thread each
+    started = [start(command, tmp_path / 'whole'), start(ended_early, tmp_path / 'killed')]
+    whole_errors, killed_errors = (process.communicate()[1] for process in started)
+    assert started[0].returncode == 0, whole_errors[-2000:]
+    assert started[1].returncode == -signal.SIGKILL, killed_errors[-2000:]
+    resumed = start([*command, '--ckpt_path', 'last'], tmp_path / 'killed')
+    errors = resumed.communicate()[1]
+    assert resumed.returncode == 0, errors[-2000:]
     checkpoints = []
     for name in ('whole', 'killed'):
-        (tmp_path / name).mkdir()
-        if name == 'killed':
-            script = (
-                'import sys; sys.path.insert(0, sys.argv.pop(1)); import test_cli; '
-                'import torchgeo_msssl.tasks.base as base; old = base.PretrainingTask.configure_callbacks; '
-                'base.PretrainingTask.configure_callbacks = lambda self: [*old(self), test_cli.Kill()]; '
-                'from torchgeo_msssl.cli import run_trainer; run_trainer(sys.argv[1:])'
-            )
-            command = [sys.executable, '-c', script, str(Path(__file__).parent), *arguments]
-            done = subprocess.run(command, cwd=tmp_path / name, capture_output=True, text=True, check=False)
-            assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
-            arguments += ['--ckpt_path', 'last']
-        command = [sys.executable, '-m', 'torchgeo_msssl', *arguments]
-        done = subprocess.run(command, cwd=tmp_path / name, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-2000:]
         folder = tmp_path / name / 'runs' / 'x' / 'version_0'
         checkpoints.append(torch.load(folder / 'checkpoints' / 'last.ckpt', weights_only=True))
         steps = [int(row['step']) for row in rows(folder) if row['train_loss_step']]
