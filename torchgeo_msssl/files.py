@@ -15,6 +15,9 @@ from torchgeo_msssl.errors import MSSSLError, OutputError
 #: What GDAL keeps beside a raster: statistics and colours, masks, overviews. They belong to the pixels they describe.
 SIDECARS = ('.aux.xml', '.msk', '.ovr')
 
+#: A file that was written this many seconds ago may be written again within the same tick of the clock.
+FRESH = 2.0
+
 #: Failures of the disk itself, whoever was writing: full, over quota, too large, read-only, broken.
 _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
 

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torchgeo_msssl.errors import ConfigurationError, MSSSLError, OutputError, SceneReadError
+from torchgeo_msssl.files import FRESH
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.locks import Lock, lock
 from torchgeo_msssl.geo.room import beside, clear_left_behind, format_size, lock_of, make_room, remove, touch
@@ -39,8 +40,6 @@ _COMPLETE = 'complete.json'
 _THREADS = 4
 _PIXELS = 2_000_000
 
-#: A file that was written this many seconds ago may be written again within the same tick of the clock.
-_FRESH = 2.0
 #: Seconds after which it is noted again that an entry is in use.
 _NOTE_EVERY = 3600.0
 
@@ -231,7 +230,7 @@ def _is_settled(scene: Scene) -> bool:
 
 def _is_fresh(path: str) -> bool:
     try:
-        return abs(time.time() - os.stat(path).st_mtime) < _FRESH
+        return abs(time.time() - os.stat(path).st_mtime) < FRESH
     except (OSError, ValueError):  # a virtual path
         return False
 

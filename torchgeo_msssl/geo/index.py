@@ -19,7 +19,7 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 from torchgeo_msssl.errors import OutputError
-from torchgeo_msssl.files import atomic_path
+from torchgeo_msssl.files import FRESH, atomic_path
 from torchgeo_msssl.geo.grid import PixelGrid
 from torchgeo_msssl.geo.handles import is_remote
 from torchgeo_msssl.geo.scene import BandFile
@@ -33,9 +33,6 @@ _VERSION = 1
 
 #: Fewer files than this are opened sooner than remembered.
 MANY = 50
-
-#: A file that was written this many seconds ago may be written again within the same tick of the clock.
-_FRESH = 2.0
 
 #: Fields of a :class:`BandFile` that JSON holds as they are.
 _PLAIN = ('dtype', 'nodata', 'masked', 'tags')
@@ -157,7 +154,7 @@ class _Folder:
             **{field: getattr(file, field) for field in _PLAIN},
             **{field: list(getattr(file, field)) for field in _TUPLES},
         }
-        fresh = any(time.time() - changed / 1e9 < _FRESH for _, _, changed in state)
+        fresh = any(time.time() - changed / 1e9 < FRESH for _, _, changed in state)
         if fresh or not state or not _same(self.find(file.path, asked), file):
             if before is None:
                 del self._files[name]

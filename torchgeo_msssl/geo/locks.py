@@ -16,8 +16,6 @@ try:
 except ImportError:  # a system without these locks
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ('Lock', 'lock')
-
 
 class Lock(Enum):
     """What became of asking for a lock."""
@@ -26,6 +24,31 @@ class Lock(Enum):
     THEIRS = 'theirs'
     #: Neither: not every network disk, nor every system, has locks.
     UNKNOWN = 'unknown'
+
+
+def has_locks() -> bool:
+    """Whether this system has locks."""
+    return fcntl is not None
+
+
+def ask(descriptor: int, wait: bool) -> Lock:
+    """Ask for the lock of an open file or folder, where there are locks; it lasts until that is closed.
+
+    Args:
+        descriptor: The file or folder.
+        wait: Wait for another process, or thread, that holds it.
+
+    Returns:
+        Whether it is ours or theirs.
+
+    Raises:
+        OSError: If its file system has no locks, or fails.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return Lock.THEIRS
+    return Lock.OURS
 
 
 @contextlib.contextmanager
@@ -50,7 +73,7 @@ def lock(path: Path, wait: bool = True) -> Iterator[Lock]:
 
 
 def _take(path: Path, wait: bool) -> tuple[Lock, BinaryIO | None]:
-    if fcntl is None:
+    if not has_locks():
         return Lock.UNKNOWN, None
     while True:
         try:
@@ -59,16 +82,15 @@ def _take(path: Path, wait: bool) -> tuple[Lock, BinaryIO | None]:
         except OSError:  # said in full by whoever writes there next
             return Lock.UNKNOWN, None
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            file.close()
-            return Lock.THEIRS, None
+            state = ask(file.fileno(), wait)
         except OSError:
-            file.close()
-            return Lock.UNKNOWN, None
-        if _is_at(file, path):
-            return Lock.OURS, file
-        file.close()  # who held it took the file away: the lock is of nothing, and others may hold a new one
+            state = Lock.UNKNOWN
+        if state is Lock.OURS and _is_at(file, path):
+            return state, file
+        file.close()
+        if state is not Lock.OURS:
+            return state, None
+        # who held it took the file away: the lock is of nothing, and others may hold a new one
 
 
 def _is_at(file: BinaryIO, path: Path) -> bool:

@@ -67,7 +67,14 @@ def block_statistics(image: NDArray[np.generic], valid: NDArray[np.bool_]) -> Ba
     Returns:
         Moments over the valid pixels.
     """
-    return pixel_statistics(image[:, valid].astype(np.float64))
+    return pixel_statistics(valid_pixels(image, valid))
+
+
+def valid_pixels(image: NDArray[np.generic], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """The valid pixels of a block, shape (band, pixel)."""
+    # picking pixels out costs more than what is done with them
+    pixels = image.reshape(len(image), -1) if valid.all() else image[:, valid]
+    return pixels.astype(np.float64)
 
 
 def pixel_statistics(pixels: NDArray[np.float64]) -> BandStatistics:

@@ -4,14 +4,19 @@ See the `TIFF 6.0 specification <https://www.itu.int/itudoc/itu-t/com16/tiff-fx/
 `BigTIFF <https://libtiff.gitlab.io/libtiff/specification/bigtiff.html>`_.
 """
 
+import os
 import struct
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 #: Type, number of values, and the values as they lie in the file.
 type Tag = tuple[int, int, bytes]
 #: Gives so many bytes (second) from a place in a file (first), or raises IndexError.
 type Content = Callable[[int, int], bytes]
 
+#: Tags of `GeoTIFF <https://docs.ogc.org/is/19-008r4/19-008r4.html>`_ that place pixels: the size of one, the place of
+#: a corner, and a matrix where the grid is turned.
+PIXEL_SCALE, TIE_POINT, MATRIX = 33550, 33922, 34264
 STRIP_OFFSETS, STRIP_LENGTHS, TILE_OFFSETS, TILE_LENGTHS = 273, 279, 324, 325
 #: Where blocks lie in the file, and how long they are, which changes nothing that a header tells.
 PLACES = frozenset({STRIP_OFFSETS, STRIP_LENGTHS, TILE_OFFSETS, TILE_LENGTHS})
@@ -19,6 +24,49 @@ LONG, DOUBLE = 4, 12
 
 #: Bytes of a value of each type.
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+
+#: Read at once; tags are mostly in there.
+_HEAD = 4096
+
+
+class _Bytes:
+    """Bytes of a file by place, most of them read at once."""
+
+    def __init__(self, descriptor: int, longest: int | None) -> None:
+        self._descriptor, self._longest = descriptor, longest
+        self._head = os.pread(descriptor, _HEAD, 0)
+
+    def __call__(self, offset: int, length: int) -> bytes:
+        if self._longest is not None and length > self._longest:
+            raise IndexError(length)
+        end = offset + length
+        found = self._head[offset:end] if end <= len(self._head) else os.pread(self._descriptor, length, offset)
+        if len(found) < length:
+            raise IndexError(offset)
+        return found
+
+
+def parse_file[T](path: str | Path, parse: Callable[[Content, int], T], longest: int | None = None) -> T | None:
+    """Let a function read the tags of a file.
+
+    Args:
+        path: Local file.
+        parse: Gets the file's content and its size in bytes.
+        longest: Bytes of the longest tag that it may read.
+
+    Returns:
+        What it returns; None where the file cannot be opened, or is damaged where it reads.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        return parse(_Bytes(descriptor, longest), os.fstat(descriptor).st_size)
+    except (OSError, OverflowError, struct.error, KeyError, IndexError):
+        return None
+    finally:
+        os.close(descriptor)
 
 
 def first_directory(content: Content) -> tuple[int, bool] | None:

@@ -4,8 +4,6 @@ GDAL takes about a millisecond to open a file. Where thousands of files have the
 about the first one; of the others only the tags are compared, and place and size taken from them.
 """
 
-import os
-import struct
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,14 +12,22 @@ from affine import Affine
 
 from torchgeo_msssl.geo.grid import PixelGrid
 from torchgeo_msssl.geo.scene import BandFile
-from torchgeo_msssl.geo.tags import PLACES, Tag, doubles, first_directory, read_directory
+from torchgeo_msssl.geo.tags import (
+    PIXEL_SCALE,
+    PLACES,
+    TIE_POINT,
+    Content,
+    Tag,
+    doubles,
+    first_directory,
+    parse_file,
+    read_directory,
+)
 
 _WIDTH, _HEIGHT, _SUBFILE = 256, 257, 254
-_TILE_WIDTH, _PIXEL_SCALE, _TIE_POINT = 322, 33550, 33922
-_OWN = frozenset({_WIDTH, _HEIGHT, _TIE_POINT})
+_TILE_WIDTH = 322
+_OWN = frozenset({_WIDTH, _HEIGHT, TIE_POINT})
 
-#: Read at once; tags are mostly in there.
-_HEAD = 4096
 #: No tag that is compared is longer than this, nor has a file more parts (overviews, masks).
 _LONGEST, _MOST_PARTS = 1_000_000, 32
 
@@ -90,47 +96,21 @@ def read_header(path: str) -> Header | None:
     Returns:
         What they say, or None where the file is another one, or damaged.
     """
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
-        return None
-    try:
-        return _parse(_Bytes(descriptor))
-    except (OSError, OverflowError, struct.error, KeyError, IndexError):
-        return None
-    finally:
-        os.close(descriptor)
+    return parse_file(path, lambda content, _: _parse(content), _LONGEST)
 
 
-class _Bytes:
-    """Bytes of a file by place, most of them read at once."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._head = os.pread(descriptor, _HEAD, 0)
-
-    def at(self, offset: int, length: int) -> bytes:
-        if length > _LONGEST:
-            raise IndexError(length)
-        end = offset + length
-        found = self._head[offset:end] if end <= len(self._head) else os.pread(self._descriptor, length, offset)
-        if len(found) < length:
-            raise IndexError(offset)
-        return found
-
-
-def _parse(content: _Bytes) -> Header | None:
-    found = first_directory(content.at)
+def _parse(content: Content) -> Header | None:
+    found = first_directory(content)
     if found is None:
         return None
     start, big = found
-    tags, following = read_directory(content.at, start, big, PLACES)
+    tags, following = read_directory(content, start, big, PLACES)
     width, height = (int.from_bytes(tags[tag][2], 'little') for tag in (_WIDTH, _HEIGHT))
     parts: list[Any] = []
     while following:
         if len(parts) == _MOST_PARTS:
             return None
-        part, following = read_directory(content.at, following, big, PLACES)
+        part, following = read_directory(content, following, big, PLACES)
         parts.append(part.get(_SUBFILE))
     common: list[Any] = [(tag, *value) for tag, value in sorted(tags.items()) if tag not in _OWN]
     if _TILE_WIDTH not in tags:  # the layout of stripes goes with the size
@@ -140,7 +120,7 @@ def _parse(content: _Bytes) -> Header | None:
 
 def _transform(tags: dict[int, Tag]) -> Affine | None:
     """Geotransform of a north-up file whose one tie point is its corner."""
-    scale, tie = doubles(tags, _PIXEL_SCALE, 3), doubles(tags, _TIE_POINT, 6)
+    scale, tie = doubles(tags, PIXEL_SCALE, 3), doubles(tags, TIE_POINT, 6)
     if not scale or not tie or any(tie[:3]) or scale[0] <= 0 or scale[1] <= 0:
         return None
     return Affine(scale[0], 0.0, tie[3], 0.0, -scale[1], tie[4])

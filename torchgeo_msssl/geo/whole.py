@@ -4,9 +4,7 @@ GDAL opens a file that was cut short as if nothing were wrong and fails at the f
 an hour later.
 """
 
-import os
-import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +17,10 @@ from torchgeo_msssl.geo.tags import (
     STRIP_OFFSETS,
     TILE_LENGTHS,
     TILE_OFFSETS,
+    Content,
     Tag,
     first_directory,
+    parse_file,
     read_directory,
 )
 
@@ -58,30 +58,10 @@ def missing_bytes(path: str | Path) -> int:
     Returns:
         The bytes; 0 where nothing is missing, and for files of another format, whose blocks are not known here.
     """
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
-        return 0
-    try:
-        size = os.fstat(descriptor).st_size
-        return max(0, _end_of_blocks(_reader(descriptor), size) - size)
-    except (OSError, OverflowError, struct.error, KeyError, IndexError):  # not the tags that GDAL has understood
-        return 0
-    finally:
-        os.close(descriptor)
+    return parse_file(path, lambda content, size: max(0, _end_of_blocks(content, size) - size)) or 0
 
 
-def _reader(descriptor: int) -> Callable[[int, int], bytes]:
-    def read(start: int, length: int) -> bytes:
-        found = os.pread(descriptor, length, start)
-        if len(found) < length:
-            raise IndexError(start)
-        return found
-
-    return read
-
-
-def _end_of_blocks(content: Callable[[int, int], bytes], size: int) -> int:
+def _end_of_blocks(content: Content, size: int) -> int:
     """Where the last block of any part of a file of this size ends."""
     found = first_directory(content)
     if found is None:

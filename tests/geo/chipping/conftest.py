@@ -1,6 +1,8 @@
 """Scenes to cut, and chips put together again."""
 
 import hashlib
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,21 @@ def cut(tmp_path: Path) -> Callable[..., Report]:
         return chip_scenes(paths, tmp_path / output, options, progress=False, **own)
 
     return make
+
+
+@pytest.fixture
+def full_disk() -> Callable[..., 'subprocess.CompletedProcess[str]']:
+    """``full_disk(4000, scene, …)`` runs the command ``chip`` where no file can have more than so many bytes."""
+
+    def run(limit: int, *asked: str) -> 'subprocess.CompletedProcess[str]':
+        code = (
+            'import resource, sys; from torchgeo_msssl.__main__ import main\n'
+            f'resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n'
+            'sys.exit(main(sys.argv[1:]))'
+        )
+        return subprocess.run([sys.executable, '-c', code, 'chip', *asked], capture_output=True, text=True, check=False)
+
+    return run
 
 
 def together(folder: Path, name: str, shape: tuple[int, ...], kind: str = 'image') -> NDArray[Any]:

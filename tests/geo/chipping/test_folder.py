@@ -1,8 +1,6 @@
 """Whatever an earlier run left in the output folder, the same command ends with what a first run writes."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -152,14 +150,9 @@ def test_a_disk_that_is_full_at_once(
 
 
 @pytest.mark.skipif(os.name != 'posix', reason='a limit on the size of files is a matter of POSIX')
-def test_a_disk_that_is_full_when_the_journal_grows(write: Any, tmp_path: Path) -> None:
-    code = (
-        'import resource, sys; from torchgeo_msssl.__main__ import main\n'
-        'resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))\n'
-        'sys.exit(main(sys.argv[1:]))'
-    )
-    asked = ['chip', write(), '--output', str(tmp_path / 'chips'), '--size', '8', '--workers', '1']
-    result = subprocess.run([sys.executable, '-c', code, *asked], capture_output=True, text=True, check=False)
+def test_a_disk_that_is_full_when_the_journal_grows(write: Any, full_disk: Any, tmp_path: Path) -> None:
+    asked = [write(), '--output', str(tmp_path / 'chips'), '--size', '8', '--workers', '1']
+    result = full_disk(4000, *asked)
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].startswith(f'error: {tmp_path}/chips cannot be written (File too large)')
     assert 'Traceback' not in result.stderr

@@ -479,14 +479,9 @@ def test_memory_does_not_grow_with_the_scene(make_scene: Any, tmp_path: Path) ->
 
 
 @pytest.mark.skipif(os.name != 'posix', reason='a limit on the size of files is a matter of POSIX')
-def test_a_full_disk(scene: str, tmp_path: Path) -> None:
-    code = (
-        'import resource, sys; from torchgeo_msssl.__main__ import main\n'
-        'resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000))\n'
-        'sys.exit(main(sys.argv[1:]))'
-    )
-    asked = ['chip', scene, '--output', str(tmp_path / 'chips'), '--size', '100', '--workers', '1']
-    result = subprocess.run([sys.executable, '-c', code, *asked], capture_output=True, text=True, check=False)
+def test_a_full_disk(scene: str, full_disk: Any, tmp_path: Path) -> None:
+    asked = [scene, '--output', str(tmp_path / 'chips'), '--size', '100', '--workers', '1']
+    result = full_disk(8000, *asked)
     assert result.returncode == 1
     assert 'cannot be written (File too large); make room' in result.stderr
     assert 'Traceback' not in result.stderr

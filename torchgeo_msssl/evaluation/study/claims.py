@@ -1,9 +1,10 @@
 """Claims on work that several processes share, which end with the process."""
 
 import contextlib
-import fcntl
 from collections.abc import Iterator
 from pathlib import Path
+
+from torchgeo_msssl.geo.locks import Lock, ask
 
 
 @contextlib.contextmanager
@@ -21,9 +22,4 @@ def claim(path: Path, wait: bool = False) -> Iterator[bool]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open('a') as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
+        yield ask(file.fileno(), wait) is Lock.OURS

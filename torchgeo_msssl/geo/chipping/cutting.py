@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from torchgeo_msssl.errors import SceneReadError
 from torchgeo_msssl.geo.chipping.options import ALL, ChipOptions
-from torchgeo_msssl.geo.chipping.plan import Chip, Facts, Rejection, rejection
+from torchgeo_msssl.geo.chipping.plan import Chip, Facts, Rejection, lacks_data, rejection
 from torchgeo_msssl.geo.chipping.write import ChipFormat, encode_mask, write_whole
 from torchgeo_msssl.geo.scene import Scene
-from torchgeo_msssl.geo.statistics import pixel_statistics
+from torchgeo_msssl.geo.statistics import pixel_statistics, valid_pixels
 
 if TYPE_CHECKING:  # what labels need takes a process as long to import as everything else
     from torchgeo_msssl.geo.chipping.labels import ChipLabels
@@ -138,7 +138,7 @@ def encode(job: Job, chip: Chip, always: bool) -> tuple[Facts | None, bytes | No
     scene, form = job.scenes[chip.scene], job.formats[chip.scene]
     inside = chip.window.intersection(scene.grid.window)
     most = inside.area if inside is not None else 0
-    if not always and most < job.options.min_valid * chip.window.area:
+    if not always and lacks_data(chip, most, job.options):
         return Facts(most), None, b''  # so far beyond the border that nothing has to be read
     try:
         image, valid = form.read(chip.window)
@@ -156,8 +156,7 @@ def encode(job: Job, chip: Chip, always: bool) -> tuple[Facts | None, bytes | No
 
 def _moments(image: NDArray[np.generic], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Count, mean, sum of squared distances, least and largest value of each band, shape (5, band)."""
-    # picking pixels out costs more than what is done with them
-    pixels = (image.reshape(len(image), -1) if valid.all() else image[:, valid]).astype(np.float64)
+    pixels = valid_pixels(image, valid)
     moments = np.zeros((5, len(image)))
     moments[3], moments[4] = np.inf, -np.inf
     if pixels.size:

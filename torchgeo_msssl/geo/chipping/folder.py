@@ -20,12 +20,8 @@ from torchgeo_msssl.geo.chipping.earlier import Found, find_earlier
 from torchgeo_msssl.geo.chipping.journal import GEOJSON, JOURNAL, MANIFEST, SUMMARY, Header, Journal
 from torchgeo_msssl.geo.chipping.options import ALL, PARTS
 from torchgeo_msssl.geo.chipping.write import TEMPORARY
+from torchgeo_msssl.geo.locks import Lock, ask, has_locks
 from torchgeo_msssl.geo.scene import Scene
-
-try:
-    import fcntl
-except ImportError:  # a system without these locks
-    fcntl = None  # type: ignore[assignment]
 
 #: Folders of chips below the output folder.
 FOLDERS = tuple(f'{"" if part == ALL else f"{part}/"}{kind}' for part in (ALL, *PARTS) for kind in ('images', 'masks'))
@@ -157,17 +153,18 @@ class OutputFolder:
 
     def _claim(self) -> None:
         """Keep other runs out. The lock is on the folder itself: nothing is left of it, however this process ends."""
-        if fcntl is None or self._lock is not None:
+        if not has_locks() or self._lock is not None:
             return
         self._lock = os.open(self.path, os.O_RDONLY)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            msg = f'{self.path} is being written by another run of `chip`; wait for it, or choose another folder.'
-            raise OutputError(msg) from None
+            state = ask(self._lock, wait=False)
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
+            return
+        if state is Lock.THEIRS:
+            msg = f'{self.path} is being written by another run of `chip`; wait for it, or choose another folder.'
+            raise OutputError(msg)
 
     def _remove_but(self, files: Collection[str]) -> None:
         """Remove files of chips, also of unfinished ones, but for some."""

@@ -17,9 +17,12 @@ from numpy.typing import NDArray
 from torchgeo_msssl.geo.tags import (
     DOUBLE,
     LONG,
+    MATRIX,
+    PIXEL_SCALE,
     PLACES,
     STRIP_LENGTHS,
     STRIP_OFFSETS,
+    TIE_POINT,
     TILE_LENGTHS,
     TILE_OFFSETS,
     Tag,
@@ -29,9 +32,6 @@ from torchgeo_msssl.geo.tags import (
     read_directory,
 )
 
-#: Tags of `GeoTIFF <https://docs.ogc.org/is/19-008r4/19-008r4.html>`_ that place pixels: the size of one, the place of
-#: a corner, and a matrix where the grid is turned.
-_PIXEL_SCALE, _TIE_POINT, _MATRIX = 33550, 33922, 34264
 _COMPRESSION, _BANDS, _PREDICTOR, _SAMPLE_FORMAT = 259, 277, 317, 339
 #: Numbers of compressions, predictors and kinds of values (unsigned and signed integers) in TIFF.
 _NONE, _ZSTD, _DIFFERENCES, _INTEGERS = 1, 50000, 2, {1, 2}
@@ -49,7 +49,7 @@ class Layout:
     """
 
     def __init__(self, tags: dict[int, Tag], tiled: bool, count: int) -> None:
-        """Find out where in a chip's head lies what changes from chip to chip."""
+        """Find out how long the head of each chip is."""
         self._tags = tags
         self._places = (TILE_OFFSETS, TILE_LENGTHS) if tiled else (STRIP_OFFSETS, STRIP_LENGTHS)
         self._count = count
@@ -130,13 +130,13 @@ def _is_known(tags: dict[int, Tag]) -> bool:
 
 def _place(tags: dict[int, Tag], transform: Affine) -> dict[int, Tag]:
     """The tags that place a chip, in the way that these tags do it."""
-    if _MATRIX in tags:
+    if MATRIX in tags:
         a, b, c, d, e, f = transform[:6]
-        return {_MATRIX: _doubles(a, b, 0, c, d, e, 0, f, 0, 0, 0, 0, 0, 0, 0, 1)}
-    scale = doubles(tags, _PIXEL_SCALE, 3)
+        return {MATRIX: _doubles(a, b, 0, c, d, e, 0, f, 0, 0, 0, 0, 0, 0, 0, 1)}
+    scale = doubles(tags, PIXEL_SCALE, 3)
     return {
-        _PIXEL_SCALE: _doubles(transform.a, -transform.e, *scale[2:]),
-        _TIE_POINT: _doubles(0, 0, 0, transform.c, transform.f, 0),
+        PIXEL_SCALE: _doubles(transform.a, -transform.e, *scale[2:]),
+        TIE_POINT: _doubles(0, 0, 0, transform.c, transform.f, 0),
     }
 
 

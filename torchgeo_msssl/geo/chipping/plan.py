@@ -108,6 +108,11 @@ def chips_of(scene: Scene, index: int, options: ChipOptions) -> list[Chip]:
     return [Chip(index, Window(row, col, size, size)) for row in rows for col in cols]
 
 
+def lacks_data(chip: Chip, valid: int, options: ChipOptions) -> bool:
+    """Whether a chip with so many pixels that have data has too few of them."""
+    return valid < options.min_valid * chip.window.area
+
+
 def rejection(chip: Chip, scene: Scene, facts: Facts, foreground: Sequence[bool], options: ChipOptions) -> Rejection:
     """Decide by what is in a chip whether it is kept.
 
@@ -122,10 +127,9 @@ def rejection(chip: Chip, scene: Scene, facts: Facts, foreground: Sequence[bool]
         An empty text for a chip that is kept, else why it is not: too few pixels with data (``data``), or with a label
         and data (``labels``), or one of the chips without a foreground class (``empty``) to leave out.
     """
-    area = chip.window.area
-    if facts.valid < options.min_valid * area:
+    if lacks_data(chip, facts.valid, options):
         return 'data'
-    if sum(facts.classes) < options.min_labelled * area:
+    if sum(facts.classes) < options.min_labelled * chip.window.area:
         return 'labels'
     empty = bool(foreground) and not any(n for n, is_object in zip(facts.classes, foreground, strict=True) if is_object)
     return 'empty' if empty and chip.chance(scene, options.seed) >= options.keep_empty else ''

@@ -13,8 +13,6 @@ if TYPE_CHECKING:  # what labels need takes long to import
 #: Path, bytes and time of the last change of each file, in order.
 type State = list[list[str | int]]
 
-#: What GDAL reads beside a raster: a mask; nodata values, names and colours.
-_BESIDE_RASTERS = ('.msk', '.aux.xml')
 #: The files of a Shapefile beside its geometries.
 _BESIDE_SHAPES = ('.dbf', '.shx', '.prj', '.cpg')
 
@@ -46,9 +44,7 @@ def state_of_labels(labels: 'ChipLabels | None', options: LabelOptions | None) -
 
 
 def _state_of_rasters(files: Iterable[BandFile]) -> State:
-    paths = [path for file in files for path in file.sources or (file.path,)]
-    beside = (f'{file.path}{suffix}' for file in files for suffix in _BESIDE_RASTERS)
-    return _state([*paths, *(path for path in beside if os.path.exists(path))])
+    return _state(path for file in files for path in file.sources or (file.path,))
 
 
 def _of_vector(path: str) -> list[str]:
