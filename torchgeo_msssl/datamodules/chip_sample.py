@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Literal
 
 from torchgeo_msssl.datamodules.base import find_sample_area
-from torchgeo_msssl.geo.chipping.journal import SUMMARY
 from torchgeo_msssl.geo.chipping.options import ChipOptions, LabelOptions
+from torchgeo_msssl.geo.chipping.progress_log import SUMMARY
 from torchgeo_msssl.geo.chipping.run import chip_scenes
 from torchgeo_msssl.geo.headers import describe_file
 from torchgeo_msssl.geo.sample import MANIFEST, SampleArea

@@ -11,10 +11,10 @@ import pandas as pd
 from torchgeo_msssl.datasets.chip_files import ChipFile
 from torchgeo_msssl.errors import ConfigurationError, SceneReadError
 from torchgeo_msssl.geo.chipping.inputs import open_inputs
-from torchgeo_msssl.geo.chipping.journal import JOURNAL, MANIFEST, SUMMARY
 from torchgeo_msssl.geo.chipping.labels import ChipLabels, open_labels
 from torchgeo_msssl.geo.chipping.manifest import FORMAT
 from torchgeo_msssl.geo.chipping.options import ALL, PARTS, ChipOptions, LabelOptions
+from torchgeo_msssl.geo.chipping.progress_log import JOURNAL, MANIFEST, SUMMARY
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.scene import Scene
 

@@ -14,8 +14,8 @@ import shapely
 from torchgeo_msssl.errors import ConfigurationError, OutputError, ValidDataError
 from torchgeo_msssl.geo.chipping import folder as folder_module
 from torchgeo_msssl.geo.chipping.folder import OutputFolder
-from torchgeo_msssl.geo.chipping.journal import Header
 from torchgeo_msssl.geo.chipping.options import LabelOptions
+from torchgeo_msssl.geo.chipping.progress_log import Header
 
 CLASSES = (('vine', 1),)
 

@@ -3,7 +3,7 @@
 from torchgeo_msssl.evaluation.study.claims import claim
 from torchgeo_msssl.evaluation.study.design import Cell, Initialisation, Pretraining, Study, Variant, make_cells
 from torchgeo_msssl.evaluation.study.flights import with_flights
-from torchgeo_msssl.evaluation.study.ground import check_pretrainings, find_regions
+from torchgeo_msssl.evaluation.study.held_out import check_pretrainings, find_regions
 from torchgeo_msssl.evaluation.study.jobs import estimate, forget_failures, run_study
 from torchgeo_msssl.evaluation.study.results import Result, finished, read_results, write_results
 from torchgeo_msssl.evaluation.study.run import claim_of, run_cell

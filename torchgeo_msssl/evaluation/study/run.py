@@ -15,7 +15,7 @@ from pathlib import Path
 from torchgeo_msssl.errors import MSSSLError
 from torchgeo_msssl.evaluation.study.claims import claim
 from torchgeo_msssl.evaluation.study.design import Cell, Study
-from torchgeo_msssl.evaluation.study.ground import prepare_split, provenance_of
+from torchgeo_msssl.evaluation.study.held_out import prepare_split, provenance_of
 from torchgeo_msssl.evaluation.study.metrics import read_metrics
 from torchgeo_msssl.evaluation.study.results import Result, check_pretraining, read_result, write_result
 from torchgeo_msssl.evaluation.study.steps import (

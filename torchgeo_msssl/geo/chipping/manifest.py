@@ -17,8 +17,8 @@ from rasterio.crs import CRS
 from torchgeo_msssl.files import atomic_path, write_json
 from torchgeo_msssl.geo.chipping.cutting import Job, Outcome
 from torchgeo_msssl.geo.chipping.inputs import Inputs, common_dtype
-from torchgeo_msssl.geo.chipping.journal import GEOJSON, MANIFEST, SUMMARY
 from torchgeo_msssl.geo.chipping.options import ALL, IGNORE
+from torchgeo_msssl.geo.chipping.progress_log import GEOJSON, MANIFEST, SUMMARY
 from torchgeo_msssl.geo.chipping.split import Split, footprints
 from torchgeo_msssl.geo.geoparquet import geoparquet_metadata
 from torchgeo_msssl.geo.scene import Scene

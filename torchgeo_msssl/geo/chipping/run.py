@@ -15,17 +15,17 @@ import numpy as np
 
 from torchgeo_msssl.errors import ConfigurationError, ValidDataError
 from torchgeo_msssl.geo.chipping.cutting import Job, Outcome, cache_bytes, cut, encode, tasks_of
-from torchgeo_msssl.geo.chipping.earlier import Key
+from torchgeo_msssl.geo.chipping.fingerprints import state_of_labels, state_of_scene
 from torchgeo_msssl.geo.chipping.folder import OutputFolder
 from torchgeo_msssl.geo.chipping.inputs import Inputs, absolute, open_inputs
-from torchgeo_msssl.geo.chipping.journal import Header
 from torchgeo_msssl.geo.chipping.manifest import Content, write_geojson, write_manifest
 from torchgeo_msssl.geo.chipping.options import ALL, ChipOptions
+from torchgeo_msssl.geo.chipping.pixel_counts import count_scene, measure, with_valid
 from torchgeo_msssl.geo.chipping.plan import Chip, chips_of
+from torchgeo_msssl.geo.chipping.progress_log import Header
 from torchgeo_msssl.geo.chipping.report import Report
+from torchgeo_msssl.geo.chipping.resume import Key
 from torchgeo_msssl.geo.chipping.split import Split, split_chips
-from torchgeo_msssl.geo.chipping.state import state_of_labels, state_of_scene
-from torchgeo_msssl.geo.chipping.survey import count_scene, measure, with_valid
 from torchgeo_msssl.geo.chipping.workers import Workers
 from torchgeo_msssl.geo.chipping.write import ENVIRONMENT, chip_format
 

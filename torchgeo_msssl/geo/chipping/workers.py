@@ -18,7 +18,7 @@ from typing import Any, Self
 from torchgeo_msssl.errors import MSSSLError
 
 #: Modules that the functions of all tasks are in or import; imported once, for all processes.
-_MODULES = ('torchgeo_msssl.geo.chipping.survey', 'pyarrow')
+_MODULES = ('torchgeo_msssl.geo.chipping.pixel_counts', 'pyarrow')
 _FORKSERVER = 'forkserver' in multiprocessing.get_all_start_methods()
 
 

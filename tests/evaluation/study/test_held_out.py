@@ -21,7 +21,7 @@ from torchgeo_msssl.evaluation.study import (
     find_regions,
     make_cells,
 )
-from torchgeo_msssl.evaluation.study.ground import open_data, prepare_split, provenance_of
+from torchgeo_msssl.evaluation.study.held_out import open_data, prepare_split, provenance_of
 from torchgeo_msssl.evaluation.study.provenance import Provenance
 from torchgeo_msssl.evaluation.study.steps import split_file
 from torchgeo_msssl.geo.handles import close_handles

@@ -1,4 +1,4 @@
-"""What changes when the files that chips are made of do."""
+"""Fingerprints of the input files of chips."""
 
 import os
 from collections.abc import Iterable

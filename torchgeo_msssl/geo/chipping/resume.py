@@ -1,4 +1,4 @@
-"""What an earlier run left in the output folder, and how much of it holds."""
+"""Reuse of the chips that an earlier run left in the output folder."""
 
 import json
 import os
@@ -9,8 +9,8 @@ from typing import Any
 
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.chipping.cutting import Outcome
-from torchgeo_msssl.geo.chipping.journal import JOURNAL, MANIFEST, SUMMARY, Header, outcome_of, read_journal
 from torchgeo_msssl.geo.chipping.options import ALL
+from torchgeo_msssl.geo.chipping.progress_log import JOURNAL, MANIFEST, SUMMARY, Header, outcome_of, read_journal
 from torchgeo_msssl.geo.chipping.write import TEMPORARY
 from torchgeo_msssl.geo.scene import Scene
 

@@ -1,4 +1,4 @@
-"""What has become of each chip, noted as it happens.
+"""Log of the finished chips of a run.
 
 A hidden file in the output folder has a line for each chip, below one about what the chips depend on. A run that was
 killed goes on from it. It stays when all is done, in an order that no number of workers changes, so that the same
@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from torchgeo_msssl.geo.chipping.cutting import Outcome
+from torchgeo_msssl.geo.chipping.fingerprints import State
 from torchgeo_msssl.geo.chipping.plan import Chip, Facts
-from torchgeo_msssl.geo.chipping.state import State
 from torchgeo_msssl.geo.chipping.write import write_all, write_whole
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.scene import Scene

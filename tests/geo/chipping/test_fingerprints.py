@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import shapely
 
+from torchgeo_msssl.geo.chipping.fingerprints import state_of_labels, state_of_scene
 from torchgeo_msssl.geo.chipping.labels import open_labels
 from torchgeo_msssl.geo.chipping.options import LabelOptions
-from torchgeo_msssl.geo.chipping.state import state_of_labels, state_of_scene
 from torchgeo_msssl.geo.headers import find_scenes
 
 

@@ -1,4 +1,4 @@
-"""What is in the chips of scenes, found before any is written."""
+"""Counts of valid pixels and classes per chip, before any chip is written."""
 
 from collections.abc import Sequence
 
