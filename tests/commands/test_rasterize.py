@@ -122,7 +122,7 @@ def test_an_interrupted_run_leaves_nothing(
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr('torchgeo_msssl.geo.vector.mask_file._burn', interrupted)
+    monkeypatch.setattr('torchgeo_msssl.geo.rasterize._burn', interrupted)
     out = str(tmp_path / 'out' / 'mask.tif')
     with pytest.raises(KeyboardInterrupt):
         run(['rasterize', drawn, '--like', scene, '--output', out, '--layer', 'crops'])

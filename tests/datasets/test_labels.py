@@ -24,7 +24,7 @@ from torchgeo_msssl.datasets.scenes import Scenes, collate
 from torchgeo_msssl.errors import ConfigurationError, EmptyIntersectionError, ScenesNotFoundError
 from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.handles import close_handles
-from torchgeo_msssl.geo.rasterize import VectorLabels
+from torchgeo_msssl.geo.labels.vector import VectorLabels
 from torchgeo_msssl.geo.sample import SampleArea, write_sample_area
 from torchgeo_msssl.samplers import GridChipSampler, RandomChipSampler, split_blocks
 

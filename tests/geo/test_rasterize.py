@@ -1,7 +1,11 @@
-"""Drawn labels: what ground without a geometry is, what lies on top, and what a file lacks."""
+"""Masks in files are those of GDAL, whatever the blocks; fractions are areas; the memory is that of a block."""
 
-import logging
+import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -9,245 +13,222 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
-from shapely.geometry import (
-    GeometryCollection,
-    LineString,
-    MultiLineString,
-    MultiPolygon,
-    Point,
-    Polygon,
-    box,
-)
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+from rasterio.features import rasterize
+from scipy import ndimage
 
-from tests.geo.drawings import DATA, GRID, NAMES, UTM, X, Y, save, scattered, square
-from torchgeo_msssl.errors import (
-    ConfigurationError,
-    MissingCRSError,
-    SceneReadError,
-    ScenesNotFoundError,
-)
+from tests.geo.drawings import GRID, UTM, X, Y, save, square
+from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.grid import PixelGrid, Window
-from torchgeo_msssl.geo.rasterize import VectorLabels
-from torchgeo_msssl.geo.vector.burn import GeometryIndex
-from torchgeo_msssl.geo.vector.files import find_vectors
-from torchgeo_msssl.geo.vector.geometries import simple_parts
+from torchgeo_msssl.geo.rasterize import MaskOptions, ignore_borders, write_coverage, write_mask
+from torchgeo_msssl.geo.vector.burn import read_extent
+from torchgeo_msssl.geo.vector.drawing import read_drawing
+
+CLASSES = {str(value): value for value in range(1, 9)}
 
 
-@pytest.mark.parametrize('crs', [UTM, 'EPSG:4326', 'EPSG:3857', 'EPSG:2154'])
-def test_rows_are_as_wide_as_their_metres(tmp_path: Path, crs: str) -> None:
-    rows = [LineString([(X + 2, Y - 3 - 2.5 * k), (X + 52, Y - 8.3 - 2.5 * k)]) for k in range(8)]
-    lines = gpd.GeoSeries(rows, crs=UTM).to_crs(crs)
-    path = save(tmp_path / 'rows.gpkg', list(lines), crs=crs)
-    labels = VectorLabels(path, ['ground', 'vine'], buffer=0.3, background=True)
-    grid = PixelGrid(GRID.crs, Affine(0.05, 0, X, 0, -0.05, Y), 800, 1200)
-    area = int(labels.burn(grid, grid.window).sum()) * 0.05**2
-    want = 0.6 * sum(row.length for row in rows)  # flat caps: nothing beyond the ends
-    assert area == pytest.approx(want, rel=0.01)
+def layout(seed: int, grid: PixelGrid, snapped: bool = False) -> tuple[list[Any], list[int]]:
+    """Polylines, triangles, rings and multipolygons with holes, in and round a grid; snapped to half pixels."""
+    rng = np.random.default_rng(seed)
+    scale = np.array([grid.width, grid.height])
+
+    def corners(count: int) -> NDArray[Any]:
+        return rng.uniform(-0.1, 1.1, 2) * scale + rng.uniform(-0.25, 0.25, (count, 2)) * scale
+
+    shapes: list[Any] = []
+    for k in range(40):
+        points = corners(4)
+        if k % 4 == 0:
+            shape = shapely.LineString(points)
+        elif k % 4 == 1:
+            shape = shapely.Polygon(points[:3])
+        elif k % 4 == 2:
+            shape = shapely.Point(points[0]).buffer(20).difference(shapely.Point(points[0]).buffer(rng.uniform(2, 18)))
+        else:
+            rings = [shapely.Point(point).buffer(9).difference(shapely.Point(point).buffer(4)) for point in points]
+            shape = shapely.union_all(rings)
+        if snapped:
+            shape = shapely.transform(shape, lambda xy: np.rint(2 * xy) / 2)
+        if shape.is_valid:
+            shapes.append(shapely.transform(shape, lambda xy: np.column_stack(grid.transform @ xy.T)))
+    return shapes, rng.integers(1, 9, len(shapes)).tolist()
 
 
-def test_a_bow_tie_keeps_both_lobes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    bow_tie = Polygon([(0, 0), (1, 1), (1, 0), (0, 1)])
-    parts, parent, invalid = simple_parts(np.array([bow_tie], dtype=object))
-    assert invalid == 1
-    assert parent.tolist() == [0, 0]
-    assert shapely.area(parts).tolist() == pytest.approx([0.25, 0.25])  # of the unit square, each lobe is a quarter
-    large = Polygon([(X, Y), (X + 40, Y - 40), (X + 40, Y), (X, Y - 40)])
-    path = save(tmp_path / 'bow.gpkg', [square(0, 0, 1), large, square(5, 5, 2)])
-    with caplog.at_level(logging.WARNING):
-        labels = VectorLabels(path, ['ground', 'vine'], background=True)
-    assert '1 of 3 geometries were invalid and were repaired' in caplog.text
-    assert labels.repaired == 1
-    area = int(GeometryIndex(labels.geometries.geometries, labels.geometries.values, UTM).burn(GRID, GRID.window).sum())
-    assert area * 0.25 == pytest.approx(800, rel=0.03)
+def burned_by_gdal(source: str, out: Path, grid: PixelGrid, all_touched: bool) -> NDArray[np.uint8]:
+    """What gdal_rasterize, or where it is not installed rasterio, makes of the whole grid."""
+    profile = {'driver': 'GTiff', 'count': 1, 'dtype': 'uint8', 'crs': grid.crs, 'transform': grid.transform}
+    if shutil.which('gdal_rasterize') is None:
+        frame = gpd.read_file(source)
+        burned: NDArray[np.uint8] = rasterize(
+            zip(frame.geometry, frame['value'].astype(int), strict=True), out_shape=(grid.height, grid.width),
+            transform=grid.transform, all_touched=all_touched, dtype='uint8',
+        )  # fmt: skip
+        return burned
+    with rasterio.open(out, 'w', height=grid.height, width=grid.width, **profile):
+        pass
+    options = ['-at'] if all_touched else []
+    subprocess.run(['gdal_rasterize', *options, '-a', 'value', source, str(out)], check=True, capture_output=True)
+    with rasterio.open(out) as dataset:
+        return np.asarray(dataset.read(1))
 
 
-def test_collections_are_taken_apart_and_empties_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    shapes = [
-        MultiPolygon([square(0, 0, 2), square(5, 5, 2)]),
-        GeometryCollection([square(10, 10, 2), MultiPolygon([square(20, 20, 2), square(30, 30, 2)])]),
-        Polygon(),
-        None,
-    ]
-    path = save(tmp_path / 'many.geojson', shapes, kind=['vine', 'tree', 'vine', 'vine'])
-    with caplog.at_level(logging.WARNING):
-        labels = VectorLabels(path, NAMES, 'kind', background=False)
-    assert (labels.read, labels.dropped, labels.repaired) == (4, 2, 0)
-    assert '2 of 4 geometries were empty and were left out' in caplog.text
-    assert sorted(labels.geometries.values.tolist()) == [1, 1, 2, 2, 2]
+@pytest.mark.parametrize('all_touched', [False, True])
+@pytest.mark.parametrize('seed', range(5))
+def test_a_mask_in_blocks_is_that_of_gdal_rasterize(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, all_touched: bool
+) -> None:
+    monkeypatch.setattr('torchgeo_msssl.geo.rasterize._BLOCK', 48)
+    res = (0.1, 0.25, 1 / 3, 10.0, 1e-4)[seed]
+    crs, x, y = ('EPSG:4326', 3.1, 44.2) if seed == 4 else (UTM, 601_234.567, 4_999_876.543)
+    grid = PixelGrid(CRS.from_user_input(crs), Affine(res, 0, x, 0, -res, y), 131, 117)
+    # Which pixels a line exactly through their corners touches differs from one GDAL to the next.
+    shapes, values = layout(seed, grid, snapped=seed % 2 == 1 and not all_touched)
+    source = save(tmp_path / 'a.gpkg', shapes, crs=crs, value=values)
+    drawing = read_drawing(source, column='value', classes=CLASSES)
+    options = MaskOptions(all_touched=all_touched)
+    counts = write_mask(drawing, grid, tmp_path / 'mask.tif', options, progress=False)
+    with rasterio.open(tmp_path / 'mask.tif') as dataset:
+        got = dataset.read(1)
+    want = burned_by_gdal(source, tmp_path / 'gdal.tif', grid, all_touched)
+    assert len(np.unique(want)) > 5
+    np.testing.assert_array_equal(got, want)
+    assert counts == {int(value): int((want == value).sum()) for value in np.unique(want)}
 
 
-def test_reprojection_there_and_back(tmp_path: Path) -> None:
-    shapes, _ = scattered(1)
-    polygons = [shape for shape in shapes if shape.geom_type == 'Polygon']
-    near = save(tmp_path / 'near.gpkg', polygons)
-    far = str(tmp_path / 'far.gpkg')
-    gpd.GeoDataFrame(geometry=polygons, crs=UTM).to_crs('EPSG:4326').to_file(far)
-    masks = [VectorLabels(path, ['ground', 'vine'], background=True).burn(GRID, GRID.window) for path in (near, far)]
-    assert (masks[0] != masks[1]).mean() < 1e-3
-    assert masks[0].any()
+def test_a_mask_says_what_its_values_are(tmp_path: Path) -> None:
+    path = save(tmp_path / 'a.gpkg', [square(0, 0, 4), square(10, 10, 4)], kind=['vine', 'grass'])
+    drawing = read_drawing(path, column='kind', classes={'grass': 4, 'vine': 1})
+    counts = write_mask(drawing, GRID, tmp_path / 'mask.tif', MaskOptions(background=2, ignore=9), progress=False)
+    assert counts == {1: 64, 2: GRID.window.area - 128, 4: 64}
+    with rasterio.open(tmp_path / 'mask.tif') as dataset:
+        assert (dataset.crs, dataset.transform, dataset.shape) == (GRID.crs, GRID.transform, (97, 131))
+        assert (dataset.nodata, dataset.descriptions, dataset.overviews(1)) == (9, ('class',), [])
+        assert json.loads(dataset.tags()['CLASS_NAMES']) == ['', 'vine', 'background', '', 'grass']
+        colors = dataset.colormap(1)
+    assert colors[9] == (0, 0, 0, 0)
+    assert len({colors[value] for value in (1, 2, 4, 9)}) == 4
+    assert colors[2] == (224, 224, 224, 255)
 
 
-def test_background_has_to_be_said_where_only_the_foreground_is_drawn(tmp_path: Path) -> None:
-    path = save(tmp_path / 'vines.gpkg', [square(5, 5, 10)])
-    with pytest.raises(ConfigurationError, match=r"no geometry of class 0 \('ground'\).*background true.*label_extent"):
-        VectorLabels(path, ['ground', 'vine'])
-    counts = {}
-    for background in (True, False):
-        mask = VectorLabels(path, ['ground', 'vine'], background=background).burn(GRID, GRID.window)
-        counts[background] = {int(value): int((mask == value).sum()) for value in np.unique(mask)}
-    rest = GRID.window.area - 400
-    assert counts == {True: {0: rest, 1: 400}, False: {1: 400, 255: rest}}
+def test_many_classes_have_many_colours(tmp_path: Path) -> None:
+    path = save(tmp_path / 'a.gpkg', [square(0, 0, 4)], kind=['c0'])
+    drawing = read_drawing(path, column='kind', classes={f'c{k}': k + 1 for k in range(40)})
+    write_mask(drawing, GRID, tmp_path / 'mask.tif', progress=False)
+    with rasterio.open(tmp_path / 'mask.tif') as dataset:
+        assert len({dataset.colormap(1)[value] for value in range(41)}) > 38
 
 
-def test_unlabelled_is_ignored_where_class_0_is_drawn(tmp_path: Path) -> None:
-    path = save(tmp_path / 'both.gpkg', [square(0, 0, 5), square(10, 10, 5)], kind=[0, 'vine'])
-    mask = VectorLabels(path, NAMES, 'kind', ignore_index=200).burn(GRID, GRID.window)
-    assert [int((mask == value).sum()) for value in (0, 1, 200)] == [100, 100, GRID.window.area - 200]
+@pytest.mark.parametrize('pixels', [1, 3])
+def test_borders_are_ignored_alike_in_all_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pixels: int) -> None:
+    shapes, values = layout(1, GRID)
+    outline = save(tmp_path / 'outline.gpkg', [shapely.box(X + 6.1, Y - 40.2, X + 50.3, Y - 5.7)])
+    drawing = read_drawing(save(tmp_path / 'a.gpkg', shapes, value=values), column='value', classes=CLASSES)
+    extent = read_extent(outline)
+    plain = tmp_path / 'plain.tif'
+    write_mask(drawing, GRID, plain, MaskOptions(), extent, progress=False)
+    monkeypatch.setattr('torchgeo_msssl.geo.rasterize._BLOCK', 32)
+    write_mask(drawing, GRID, tmp_path / 'b.tif', MaskOptions(boundary_ignore=pixels), extent, progress=False)
+    with rasterio.open(plain) as first, rasterio.open(tmp_path / 'b.tif') as second:
+        mask, got = first.read(1), second.read(1)
+    # Whatever has a pixel of another class within reach, said once more with dilations.
+    near = np.zeros(mask.shape, dtype=bool)
+    for value in np.unique(mask[mask != 255]):
+        reach = ndimage.binary_dilation(mask == value, np.ones((3, 3)), iterations=pixels)
+        near |= reach & (mask != value)
+    want = np.where(near, 255, mask)
+    assert 0.02 < (near & (mask != 255)).mean() < 0.6
+    np.testing.assert_array_equal(got, want)
 
 
-def test_a_drawn_class_0_is_not_the_background_of_an_extent(tmp_path: Path) -> None:
-    path = save(tmp_path / 'crops.gpkg', [square(0, 0, 5), square(10, 10, 5)], kind=['wheat', 'maize'])
-    outline = save(tmp_path / 'outline.gpkg', [square(0, 0, 20)])
-    mask = VectorLabels(path, ['wheat', 'maize'], 'kind', label_extent=outline).burn(GRID, GRID.window)
-    assert [int((mask == value).sum()) for value in (0, 1)] == [100, 100]
-    frank = VectorLabels(path, ['wheat', 'maize'], 'kind', label_extent=outline, background=True)
-    assert int((frank.burn(GRID, GRID.window) == 0).sum()) == 1500
-    with pytest.raises(ConfigurationError, match='drawn and background at once'):
-        VectorLabels(path, ['crop'], background=True)
+def test_a_straight_border_is_ignored_on_both_sides() -> None:
+    mask = np.repeat(np.array([[0, 0, 0, 1, 1, 255, 2, 2]], dtype=np.uint8), 3, axis=0)
+    assert ignore_borders(mask, 1, 255)[1].tolist() == [0, 0, 255, 255, 1, 255, 2, 2]
 
 
-def test_only_surveyed_ground_is_background(tmp_path: Path) -> None:
-    vines = [square(5, 5, 5), square(40, 5, 5)]
-    path = save(tmp_path / 'vines.gpkg', vines, layer='rows')
-    save(tmp_path / 'vines.gpkg', [square(0, 0, 20)], layer='parcels')
-    outline = save(tmp_path / 'outline.geojson', [square(0, 0, 20)])
-    for extent in ('parcels', f'{path}|layername=parcels', outline):
-        labels = VectorLabels(path, ['ground', 'vine'], layer='rows', label_extent=extent)
-        mask = labels.burn(GRID, GRID.window)
-        counts = [int((mask == value).sum()) for value in (0, 1, 255)]
-        assert counts == [1600 - 100, 100, GRID.window.area - 1600]
-    unsure = VectorLabels(path, ['ground', 'vine'], layer='rows', label_extent='parcels', background=False)
-    assert np.unique(unsure.burn(GRID, GRID.window)).tolist() == [1, 255]
-    with pytest.raises(ScenesNotFoundError, match=r'neither a file nor a layer of .*\(rows, parcels\)'):
-        VectorLabels(path, ['ground', 'vine'], layer='rows', label_extent='fields')
+@pytest.mark.parametrize('block', [32, 256])
+def test_coverage_is_the_area_in_each_pixel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr('torchgeo_msssl.geo.rasterize._SAMPLED_BLOCK', block)
+    grid = PixelGrid(GRID.crs, GRID.transform, 40, 45)
+    rng = np.random.default_rng(0)
+    blobs = [shapely.Point(X + x, Y - y).buffer(rng.uniform(0.3, 4)) for x, y in rng.uniform(0, 20, (12, 2))]
+    line = shapely.LineString([(X + 1, Y - 2), (X + 19, Y - 17)])
+    path = save(tmp_path / 'a.gpkg', [*blobs, line], kind=['tree'] * 12 + ['vine'])
+    drawing = read_drawing(path, column='kind', classes={'vine': 2, 'tree': 0}, buffer=0.3, priority=['vine'])
+    totals = write_coverage(drawing, grid, tmp_path / 'c.tif', progress=False)
+    with rasterio.open(tmp_path / 'c.tif') as dataset:
+        got = dataset.read()
+        assert dataset.descriptions == ('tree', 'vine')
+        assert np.isnan(dataset.nodata)
+    cells = np.array([[shapely.box(*grid.cut(window).bounds) for window in row] for row in _pixels(grid)])
+    row = line.buffer(0.3, cap_style='flat')
+    for band, shape in zip(got, (shapely.union_all(blobs).difference(row), row), strict=True):
+        area = shapely.area(shapely.intersection(cells, shape)) / 0.25
+        assert 0.01 < area.mean() < 0.9
+        assert np.abs(band - area).max() < 0.06
+        assert band.mean() == pytest.approx(area.mean(), rel=0.01)
+    assert got.sum(axis=0).max() <= 1
+    assert totals == pytest.approx({0: got[0].sum(), 2: got[1].sum()})
 
 
-def test_later_geometries_lie_on_top_unless_priority_says_otherwise(tmp_path: Path) -> None:
-    path = save(tmp_path / 'a.gpkg', [square(0, 0, 4), square(2, 0, 4)], kind=['tree', 'vine'])
-    overlap = Window(0, 4, 8, 4)  # metres 2 to 4
-    by_file = VectorLabels(path, NAMES, 'kind', background=True).burn(GRID, overlap)
-    by_class = VectorLabels(path, NAMES, 'kind', background=True, priority=['vine', 'tree']).burn(GRID, overlap)
-    assert (by_file == 1).all()
-    assert (by_class == 2).all()
-    with pytest.raises(ConfigurationError, match=r'priority: .*ground, vine, tree'):
-        VectorLabels(path, NAMES, 'kind', background=True, priority=['house'])
+def test_coverage_outside_the_surveyed_ground_is_nan(tmp_path: Path) -> None:
+    drawing = read_drawing(save(tmp_path / 'a.gpkg', [square(0, 0, 4)]))
+    extent = read_extent(save(tmp_path / 'b.gpkg', [square(0, 0, 10)]))
+    write_coverage(drawing, GRID, tmp_path / 'c.tif', extent, progress=False)
+    with rasterio.open(tmp_path / 'c.tif') as dataset:
+        got = dataset.read(1)
+    assert np.isfinite(got).sum() == 400
+    assert (got == 1).sum() == 64
+    lines = read_drawing(save(tmp_path / 'd.gpkg', [shapely.LineString([(X, Y), (X + 9, Y - 9)])]))
+    with pytest.raises(ConfigurationError, match='holds 1 lines, which cover no ground'):
+        write_coverage(lines, GRID, tmp_path / 'e.tif')
 
 
-@pytest.mark.parametrize('name', ['a.gpkg', 'a.geojson', 'a.shp', 'a.fgb'])
-def test_formats(tmp_path: Path, name: str) -> None:
-    save(tmp_path / name, [square(0, 0, 5)], kind=['vine'])
-    labels = VectorLabels(tmp_path / name, NAMES, 'kind', background=True)
-    assert int((labels.burn(GRID, GRID.window) == 1).sum()) == 100
+def test_values_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    drawing = read_drawing(save(tmp_path / 'a.gpkg', [square(0, 0, 4)]), classes={'vine': 7})
+    for options, sentence in {
+        MaskOptions(background=256): r'background: expected a value from 0 to 255 \(uint8\), got 256',
+        MaskOptions(ignore=-1): 'ignore: expected a value from 0 to 255',
+        MaskOptions(ignore=7): "ignore: 7 is the value of the class 'vine' too",
+        MaskOptions(boundary_ignore=-2): 'boundary_ignore: expected 0 pixels or more, got -2',
+    }.items():
+        with pytest.raises(ConfigurationError, match=sentence):
+            write_mask(drawing, GRID, tmp_path / 'mask.tif', options)
+    assert not (tmp_path / 'mask.tif').exists()
 
 
-def test_geoparquet(tmp_path: Path) -> None:
-    gpd.GeoDataFrame({'kind': ['vine']}, geometry=[square(0, 0, 5)], crs=UTM).to_parquet(tmp_path / 'a.parquet')
-    labels = VectorLabels(tmp_path / 'a.parquet', NAMES, 'kind', background=True)
-    assert int((labels.burn(GRID, GRID.window) == 1).sum()) == 100
+_MEASURED = """
+import resource, sys
+from torchgeo_msssl.geo.vector.drawing import read_drawing
+from torchgeo_msssl.geo.headers import find_scenes
+from torchgeo_msssl.geo.rasterize import write_mask
+write_mask(read_drawing(sys.argv[1]), find_scenes(sys.argv[2])[0].grid, sys.argv[3], progress=False)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
 
 
-def test_several_files_in_several_crs_are_one_index(tmp_path: Path) -> None:
-    save(tmp_path / 'a.gpkg', [square(0, 0, 5)])
-    gpd.GeoDataFrame(geometry=[square(10, 10, 5)], crs=UTM).to_crs('EPSG:4326').to_file(tmp_path / 'b.gpkg')
-    labels = VectorLabels(tmp_path / '*.gpkg', ['ground', 'vine'], background=True)
-    assert len(labels.paths) == 2
-    assert int(labels.burn(GRID, GRID.window).sum()) == pytest.approx(200, abs=4)
-    assert find_vectors(tmp_path) == labels.paths
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_scene(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    source = save(tmp_path / 'a.gpkg', [square(x, y, 2) for x, y in rng.uniform(0, 1500, (500, 2))])
+    peak = []
+    for side in (3000, 12000):
+        scene = tmp_path / f'{side}.tif'
+        profile = {'driver': 'GTiff', 'count': 1, 'dtype': 'uint8', 'crs': UTM, 'transform': GRID.transform}
+        with rasterio.open(scene, 'w', height=side, width=side, tiled=True, sparse_ok=True, **profile):
+            pass
+        command = [sys.executable, '-c', _MEASURED, source, str(scene), str(tmp_path / f'{side}_mask.tif')]
+        peak.append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    assert peak[1] - peak[0] < 20  # MB; the larger mask alone has 137 MB
 
 
-def test_errors_say_what_is_there(tmp_path: Path) -> None:
-    path = save(
-        tmp_path / 'a.gpkg', [square(0, 0, 5)] * 3, layer='rows', kind=['vine', 'hops', 'grass'], gaps=[1, 2, 300]
-    )
-    with pytest.raises(ConfigurationError, match=r"no column 'type'; it has kind, gaps"):
-        VectorLabels(path, NAMES, 'type')
-    with pytest.raises(ConfigurationError, match=r'holds grass, hops, which the classes \(ground, vine, tree\) do not'):
-        VectorLabels(path, NAMES, 'kind')
-    with pytest.raises(ConfigurationError, match=r'holds 300, which the classes'):
-        VectorLabels(path, NAMES, 'gaps')
-    with pytest.raises(ConfigurationError, match=r'nothing says which of the 3 classes .*kind, gaps'):
-        VectorLabels(path, NAMES)
-    with pytest.raises(ConfigurationError, match=r"no layer 'vines'; it has rows"):
-        VectorLabels(path, NAMES, 'kind', layer='vines')
-    with pytest.raises(ConfigurationError, match=r'buffer: widens lines and points'):
-        VectorLabels(path, ['ground', 'vine'], buffer=1.0)
-    with pytest.raises(ConfigurationError, match='ignore_index: expected 3 to 255'):
-        VectorLabels(path, NAMES, 'kind', ignore_index=2)
-    with pytest.raises(ConfigurationError, match='ignore_index: expected 300 to 255'):
-        VectorLabels(path, [f'c{k}' for k in range(300)], 'gaps')
-    with pytest.raises(ConfigurationError, match='different names'):
-        VectorLabels(path, ['vine', 'vine'], 'kind')
-    with pytest.raises(ScenesNotFoundError, match='no vector file'):
-        VectorLabels(tmp_path / 'none.gpkg', NAMES)
-    save(tmp_path / 'a.gpkg', [square(0, 0, 5)], layer='parcels')
-    with pytest.raises(ConfigurationError, match=r'layer: .* has 2 layers \(rows, parcels\); say which'):
-        VectorLabels(path, NAMES, 'kind')
-    (tmp_path / 'torn.gpkg').write_bytes(b'nothing')
-    with pytest.raises(SceneReadError, match=r'torn\.gpkg: cannot be read'):
-        VectorLabels(tmp_path / 'torn.gpkg', NAMES)
+def _pixels(grid: PixelGrid) -> Any:
+    return [[Window(row, col, 1, 1) for col in range(grid.width)] for row in range(grid.height)]
 
 
-def test_a_missing_class_or_crs_or_geometry_is_refused(tmp_path: Path) -> None:
-    path = save(tmp_path / 'a.gpkg', [square(0, 0, 5)] * 2, kind=['vine', None])
-    with pytest.raises(ConfigurationError, match='1 of 2 geometries have no class'):
-        VectorLabels(path, NAMES, 'kind')
-    path = save(tmp_path / 'b.shp', [square(0, 0, 5)], crs=None)
-    with pytest.raises(MissingCRSError, match=r'b\.shp: has no coordinate reference system'):
-        VectorLabels(path, NAMES)
-    gpd.GeoDataFrame({'kind': []}, geometry=[], crs=UTM).to_file(tmp_path / 'c.gpkg')
-    with pytest.raises(ConfigurationError, match='is empty'):
-        VectorLabels(tmp_path / 'c.gpkg', NAMES, 'kind')
-    path = save(tmp_path / 'd.gpkg', [Polygon(), None], kind=['vine', 'vine'])
-    with pytest.raises(ConfigurationError, match='all of its 2 geometries are empty'):
-        VectorLabels(path, NAMES, 'kind')
-    path = save(tmp_path / 'e.gpkg', [Point(X, Y)])
-    with pytest.raises(ConfigurationError, match='holds 1 points, which cover no ground'):
-        VectorLabels(path, ['ground', 'vine'])
-
-
-def test_bare_lines_are_one_pixel_wide_and_it_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    line = MultiLineString([[(X + 1, Y - 5.2), (X + 60, Y - 5.2)]])
-    with caplog.at_level(logging.WARNING):
-        labels = VectorLabels(save(tmp_path / 'a.gpkg', [line]), ['ground', 'vine'], background=True)
-    assert 'one pixel wide' in caplog.text
-    assert labels.burn(GRID, GRID.window).sum(axis=0).max() == 1
-
-
-@pytest.mark.skipif(not DATA.is_dir(), reason='no real data beside the repository')
-def test_aerial_vineyards_are_those_of_their_mask() -> None:
-    folder = DATA / 'vineyard_aerial'
-    with rasterio.open(folder / 'aerial0.tif') as image, rasterio.open(folder / 'aerial0_mask.tif') as truth:
-        grid = PixelGrid(image.crs, image.transform, image.height, image.width)
-        want = truth.read(1)
-    labels = VectorLabels(folder / 'aerial0_vineyards.gpkg', ['other', 'vineyard'], 'class', background=True)
-    got = labels.burn(grid, grid.window)
-    iou = ((got == 1) & (want == 1)).sum() / ((got == 1) | (want == 1)).sum()
-    assert iou > 0.98
-
-
-@pytest.mark.skipif(not DATA.is_dir(), reason='no real data beside the repository')
-def test_demmin_fields_and_points() -> None:
-    folder = DATA / 's2_demmin_fields'
-    with rasterio.open(folder / 'sentinel2_fields.tif') as image:
-        grid = PixelGrid(image.crs, image.transform, image.height, image.width)
-    fields = VectorLabels(folder / 'fields.gpkg', ['other', 'Field 1', 'Field 2'], 'desc', background=False)
-    mask = fields.burn(grid, grid.window)
-    outlines = gpd.read_file(folder / 'fields.gpkg').to_crs('EPSG:32633').area
-    pixel = gpd.GeoSeries([box(*grid.window_bounds(Window(100, 300, 1, 1)))], crs=4326).to_crs('EPSG:32633').area[0]
-    for value in (1, 2):
-        assert (mask == value).sum() * pixel == pytest.approx(outlines[value - 1], rel=0.02)
-    with pytest.raises(ConfigurationError, match='78 points'):
-        VectorLabels(folder / 'esus.gpkg', ['other', 'unit'], background=True)
-    discs = VectorLabels(folder / 'esus.gpkg', ['other', 'unit'], background=True, buffer=15.0)
-    assert discs.touches(grid)
-    assert (discs.burn(grid, grid.window) == 1).any()
+def test_what_is_nodata_is_not_called_background(tmp_path: Path) -> None:
+    path = save(tmp_path / 'a.gpkg', [square(1, 1, 5)])
+    out = tmp_path / 'mask.tif'
+    write_mask(read_drawing(path, classes={'vine': 1}), GRID, out, MaskOptions(background=255), progress=False)
+    with rasterio.open(out) as dataset:
+        assert json.loads(dataset.tags()['CLASS_NAMES']) == ['', 'vine']

@@ -136,7 +136,7 @@ def _labels(given: argparse.Namespace) -> LabelOptions | None:
 
 
 def _classes(text: str) -> dict[str, int]:
-    from torchgeo_msssl.geo.vector.classes import parse_classes
+    from torchgeo_msssl.geo.labels.classes import parse_classes
 
     if '=' not in text:
         text = ','.join(f'{name}={value}' for value, name in enumerate(text.split(',')))

@@ -7,12 +7,12 @@ from pathlib import Path
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.grid import PixelGrid
 from torchgeo_msssl.geo.headers import find_scenes
-from torchgeo_msssl.geo.rasterize import no_place_in_common
+from torchgeo_msssl.geo.labels.classes import names_by_value, parse_classes
+from torchgeo_msssl.geo.labels.vector import no_place_in_common
+from torchgeo_msssl.geo.rasterize import MaskOptions, write_coverage, write_mask
 from torchgeo_msssl.geo.vector.burn import GeometryIndex, read_extent
-from torchgeo_msssl.geo.vector.classes import names_by_value, parse_classes
 from torchgeo_msssl.geo.vector.drawing import Drawing, read_drawing
 from torchgeo_msssl.geo.vector.files import split_layer
-from torchgeo_msssl.geo.vector.mask_file import MaskOptions, write_coverage, write_mask
 
 #: Options that say nothing about fractions, with the values they have when they are not given.
 _MASK_ONLY = {'all_touched': False, 'boundary_ignore': 0, 'background': 0, 'ignore': 255}

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.geo.vector.classes import parse_classes
-from torchgeo_msssl.geo.vectorize import Vectorized, VectorOptions, vectorize
+from torchgeo_msssl.geo.labels.classes import parse_classes
+from torchgeo_msssl.geo.vectorize.run import Vectorized, VectorOptions, vectorize
 
 
 def run(arguments: Sequence[str]) -> int:

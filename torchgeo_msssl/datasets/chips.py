@@ -26,7 +26,7 @@ from torchgeo_msssl.datasets.chip_sources import ChipSource, FileSource, WindowS
 from torchgeo_msssl.errors import ConfigurationError, ScenesNotFoundError
 from torchgeo_msssl.geo.chipping.options import ALL
 from torchgeo_msssl.geo.grid import Window
-from torchgeo_msssl.geo.vector.classes import check_classes
+from torchgeo_msssl.geo.labels.classes import check_classes
 
 log = logging.getLogger(__name__)
 

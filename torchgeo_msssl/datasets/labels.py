@@ -29,8 +29,8 @@ from torchgeo.datasets.utils import GeoSlice, Sample
 from torchgeo_msssl.datasets.scenes import ChipQuery, Scenes
 from torchgeo_msssl.errors import ConfigurationError, EmptyIntersectionError
 from torchgeo_msssl.geo.grid import PixelGrid, Window
-from torchgeo_msssl.geo.masks import MaskRasters, bounds_in
-from torchgeo_msssl.geo.rasterize import VectorLabels, no_place_in_common
+from torchgeo_msssl.geo.labels.raster import MaskRasters, bounds_in
+from torchgeo_msssl.geo.labels.vector import VectorLabels, no_place_in_common
 from torchgeo_msssl.geo.scene import Scene
 from torchgeo_msssl.geo.valid import streaming_windows
 from torchgeo_msssl.geo.vector.burn import GeometryIndex, read_extent, region_index, set_outside
@@ -85,7 +85,7 @@ class Labels(GeoDataset):
                 FlatGeobuf, GeoParquet).
             class_names: Names; the index is the value.
             label_column: Vectors: column with the class, as name or number, see
-                :class:`~torchgeo_msssl.geo.rasterize.VectorLabels`.
+                :class:`~torchgeo_msssl.geo.labels.vector.VectorLabels`.
             layer: Vectors: layer of each file.
             buffer: Vectors: metres by which lines and points are widened to each side.
             background: Whether ground without a label is class 0 (True) or unlabelled (False). For vectors without

@@ -1,201 +1,282 @@
-"""Labels drawn as vectors, as classes of pixels on any grid."""
+"""A drawing burned into a GeoTIFF on the grid of a scene.
 
+The file is written block by block, each from the geometries that meet it: the memory is that of the geometries and of
+one block, however large the scene is, and no pixel depends on how the blocks are cut.
+"""
+
+import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import geopandas as gpd
 import numpy as np
+from matplotlib import colormaps
 from numpy.typing import NDArray
-from pyproj import CRS as PROJ_CRS
+from rasterio.transform import Affine
+from scipy import ndimage
 
-from torchgeo_msssl.errors import ConfigurationError, EmptyIntersectionError
+import torchgeo_msssl
+from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.grid import PixelGrid, Window
-from torchgeo_msssl.geo.vector.burn import GeometryIndex, read_extent, set_outside
-from torchgeo_msssl.geo.vector.classes import check_classes, class_values
-from torchgeo_msssl.geo.vector.files import find_vectors, read_vector
-from torchgeo_msssl.geo.vector.geometries import Geometries, reprojected, solid_parts
+from torchgeo_msssl.geo.handles import block_cache
+from torchgeo_msssl.geo.labels.classes import names_by_value
+from torchgeo_msssl.geo.vector.burn import GeometryIndex, set_outside
+from torchgeo_msssl.geo.vector.drawing import Drawing
+from torchgeo_msssl.geo.write import Colormap, GeoTIFFWriter
+from torchgeo_msssl.progress import progress_bar
+
+#: Side of the blocks, a multiple of the tiles of the file.
+_BLOCK = 1024
+#: Side of the blocks when coverage is written, which has four bytes a class.
+_SAMPLED_BLOCK = 512
+#: Side of the pieces that are sampled at a time, or not at all where no geometry is.
+_TILE = 64
+#: Points along each side of a pixel at which coverage is sampled: as many as uint16 has bits.
+SAMPLES = 16
+#: Memory for blocks that GDAL keeps, in bytes; its default is a share of the machine's.
+_GDAL_CACHE = 64 * 2**20
+_BACKGROUND_GREY = (224, 224, 224)
 
 
-class VectorLabels:
-    """Labels drawn as polygons, lines or points, in memory, burned on any grid on the fly.
-
-    What ground outside all geometries means is never guessed:
-
-    * With ``label_extent`` only the ground inside it was surveyed; whatever lies outside it is ignored, geometries too.
-    * ``background`` True says that surveyed ground (without an extent: all ground) that no geometry covers is class 0,
-      and False that it is unlabelled (``ignore_index``).
-    * Where ``background`` is not given, such ground is unlabelled if class 0 was itself drawn, and class 0 if it was
-      not and there is an extent. With neither, a network would see no other class than those drawn, so that one of the
-      two has to be stated.
+@dataclass(frozen=True)
+class MaskOptions:
+    """What ground outside the geometries and at their edges becomes.
 
     Attributes:
-        paths: The files.
-        class_names: Names; the index is the value.
-        ignore_index: Value of unlabelled pixels.
-        background: Whether surveyed ground without a geometry is class 0.
-        geometries: What is burned, in order, later over earlier.
-        extent: The surveyed ground, or None.
-        read: Geometries in the files.
-        repaired: Geometries that were invalid.
-        dropped: Geometries that had nothing in them.
+        background: Value of pixels that no geometry takes.
+        ignore: Value of pixels that are not to be learnt from; it is declared as nodata.
+        boundary_ignore: Pixels to either side of the border between two values that become ``ignore``.
+        all_touched: Burn every pixel that is touched, not those alone whose centre is inside.
     """
 
-    def __init__(
-        self,
-        paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
-        class_names: Sequence[str],
-        label_column: str | None = None,
-        layer: str | None = None,
-        buffer: float = 0.0,
-        background: bool | None = None,
-        label_extent: str | os.PathLike[str] | GeometryIndex | None = None,
-        ignore_index: int = 255,
-        priority: Sequence[str] = (),
-        all_touched: bool = False,
-    ) -> None:
-        """Read and index the geometries.
+    background: int = 0
+    ignore: int = 255
+    boundary_ignore: int = 0
+    all_touched: bool = False
+
+    def check(self, classes: Mapping[str, int]) -> None:
+        """Make sure that the values fit each other.
 
         Args:
-            paths: Vector files, see :func:`find_vectors` and :func:`read_vector`.
-            class_names: Names; the index is the value, 0 to 254.
-            label_column: Column with the class, as name or number. None where there is one class to draw: it is the
-                second of two ``class_names`` (the first is the background), or the only one.
-            layer: Layer of each file; needed where there are several.
-            buffer: Metres by which lines and points are widened to each side, half the width of a row; lines have
-                flat ends. Polygons stay as they are.
-            background: Whether ground without a geometry is class 0, see the class.
-            label_extent: The surveyed ground, or where it is drawn, see :func:`read_extent`.
-            ignore_index: Value of unlabelled pixels.
-            priority: Classes whose geometries go on top, the last one uppermost, before the order in the files (later
-                over earlier) decides.
-            all_touched: Burn every pixel that is touched, see :func:`burn`.
+            classes: Value of each class.
 
         Raises:
-            ScenesNotFoundError: If a file is missing.
-            SceneReadError: If a file cannot be read.
-            MissingCRSError: If a file has no CRS.
-            ConfigurationError: If layer, column, classes or options do not fit the files; the message says which.
+            ConfigurationError: If a value does not fit into uint8, a class has the value of what is ignored, or the
+                border is negative.
         """
-        self.class_names = check_classes(class_names, ignore_index)
-        self.ignore_index = ignore_index
-        self.paths = find_vectors(paths)
-        self._all_touched = all_touched
-        self.read = self.repaired = self.dropped = 0
-        pieces: list[Geometries] = []
-        numbers: list[NDArray[np.uint8]] = []
-        crs: Any = None
-        for path in self.paths:
-            parts, values, own = self._read(path, layer, label_column, buffer)
-            crs = crs or own
-            pieces.append(parts if own == crs else reprojected(parts, PROJ_CRS(own), PROJ_CRS(crs)))
-            numbers.append(values)
-        values = np.concatenate(numbers)
-        order = self._order(values, priority)
-        self.geometries = GeometryIndex(np.concatenate(pieces)[order], values[order], crs)
-        if label_extent is not None and not isinstance(label_extent, GeometryIndex):
-            label_extent = read_extent(label_extent, self.paths[0])
-        self.extent = label_extent
-        self.background = self._ground(background)
-
-    def burn(self, grid: PixelGrid, window: Window) -> NDArray[np.uint8]:
-        """Classes of the pixels of a window.
-
-        Args:
-            grid: Pixel grid in any CRS.
-            window: Window on it; it may reach outside.
-
-        Returns:
-            Shape (height, width), ``ignore_index`` where nothing is known.
-        """
-        fill = 0 if self.background else self.ignore_index
-        mask = self.geometries.burn(grid, window, fill, self._all_touched)
-        return set_outside(mask, self.extent, grid, window, self.ignore_index)
-
-    def touches(self, grid: PixelGrid) -> bool:
-        """Whether any geometry, and the surveyed ground where it is given, meets a grid."""
-        return self.geometries.touches(grid) and (self.extent is None or self.extent.touches(grid))
-
-    def _read(
-        self, path: str, layer: str | None, column: str | None, buffer: float
-    ) -> tuple[Geometries, NDArray[np.uint8], Any]:
-        frame = read_vector(path, layer)
-        values = self._values(frame, column, path)
-        parts = solid_parts(frame, buffer, path)
-        self.read += len(frame)
-        self.repaired += parts.repaired
-        self.dropped += parts.dropped
-        return parts.geometries, values[parts.parent], frame.crs
-
-    def _values(self, frame: gpd.GeoDataFrame, column: str | None, path: str) -> NDArray[np.uint8]:
-        columns = [str(name) for name in frame.columns if name != frame.geometry.name]
-        there = ', '.join(columns) or 'none'
-        if column is None:
-            if len(self.class_names) > 2:
-                msg = (
-                    f'{path}: nothing says which of the {len(self.class_names)} classes each geometry is; name the '
-                    f'column that does (there are {there}).'
-                )
-                raise ConfigurationError(msg)
-            return np.full(len(frame), len(self.class_names) - 1, dtype=np.uint8)
-        if column not in columns:
-            raise ConfigurationError(f'{path}: has no column {column!r}; it has {there}.')
-        return class_values(frame[column], self.class_names, f'{path}, column {column!r}')
-
-    def _order(self, values: NDArray[np.uint8], priority: Sequence[str]) -> NDArray[np.int64]:
-        unknown = [name for name in priority if name not in self.class_names]
-        if unknown or len(set(priority)) < len(priority):
-            msg = f'priority: expected different names of class_names ({", ".join(self.class_names)}), got {priority}.'
+        for option, value in (('background', self.background), ('ignore', self.ignore)):
+            if not 0 <= value <= np.iinfo(np.uint8).max:
+                raise ConfigurationError(f'{option}: expected a value from 0 to 255 (uint8), got {value}.')
+        ignored = [name for name, value in classes.items() if value == self.ignore]
+        if ignored:
+            msg = f'ignore: {self.ignore} is the value of the class {ignored[0]!r} too; give one of them another.'
             raise ConfigurationError(msg)
-        rank = np.zeros(len(self.class_names), dtype=np.int64)
-        for place, name in enumerate(priority, start=1):
-            rank[self.class_names.index(name)] = place
-        return np.argsort(rank[values], kind='stable')
-
-    def _ground(self, background: bool | None) -> bool:
-        if background and len(self.class_names) == 1:
-            msg = (
-                f'background: there is the class {self.class_names[0]!r} alone, with the value 0, and it would be '
-                'drawn and background at once; let the background be class 0, and this one class 1.'
-            )
-            raise ConfigurationError(msg)
-        if background is not None:
-            return background
-        if (self.geometries.values == 0).any():
-            return False
-        if self.extent is not None:
-            return True
-        msg = (
-            f'background: {self.paths[0]} holds no geometry of class 0 ({self.class_names[0]!r}), so what ground '
-            'outside its geometries is has to be said: background true (all of it is that class), false (all of it is '
-            'unlabelled), or label_extent, the outline of the ground that was surveyed.'
-        )
-        raise ConfigurationError(msg)
+        if self.boundary_ignore < 0:
+            raise ConfigurationError(f'boundary_ignore: expected 0 pixels or more, got {self.boundary_ignore}.')
 
 
-def no_place_in_common(
-    labels: str, bounds: Callable[[Any], tuple[float, float, float, float]], crs: Any, scene: str, grid: PixelGrid
-) -> EmptyIntersectionError:
-    """The error for labels that do not touch an image, with both bounds in the image's CRS.
+def write_mask(
+    drawing: Drawing,
+    grid: PixelGrid,
+    output: str | os.PathLike[str],
+    options: MaskOptions | None = None,
+    extent: GeometryIndex | None = None,
+    progress: bool = True,
+) -> dict[int, int]:
+    """Write the classes of a drawing as one band of uint8, with their names and colours.
 
     Args:
-        labels: File of the labels.
-        bounds: Gives the bounds of the labels in a CRS.
-        crs: CRS of the labels.
-        scene: File of the image.
-        grid: Its grid.
+        drawing: What is burned.
+        grid: Pixel grid of the mask.
+        output: GeoTIFF to write.
+        options: Values of what is not drawn.
+        extent: The surveyed ground; outside of it pixels are ``ignore``. None where all was surveyed.
+        progress: Whether to show a progress bar.
 
     Returns:
-        The error to raise.
+        Number of pixels of each value that occurs.
+
+    Raises:
+        ConfigurationError: If the values do not fit each other.
+        OutputError: If the file cannot be written.
     """
-    ours, theirs = (', '.join(f'{value:.10g}' for value in box) for box in (bounds(grid.crs), grid.bounds))
-    return EmptyIntersectionError(
-        f'labels: {labels} (drawn in {_name(crs)}) does not touch {scene}: in {_name(grid.crs)} it lies within '
-        f'({ours}) and the image within ({theirs}); check the CRS of both, or choose the labels of this place.'
-    )
+    options = options or MaskOptions()
+    options.check(drawing.classes)
+    counts = np.zeros(np.iinfo(np.uint8).max + 1, dtype=np.int64)
+
+    def block(window: Window) -> NDArray[np.uint8]:
+        mask = _burn(drawing, grid, window, options, extent)
+        np.add(counts, np.bincount(mask.ravel(), minlength=len(counts)), out=counts)
+        return mask[None]
+
+    writer = GeoTIFFWriter(
+        output, grid, count=1, dtype=np.uint8, band_names=['class'], nodata=options.ignore,
+        colormap=_colors(drawing.classes, options), tags=_tags(drawing.classes, options),
+    )  # fmt: skip
+    _write(writer, block, _BLOCK, progress)
+    return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
 
 
-def _name(crs: Any) -> str:
-    known = PROJ_CRS.from_user_input(crs)
-    authority = known.to_authority()
-    return ':'.join(authority) if authority else str(known.name)
+def write_coverage(
+    drawing: Drawing,
+    grid: PixelGrid,
+    output: str | os.PathLike[str],
+    extent: GeometryIndex | None = None,
+    progress: bool = True,
+) -> dict[int, float]:
+    """Write which fraction of each pixel a class covers, one band of float32 a class, in the order of their values.
+
+    Each pixel is sampled at :data:`SAMPLES`² points, so that fractions are multiples of 1/256 and exact to about
+    1/32 where an edge runs through. Where classes overlap, the upper one covers: fractions add up to 1 at most.
+
+    Args:
+        drawing: What is burned: polygons, or lines with a buffer.
+        grid: Pixel grid of the file.
+        output: GeoTIFF to write; nodata is NaN.
+        extent: The surveyed ground; pixels with their centre outside are NaN. None where all was surveyed.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        Pixels' worth of each class value.
+
+    Raises:
+        ConfigurationError: If there are lines without a width.
+        OutputError: If the file cannot be written.
+    """
+    if drawing.lines:
+        msg = f'coverage: {drawing.path} holds {drawing.lines} lines, which cover no ground; give half their width '
+        raise ConfigurationError(msg + 'in metres with buffer.')
+    names = names_by_value(drawing.classes)
+    values = list(names)
+    totals = dict.fromkeys(values, 0.0)
+
+    def block(window: Window) -> NDArray[np.float32]:
+        fractions = covered(drawing.geometries, grid, window, values)
+        if extent is not None:
+            fractions[:, extent.burn(grid, window) == 0] = np.nan
+        for value, band in zip(values, fractions, strict=True):
+            totals[value] += float(np.nansum(band, dtype=np.float64))
+        return fractions
+
+    writer = GeoTIFFWriter(
+        output, grid, count=len(values), dtype=np.float32, band_names=list(names.values()), nodata=float('nan'),
+        tags=_software() | {'UNIT': 'fraction of the pixel'},
+    )  # fmt: skip
+    _write(writer, block, _SAMPLED_BLOCK, progress)
+    return totals
+
+
+def covered(index: GeometryIndex, grid: PixelGrid, window: Window, values: list[int]) -> NDArray[np.float32]:
+    """Sample which fraction of each pixel geometries of each value cover.
+
+    Args:
+        index: The geometries; upper ones hide lower ones.
+        grid: Pixel grid.
+        window: Window on it.
+        values: The values wanted.
+
+    Returns:
+        Fractions, shape (value, height, width).
+    """
+    fractions = np.zeros((len(values), window.height, window.width), dtype=np.float32)
+    for tile in _blocks(window, _TILE):
+        if index.touches(grid.cut(tile)):
+            row, col = tile.row - window.row, tile.col - window.col
+            fractions[:, row : row + tile.height, col : col + tile.width] = _sampled(index, grid, tile, values)
+    return fractions
+
+
+def _sampled(index: GeometryIndex, grid: PixelGrid, window: Window, values: list[int]) -> NDArray[np.float32]:
+    finer = PixelGrid(grid.crs, grid.transform @ Affine.scale(1 / SAMPLES), grid.height * SAMPLES, grid.width * SAMPLES)
+    fine = Window(*(SAMPLES * side for side in (window.row, window.col, window.height, window.width)))
+    # What no geometry covers holds a value that no class has, for a class may have the value 0.
+    nothing = next(value for value in range(256) if value not in values)
+    burned = index.burn(finer, fine, nothing)
+    fractions = []
+    for value in values:
+        # The samples of a row of a pixel become the bits of one number.
+        bits = np.packbits(burned == value, axis=1).view(np.uint16)
+        counts = np.bitwise_count(bits).reshape(window.height, SAMPLES, window.width).sum(axis=1, dtype=np.float32)
+        fractions.append(counts / SAMPLES**2)
+    return np.stack(fractions)
+
+
+def ignore_borders(mask: NDArray[np.uint8], pixels: int, ignore: int) -> NDArray[np.uint8]:
+    """Take the pixels beside the border between two values out of what is learnt from.
+
+    Args:
+        mask: Values, shape (height, width).
+        pixels: How many pixels to either side, also diagonally; what is ``ignore`` already has no border.
+        ignore: Value of what is taken out.
+
+    Returns:
+        Shape (height, width).
+    """
+    if pixels == 0:
+        return mask
+    size = 2 * pixels + 1
+    known = mask != ignore
+    highest = ndimage.maximum_filter(np.where(known, mask, 0), size, mode='nearest')
+    lowest = ndimage.minimum_filter(np.where(known, mask, np.iinfo(np.uint8).max), size, mode='nearest')
+    return np.where(known & (highest != lowest), ignore, mask).astype(np.uint8)
+
+
+def _burn(
+    drawing: Drawing, grid: PixelGrid, window: Window, options: MaskOptions, extent: GeometryIndex | None
+) -> NDArray[np.uint8]:
+    """One block; for borders the pixels round it are looked at too, so that they are those of the whole mask."""
+    margin = options.boundary_ignore
+    wide = Window(window.row - margin, window.col - margin, window.height + 2 * margin, window.width + 2 * margin)
+    wide = wide.intersection(grid.window) or window
+    mask = drawing.geometries.burn(grid, wide, options.background, options.all_touched)
+    mask = ignore_borders(set_outside(mask, extent, grid, wide, options.ignore), margin, options.ignore)
+    row, col = window.row - wide.row, window.col - wide.col
+    return mask[row : row + window.height, col : col + window.width]
+
+
+def _write(writer: GeoTIFFWriter, block: Callable[[Window], NDArray[Any]], side: int, progress: bool) -> None:
+    windows = list(_blocks(writer.grid.window, side))
+    with block_cache(_GDAL_CACHE), writer:
+        if not progress:
+            for window in windows:
+                writer.write(block(window), window)
+            return
+        with progress_bar(Path(writer.path).name, total=len(windows)) as advance:
+            for done, window in enumerate(windows, start=1):
+                writer.write(block(window), window)
+                advance(done, 0.0)
+
+
+def _blocks(window: Window, side: int) -> Iterator[Window]:
+    for row in range(window.row, window.row + window.height, side):
+        for col in range(window.col, window.col + window.width, side):
+            rest = Window(row, col, side, side).intersection(window)
+            assert rest is not None, 'a block begins inside'
+            yield rest
+
+
+def _tags(classes: Mapping[str, int], options: MaskOptions) -> dict[str, str]:
+    """Names by value; a value that no pixel can have, or that is nodata, has an empty one."""
+    known = {} if options.background == options.ignore else {options.background: 'background'}
+    known |= names_by_value(classes)
+    names = [known.get(value, '') for value in range(max(known) + 1)]
+    return _software() | {'CLASS_NAMES': json.dumps(names)}
+
+
+def _software() -> dict[str, str]:
+    return {'SOFTWARE': f'torchgeo_msssl {torchgeo_msssl.__version__}'}
+
+
+def _colors(classes: Mapping[str, int], options: MaskOptions) -> Colormap:
+    """Grey for the background, nothing for what is ignored, colours that colour-blind people can tell apart."""
+    values = sorted(set(classes.values()) - {options.background})
+    if len(values) < colormaps['okabe_ito'].N:
+        chosen = colormaps['okabe_ito'](np.arange(1, 1 + len(values)))  # the first one is black
+    else:
+        chosen = colormaps['turbo'](np.linspace(0.05, 0.95, len(values)))
+    colors: dict[int, tuple[int, int, int] | tuple[int, int, int, int]] = {options.background: _BACKGROUND_GREY}
+    for value, (red, green, blue, _) in zip(values, np.rint(255 * chosen).astype(int).tolist(), strict=True):
+        colors[value] = red, green, blue
+    return colors | {options.ignore: (0, 0, 0, 0)}

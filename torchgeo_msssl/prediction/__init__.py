@@ -4,7 +4,7 @@
 :func:`polygonize` makes polygons of it.
 """
 
-from torchgeo_msssl.geo.vector.polygons import polygonize
+from torchgeo_msssl.geo.vectorize.polygons import polygonize
 from torchgeo_msssl.prediction.receptive import choose_blend, receptive_margin, total_stride
 from torchgeo_msssl.prediction.reconstruct import reconstruct_scenes
 from torchgeo_msssl.prediction.stitch import RowBandAccumulator, Stitching

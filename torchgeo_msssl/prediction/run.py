@@ -13,7 +13,7 @@ from torch import Tensor
 
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.radiometry import radiometry
-from torchgeo_msssl.geo.vector.polygons import polygonize, read_tags
+from torchgeo_msssl.geo.vectorize.polygons import polygonize, read_tags
 from torchgeo_msssl.prediction.receptive import choose_blend
 from torchgeo_msssl.prediction.scenes import namesakes, open_scenes
 from torchgeo_msssl.prediction.writer import KEY_TAG, MapOptions, Numbers, PredictionResult, plan, predict_scene

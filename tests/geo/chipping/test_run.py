@@ -31,7 +31,7 @@ from torchgeo_msssl.geo.chipping.options import LabelOptions
 from torchgeo_msssl.geo.chipping.run import chip_scenes
 from torchgeo_msssl.geo.grid import PixelGrid
 from torchgeo_msssl.geo.headers import find_scenes
-from torchgeo_msssl.geo.rasterize import VectorLabels
+from torchgeo_msssl.geo.labels.vector import VectorLabels
 from torchgeo_msssl.geo.warp import warp_scene
 
 UTM = 'EPSG:32631'

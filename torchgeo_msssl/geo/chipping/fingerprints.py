@@ -34,7 +34,7 @@ def state_of_labels(labels: 'ChipLabels | None', options: LabelOptions | None) -
     """
     if labels is None or options is None:
         return []
-    from torchgeo_msssl.geo.masks import MaskRasters
+    from torchgeo_msssl.geo.labels.raster import MaskRasters
     from torchgeo_msssl.geo.vector.files import split_layer
 
     if isinstance(labels.source, MaskRasters):

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.chipping.options import IGNORE, LabelOptions
 from torchgeo_msssl.geo.grid import Window
-from torchgeo_msssl.geo.masks import MaskRasters
-from torchgeo_msssl.geo.rasterize import VectorLabels, no_place_in_common
+from torchgeo_msssl.geo.labels.classes import example_of_classes
+from torchgeo_msssl.geo.labels.raster import MaskRasters
+from torchgeo_msssl.geo.labels.vector import VectorLabels, no_place_in_common
 from torchgeo_msssl.geo.scene import Scene
 from torchgeo_msssl.geo.vector.burn import read_extent
-from torchgeo_msssl.geo.vector.classes import example_of_classes
 from torchgeo_msssl.geo.vector.files import find_vectors, is_vector, read_vector, split_layer
 
 #: Name of a value 0 that nobody named; it is no foreground.

@@ -1,1 +1,1 @@
-"""Drawings and masks: the steps from polygons and lines to pixels, and back."""
+"""Vector files and the burning of their geometries."""

@@ -10,8 +10,8 @@ import shapely
 from numpy.typing import NDArray
 
 from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.geo.labels.classes import example_of_classes, mapped_values
 from torchgeo_msssl.geo.vector.burn import GeometryIndex
-from torchgeo_msssl.geo.vector.classes import example_of_classes, mapped_values
 from torchgeo_msssl.geo.vector.files import read_vector, split_layer
 from torchgeo_msssl.geo.vector.geometries import POLYGON, solid_parts
 

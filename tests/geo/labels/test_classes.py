@@ -10,7 +10,7 @@ from tests.geo.drawings import NAMES
 from torchgeo_msssl.errors import (
     ConfigurationError,
 )
-from torchgeo_msssl.geo.vector.classes import (
+from torchgeo_msssl.geo.labels.classes import (
     class_values,
     example_of_classes,
     mapped_values,

@@ -7,9 +7,9 @@ import pytest
 import shapely
 import shapely.ops
 
-from torchgeo_msssl.geo.vector import rows
-from torchgeo_msssl.geo.vector.centrelines import Midline
-from torchgeo_msssl.geo.vector.rows import link_rows, row_midlines
+from torchgeo_msssl.geo.vectorize import rows
+from torchgeo_msssl.geo.vectorize.centrelines import Midline
+from torchgeo_msssl.geo.vectorize.rows import link_rows, row_midlines
 
 
 def piece(*points: tuple[float, float], width: float = 0.6) -> Midline:

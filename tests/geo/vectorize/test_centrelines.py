@@ -6,7 +6,7 @@ import shapely
 from numpy.typing import NDArray
 from shapely import affinity
 
-from torchgeo_msssl.geo.vector.centrelines import elongation, main_axis, midlines
+from torchgeo_msssl.geo.vectorize.centrelines import elongation, main_axis, midlines
 
 
 def strip(line: shapely.LineString, width: float) -> shapely.Polygon:

@@ -16,7 +16,7 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
-from torchgeo_msssl.geo.vector.centrelines import Floats, Midline, elongation, midlines
+from torchgeo_msssl.geo.vectorize.centrelines import Floats, Midline, elongation, midlines
 
 __all__ = ('LONG', 'Row', 'link_rows', 'row_midlines')
 

@@ -21,9 +21,9 @@ from shapely.geometry.base import BaseGeometry
 
 from torchgeo_msssl.errors import ConfigurationError, SceneReadError
 from torchgeo_msssl.files import atomic_path
-from torchgeo_msssl.geo.vector.areas import Area, find_areas
 from torchgeo_msssl.geo.vector.geometries import metres_per_unit
-from torchgeo_msssl.geo.vector.layers import LayerWriter
+from torchgeo_msssl.geo.vectorize.areas import Area, find_areas
+from torchgeo_msssl.geo.vectorize.layers import LayerWriter
 
 __all__ = ('area_measure', 'on_the_map', 'polygonize', 'read_tags')
 

@@ -16,9 +16,9 @@ from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.discover import date_of, find_files
 from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.headers import describe_file
+from torchgeo_msssl.geo.labels.classes import check_classes
 from torchgeo_msssl.geo.scene import BandFile, read_file
 from torchgeo_msssl.geo.vector.burn import GeometryIndex, set_outside
-from torchgeo_msssl.geo.vector.classes import check_classes
 from torchgeo_msssl.geo.warp import read_warped
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from rasterio.features import shapes
 from scipy import ndimage
 
-from torchgeo_msssl.geo.vector.coverage import share_corners, simplify_coverage
+from torchgeo_msssl.geo.vectorize.simplify import share_corners, simplify_coverage
 
 
 def polygons(smooth: float, seed: int = 0) -> NDArray[Any]:

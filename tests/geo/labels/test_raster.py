@@ -12,7 +12,7 @@ from rasterio.warp import transform_bounds
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.handles import close_handles
-from torchgeo_msssl.geo.masks import MaskRasters, bounds_in
+from torchgeo_msssl.geo.labels.raster import MaskRasters, bounds_in
 
 type MakeScene = Callable[..., str]
 

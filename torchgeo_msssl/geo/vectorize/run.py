@@ -19,13 +19,13 @@ from shapely.geometry.base import BaseGeometry
 from torchgeo_msssl.errors import ConfigurationError, MissingCRSError, SceneReadError
 from torchgeo_msssl.files import atomic_path
 from torchgeo_msssl.geo.handles import block_cache
-from torchgeo_msssl.geo.vector.areas import find_areas
-from torchgeo_msssl.geo.vector.classes import names_by_value
-from torchgeo_msssl.geo.vector.coverage import simplify_coverage
+from torchgeo_msssl.geo.labels.classes import names_by_value
 from torchgeo_msssl.geo.vector.geometries import Plane
-from torchgeo_msssl.geo.vector.layers import LayerWriter
-from torchgeo_msssl.geo.vector.polygons import area_measure, on_the_map
-from torchgeo_msssl.geo.vector.row_layer import ROW_COLUMNS, RowCollector
+from torchgeo_msssl.geo.vectorize.areas import find_areas
+from torchgeo_msssl.geo.vectorize.layers import LayerWriter
+from torchgeo_msssl.geo.vectorize.polygons import area_measure, on_the_map
+from torchgeo_msssl.geo.vectorize.row_layer import ROW_COLUMNS, RowCollector
+from torchgeo_msssl.geo.vectorize.simplify import simplify_coverage
 from torchgeo_msssl.progress import progress_bar
 
 __all__ = ('VectorOptions', 'Vectorized', 'vectorize')

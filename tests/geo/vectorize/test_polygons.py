@@ -15,7 +15,7 @@ from rasterio.features import shapes
 from scipy import ndimage
 
 from torchgeo_msssl.errors import ConfigurationError, SceneReadError
-from torchgeo_msssl.geo.vector.polygons import polygonize
+from torchgeo_msssl.geo.vectorize.polygons import polygonize
 
 type MakeScene = Callable[..., str]
 
@@ -88,7 +88,7 @@ def test_small_polygons_are_left_out_in_square_metres(make_scene: MakeScene, tmp
 def test_many_polygons_are_written_in_portions(
     make_scene: MakeScene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr('torchgeo_msssl.geo.vector.layers._AT_ONCE', 7)
+    monkeypatch.setattr('torchgeo_msssl.geo.vectorize.layers._AT_ONCE', 7)
     array = class_map(60, 50, 0.5)
     path = make_scene('map.tif', array, nodata=255)
     count = polygonize(path, tmp_path / 'map.gpkg', NAMES, block=32)

@@ -19,10 +19,10 @@ from scipy import ndimage
 from tests.geo.drawings import UTM
 from torchgeo_msssl.errors import ConfigurationError, MissingCRSError, SceneReadError
 from torchgeo_msssl.geo.grid import PixelGrid
+from torchgeo_msssl.geo.rasterize import write_mask
 from torchgeo_msssl.geo.sample.vineyard import make_vineyard
 from torchgeo_msssl.geo.vector.drawing import read_drawing
-from torchgeo_msssl.geo.vector.mask_file import write_mask
-from torchgeo_msssl.geo.vectorize import VectorOptions, vectorize
+from torchgeo_msssl.geo.vectorize.run import VectorOptions, vectorize
 
 type MakeScene = Callable[..., str]
 

@@ -1,0 +1,1 @@
+"""Labels of scenes as classes on any pixel grid."""

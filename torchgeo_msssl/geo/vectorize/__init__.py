@@ -1,0 +1,1 @@
+"""Polygons and rows of plants from class maps."""
