@@ -22,13 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from torchgeo_msssl.cli import run_trainer
-from torchgeo_msssl.evaluation import (
-    band_statistics,
-    extract_features,
-    knn_probe,
-    linear_probe,
-    split_labelled_chips,
-)
+from torchgeo_msssl.evaluation.features import band_statistics, extract_features, split_labelled_chips
+from torchgeo_msssl.evaluation.probes import knn_probe, linear_probe
 from torchgeo_msssl.models.encoders import create_encoder
 
 CONFIGS = Path(__file__).parents[1] / 'configs'

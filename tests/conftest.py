@@ -100,3 +100,18 @@ def random_array() -> Callable[..., NDArray[Any]]:
         return np.random.default_rng(seed).integers(1, 121, shape).astype(dtype)
 
     return make
+
+
+@pytest.fixture
+def tiles(make_scene: Callable[..., str]) -> tuple[list[str], str]:
+    """Two tiles that overlap by half, on two dates, and labels of all their ground."""
+    rng = np.random.default_rng(0)
+    classes = np.kron(rng.integers(1, 3, (8, 12)), np.ones((16, 16), int))  # 128 × 192 pixels
+    paths = []
+    for date in ('20210601', '20210701'):
+        for col in (0, 64):
+            image = classes[None, :, col : col + 128] * 500 + rng.integers(0, 100, (2, 128, 128))
+            path = f'scenes/T31TFJ_{date}_{col}.tif'
+            transform = Affine(10, 0, 600000 + 10 * col, 0, -10, 5000000)
+            paths.append(make_scene(path, image.astype(np.uint16), names=('B02', 'B03'), transform=transform))
+    return paths, make_scene('labels.tif', classes.astype(np.uint8), nodata=0)

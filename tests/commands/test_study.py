@@ -13,7 +13,8 @@ from torchgeo_msssl.__main__ import main
 from torchgeo_msssl.commands import study as study_command
 from torchgeo_msssl.commands.study import read_study
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.evaluation.study import Result, claim
+from torchgeo_msssl.evaluation.study.cell_locks import claim
+from torchgeo_msssl.evaluation.study.results import Result
 from torchgeo_msssl.geo.handles import close_handles
 from torchgeo_msssl.geo.sample import write_sample_area
 

@@ -12,8 +12,7 @@ from scipy import stats
 
 from tests.evaluation.tables import write_probe, write_run, write_study, write_table
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.evaluation import compare
-from torchgeo_msssl.evaluation.compare import Score, comparison_table
+from torchgeo_msssl.evaluation.compare import Score, compare, comparison_table
 
 
 def by_name(scores: list[Score]) -> dict[tuple[str, str], Score]:

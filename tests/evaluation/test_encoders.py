@@ -12,8 +12,15 @@ from torchgeo.models import ResNet18_Weights
 
 from torchgeo_msssl.datamodules import PretrainingDataModule
 from torchgeo_msssl.errors import ConfigurationError, WeightsError
-from torchgeo_msssl.evaluation import encoders, transfer
-from torchgeo_msssl.evaluation.encoders import baselines, check_at_hand, encoder_name, given_encoders, random_encoder
+from torchgeo_msssl.evaluation import encoders
+from torchgeo_msssl.evaluation.encoders import (
+    baselines,
+    check_at_hand,
+    encoder_name,
+    given_encoders,
+    random_encoder,
+    transfer,
+)
 from torchgeo_msssl.models.encoders import create_encoder
 from torchgeo_msssl.models.metadata import EncoderMetadata
 from torchgeo_msssl.models.weights import save_encoder

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from torchgeo_msssl.datasets.scenes import Scenes, collate
 from torchgeo_msssl.errors import EmptyIntersectionError
-from torchgeo_msssl.evaluation import extract_features, label_chips, split_labelled_chips
-from torchgeo_msssl.evaluation.features import extract_all
+from torchgeo_msssl.evaluation.features import extract_all, extract_features, label_chips, split_labelled_chips
 from torchgeo_msssl.geo.grid import PixelGrid
 
 Make = Callable[..., str]

@@ -14,12 +14,13 @@ from matplotlib.image import imread
 from sklearn.metrics import f1_score
 
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.evaluation import band_statistics, extract_features, knn_probe
 from torchgeo_msssl.evaluation.chips import open_chips
 from torchgeo_msssl.evaluation.encoders import random_encoder
+from torchgeo_msssl.evaluation.features import band_statistics, extract_features
 from torchgeo_msssl.evaluation.probe import ProbeReport, run_probe
 from torchgeo_msssl.evaluation.probe_report import COLUMNS, markdown, next_folder, write_report
 from torchgeo_msssl.evaluation.probe_settings import ProbeData, ProbeSettings
+from torchgeo_msssl.evaluation.probes import knn_probe
 from torchgeo_msssl.models.metadata import EncoderMetadata
 from torchgeo_msssl.models.weights import save_encoder
 from torchgeo_msssl.transforms.normalize import Normalize

@@ -11,8 +11,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline
 
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.evaluation import band_statistics, knn_probe, linear_probe
-from torchgeo_msssl.evaluation.probes import classified, knn_scores, linear_scores
+from torchgeo_msssl.evaluation.features import band_statistics
+from torchgeo_msssl.evaluation.probes import classified, knn_probe, knn_scores, linear_probe, linear_scores
 
 
 def blobs(rng: np.random.Generator, n: int, spread: float) -> tuple[np.ndarray, np.ndarray]:

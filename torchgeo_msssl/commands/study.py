@@ -8,28 +8,15 @@ from jsonargparse import ArgumentParser
 
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.evaluation.report import write_report
-from torchgeo_msssl.evaluation.study import (
-    Cell,
-    Result,
-    Study,
-    cell_folder,
-    check_pretrainings,
-    claim,
-    claim_of,
-    estimate,
-    find_regions,
-    finished,
-    forget_failures,
-    make_cells,
-    read_results,
-    run_cell,
-    run_study,
-    steps_of,
-    with_flights,
-    write_plan,
-    write_results,
-    write_summary,
-)
+from torchgeo_msssl.evaluation.study.cell_commands import cell_folder, steps_of
+from torchgeo_msssl.evaluation.study.cell_locks import claim
+from torchgeo_msssl.evaluation.study.design import Cell, Study, make_cells
+from torchgeo_msssl.evaluation.study.held_out import check_pretrainings, find_regions
+from torchgeo_msssl.evaluation.study.jobs import estimate, forget_failures, run_study
+from torchgeo_msssl.evaluation.study.results import Result, finished, read_results, write_results
+from torchgeo_msssl.evaluation.study.run import claim_of, run_cell
+from torchgeo_msssl.evaluation.study.summary import write_plan, write_summary
+from torchgeo_msssl.evaluation.study.vineyards import with_flights
 
 _OVERRIDES = ('model', 'data', 'trainer')
 

@@ -13,8 +13,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.evaluation.study.metrics import read_metrics
-from torchgeo_msssl.evaluation.study.points import (
+from torchgeo_msssl.evaluation.study.conditions import (
     AXES,
     Condition,
     Values,
@@ -23,6 +22,7 @@ from torchgeo_msssl.evaluation.study.points import (
     conditions,
     varying_axes,
 )
+from torchgeo_msssl.evaluation.study.metrics import read_metrics
 from torchgeo_msssl.evaluation.study.statistics import Estimate, mean_interval
 from torchgeo_msssl.files import atomic_path
 

@@ -16,9 +16,7 @@ from torchgeo_msssl import __version__
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.evaluation.compare import is_study, read_csv, read_plan, study_metrics
 from torchgeo_msssl.evaluation.html import Cell, definitions, figure, page, table
-from torchgeo_msssl.evaluation.study.curves import draw_curves
-from torchgeo_msssl.evaluation.study.paired import Difference, paired_differences
-from torchgeo_msssl.evaluation.study.points import (
+from torchgeo_msssl.evaluation.study.conditions import (
     AXES,
     Condition,
     Values,
@@ -28,6 +26,8 @@ from torchgeo_msssl.evaluation.study.points import (
     main_axis,
     varying_axes,
 )
+from torchgeo_msssl.evaluation.study.curves import draw_curves
+from torchgeo_msssl.evaluation.study.paired import Difference, paired_differences
 from torchgeo_msssl.evaluation.study.provenance import read_provenance
 from torchgeo_msssl.evaluation.study.summary import FRACTION_NOTE, shared_note
 from torchgeo_msssl.files import atomic_path

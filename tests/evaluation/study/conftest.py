@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from jsonargparse.typing import Path_fr
 
-from torchgeo_msssl.evaluation.study import Initialisation, Pretraining, Study
+from torchgeo_msssl.evaluation.study.design import Initialisation, Pretraining, Study
 from torchgeo_msssl.evaluation.study.provenance import Provenance
 
 Run = Callable[[Sequence[str]], None]

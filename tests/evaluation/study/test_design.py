@@ -6,7 +6,8 @@ import pytest
 from jsonargparse.typing import Path_fr
 
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.evaluation.study import Initialisation, Pretraining, Study, Variant, make_cells, steps_of
+from torchgeo_msssl.evaluation.study.cell_commands import steps_of
+from torchgeo_msssl.evaluation.study.design import Initialisation, Pretraining, Study, Variant, make_cells
 
 Make = Callable[..., Study]
 

@@ -12,18 +12,16 @@ from jsonargparse.typing import Path_fr
 from shapely.geometry.base import BaseGeometry
 
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.evaluation.study import (
-    Cell,
-    Initialisation,
-    Pretraining,
-    Study,
+from torchgeo_msssl.evaluation.study.cell_commands import split_file
+from torchgeo_msssl.evaluation.study.design import Cell, Initialisation, Pretraining, Study, make_cells
+from torchgeo_msssl.evaluation.study.held_out import (
     check_pretrainings,
     find_regions,
-    make_cells,
+    open_data,
+    prepare_split,
+    provenance_of,
 )
-from torchgeo_msssl.evaluation.study.held_out import open_data, prepare_split, provenance_of
 from torchgeo_msssl.evaluation.study.provenance import Provenance
-from torchgeo_msssl.evaluation.study.steps import split_file
 from torchgeo_msssl.geo.handles import close_handles
 
 SIDE, BLOCK = 64, 16

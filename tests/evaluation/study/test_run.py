@@ -14,20 +14,13 @@ import pytest
 from jsonargparse.typing import Path_fr
 
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.evaluation.study import (
-    Initialisation,
-    Pretraining,
-    Study,
-    cell_folder,
-    forget_failures,
-    make_cells,
-    run_cell,
-    write_plan,
-    write_results,
-)
-from torchgeo_msssl.evaluation.study.claims import claim
-from torchgeo_msssl.evaluation.study.results import finished, read_result
-from torchgeo_msssl.evaluation.study.run import output_to, pretrain, work
+from torchgeo_msssl.evaluation.study.cell_commands import cell_folder
+from torchgeo_msssl.evaluation.study.cell_locks import claim
+from torchgeo_msssl.evaluation.study.design import Initialisation, Pretraining, Study, make_cells
+from torchgeo_msssl.evaluation.study.jobs import forget_failures
+from torchgeo_msssl.evaluation.study.results import finished, read_result, write_results
+from torchgeo_msssl.evaluation.study.run import output_to, pretrain, run_cell, work
+from torchgeo_msssl.evaluation.study.summary import write_plan
 
 Make = Callable[..., Study]
 Run = Callable[[Sequence[str]], None]

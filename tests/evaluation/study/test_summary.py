@@ -8,8 +8,11 @@ import pytest
 from matplotlib.image import imread
 
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.evaluation.study import Study, make_cells, run_cell, write_plan, write_results, write_summary
 from torchgeo_msssl.evaluation.study.curves import draw_curves
+from torchgeo_msssl.evaluation.study.design import Study, make_cells
+from torchgeo_msssl.evaluation.study.results import write_results
+from torchgeo_msssl.evaluation.study.run import run_cell
+from torchgeo_msssl.evaluation.study.summary import write_plan, write_summary
 
 Make = Callable[..., Study]
 Run = Callable[[Sequence[str]], None]

@@ -9,7 +9,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullFormatter, NullLocator
 
-from torchgeo_msssl.evaluation.study.points import (
+from torchgeo_msssl.evaluation.study.conditions import (
     Condition,
     Row,
     Values,

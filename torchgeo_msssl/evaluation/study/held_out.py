@@ -15,9 +15,9 @@ from torchgeo_msssl.datamodules.segmentation import SegmentationDataModule
 from torchgeo_msssl.datasets.labels import Labels
 from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.evaluation.study.cell_commands import as_arguments, split_file
 from torchgeo_msssl.evaluation.study.design import Cell, Initialisation, Options, Study
 from torchgeo_msssl.evaluation.study.provenance import Provenance
-from torchgeo_msssl.evaluation.study.steps import as_arguments, split_file
 from torchgeo_msssl.files import atomic_path
 from torchgeo_msssl.samplers.blocks import ground_blocks
 

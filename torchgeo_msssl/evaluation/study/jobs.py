@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.process import BaseProcess
 
+from torchgeo_msssl.evaluation.study.cell_commands import cell_folder, pretraining_folder
 from torchgeo_msssl.evaluation.study.design import Cell, Study
 from torchgeo_msssl.evaluation.study.results import Result, finished, read_result, write_results
 from torchgeo_msssl.evaluation.study.run import Run, work
-from torchgeo_msssl.evaluation.study.steps import cell_folder, pretraining_folder
 from torchgeo_msssl.progress import progress_bar
 
 #: Called with each cell that ends.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from torchgeo_msssl.evaluation.study.points import AXES, Condition, Row, by_seed, conditions, varying_axes
+from torchgeo_msssl.evaluation.study.conditions import AXES, Condition, Row, by_seed, conditions, varying_axes
 from torchgeo_msssl.evaluation.study.statistics import Estimate, mean_interval
 from torchgeo_msssl.files import atomic_path
 

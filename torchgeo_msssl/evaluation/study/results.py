@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.evaluation.study.claims import claim
-from torchgeo_msssl.evaluation.study.design import Cell, Study
-from torchgeo_msssl.evaluation.study.steps import (
+from torchgeo_msssl.evaluation.study.cell_commands import (
     cell_folder,
     configuration_digest,
     pretraining_command,
     pretraining_folder,
     steps_of,
 )
+from torchgeo_msssl.evaluation.study.cell_locks import claim
+from torchgeo_msssl.evaluation.study.design import Cell, Study
 from torchgeo_msssl.files import atomic_path, write_json
 
 #: Columns of ``results.csv``, a row a metric of a cell.

@@ -13,12 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from torchgeo_msssl.errors import MSSSLError
-from torchgeo_msssl.evaluation.study.claims import claim
-from torchgeo_msssl.evaluation.study.design import Cell, Study
-from torchgeo_msssl.evaluation.study.held_out import prepare_split, provenance_of
-from torchgeo_msssl.evaluation.study.metrics import read_metrics
-from torchgeo_msssl.evaluation.study.results import Result, check_pretraining, read_result, write_result
-from torchgeo_msssl.evaluation.study.steps import (
+from torchgeo_msssl.evaluation.study.cell_commands import (
     cell_folder,
     configuration_digest,
     pretraining_command,
@@ -26,6 +21,11 @@ from torchgeo_msssl.evaluation.study.steps import (
     steps_of,
     weights_of,
 )
+from torchgeo_msssl.evaluation.study.cell_locks import claim
+from torchgeo_msssl.evaluation.study.design import Cell, Study
+from torchgeo_msssl.evaluation.study.held_out import prepare_split, provenance_of
+from torchgeo_msssl.evaluation.study.metrics import read_metrics
+from torchgeo_msssl.evaluation.study.results import Result, check_pretraining, read_result, write_result
 from torchgeo_msssl.files import write_json
 from torchgeo_msssl.geo.handles import close_handles
 

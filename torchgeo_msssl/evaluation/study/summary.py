@@ -7,10 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.evaluation.study.curves import draw_curves
-from torchgeo_msssl.evaluation.study.design import Cell, Study
-from torchgeo_msssl.evaluation.study.paired import paired_differences, paired_table, write_paired
-from torchgeo_msssl.evaluation.study.points import (
+from torchgeo_msssl.evaluation.study.conditions import (
     AXES,
     Row,
     baseline_metric,
@@ -18,6 +15,9 @@ from torchgeo_msssl.evaluation.study.points import (
     conditions,
     varying_axes,
 )
+from torchgeo_msssl.evaluation.study.curves import draw_curves
+from torchgeo_msssl.evaluation.study.design import Cell, Study
+from torchgeo_msssl.evaluation.study.paired import paired_differences, paired_table, write_paired
 from torchgeo_msssl.evaluation.study.provenance import read_provenance
 from torchgeo_msssl.evaluation.study.results import read_results
 from torchgeo_msssl.evaluation.study.statistics import mean_interval

@@ -1,6 +1,6 @@
 """Results put in order."""
 
-from torchgeo_msssl.evaluation.study.points import by_seed, conditions, main_axis, varying_axes
+from torchgeo_msssl.evaluation.study.conditions import by_seed, conditions, main_axis, varying_axes
 
 
 def row(initialisation: str, value: float, **others: str) -> dict[str, str]:

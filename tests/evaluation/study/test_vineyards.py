@@ -9,7 +9,7 @@ import rasterio
 from shapely.geometry import box
 
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.evaluation.study.flights import write_flights
+from torchgeo_msssl.evaluation.study.vineyards import write_flights
 
 
 def test_flights_are_apart_and_have_rows_each(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from jsonargparse.typing import Path_fr
 
-from torchgeo_msssl.evaluation.study import Initialisation, Pretraining, Study, Variant, make_cells, steps_of
-from torchgeo_msssl.evaluation.study.steps import as_arguments, command_line
+from torchgeo_msssl.evaluation.study.cell_commands import as_arguments, command_line, steps_of
+from torchgeo_msssl.evaluation.study.design import Initialisation, Pretraining, Study, Variant, make_cells
 
 Make = Callable[..., Study]
 

@@ -17,7 +17,7 @@ from rasterio.crs import CRS
 
 from torchgeo_msssl.bands import SENSORS
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.evaluation.study.claims import claim
+from torchgeo_msssl.evaluation.study.cell_locks import claim
 from torchgeo_msssl.evaluation.study.design import Options, Study
 from torchgeo_msssl.files import atomic_path
 from torchgeo_msssl.geo.grid import PixelGrid

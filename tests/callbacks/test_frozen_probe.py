@@ -17,10 +17,11 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from torchgeo_msssl.callbacks import FrozenProbe
 from torchgeo_msssl.datamodules import PretrainingDataModule
 from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import ConfigurationError, ScenesNotFoundError
-from torchgeo_msssl.evaluation import FrozenProbe, split_labelled_chips
+from torchgeo_msssl.evaluation.features import split_labelled_chips
 from torchgeo_msssl.tasks import FastSiam
 
 Make = Callable[..., str]

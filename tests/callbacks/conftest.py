@@ -1,0 +1,16 @@
+"""Close files after each test of a callback."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from torchgeo_msssl.geo.handles import close_handles
+
+Make = Callable[..., str]
+
+
+@pytest.fixture(autouse=True)
+def no_handles_left() -> Iterator[None]:
+    """Files that are open when the interpreter ends are closed too late to be told of properly."""
+    yield
+    close_handles()

@@ -1,0 +1,6 @@
+"""Lightning callbacks that evaluate a task at the end of training or testing."""
+
+from torchgeo_msssl.callbacks.frozen_probe import FrozenProbe
+from torchgeo_msssl.callbacks.index_baseline import IndexBaseline
+
+__all__ = ('FrozenProbe', 'IndexBaseline')
