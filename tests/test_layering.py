@@ -224,7 +224,7 @@ ALLOWED = [
     ('tasks.fastsiam', 'from torchgeo_msssl.models import heads\nfrom torchgeo_msssl.tasks.base import Task'),
     ('datamodules.pretraining', 'from ..samplers.random import RandomChipSampler\nfrom ..geo import sample'),
     ('evaluation.probes', 'from torchgeo_msssl.datamodules import A\nfrom torchgeo_msssl.tasks import B'),
-    ('prediction.writer', 'from torchgeo_msssl.geo import write\nfrom torchgeo_msssl.models import weights'),
+    ('prediction.class_map', 'from torchgeo_msssl.geo import write\nfrom torchgeo_msssl.models import weights'),
     ('callbacks.frozen_probe', 'from torchgeo_msssl.evaluation import probes\nimport lightning'),
     ('__main__', 'from torchgeo_msssl.cli import main'),
 ]

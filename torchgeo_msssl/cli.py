@@ -56,7 +56,7 @@ class CLI(LightningCLI):
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         if subcommand == 'predict':
-            from torchgeo_msssl.prediction.run import MapSettings
+            from torchgeo_msssl.prediction.predict import MapSettings
 
             self._map_options = [field.name for field in dataclasses.fields(MapSettings)]
             parser.add_class_arguments(MapSettings, as_group=True)
@@ -121,8 +121,8 @@ class CLI(LightningCLI):
         Raises:
             ConfigurationError: If there is no checkpoint, nothing to map, or the task makes no maps.
         """
+        from torchgeo_msssl.prediction.predict import MapSettings, map_scenes
         from torchgeo_msssl.prediction.reconstruct import reconstruct_scenes
-        from torchgeo_msssl.prediction.run import MapSettings, map_scenes
         from torchgeo_msssl.tasks import RestorationTask, Segmentation
 
         paths, checkpoint = getattr(datamodule, 'predict_paths', None), options.get('ckpt_path')

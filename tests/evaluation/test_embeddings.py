@@ -17,7 +17,7 @@ from torchgeo_msssl.datasets.scenes import collate
 from torchgeo_msssl.errors import BandError, ConfigurationError, OutputError, WeightsError
 from torchgeo_msssl.evaluation import embeddings
 from torchgeo_msssl.evaluation.embeddings import EmbedSettings, embed_scenes, footprints, measure
-from torchgeo_msssl.evaluation.frozen import embed_batch, open_encoder, open_scenes_of, read_metadata
+from torchgeo_msssl.evaluation.frozen_encoder import embed_batch, open_encoder, open_scenes_of, read_metadata
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.handles import close_handles
 from torchgeo_msssl.losses import lidar, rank_me

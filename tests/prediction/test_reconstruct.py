@@ -15,10 +15,10 @@ from torch import Tensor
 
 from torchgeo_msssl.errors import BandError, ConfigurationError
 from torchgeo_msssl.geo.grid import Window
+from torchgeo_msssl.geo.resumable import ResumableGeoTIFFs
 from torchgeo_msssl.prediction import reconstruct, reconstruct_scenes
+from torchgeo_msssl.prediction.class_map import read_mirrored
 from torchgeo_msssl.prediction.reconstruct import KINDS
-from torchgeo_msssl.prediction.working import WorkingFiles
-from torchgeo_msssl.prediction.writer import read_mirrored
 from torchgeo_msssl.tasks import MAE, Reconstruction
 
 BANDS = ('B02', 'B03', 'B04', 'B08')
@@ -191,7 +191,7 @@ def test_what_is_there_is_kept_until_something_changes(
 def test_a_run_that_failed_leaves_nothing_and_goes_on(
     make_scene: MakeScene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr('torchgeo_msssl.prediction.working.BLOCK', 64)
+    monkeypatch.setattr('torchgeo_msssl.geo.resumable.BLOCK', 64)
     pixels = numbers(500, 40)
     scene = make_scene('scene.tif', pixels, names=BANDS)
 
@@ -261,7 +261,7 @@ def test_reading_network_and_writing_go_on_side_by_side(
         def tile_and_window(self, chip_size: int) -> tuple[int, int]:
             return chip_size, 2 * chip_size
 
-    def write(self: WorkingFiles, first: int, rows: Any) -> None:
+    def write(self: ResumableGeoTIFFs, first: int, rows: Any) -> None:
         if slow == 'writing' and not done:
             done.append(went_on.wait(5))  # the network has the next row meanwhile
         original_write(self, first, rows)
@@ -271,8 +271,8 @@ def test_reading_network_and_writing_go_on_side_by_side(
             went_on.set()
         return read_mirrored(scene, window, bands)
 
-    original_write = WorkingFiles.write
-    monkeypatch.setattr(WorkingFiles, 'write', write)
+    original_write = ResumableGeoTIFFs.write
+    monkeypatch.setattr(ResumableGeoTIFFs, 'write', write)
     monkeypatch.setattr(reconstruct, 'read_mirrored', read_next)
     task = prepare(Meanwhile(in_channels=4))
     reconstruct_scenes(task, make_scene('scene.tif', numbers(200, 50), names=BANDS), tmp_path / 'out')

@@ -22,7 +22,7 @@ def run(arguments: Sequence[str]) -> int:
     # what `--help` does not need, it does not wait for
     from torchgeo_msssl.evaluation.embeddings import EmbedSettings, embed_scenes
     from torchgeo_msssl.evaluation.encoders import check_at_hand, choose_device
-    from torchgeo_msssl.evaluation.frozen import open_encoder, open_scenes_of, read_metadata
+    from torchgeo_msssl.evaluation.frozen_encoder import open_encoder, open_scenes_of, read_metadata
 
     device = choose_device(options.device)
     check_at_hand(options.weights, options.model, 'weights')

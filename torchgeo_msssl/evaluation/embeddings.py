@@ -19,7 +19,7 @@ from torchgeo_msssl.datamodules.base import ScenesDataModule
 from torchgeo_msssl.datasets.scenes import ChipQuery, Scenes, collate
 from torchgeo_msssl.errors import ConfigurationError, OutputError
 from torchgeo_msssl.evaluation.encoders import Transfer
-from torchgeo_msssl.evaluation.frozen import embed_batch
+from torchgeo_msssl.evaluation.frozen_encoder import embed_batch
 from torchgeo_msssl.evaluation.geoparquet import geoparquet_writer
 from torchgeo_msssl.evaluation.neighbours import draw_neighbours, nearest_elsewhere
 from torchgeo_msssl.evaluation.pca_map import FeatureColours, blocks, centre_of_view, map_grid, write_feature_map

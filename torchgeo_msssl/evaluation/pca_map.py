@@ -13,7 +13,7 @@ from torch import Tensor
 
 from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.evaluation.encoders import Transfer
-from torchgeo_msssl.evaluation.frozen import INPUTS, embed_batch
+from torchgeo_msssl.evaluation.frozen_encoder import INPUTS, embed_batch
 from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.write import GeoTIFFWriter
 

@@ -5,11 +5,7 @@
 """
 
 from torchgeo_msssl.geo.vectorize.polygons import polygonize
-from torchgeo_msssl.prediction.receptive import choose_blend, receptive_margin, total_stride
-from torchgeo_msssl.prediction.reconstruct import reconstruct_scenes
-from torchgeo_msssl.prediction.stitch import RowBandAccumulator, Stitching
-from torchgeo_msssl.prediction.style import class_colors, write_qml
-from torchgeo_msssl.prediction.writer import (
+from torchgeo_msssl.prediction.class_map import (
     MapOptions,
     Network,
     PredictionPlan,
@@ -18,6 +14,10 @@ from torchgeo_msssl.prediction.writer import (
     plan,
     predict_scene,
 )
+from torchgeo_msssl.prediction.qgis_style import class_colors, write_qml
+from torchgeo_msssl.prediction.receptive_field import choose_blend
+from torchgeo_msssl.prediction.reconstruct import reconstruct_scenes
+from torchgeo_msssl.prediction.stitch import RowBandAccumulator, Stitching
 
 __all__ = (
     'MapOptions',
@@ -32,8 +32,6 @@ __all__ = (
     'plan',
     'polygonize',
     'predict_scene',
-    'receptive_margin',
     'reconstruct_scenes',
-    'total_stride',
     'write_qml',
 )

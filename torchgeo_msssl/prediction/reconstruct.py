@@ -25,13 +25,13 @@ import torchgeo_msssl
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.radiometry import Radiometry, radiometry
+from torchgeo_msssl.geo.resumable import Layer, ResumableGeoTIFFs
 from torchgeo_msssl.geo.scene import Scene
 from torchgeo_msssl.geo.valid import scene_key
-from torchgeo_msssl.prediction.overlap import WritingBehind, read_ahead
+from torchgeo_msssl.prediction.background_io import WriteBehind, read_ahead
+from torchgeo_msssl.prediction.class_map import KEY_TAG, key_of, read_mirrored
 from torchgeo_msssl.prediction.scenes import check_bands, namesakes, open_scenes
 from torchgeo_msssl.prediction.stitch import RowBandAccumulator, Stitching
-from torchgeo_msssl.prediction.working import Layer, WorkingFiles
-from torchgeo_msssl.prediction.writer import KEY_TAG, key_of, read_mirrored
 from torchgeo_msssl.progress import progress_bar
 from torchgeo_msssl.tasks.restoration import RestorationTask
 
@@ -95,7 +95,7 @@ def reconstruct_scenes(
         run = _Run(task, scene, tuple(bands), how, metadata.chip_size or _CHIP, device)
         key = run.key(weights)
         if overwrite or any(key_of(path) != key for path in outputs):
-            with WorkingFiles(scene.grid, _layers(outputs, bands, key, task.note), key) as files:
+            with ResumableGeoTIFFs(scene.grid, _layers(outputs, bands, key, task.note), key) as files:
                 run.restore_into(files)
                 files.publish()
             print(f'Wrote: {", ".join(map(str, outputs))}')
@@ -146,7 +146,7 @@ class _Run:
         )  # fmt: skip
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def restore_into(self, files: WorkingFiles) -> None:
+    def restore_into(self, files: ResumableGeoTIFFs) -> None:
         """Restore the rows that are not safe yet."""
         if files.next_row >= self.scene.grid.height:
             return
@@ -158,7 +158,7 @@ class _Run:
             progress_bar(self.scene.name, total) as advance,
             ThreadPoolExecutor(1, 'reader') as reader,
             closing(read_ahead(reader, self._read, places, _BATCHES_AHEAD * self._at_once)) as windows,
-            WritingBehind() as writer,
+            WriteBehind() as writer,
         ):
             done = 0
             while accumulator.index < len(rows.starts):
@@ -255,7 +255,7 @@ class _Run:
         for place in [place for place in list(self._tiles) if place[0] < row]:
             del self._tiles[place]
 
-    def _write(self, files: WorkingFiles, first: int, restored: NDArray[np.float32]) -> None:
+    def _write(self, files: ResumableGeoTIFFs, first: int, restored: NDArray[np.float32]) -> None:
         """Write finished rows, a row of tiles at a time; they begin with a whole one."""
         grid, side = self.scene.grid, self.side
         for start in range(0, restored.shape[1], side):

@@ -27,13 +27,13 @@ import torchgeo_msssl
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.handles import block_cache
+from torchgeo_msssl.geo.resumable import BLOCK, Layer, ResumableGeoTIFFs
 from torchgeo_msssl.geo.scene import Scene
 from torchgeo_msssl.geo.valid import scene_key
-from torchgeo_msssl.prediction.overlap import WritingBehind, read_ahead
+from torchgeo_msssl.prediction.background_io import WriteBehind, read_ahead
+from torchgeo_msssl.prediction.qgis_style import Colors, class_colors, write_qml
 from torchgeo_msssl.prediction.scenes import check_bands
 from torchgeo_msssl.prediction.stitch import FinishedRows, RowBandAccumulator, Stitching, Tiling, reflect_indices
-from torchgeo_msssl.prediction.style import Colors, class_colors, write_qml
-from torchgeo_msssl.prediction.working import BLOCK, Layer, WorkingFiles
 from torchgeo_msssl.progress import progress_bar
 
 __all__ = (
@@ -278,7 +278,7 @@ def predict_scene(
     probabilities, confidence = named.get('probabilities'), named.get('confidence')
     if not overwrite and all(key_of(layer.path) == key for layer in layers):
         return PredictionResult(output, probabilities, confidence, skipped=True)
-    with block_cache(_GDAL_CACHE), WorkingFiles(scene.grid, layers, key, every) as files:
+    with block_cache(_GDAL_CACHE), ResumableGeoTIFFs(scene.grid, layers, key, every) as files:
         run = _Run(network, scene, tuple(bands), options, (scale, offset), device)
         start = files.next_row
         if progress:
@@ -503,7 +503,7 @@ class _Run:
             accumulator.add(col, probabilities, mask)
 
 
-def _predict_rows(run: _Run, files: WorkingFiles, start: int, on_window: Callable[[int], None]) -> None:
+def _predict_rows(run: _Run, files: ResumableGeoTIFFs, start: int, on_window: Callable[[int], None]) -> None:
     if start >= run.scene.grid.height:
         return
     tiling = run.tiling
@@ -513,7 +513,7 @@ def _predict_rows(run: _Run, files: WorkingFiles, start: int, on_window: Callabl
     with (
         ThreadPoolExecutor(1, 'reader') as reader,
         closing(read_ahead(reader, run.read, places, _BATCHES_AHEAD * run.options.batch_size)) as windows,
-        WritingBehind() as writer,
+        WriteBehind() as writer,
     ):
         while accumulator.index < len(tiling.rows.starts):
             for one in run.row_of_windows(accumulator, windows):

@@ -14,9 +14,9 @@ from torch import Tensor
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.radiometry import radiometry
 from torchgeo_msssl.geo.vectorize.polygons import polygonize, read_tags
-from torchgeo_msssl.prediction.receptive import choose_blend
+from torchgeo_msssl.prediction.class_map import KEY_TAG, MapOptions, Numbers, PredictionResult, plan, predict_scene
+from torchgeo_msssl.prediction.receptive_field import choose_blend
 from torchgeo_msssl.prediction.scenes import namesakes, open_scenes
-from torchgeo_msssl.prediction.writer import KEY_TAG, MapOptions, Numbers, PredictionResult, plan, predict_scene
 from torchgeo_msssl.tasks.segmentation import Segmentation
 
 

@@ -28,7 +28,7 @@ from torchgeo_msssl.errors import OutputError
 from torchgeo_msssl.files import atomic_path
 from torchgeo_msssl.geo.grid import PixelGrid
 
-__all__ = ('BLOCK', 'Layer', 'WorkingFiles')
+__all__ = ('BLOCK', 'Layer', 'ResumableGeoTIFFs')
 
 #: Rows and columns of a block of the working files.
 BLOCK = 256
@@ -70,7 +70,7 @@ class Layer:
         return self.path.with_name(f'.{self.path.stem}.partial.tif')
 
 
-class WorkingFiles:
+class ResumableGeoTIFFs:
     """Rasters on one grid that grow together, row by row, and are resumed together.
 
     Use it as a context manager; leaving it keeps what is safe, for another time, unless :meth:`publish` was called.

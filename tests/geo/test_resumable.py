@@ -12,7 +12,7 @@ from rasterio.crs import CRS
 
 from torchgeo_msssl.errors import OutputError
 from torchgeo_msssl.geo.grid import PixelGrid
-from torchgeo_msssl.prediction.working import Layer, WorkingFiles
+from torchgeo_msssl.geo.resumable import Layer, ResumableGeoTIFFs
 
 GRID = PixelGrid(CRS.from_epsg(32631), Affine(10, 0, 6e5, 0, -10, 5e6), 20, 30)
 
@@ -24,7 +24,7 @@ def test_a_disk_that_is_full_at_the_end_is_said(tmp_path: Path, monkeypatch: pyt
         raise CPLE_AppDefinedError(3, 1, 'map.tif.ovr.tmp: WriteEncodedTile/Strip() failed.')
 
     layer = Layer(tmp_path / 'map.tif', 1, 'uint8', 255, ('class',), categorical=True)
-    with WorkingFiles(GRID, [layer], 'key') as files:
+    with ResumableGeoTIFFs(GRID, [layer], 'key') as files:
         files.write(0, [np.ones((1, 20, 30), np.uint8)])
         with monkeypatch.context() as patch:
             patch.setattr(rasterio.shutil, 'copy', full)

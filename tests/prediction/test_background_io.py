@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 from torchgeo_msssl.errors import OutputError, SceneReadError
-from torchgeo_msssl.prediction.overlap import WritingBehind, read_ahead
+from torchgeo_msssl.prediction.background_io import WriteBehind, read_ahead
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_calls_are_made_in_order_beside_the_caller() -> None:
         gate.wait(5)
         made.append(item)
 
-    with WritingBehind(depth=2) as writer:
+    with WriteBehind(depth=2) as writer:
         writer.call(write, 0)
         writer.call(write, 1)
         assert made == []  # the caller did not wait
@@ -77,7 +77,7 @@ def test_what_a_call_raises_reaches_the_caller(later: int) -> None:
         raise OutputError('map.tif cannot be written (No space left on device)')
 
     def write_all() -> None:
-        with WritingBehind() as writer:
+        with WriteBehind() as writer:
             writer.call(full)
             for item in range(later):
                 writer.call(made.append, item)
@@ -91,7 +91,7 @@ def test_an_error_of_the_caller_drops_what_has_not_begun() -> None:
     gate, made = threading.Event(), list[int]()
 
     def interrupted() -> None:
-        with WritingBehind(depth=9) as writer:
+        with WriteBehind(depth=9) as writer:
             writer.call(lambda: gate.wait(5) and None)
             for item in range(5):
                 writer.call(made.append, item)

@@ -10,7 +10,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self
 
-__all__ = ('WritingBehind', 'read_ahead')
+__all__ = ('WriteBehind', 'read_ahead')
 
 
 def read_ahead[Item, Result](
@@ -40,7 +40,7 @@ def read_ahead[Item, Result](
             future.cancel()
 
 
-class WritingBehind:
+class WriteBehind:
     """Calls one after the other in a thread of its own.
 
     Use it as a context manager: leaving it waits for the calls, or drops those that have not begun after an exception.

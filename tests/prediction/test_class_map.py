@@ -25,9 +25,9 @@ from torchgeo_msssl.errors import BandError, ConfigurationError
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.headers import find_scenes
 from torchgeo_msssl.geo.scene import Scene
-from torchgeo_msssl.prediction.receptive import choose_blend
+from torchgeo_msssl.prediction.class_map import MapOptions, is_done, plan, predict_scene, read_mirrored
+from torchgeo_msssl.prediction.receptive_field import choose_blend
 from torchgeo_msssl.prediction.stitch import Stitching
-from torchgeo_msssl.prediction.writer import MapOptions, is_done, plan, predict_scene, read_mirrored
 
 type MakeScene = Callable[..., str]
 
@@ -471,7 +471,7 @@ KILLED = """
     import torch
     from torchgeo_msssl.geo.headers import find_scenes
     from torchgeo_msssl.prediction.stitch import Stitching
-    from torchgeo_msssl.prediction.writer import MapOptions, predict_scene
+    from torchgeo_msssl.prediction.class_map import MapOptions, predict_scene
 
     path, output, after = sys.argv[1], sys.argv[2], int(sys.argv[3])
     torch.manual_seed(0)
@@ -521,7 +521,7 @@ SPARSE = """
     import rasterio, torch
     from torchgeo_msssl.geo.headers import find_scenes
     from torchgeo_msssl.prediction.stitch import Stitching
-    from torchgeo_msssl.prediction.writer import MapOptions, predict_scene
+    from torchgeo_msssl.prediction.class_map import MapOptions, predict_scene
 
     path, output = sys.argv[1:]
     def run(image, valid, scale, offset):

@@ -10,7 +10,7 @@ import rasterio
 import torch
 
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.prediction.run import MapSettings, map_scenes
+from torchgeo_msssl.prediction.predict import MapSettings, map_scenes
 from torchgeo_msssl.tasks import Segmentation
 
 Make = Callable[..., str]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.prediction.style import class_colors, write_qml
+from torchgeo_msssl.prediction.qgis_style import class_colors, write_qml
 
 
 def test_colors_differ_and_backgrounds_are_grey() -> None:
