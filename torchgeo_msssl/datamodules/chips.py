@@ -192,6 +192,16 @@ class ChipsDataModule(SpectralDataModule):
         """What is added to digital numbers first, for each band of the first chip."""
         return self.chips(TRAIN).source.radiometry(0).offset
 
+    @property
+    def epoch_chips(self) -> int | None:
+        """Chips per epoch over all ranks, None where unknown before ``setup('fit')``."""
+        return self.sampler.length if self.sampler is not None else self.chips_per_epoch
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether some chips are held out for validation."""
+        return self.validation
+
     def setup(self, stage: str) -> None:
         """Open the chips of a stage, and find their statistics.
 

@@ -87,6 +87,11 @@ class LabelledChipsDataModule(ChipsDataModule):
         """Names of the classes; the index is the value."""
         return self.chips(TRAIN).class_names
 
+    @property
+    def ignore_index(self) -> int:
+        """Value of unlabelled pixels in a mask."""
+        return int(self.options['ignore_index'])
+
     def parts_of(self, stage: str) -> tuple[str, ...]:
         """Parts of the split that a stage needs besides training chips."""
         return {'fit': (VAL,), 'validate': (VAL,), 'test': (TEST,)}.get(stage, ())

@@ -104,6 +104,16 @@ class PretrainingDataModule(ScenesDataModule):
         self.sampler: RandomChipSampler | None = None
         self.val_sampler: GridChipSampler | None = None
 
+    @property
+    def epoch_chips(self) -> int | None:
+        """Chips per epoch over all ranks, None where unknown before ``setup('fit')``."""
+        return self.sampler.length if self.sampler is not None else self.chips_per_epoch
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether some chips are held out for validation."""
+        return self.val_fraction > 0
+
     def use_sample_area(self, area: SampleArea) -> None:
         """Take the Sentinel-2 scenes, with their land cover for the frozen probe, or the drone scenes.
 

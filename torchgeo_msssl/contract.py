@@ -1,0 +1,204 @@
+"""Protocols between data modules, tasks and what evaluates them.
+
+Data modules and tasks do not import each other. What one of them needs from the other is written down here; a class
+satisfies a protocol by having its members, without inheriting from it. Data modules of other packages satisfy none and
+remain usable: tasks then take bands and statistics from their own options.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+from torchgeo_msssl.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import torch
+    from lightning.pytorch import Trainer
+    from torch import Tensor, nn
+
+    from torchgeo_msssl.models.metadata import EncoderMetadata
+
+
+@runtime_checkable
+class SpectralData(Protocol):
+    """Data module that knows the bands of its chips and their statistics.
+
+    Everything but ``mean`` and ``std`` is known as soon as the files are; these two once ``setup('fit')`` has run, and
+    are empty before.
+    """
+
+    @property
+    def bands(self) -> Sequence[str]:
+        """Canonical names of the bands, in the order of the channels."""
+
+    @property
+    def in_channels(self) -> int:
+        """Number of bands."""
+
+    @property
+    def wavelengths(self) -> Sequence[float | None]:
+        """Central wavelength of each band in nanometres, None where unknown."""
+
+    @property
+    def sensor_name(self) -> str | None:
+        """Key of the sensor in :data:`torchgeo_msssl.bands.SENSORS`, None where unknown."""
+
+    @property
+    def rgb_index(self) -> tuple[int, int, int]:
+        """Channels to display as red, green and blue."""
+
+    @property
+    def chip_size(self) -> int:
+        """Side of the chips in pixels."""
+
+    @property
+    def batch_size(self) -> int:
+        """Chips per batch on each rank."""
+
+    @property
+    def scale(self) -> Sequence[float]:
+        """Reflectance per digital number, for each band."""
+
+    @property
+    def offset(self) -> Sequence[float]:
+        """Digital number added before scaling, for each band."""
+
+    @property
+    def mean(self) -> Sequence[float]:
+        """Mean reflectance of each band."""
+
+    @property
+    def std(self) -> Sequence[float]:
+        """Standard deviation of the reflectance of each band."""
+
+    def describe_chips(self, batch: 'dict[str, Tensor]') -> list[str]:
+        """Return file and window of each chip of a training batch, for messages."""
+
+
+@runtime_checkable
+class PretrainingData(SpectralData, Protocol):
+    """Data module of unlabelled chips."""
+
+    @property
+    def epoch_chips(self) -> int | None:
+        """Chips per epoch over all ranks, None where unknown before ``setup('fit')``."""
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether some chips are held out for validation."""
+
+
+@runtime_checkable
+class LabelledData(SpectralData, Protocol):
+    """Data module of chips with class masks."""
+
+    @property
+    def class_names(self) -> Sequence[str] | None:
+        """Names of the classes; the index is the value in a mask."""
+
+    @property
+    def ignore_index(self) -> int:
+        """Value of unlabelled pixels in a mask."""
+
+    def region_loader(self, part: str) -> 'Iterable[dict[str, Tensor]]':
+        """Return batches that cover a part once, in order, the same on every rank.
+
+        Args:
+            part: ``train``, ``val`` or ``test``.
+        """
+
+
+@runtime_checkable
+class PredictionData(Protocol):
+    """Data module that names scenes to predict."""
+
+    @property
+    def predict_paths(self) -> str | Sequence[str] | None:
+        """Scenes to predict: files, folders or patterns."""
+
+    @property
+    def sensor(self) -> str | None:
+        """Sensor of the scenes, None to detect it."""
+
+    @property
+    def offset_option(self) -> float | Literal['auto']:
+        """Digital number added before scaling; ``auto`` reads it from metadata or date."""
+
+
+class EncoderTask(Protocol):
+    """Task whose encoder can be evaluated or exported.
+
+    For type checkers only: ``isinstance`` does not see the submodules and buffers of a module.
+    """
+
+    @property
+    def model(self) -> 'nn.Module':
+        """The encoder, from standardized reflectance (batch, band, height, width) to features."""
+
+    @property
+    def normalize(self) -> 'nn.Module':
+        """Standardization of ``(image, valid, scale, offset)``."""
+
+    @property
+    def hparams(self) -> Any:
+        """Hyperparameters, with the encoder's timm name ``model`` and ``in_channels``."""
+
+    @property
+    def device(self) -> 'torch.device':
+        """Device of the parameters."""
+
+    def metadata(self) -> 'EncoderMetadata':
+        """Return what is known about the encoder besides its tensors."""
+
+
+class SegmentationTask(Protocol):
+    """Task that assigns a class to each pixel. For type checkers only, like :class:`EncoderTask`."""
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """Names of the classes, in the order of the logits."""
+
+    @property
+    def device(self) -> 'torch.device':
+        """Device of the parameters."""
+
+    @property
+    def ignore_index(self) -> int:
+        """Value of unlabelled pixels in a mask."""
+
+    @property
+    def confusion(self) -> 'Tensor':
+        """Pixels by class and predicted class (class, class) of the last evaluation."""
+
+    def labels(self, batch: 'dict[str, Tensor]') -> 'Tensor':
+        """Return the masks of a batch (batch, height, width), unlabelled where there are no data."""
+
+    def reflectance(self, batch: 'dict[str, Tensor]') -> 'Tensor':
+        """Return the chips of a batch in reflectance (batch, band, height, width)."""
+
+
+def spectral_data(trainer: 'Trainer | None') -> SpectralData | None:
+    """Find the data module attached to a trainer.
+
+    Args:
+        trainer: Trainer, or None for a task without one.
+
+    Returns:
+        The data module if it knows its bands and their statistics; None for those of other packages, or without any.
+
+    Raises:
+        ConfigurationError: If it has a part of :class:`SpectralData` only, which would silently remain unused.
+    """
+    data = trainer.datamodule if trainer is not None else None  # type: ignore[attr-defined]
+    if isinstance(data, SpectralData):
+        return data
+    members = dict.fromkeys(dir(data))
+    if 'bands' in members and 'sensor_name' in members:
+        missing = [name for name in _MEMBERS if name not in members]
+        raise ConfigurationError(
+            f'data: {type(data).__name__} has bands and sensor_name and lacks {", ".join(missing)}; add what '
+            'torchgeo_msssl.contract.SpectralData describes.'
+        )
+    return None
+
+
+_MEMBERS = tuple(name for name in vars(SpectralData) if not name.startswith('_'))
