@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 #: the lowest and the highest one.
 LAYERS: dict[str, frozenset[str]] = {
     # '' is the package's own __init__
-    'ground': frozenset({'', 'bands', 'contract', 'errors', 'files', 'processes', 'progress'}),
+    'ground': frozenset({'', 'bands', 'contract', 'errors', 'files', 'processes', 'progress', 'runs'}),
     'geo': frozenset({'geo'}),
     'datasets': frozenset({'datasets'}),
     'components': frozenset({'samplers', 'models', 'losses', 'transforms'}),
@@ -43,7 +43,7 @@ TORCH_LIBRARIES = frozenset(
     }
 )
 #: Modules that may name types of torch libraries under ``if TYPE_CHECKING``.
-TYPED = frozenset({f'{PACKAGE}.contract'})
+TYPED = frozenset({f'{PACKAGE}.contract', f'{PACKAGE}.runs'})
 WEIGHTS_MODULE = f'{PACKAGE}.models.weights'
 WEIGHT_FUNCTIONS = frozenset(
     {'torch.load', 'torch.save', 'torch.hub.load_state_dict_from_url', 'torch.jit.load', 'torch.jit.save'}

@@ -5,7 +5,6 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import rasterio
 import torch
 from affine import Affine
 from lightning.pytorch import LightningModule, Trainer, seed_everything
+from lightning.pytorch.loggers import CSVLogger
 from numpy.typing import NDArray
 from torchgeo.datamodules import BaseDataModule
 
@@ -127,7 +127,7 @@ def test_statistics_lie_beside_the_run_and_are_kept(tmp_path: Path, monkeypatch:
     path = write(tmp_path / 'scene.tif', noise(), ('B02', 'B03', 'B04'))
     run = tmp_path / 'run'
     module = PretrainingDataModule(path, chip_size=16, batch_size=4)
-    module.trainer = SimpleNamespace(log_dir=str(run), is_global_zero=True)  # type: ignore[assignment]
+    module.trainer = Trainer(logger=CSVLogger(run, name='', version=''), accelerator='cpu')
     module.setup('fit')
     found = json.loads((run / 'statistics.json').read_text())
     assert found['bands'] == ['B02', 'B03', 'B04']
@@ -155,6 +155,17 @@ def test_statistics_lie_beside_the_run_and_are_kept(tmp_path: Path, monkeypatch:
         write(tmp_path / 'scene.tif', noise(seed=9), ('B02', 'B03', 'B04'))
         with pytest.raises(AssertionError, match='read through again'):
             ready(path)
+
+
+def test_a_run_without_a_logger_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / 'scene.tif', noise(), ('B02', 'B03', 'B04'))
+    (tmp_path / 'here').mkdir()
+    monkeypatch.chdir(tmp_path / 'here')
+    module = PretrainingDataModule(path, chip_size=16, batch_size=4)
+    module.trainer = Trainer(logger=False, accelerator='cpu')
+    module.setup('fit')
+    assert module.mean
+    assert list(Path().iterdir()) == []
 
 
 @pytest.mark.parametrize('value', [3000, 0.1])

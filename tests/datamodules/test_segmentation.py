@@ -5,7 +5,6 @@ import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import geopandas as gpd
@@ -14,6 +13,8 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import CSVLogger
 from matplotlib.image import imread
 
 from torchgeo_msssl.datamodules import SegmentationDataModule
@@ -150,7 +151,7 @@ def test_whole_scenes_are_held_out(files: dict[str, Any], tmp_path: Path) -> Non
 def test_a_split_is_written_and_read_again(files: dict[str, Any], tmp_path: Path) -> None:
     options = {'chip_size': CHIP, 'block_size': BLOCK, 'batch_size': 4, 'chips_per_epoch': 16, 'label_fraction': 0.3}
     module = SegmentationDataModule(**files, **options)
-    module.trainer = SimpleNamespace(log_dir=str(tmp_path / 'run'), is_global_zero=True)  # type: ignore[assignment]
+    module.trainer = Trainer(logger=CSVLogger(tmp_path / 'run', name='', version=''), accelerator='cpu')
     module.setup('fit')
     written = tmp_path / 'run' / 'split.geojson'
     assert set(gpd.read_file(written)['split']) == {'train', 'val', 'test', 'train, label not used'}
@@ -164,6 +165,18 @@ def test_a_split_is_written_and_read_again(files: dict[str, Any], tmp_path: Path
     places = [batch['window'].tolist() for batch in module.test_dataloader()]
     other = ready(files, 'test', split=str(written))
     assert [batch['window'].tolist() for batch in other.test_dataloader()] == places
+
+
+def test_a_run_without_a_logger_writes_nothing(
+    files: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / 'here').mkdir()
+    monkeypatch.chdir(tmp_path / 'here')
+    module = SegmentationDataModule(**files, chip_size=CHIP, block_size=BLOCK, batch_size=4, chips_per_epoch=16)
+    module.trainer = Trainer(logger=False, accelerator='cpu')
+    module.setup('fit')
+    assert module.regions
+    assert list(Path().iterdir()) == []
 
 
 def frame(**columns: Any) -> gpd.GeoDataFrame:

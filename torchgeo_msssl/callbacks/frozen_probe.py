@@ -26,7 +26,7 @@ from torchgeo_msssl.evaluation.probes import ProbeResult, knn_probe
 from torchgeo_msssl.files import write_json
 from torchgeo_msssl.geo.headers import find_scenes
 from torchgeo_msssl.models.encoders import create_encoder
-from torchgeo_msssl.tasks.run_folder import run_folder
+from torchgeo_msssl.runs import run_folder
 
 log = logging.getLogger(__name__)
 

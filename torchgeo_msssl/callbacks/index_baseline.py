@@ -23,8 +23,8 @@ from torchgeo_msssl.evaluation.vegetation_index import (
     vegetation_index,
 )
 from torchgeo_msssl.files import write_json
+from torchgeo_msssl.runs import run_folder
 from torchgeo_msssl.tasks.confusion import class_scores
-from torchgeo_msssl.tasks.run_folder import run_folder
 
 log = logging.getLogger(__name__)
 

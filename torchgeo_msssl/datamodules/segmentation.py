@@ -1,7 +1,6 @@
 """Labelled chips for segmentation, split by ground."""
 
 import logging
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +13,7 @@ from torchgeo_msssl.datamodules.split import UNUSED, split_ground, write_split
 from torchgeo_msssl.datasets.labels import LabelledScenes, Labels
 from torchgeo_msssl.errors import ConfigurationError, EmptyIntersectionError
 from torchgeo_msssl.geo.sample import SampleArea
+from torchgeo_msssl.runs import run_folder
 from torchgeo_msssl.samplers.balanced import BalancedChipSampler
 from torchgeo_msssl.samplers.base import ChipSampler
 from torchgeo_msssl.samplers.blocks import ground_blocks
@@ -150,6 +150,11 @@ class SegmentationDataModule(ScenesDataModule):
         self.regions: dict[str, BaseGeometry] = {}
         self._samplers: dict[str, ChipSampler] = {}
 
+    @property
+    def ignore_index(self) -> int:
+        """Value of unlabelled pixels in a mask."""
+        return int(self.label_options['ignore_index'])
+
     def use_sample_area(self, area: SampleArea) -> None:
         """Take the drone scenes and the canopies of their vine rows, or the Sentinel-2 scenes and their land cover.
 
@@ -189,9 +194,9 @@ class SegmentationDataModule(ScenesDataModule):
             ground = self.regions['train']
             self.regions['train'] = self._choose(ground)
             self.find_statistics()
-            folder = self.trainer.log_dir if self.trainer else None  # asked on every rank: it is a broadcast
-            if folder and self.trainer and self.trainer.is_global_zero:
-                write_split(Path(folder), {**self.regions, UNUSED: ground.difference(self.regions['train'])}, scenes)
+            folder = run_folder(self.trainer)
+            if folder is not None and self.trainer is not None and self.trainer.is_global_zero:
+                write_split(folder, {**self.regions, UNUSED: ground.difference(self.regions['train'])}, scenes)
         if stage == 'fit' and 'train' not in self._samplers:
             chips = RandomChipSampler(
                 self.scenes, self.chip_size, self.chips_per_epoch, self.min_valid, self.aligned,

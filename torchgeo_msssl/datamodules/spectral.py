@@ -3,7 +3,6 @@
 import logging
 from abc import abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from torchgeo_msssl.geo.radiometry import Radiometry
 from torchgeo_msssl.geo.scene import Scene
 from torchgeo_msssl.geo.statistics import BandStatistics
 from torchgeo_msssl.geo.survey.file import read_statistics, unit_of
+from torchgeo_msssl.runs import run_folder
 from torchgeo_msssl.samplers.base import ChipSampler
 
 log = logging.getLogger(__name__)
@@ -129,9 +129,9 @@ class SpectralDataModule(BaseDataModule):
             OutputError: If the copy cannot be written.
         """
         self.mean, self.std = tuple(found['mean']), tuple(found['std'])
-        folder = self.trainer.log_dir if self.trainer else None  # asked on every rank: it is a broadcast
-        if folder and self.trainer and self.trainer.is_global_zero:
-            write_json(Path(folder) / 'statistics.json', found)
+        folder = run_folder(self.trainer)
+        if folder is not None and self.trainer is not None and self.trainer.is_global_zero:
+            write_json(folder / 'statistics.json', found)
 
     def check_epoch(self, sampler: ChipSampler) -> None:
         """See that the chips of an epoch make a batch.

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from torchgeo_msssl.errors import BandError
 from torchgeo_msssl.files import atomic_path
-from torchgeo_msssl.tasks.run_folder import MetricsFile, RunFolder, run_folder
+from torchgeo_msssl.runs import run_folder
+from torchgeo_msssl.tasks.run_folder import MetricsFile, RunFolder
 from torchgeo_msssl.transforms.pictures import contact_sheet
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ import matplotlib
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from matplotlib.figure import Figure
@@ -21,6 +21,7 @@ from torch import Tensor
 from torchgeo_msssl.errors import OutputError
 from torchgeo_msssl.files import atomic_path
 from torchgeo_msssl.models.weights import save_encoder
+from torchgeo_msssl.runs import run_folder
 from torchgeo_msssl.transforms.pictures import contact_sheet
 
 if TYPE_CHECKING:  # tasks.base imports this module
@@ -31,26 +32,6 @@ log = logging.getLogger(__name__)
 matplotlib.use('agg')  # pictures go to files; a display need not exist
 
 _CHIPS_SHOWN = 8
-
-
-def run_folder(trainer: Trainer) -> Path | None:
-    """Folder of a run, the one in which Lightning keeps its checkpoints.
-
-    Args:
-        trainer: Trainer. Every rank has to ask, since they agree on the answer by talking to each other.
-
-    Returns:
-        The folder, or None for a run that leaves nothing behind (``logger: false``, ``fast_dev_run``).
-    """
-    if not trainer.loggers or trainer.fast_dev_run:  # type: ignore[attr-defined]
-        return None
-    logger = trainer.loggers[0]
-    if isinstance(logger, TensorBoardLogger | CSVLogger):
-        folder = Path(logger.log_dir)
-    else:  # trainer.log_dir is what all runs of such a logger have in common
-        version = logger.version if isinstance(logger.version, str) else f'version_{logger.version}'
-        folder = Path(logger.save_dir or trainer.default_root_dir, str(logger.name), version)
-    return Path(trainer.strategy.broadcast(str(folder)))
 
 
 class MetricsFile:

@@ -17,6 +17,7 @@ from torchgeo_msssl.models.metadata import EncoderMetadata, statistics_by_name
 from torchgeo_msssl.models.report import LoadReport
 from torchgeo_msssl.models.segmentation import Architecture, create_network, pad_to_multiple, total_stride
 from torchgeo_msssl.models.weights import CHECKPOINT_KEY, load_encoder, load_network, read_source
+from torchgeo_msssl.runs import run_folder
 from torchgeo_msssl.tasks.confusion import accuracy, class_scores, confusion_matrix, mean_iou
 from torchgeo_msssl.tasks.optimizers import (
     OptimizerName,
@@ -25,7 +26,6 @@ from torchgeo_msssl.tasks.optimizers import (
     create_optimizer,
     parameter_groups,
 )
-from torchgeo_msssl.tasks.run_folder import run_folder
 from torchgeo_msssl.tasks.segmentation_figures import SegmentationFolder, metric_name
 from torchgeo_msssl.tasks.training import TrainingTask
 from torchgeo_msssl.transforms.normalize import Normalize, valid_pixels

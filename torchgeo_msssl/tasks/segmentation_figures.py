@@ -19,8 +19,9 @@ from torch import Tensor
 
 from torchgeo_msssl.errors import BandError
 from torchgeo_msssl.files import atomic_path, write_json
+from torchgeo_msssl.runs import run_folder
 from torchgeo_msssl.tasks.confusion import CLASS_SCORES, accuracy, class_scores, mean_iou
-from torchgeo_msssl.tasks.run_folder import MetricsFile, RunFolder, run_folder
+from torchgeo_msssl.tasks.run_folder import MetricsFile, RunFolder
 from torchgeo_msssl.transforms.normalize import valid_pixels
 from torchgeo_msssl.transforms.pictures import contact_sheet
 
