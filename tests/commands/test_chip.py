@@ -1,6 +1,7 @@
 """The command ``chip`` as users call it."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -162,3 +163,10 @@ def test_real_scenes_come_back_from_their_chips(paths: str, more: list[Any], tmp
         fractions = frame.filter(regex='^fraction_').sum(axis=1)
         assert 0 < fractions.max() <= 1
     close_handles()
+
+
+def test_help_needs_no_cpu_affinity(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delattr(os, 'sched_getaffinity', raising=False)  # as on macOS and Windows
+    with pytest.raises(SystemExit, match='0'):
+        main(['chip', '--help'])
+    assert '--workers' in capsys.readouterr().out

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.chipping.options import COMPRESSIONS, EDGES, IGNORE, ChipOptions, LabelOptions
 from torchgeo_msssl.geo.chipping.workers import start_server
+from torchgeo_msssl.processes import available_cpus
 
 _EXAMPLE = """\
 example:
@@ -34,14 +35,15 @@ def run(arguments: Sequence[str]) -> int:
     options = _options(given)
     # nothing is multiplied here; its threads, which wait for work in a loop, take processors from those who have some
     os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
-    if given.workers > 1:
+    workers = available_cpus() if given.workers is None else given.workers
+    if workers > 1:
         start_server()
     # imported here: --help and mistakes in the options are told at once, and processes are being prepared meanwhile
     from torchgeo_msssl.geo.chipping.run import chip_scenes
 
     try:
         report = chip_scenes(
-            given.scenes, given.output, options, workers=given.workers, overwrite=given.overwrite,
+            given.scenes, given.output, options, workers=workers, overwrite=given.overwrite,
             dry_run=given.dry_run, geojson=given.geojson,
         )  # fmt: skip
     except KeyboardInterrupt:
@@ -105,7 +107,7 @@ def _add_writing(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group('writing').add_argument
     add('--compress', choices=COMPRESSIONS, default='zstd', help='default: zstd')
     add('--virtual', action='store_true', help='write the manifest alone; chips are then read from the scenes')
-    add('--workers', type=int, default=len(os.sched_getaffinity(0)), help='processes (default: all processors)')
+    add('--workers', type=int, help='processes (default: all processors)')
     add('--overwrite', action='store_true', help='replace chips that an earlier run wrote into the folder')
     add('--dry-run', action='store_true', help='tell the counts and the disk they would take, and write nothing')
     add('--geojson', action='store_true', help='write chips.geojson too')

@@ -13,6 +13,7 @@ from torchgeo_msssl.evaluation.study.cell_commands import cell_folder, pretraini
 from torchgeo_msssl.evaluation.study.design import Cell, Study
 from torchgeo_msssl.evaluation.study.results import Result, finished, read_result, write_results
 from torchgeo_msssl.evaluation.study.run import Run, work
+from torchgeo_msssl.processes import available_cpus
 from torchgeo_msssl.progress import progress_bar
 
 #: Called with each cell that ends.
@@ -112,7 +113,7 @@ def _threads(jobs: int) -> Iterator[None]:
     """Share the cores between several jobs, for processes that start now."""
     before = os.environ.get('OMP_NUM_THREADS')
     if jobs > 1 and before is None:
-        os.environ['OMP_NUM_THREADS'] = str(max(1, len(os.sched_getaffinity(0)) // jobs))
+        os.environ['OMP_NUM_THREADS'] = str(max(1, available_cpus() // jobs))
     try:
         yield
     finally:

@@ -1,11 +1,8 @@
 """Everything that is told about the values of each band of some scenes, in one or two passes over their pixels."""
 
-import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +33,7 @@ from torchgeo_msssl.geo.survey.tally import (
     no_moments,
 )
 from torchgeo_msssl.geo.valid import streaming_windows
+from torchgeo_msssl.processes import WorkerPool
 
 #: Pixels read together, about, and how many such windows make a portion of work.
 _PIXELS, _WINDOWS = 500_000, 8
@@ -125,14 +123,8 @@ class _Passes:
 
     def run[T](self, function: Callable[[Portion], T]) -> Iterator[tuple[Portion, T]]:
         """The result of each portion."""
-        if self.workers <= 1:
-            yield from self._told(map(function, self.portions))
-            return
-        # spawned, not forked: a fork would inherit open files and locks of GDAL; Ctrl-C is for this process to hear
-        with ProcessPoolExecutor(
-            self.workers, get_context('spawn'), initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
-        ) as pool:
-            yield from self._told(pool.map(function, self.portions))
+        with WorkerPool(self.workers) as pool:
+            yield from self._told(pool.map(function, self.portions, ordered=True))
 
     def _told[T](self, results: Iterator[T]) -> Iterator[tuple[Portion, T]]:
         for portion, result in zip(self.portions, results, strict=True):
