@@ -25,7 +25,7 @@ from torchgeo_msssl import __version__
 from torchgeo_msssl.errors import ConfigurationError, OutputError, WeightsError
 
 #: Options that take files.
-_PATHS = re.compile(r'--(?:encoders|data\.(?:init_args\.)?(?:paths|images|labels|predict_paths))')
+_PATHS = re.compile(r'--(?:encoders|data\.(?:init_args\.)?(?:paths|labels|predict_paths))')
 
 
 class CLI(LightningCLI):

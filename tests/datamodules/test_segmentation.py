@@ -55,7 +55,7 @@ def files(tmp_path: Path) -> dict[str, Any]:
     mask[:, 40:60] = 1
     mask[70:74, 80:84] = 2
     image = write(tmp_path / 'scene.tif', rng.integers(1, 255, (3, SIDE, SIDE)).astype(np.uint8))
-    return {'images': image, 'labels': write(tmp_path / 'mask.tif', mask), 'class_names': NAMES}
+    return {'paths': image, 'labels': write(tmp_path / 'mask.tif', mask), 'class_names': NAMES}
 
 
 def ready(files: dict[str, Any], stage: str = 'fit', **options: Any) -> SegmentationDataModule:
@@ -105,7 +105,7 @@ def test_small_shares_of_the_labels_lie_within_larger_ones(files: dict[str, Any]
     assert [len(share) for share in shares] == [1, 3, 6, 10]  # of 16 blocks, 0.6 are for training
     assert all(small < large for small, large in itertools.pairwise(shares))
     assert blocks_of(ready(files, shots=3)) == shares[1]
-    assert blocks_of(ready(files, shots=3, split_seed=1)) != shares[1]
+    assert blocks_of(ready(files, shots=3, seed=1)) != shares[1]
 
 
 def test_only_blocks_with_labels_are_chosen(files: dict[str, Any], tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_whole_scenes_are_held_out(files: dict[str, Any], tmp_path: Path) -> Non
         image = rng.integers(1, 255, (3, 64, 64)).astype(np.uint8)
         images.append(write(tmp_path / f's{i}.tif', image, left=left))
         masks.append(write(tmp_path / f'm{i}.tif', np.ones((64, 64), np.uint8), left=left))
-    files |= {'images': images, 'labels': masks}
+    files |= {'paths': images, 'labels': masks}
     module = ready(files, split='scenes', fractions=(0.6, 0.2, 0.2))
     counts = {
         part: sum(region.intersects(box) and region.covers(box) for box in module.scenes.index.geometry)
@@ -218,12 +218,12 @@ def test_a_split_that_is_no_file(files: dict[str, Any], tmp_path: Path) -> None:
 
 
 def test_rare_classes_are_shown_as_often_as_common_ones(files: dict[str, Any]) -> None:
-    seeds = [seed for seed in range(9) if _has_vine(ready(files, split_seed=seed, chips_per_epoch=400))]
-    module = ready(files, split_seed=seeds[0], chips_per_epoch=400, class_balance=True)
+    seeds = [seed for seed in range(9) if _has_vine(ready(files, seed=seed, chips_per_epoch=400))]
+    module = ready(files, seed=seeds[0], chips_per_epoch=400, class_balance=True)
     with_vine = [bool((label == 2).any()) for batch in module.train_dataloader() for label in batch['mask'].numpy()]
     assert len(with_vine) == 400
     # a third is drawn for its vines; by chance alone it is the share that holds any
-    plain = ready(files, split_seed=seeds[0], chips_per_epoch=400)
+    plain = ready(files, seed=seeds[0], chips_per_epoch=400)
     by_chance = [bool((label == 2).any()) for batch in plain.train_dataloader() for label in batch['mask'].numpy()]
     assert np.mean(with_vine) == pytest.approx(1 / 3, abs=0.08)
     assert np.mean(by_chance) < 0.15

@@ -28,20 +28,20 @@ SampleLabels = Literal['vines', 'landcover_l1', 'landcover_l2']
 class SegmentationDataModule(ScenesDataModule):
     """Chips of scenes with masks; training, validation and test chips share no ground.
 
-    Without ``images`` the generated sample area is taken: its drone orthomosaics with their vine rows, or its
+    Without ``paths`` the generated sample area is taken: its drone orthomosaics with their vine rows, or its
     Sentinel-2 scenes with their land cover in coarse or fine classes (``sample``).
     """
 
     def __init__(
         self,
-        images: str | list[str] | None = None,
+        paths: str | list[str] | None = None,
         labels: str | list[str] | None = None,
         class_names: list[str] | None = None,
-        label_column: str | None = None,
+        column: str | None = None,
         layer: str | None = None,
         buffer: float = 0.0,
         background: bool | None = None,
-        label_extent: str | None = None,
+        extent: str | None = None,
         ignore_index: int = 255,
         bands: list[str] | None = None,
         sensor: str | None = None,
@@ -54,7 +54,7 @@ class SegmentationDataModule(ScenesDataModule):
         block_size: int = 256,
         label_fraction: float = 1.0,
         shots: int | None = None,
-        split_seed: int = 0,
+        seed: int = 0,
         class_balance: bool = False,
         min_valid: float = 0.5,
         overlap: int = 0,
@@ -72,14 +72,14 @@ class SegmentationDataModule(ScenesDataModule):
         """Note what to read; files are opened when bands or chips are first asked for.
 
         Args:
-            images: Scenes: files, folders or patterns; None takes the drone scenes of the sample area.
+            paths: Scenes: files, folders or patterns; None uses the sample area.
             labels: Mask rasters, or polygons and lines (GeoPackage, GeoJSON, Shapefile, GeoParquet).
             class_names: Names of the classes; the index is the value in a mask.
-            label_column: Vectors: column with the class.
+            column: Vectors: column with the class.
             layer: Vectors: layer of the file.
             buffer: Vectors: metres by which lines and points are widened to each side.
             background: Whether ground without a label is class 0, or unlabelled and ignored.
-            label_extent: Polygons of the surveyed ground; outside of it everything is unlabelled.
+            extent: Polygons of the surveyed ground; outside of it everything is unlabelled.
             ignore_index: Value of unlabelled pixels in the masks that a task gets.
             bands: Bands by name; None for the spectral bands that the files have.
             sensor: Sensor name, where the files do not tell.
@@ -93,7 +93,7 @@ class SegmentationDataModule(ScenesDataModule):
             block_size: Side of a block of ground in pixels, at least ``chip_size``.
             label_fraction: Share of all training blocks whose labels are used; smaller shares lie within larger ones.
             shots: Number of training blocks whose labels are used, instead of a share.
-            split_seed: Of the deal of blocks, and of the choice among the training blocks.
+            seed: Of the deal of blocks, and of the choice among the training blocks.
             class_balance: Show training chips of rare classes as often as those of common ones.
             min_valid: Smallest fraction of valid pixels in a chip.
             overlap: Pixels that neighbouring validation and test chips share.
@@ -108,18 +108,20 @@ class SegmentationDataModule(ScenesDataModule):
                 ``batch_size``.
             predict_paths: Scenes to map with ``predict``.
             sample_dir: Where the sample area is, or is made.
-            sample: Which of its labels are taken where there are no ``images``.
+            sample: Which of its labels are used without ``paths``.
             statistics: YAML of the ``statistics`` command with mean and std (default: they are computed).
 
         Raises:
             ConfigurationError: If a number is out of range, or options contradict each other.
         """
         super().__init__(
-            images, bands, sensor, chip_size, chips_per_epoch, batch_size, num_workers, min_valid, aligned, offset,
+            paths, bands, sensor, chip_size, chips_per_epoch, batch_size, num_workers, min_valid, aligned, offset,
             cache, cache_dir, sample_dir, statistics=statistics, cache_size=cache_size, chips_per_read=chips_per_read,
         )  # fmt: skip
-        if images is not None and (labels is None or class_names is None):
-            raise ConfigurationError('labels, class_names: both go with images; give the label files and the classes.')
+        if paths is not None and (labels is None or class_names is None):
+            raise ConfigurationError(
+                'labels, class_names: both are required with paths; give the label files and the classes.'
+            )
         if class_balance and chips_per_read > 1:
             msg = 'chips_per_read: chips drawn by class come from anywhere; leave class_balance or chips_per_read out.'
             raise ConfigurationError(msg)
@@ -133,15 +135,15 @@ class SegmentationDataModule(ScenesDataModule):
         self.labels = labels
         self.class_names = class_names
         self.label_options: dict[str, Any] = {
-            'label_column': label_column, 'layer': layer, 'buffer': buffer, 'background': background,
-            'label_extent': label_extent, 'ignore_index': ignore_index,
+            'label_column': column, 'layer': layer, 'buffer': buffer, 'background': background,
+            'label_extent': extent, 'ignore_index': ignore_index,
         }  # fmt: skip
         self.split = split
         self.fractions = fractions
         self.block_size = block_size
         self.label_fraction = label_fraction
         self.shots = shots
-        self.split_seed = split_seed
+        self.seed = seed
         self.class_balance = class_balance
         self.overlap = overlap
         self.predict_paths = predict_paths
@@ -190,7 +192,7 @@ class SegmentationDataModule(ScenesDataModule):
             labels = Labels(self.labels, self.class_names, **self.label_options)
             self.labelled = LabelledScenes(scenes, labels)
             self.look_for_valid_pixels()
-            self.regions = split_ground(scenes, self.split, self.fractions, self.block_size, self.split_seed)
+            self.regions = split_ground(scenes, self.split, self.fractions, self.block_size, self.seed)
             ground = self.regions['train']
             self.regions['train'] = self._choose(ground)
             self.find_statistics()
@@ -223,7 +225,7 @@ class SegmentationDataModule(ScenesDataModule):
         if wanted == len(blocks):
             return ground
         chosen = []
-        for i in np.random.default_rng(self.split_seed).permutation(len(blocks)):
+        for i in np.random.default_rng(self.seed).permutation(len(blocks)):
             # a block whose labels are all unknown would count and teach nothing
             if self.labelled.labels.is_labelled(self.scenes, blocks[i]):
                 chosen.append(blocks[i])

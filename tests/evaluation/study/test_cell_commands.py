@@ -27,7 +27,7 @@ def test_a_cell_is_fit_and_test_with_the_same_data(make_study: Make) -> None:
     assert steps.pretraining is None
     fit, test = options_of(steps.fit), options_of(steps.test)
     assert fit['config'] == 'fit.yaml'
-    assert (fit['data.split'], fit['data.split_seed'], fit['data.label_fraction']) == ('blocks', '0', '0.1')
+    assert (fit['data.split'], fit['data.seed'], fit['data.label_fraction']) == ('blocks', '0', '0.1')
     assert (fit['seed_everything'], fit['data.chip_size'], fit['model.lr']) == ('0', '64', '0.2')
     assert 'model.weights' not in fit
     assert {name for name in fit | test if fit.get(name) != test.get(name)} == {
@@ -50,7 +50,7 @@ def test_a_pretraining_with_labels_has_the_split_of_its_cell_and_all_labels(make
     steps = steps_of(study, make_cells(study, ['ground.geojson'])[0])
     assert steps.pretraining is not None
     pretraining = options_of(steps.pretraining)
-    assert (pretraining['seed_everything'], pretraining['data.split_seed']) == ('3', '3')
+    assert (pretraining['seed_everything'], pretraining['data.seed']) == ('3', '3')
     assert pretraining['data.split'] == options_of(steps.fit)['data.split']
     assert 'data.label_fraction' not in pretraining
 
@@ -69,7 +69,7 @@ def test_values_are_written_as_the_command_line_reads_them() -> None:
 
 
 def test_a_command_is_one_for_a_shell(make_study: Make, tmp_path: Path) -> None:
-    study = make_study(options={'data.images': 'my flights/*.tif'})
+    study = make_study(options={'data.paths': 'my flights/*.tif'})
     steps = steps_of(study, make_cells(study, ['blocks'])[0])
     assert shlex.split(command_line(steps.fit)) == ['python', '-m', 'torchgeo_msssl', *steps.fit]
     assert steps.command.count(' && ') == 1

@@ -43,7 +43,7 @@ def study(make_scene: Callable[..., str], tmp_path: Path, monkeypatch: pytest.Mo
     close_handles()
     Path('fit.yaml').write_text(
         'data:\n  class_path: torchgeo_msssl.datamodules.SegmentationDataModule\n  init_args:\n'
-        f'    images: {tmp_path}/scenes\n    labels: {tmp_path}/labels\n    class_names: [a, b]\n    chip_size: 8\n'
+        f'    paths: {tmp_path}/scenes\n    labels: {tmp_path}/labels\n    class_names: [a, b]\n    chip_size: 8\n'
         'trainer:\n  max_epochs: 1\nmodel:\n  class_path: nothing.Here\n'
     )
 

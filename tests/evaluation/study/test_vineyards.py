@@ -31,9 +31,9 @@ def test_flights_are_apart_and_have_rows_each(tmp_path: Path) -> None:
     assert [path.stat().st_mtime_ns for path in folder.iterdir()] == times  # they were there
     # flights of another number or side are no scenes without vines of these
     more = write_flights(tmp_path, 3, side=200)
-    assert len(glob(more['data.images'])) == 3
+    assert len(glob(more['data.paths'])) == 3
     assert write_flights(tmp_path, 2, side=200) == options
-    assert len(glob(options['data.images'])) == 2
-    assert more['data.images'] != options['data.images']
+    assert len(glob(options['data.paths'])) == 2
+    assert more['data.paths'] != options['data.paths']
     with pytest.raises(ConfigurationError, match='2 or more'):
         write_flights(tmp_path, 1)

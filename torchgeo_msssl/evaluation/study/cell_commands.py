@@ -150,7 +150,7 @@ def _label_options(study: Study, cell: Cell) -> Options:
     if cell.region is None:
         return {}
     split = split_file(study, cell) or cell.region
-    options: Options = {'data.split': str(split), 'data.split_seed': cell.seed}
+    options: Options = {'data.split': str(split), 'data.seed': cell.seed}
     if cell.fraction is not None:
         options['data.label_fraction'] = cell.fraction
     if cell.shots is not None and cell.scenes is None:

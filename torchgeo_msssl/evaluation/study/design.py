@@ -10,7 +10,7 @@ from jsonargparse.typing import Path_fr
 from torchgeo_msssl.errors import ConfigurationError
 
 #: Options that the study itself sets for every cell.
-RESERVED = ('config', 'seed_everything', 'data.split', 'data.split_seed', 'ckpt_path', 'trainer.logger')
+RESERVED = ('config', 'seed_everything', 'data.split', 'data.seed', 'ckpt_path', 'trainer.logger')
 
 #: Options of a command line by their dotted names, such as ``{'trainer.max_epochs': 5}``.
 Options = dict[str, Any]

@@ -47,7 +47,7 @@ def with_flights(study: Study) -> Study:
     if study.flights is None:
         return study
     labelled = write_flights(study.flights_dir, study.flights, study.flights_side)
-    unlabelled = {'data.paths': labelled['data.images'], 'data.sensor': labelled['data.sensor']}
+    unlabelled = {'data.paths': labelled['data.paths'], 'data.sensor': labelled['data.sensor']}
     entries = []
     for entry in study.initialisations:
         if entry.pretraining is not None:
@@ -67,7 +67,7 @@ def write_flights(directory: str | os.PathLike[str], number: int, side: int = 90
         seed: Same number, side and seed, same pixels.
 
     Returns:
-        Options of a data module that takes them: ``data.images``, ``data.labels``, …
+        Options of a data module that takes them: ``data.paths``, ``data.labels``, …
 
     Raises:
         ConfigurationError: If there are fewer than two, or they are too small to hold a parcel.
@@ -82,7 +82,7 @@ def write_flights(directory: str | os.PathLike[str], number: int, side: int = 90
         if not _is_there(folder, manifest):
             _write(folder, manifest, number, side, seed)
     return {
-        'data.images': str(folder / 'flight_*.tif'), 'data.labels': str(folder / 'vines.gpkg'), 'data.layer': 'rows',
+        'data.paths': str(folder / 'flight_*.tif'), 'data.labels': str(folder / 'vines.gpkg'), 'data.layer': 'rows',
         'data.class_names': ['background', 'vine'], 'data.background': True, 'data.sensor': _SENSOR,
     }  # fmt: skip
 
