@@ -34,8 +34,8 @@ from torchgeo.datasets import RasterDataset, stack_samples
 from torchgeo_msssl.datasets import ChipQuery, Scenes
 from torchgeo_msssl.datasets.scenes import collate
 from torchgeo_msssl.geo.grid import Window
-from torchgeo_msssl.geo.handles import close_handles
-from torchgeo_msssl.geo.valid import cache_folder
+from torchgeo_msssl.geo.open_datasets import close_datasets
+from torchgeo_msssl.geo.valid_counts import cache_folder
 from torchgeo_msssl.samplers import RandomChipSampler
 
 #: GDAL's block cache in bytes: a few blocks, so that each chip is decoded anew; and enough for all that is read.
@@ -203,7 +203,7 @@ def measure_scene(name: str, path: str, options: argparse.Namespace, cache: str)
             for side, read in (('stock', read_stock), ('ours', read_ours), ('bare read', bare))
         }
         yield row(f'{name}: warm', alternate(sides, options.repeats + 1))
-    close_handles()
+    close_datasets()
 
 
 def corner(scenes: Scenes, options: argparse.Namespace) -> Iterator[Batch]:

@@ -26,7 +26,7 @@ from torchgeo.tasks import Classification, SemanticSegmentation
 
 from torchgeo_msssl.__main__ import main
 from torchgeo_msssl.cli import gather_paths, last_run, run_trainer
-from torchgeo_msssl.geo.handles import handle
+from torchgeo_msssl.geo.open_datasets import pooled_raster
 from torchgeo_msssl.geo.sample import write_sample_area
 from torchgeo_msssl.models import load_encoder
 from torchgeo_msssl.models.encoders import create_encoder
@@ -708,7 +708,7 @@ def test_a_file_cut_short_while_training(
     scene = write_scene(tmp_path / 'scene.tif', side=320)
 
     def cut(self: object, trainer: object, pl_module: object) -> None:
-        handle(str(scene))  # open, as it is in the middle of training
+        pooled_raster(str(scene))  # open, as it is in the middle of training
         os.truncate(scene, scene.stat().st_size // 8)
 
     monkeypatch.setattr('torchgeo_msssl.tasks.run_folder.RunFolder.on_train_start', cut)

@@ -262,4 +262,4 @@ def test_reading_and_writing_weights_is_reported() -> None:
 
 def test_other_load_functions_pass() -> None:
     code = 'import numpy as np\nimport torch\nnp.load(path)\nnp.save(path, x)\ntorch.loads\nself.torch.load'
-    assert weight_faults(code, f'{PACKAGE}.geo.cache') == []
+    assert weight_faults(code, f'{PACKAGE}.geo.decoded_cache') == []

@@ -7,12 +7,12 @@ import pytest
 import rasterio
 
 from torchgeo_msssl.bands import SENSORS, get_sensor, infer_sensor
+from torchgeo_msssl.geo.band_statistics.moments import scene_statistics
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.headers import find_scenes
 from torchgeo_msssl.geo.radiometry import radiometry
 from torchgeo_msssl.geo.scene import Scene
-from torchgeo_msssl.geo.statistics import scene_statistics
-from torchgeo_msssl.geo.valid import count_valid
+from torchgeo_msssl.geo.valid_counts import count_valid
 from torchgeo_msssl.geo.warp import warp_scene
 
 DATA = Path(__file__).parents[2] / 'shared' / 'data'

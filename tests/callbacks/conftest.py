@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from torchgeo_msssl.geo.handles import close_handles
+from torchgeo_msssl.geo.open_datasets import close_datasets
 
 Make = Callable[..., str]
 
@@ -13,4 +13,4 @@ Make = Callable[..., str]
 def no_handles_left() -> Iterator[None]:
     """Files that are open when the interpreter ends are closed too late to be told of properly."""
     yield
-    close_handles()
+    close_datasets()

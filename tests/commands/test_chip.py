@@ -14,7 +14,7 @@ import pytest
 import rasterio
 
 from torchgeo_msssl.__main__ import main
-from torchgeo_msssl.geo.handles import close_handles
+from torchgeo_msssl.geo.open_datasets import close_datasets
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / 'shared' / 'data'
@@ -162,7 +162,7 @@ def test_real_scenes_come_back_from_their_chips(paths: str, more: list[Any], tmp
     if '--labels' in more:
         fractions = frame.filter(regex='^fraction_').sum(axis=1)
         assert 0 < fractions.max() <= 1
-    close_handles()
+    close_datasets()
 
 
 def test_help_needs_no_cpu_affinity(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ import rasterio.shutil
 from rasterio.errors import RasterioError
 
 from torchgeo_msssl.__main__ import main
-from torchgeo_msssl.geo.handles import close_handles
+from torchgeo_msssl.geo.open_datasets import close_datasets
 
 DATA = Path(__file__).parents[3] / 'shared' / 'data'
 TILES = {'tiled': True, 'blockxsize': 256, 'blockysize': 256}
@@ -26,7 +26,7 @@ def _own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     monkeypatch.setenv('TORCHGEO_MSSSL_CACHE', str(tmp_path / 'cache'))
     monkeypatch.chdir(tmp_path)
     yield
-    close_handles()
+    close_datasets()
 
 
 def picture(frame: bool = False) -> np.ndarray:
@@ -53,7 +53,7 @@ def test_what_is_wrong_comes_first(make_scene, capsys: pytest.CaptureFixture[str
     assert content['findings'][0]['severity'] == 'wrong'
     with rasterio.open(framed, 'r+') as dataset:
         dataset.nodata = 0
-    close_handles()
+    close_datasets()
     assert main(['doctor', 's', '--quick']) == 0  # notes alone
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from torchgeo_msssl.__main__ import main
-from torchgeo_msssl.geo.handles import close_handles
+from torchgeo_msssl.geo.open_datasets import close_datasets
 from torchgeo_msssl.models.encoders import create_encoder
 from torchgeo_msssl.models.metadata import EncoderMetadata
 from torchgeo_msssl.models.weights import save_encoder
@@ -36,7 +36,7 @@ def test_embed_several_files(
     assert not list((tmp_path / 'out').glob('*.tif'))
     assert main(command) == 1
     assert 'choose another folder, or --overwrite' in capsys.readouterr().err
-    close_handles()
+    close_datasets()
 
 
 def test_stopped_by_the_user(
@@ -51,7 +51,7 @@ def test_stopped_by_the_user(
     assert main([*command, '--output', str(tmp_path / 'out')]) == 130
     assert 'Stopped' in capsys.readouterr().out
     assert not (tmp_path / 'out').exists()
-    close_handles()
+    close_datasets()
 
 
 @pytest.mark.parametrize('name', ['embed', 'compare'])
@@ -95,4 +95,4 @@ def test_mistakes_are_told_in_one_sentence(
     told = capsys.readouterr().err
     assert message in told
     assert 'Traceback' not in told
-    close_handles()
+    close_datasets()

@@ -13,7 +13,7 @@ from shapely.geometry import LineString, Point, box
 from tests.geo.drawings import DATA, X, Y, save, square
 from torchgeo_msssl.__main__ import main
 from torchgeo_msssl.commands import run
-from torchgeo_msssl.geo.handles import close_handles
+from torchgeo_msssl.geo.open_datasets import close_datasets
 
 type MakeScene = Callable[..., str]
 
@@ -21,7 +21,7 @@ type MakeScene = Callable[..., str]
 @pytest.fixture(autouse=True)
 def _closed() -> Iterator[None]:
     yield
-    close_handles()
+    close_datasets()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from matplotlib.image import imread
 from torchgeo_msssl.__main__ import main
 from torchgeo_msssl.datamodules import PretrainingDataModule, base
 from torchgeo_msssl.errors import BandError, ConfigurationError
-from torchgeo_msssl.geo.handles import close_handles
+from torchgeo_msssl.geo.open_datasets import close_datasets
 
 BANDS = ('B02', 'B03', 'B04')
 
@@ -23,7 +23,7 @@ def _own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     monkeypatch.setenv('TORCHGEO_MSSSL_CACHE', str(tmp_path / 'cache'))
     monkeypatch.chdir(tmp_path)
     yield
-    close_handles()
+    close_datasets()
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def test_failures_are_one_sentence(scenes: list[str], capsys: pytest.CaptureFixt
         main(['statistics', scenes[0], '--offset', 'no'])
     assert 'argument --offset: expected a number or auto, got no' in capsys.readouterr().err
     Path(scenes[1]).write_bytes(Path(scenes[1]).read_bytes()[:9000])
-    close_handles()
+    close_datasets()
     assert main(['statistics', *scenes]) == 1
     assert '20230601.tif: cannot be' in capsys.readouterr().err
     assert not Path('statistics.yaml').exists()

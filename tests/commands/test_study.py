@@ -15,7 +15,7 @@ from torchgeo_msssl.commands.study import read_study
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.evaluation.study.cell_locks import claim
 from torchgeo_msssl.evaluation.study.results import Result
-from torchgeo_msssl.geo.handles import close_handles
+from torchgeo_msssl.geo.open_datasets import close_datasets
 from torchgeo_msssl.geo.sample import write_sample_area
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -33,7 +33,7 @@ def small(prefix: str, group: str, options: list[str]) -> list[str]:
 def area(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp('sample')
     write_sample_area(directory, scale=0.25)
-    close_handles()
+    close_datasets()
     return directory
 
 

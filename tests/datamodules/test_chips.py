@@ -16,7 +16,7 @@ from torchgeo_msssl.datamodules.chip_statistics import chip_statistics, manifest
 from torchgeo_msssl.errors import BandError, ConfigurationError, MSSSLError, ValidDataError
 from torchgeo_msssl.geo.chipping.options import ChipOptions, LabelOptions
 from torchgeo_msssl.geo.chipping.run import chip_scenes
-from torchgeo_msssl.geo.handles import close_handles
+from torchgeo_msssl.geo.open_datasets import close_datasets
 from torchgeo_msssl.geo.sample import write_sample_area
 from torchgeo_msssl.samplers.base import ChipSampler
 
@@ -31,7 +31,7 @@ COUNTS = {'train': 20, 'val': 5, 'test': 3}
 @pytest.fixture(autouse=True)
 def _closed() -> Iterator[None]:
     yield
-    close_handles()
+    close_datasets()
 
 
 def image_of(part: str, i: int) -> np.ndarray:

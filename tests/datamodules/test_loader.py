@@ -16,7 +16,7 @@ from rasterio._env import get_gdal_config
 from torchgeo_msssl.datamodules.loader import ChipLoader
 from torchgeo_msssl.datasets import Scenes
 from torchgeo_msssl.datasets.scenes import collate
-from torchgeo_msssl.geo.handles import close_handles
+from torchgeo_msssl.geo.open_datasets import close_datasets
 from torchgeo_msssl.samplers import RandomChipSampler
 
 type Windows = list[list[list[int]]]
@@ -27,7 +27,7 @@ BATCHES = 8
 @pytest.fixture(autouse=True)
 def _close() -> Iterator[None]:
     yield
-    close_handles()
+    close_datasets()
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from torchgeo.datamodules import BaseDataModule
 from torchgeo_msssl.bands import SENSORS
 from torchgeo_msssl.datamodules import PretrainingDataModule, base
 from torchgeo_msssl.errors import BandError, ChipSizeError, ConfigurationError, ScenesNotFoundError, ValidDataError
-from torchgeo_msssl.geo.handles import close_handles
+from torchgeo_msssl.geo.open_datasets import close_datasets
 from torchgeo_msssl.geo.sample import write_sample_area
 
 
@@ -29,7 +29,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     monkeypatch.setenv('TORCHGEO_MSSSL_CACHE', str(tmp_path / 'cache'))
     seed_everything(0, verbose=False)
     yield
-    close_handles()
+    close_datasets()
 
 
 def write(

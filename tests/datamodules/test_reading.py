@@ -13,14 +13,14 @@ from affine import Affine
 from torchgeo_msssl.datamodules.pretraining import PretrainingDataModule
 from torchgeo_msssl.datamodules.segmentation import SegmentationDataModule
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.geo.handles import close_handles
+from torchgeo_msssl.geo.open_datasets import close_datasets
 
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv('TORCHGEO_MSSSL_CACHE', str(tmp_path / 'cache'))
     yield
-    close_handles()
+    close_datasets()
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from matplotlib.image import imread
 from torchgeo_msssl.datamodules import SegmentationDataModule
 from torchgeo_msssl.datamodules.split import read_split
 from torchgeo_msssl.errors import ConfigurationError, EmptyIntersectionError, MissingCRSError
-from torchgeo_msssl.geo.handles import close_handles
+from torchgeo_msssl.geo.open_datasets import close_datasets
 from torchgeo_msssl.geo.sample import write_sample_area
 from torchgeo_msssl.samplers.blocks import ground_blocks
 
@@ -44,7 +44,7 @@ def write(path: Path, array: np.ndarray, *, left: float = LEFT, nodata: float | 
 @pytest.fixture(autouse=True)
 def _closed() -> Iterator[None]:
     yield
-    close_handles()
+    close_datasets()
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from torchgeo_msssl.errors import BandError, ConfigurationError, MSSSLError, Sce
 from torchgeo_msssl.geo.chipping.options import ChipOptions, LabelOptions
 from torchgeo_msssl.geo.chipping.run import chip_scenes
 from torchgeo_msssl.geo.grid import Window
-from torchgeo_msssl.geo.handles import close_handles, handle
+from torchgeo_msssl.geo.open_datasets import close_datasets, pooled_raster
 
 type Maker = Callable[..., str]
 
@@ -36,7 +36,7 @@ KEYS = ('image', 'valid', 'scale', 'offset')
 @pytest.fixture(autouse=True)
 def _closed() -> Iterator[None]:
     yield
-    close_handles()
+    close_datasets()
 
 
 @pytest.fixture
@@ -530,7 +530,7 @@ def test_few_files_are_open_at_a_time(make_scene: Maker, tmp_path: Path) -> None
     assert [int(chips[i]['image'][0, 0, 0]) for i in range(140)] == list(range(1, 141))
     open_files = {str(path) for path in Path('/proc/self/fd').iterdir() if '/chips/' in str(path.resolve())}
     assert 0 < len(open_files) <= 128
-    assert handle(str(tmp_path / 'chips' / '139.tif')).name.endswith('139.tif')
+    assert pooled_raster(str(tmp_path / 'chips' / '139.tif')).name.endswith('139.tif')
 
 
 def test_a_number_beyond_the_last_chip_ends_an_iteration(folder: Path) -> None:

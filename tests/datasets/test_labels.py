@@ -23,8 +23,8 @@ from torchgeo_msssl.datasets.labels import LabelledScenes, Labels
 from torchgeo_msssl.datasets.scenes import Scenes, collate
 from torchgeo_msssl.errors import ConfigurationError, EmptyIntersectionError, ScenesNotFoundError
 from torchgeo_msssl.geo.grid import PixelGrid, Window
-from torchgeo_msssl.geo.handles import close_handles
 from torchgeo_msssl.geo.labels.vector import VectorLabels
+from torchgeo_msssl.geo.open_datasets import close_datasets
 from torchgeo_msssl.geo.sample import SampleArea, write_sample_area
 from torchgeo_msssl.samplers import GridChipSampler, RandomChipSampler, split_blocks
 
@@ -39,7 +39,7 @@ type Maker = Callable[..., str]
 @pytest.fixture(autouse=True)
 def _closed() -> Iterator[None]:
     yield
-    close_handles()
+    close_datasets()
 
 
 @pytest.fixture

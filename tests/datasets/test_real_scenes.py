@@ -9,7 +9,7 @@ import pytest
 from torchgeo.datasets import RasterDataset
 
 from torchgeo_msssl.datasets import Scenes
-from torchgeo_msssl.geo.handles import close_handles
+from torchgeo_msssl.geo.open_datasets import close_datasets
 
 DATA = Path(__file__).parents[2].parent / 'shared' / 'data'
 RASTERS = sorted(DATA.rglob('*.tif')) if DATA.is_dir() else []
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(not RASTERS, reason='no real rasters beside the 
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv('TORCHGEO_MSSSL_CACHE', str(tmp_path / 'cache'))
     yield
-    close_handles()
+    close_datasets()
 
 
 @pytest.mark.parametrize('path', RASTERS, ids=lambda path: str(path.relative_to(DATA)))

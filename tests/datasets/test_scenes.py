@@ -36,7 +36,7 @@ from torchgeo_msssl.errors import (
     ScenesNotFoundError,
 )
 from torchgeo_msssl.geo.grid import Window
-from torchgeo_msssl.geo.handles import close_handles
+from torchgeo_msssl.geo.open_datasets import close_datasets
 
 type Query = Any  # two or three slices
 
@@ -49,7 +49,7 @@ ORIGIN = (500_000.0, 4_900_000.0)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv('TORCHGEO_MSSSL_CACHE', str(tmp_path / 'cache'))
     yield
-    close_handles()
+    close_datasets()
 
 
 def pixels(shape: tuple[int, int, int] = (3, 150, 180), dtype: str = 'uint16', seed: int = 0) -> NDArray[Any]:
@@ -787,7 +787,7 @@ def test_threads_read_right(tmp_path: Path) -> None:
             w = query.window
             want = array[:, w.row : w.row + w.height, w.col : w.col + w.width]
             wrong += not np.array_equal(ours[query]['image'].numpy(), want)
-        close_handles()
+        close_datasets()
         return wrong
 
     with ThreadPoolExecutor(4) as pool:

@@ -19,7 +19,7 @@ from torchgeo_msssl.evaluation import embeddings
 from torchgeo_msssl.evaluation.embeddings import EmbedSettings, embed_scenes, footprints, measure
 from torchgeo_msssl.evaluation.frozen_encoder import embed_batch, open_encoder, open_scenes_of, read_metadata
 from torchgeo_msssl.geo.grid import Window
-from torchgeo_msssl.geo.handles import close_handles
+from torchgeo_msssl.geo.open_datasets import close_datasets
 from torchgeo_msssl.losses import lidar, rank_me
 from torchgeo_msssl.models.metadata import EncoderMetadata
 from torchgeo_msssl.models.weights import save_encoder
@@ -33,7 +33,7 @@ SETTINGS = EmbedSettings(
 @pytest.fixture(autouse=True)
 def closed() -> Iterator[None]:
     yield
-    close_handles()
+    close_datasets()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.evaluation.neighbours import draw_neighbours, nearest_elsewhere
 from torchgeo_msssl.geo.grid import Window
-from torchgeo_msssl.geo.handles import close_handles
+from torchgeo_msssl.geo.open_datasets import close_datasets
 
 
 def line_of_boxes(count: int) -> np.ndarray:
@@ -51,7 +51,7 @@ def test_sheet_shows_the_chips(make_scene: Callable[..., str], tmp_path: Path) -
     scenes = Scenes(make_scene('a_scene_with_a_name_that_goes_on.tif', array, names=('B04', 'B03', 'B02'), nodata=0))
     chips = [scenes.query(0, Window(0, col, 8, 8)) for col in (0, 8, 16, 24)]
     draw_neighbours(tmp_path / 'sheet.png', scenes, chips, [(0, [(1, 0.5), (3, 0.7)]), (2, [])], (0, 1, 2))
-    close_handles()
+    close_datasets()
     sheet = imread(tmp_path / 'sheet.png')[..., :3]
     for colour in ((1, 0, 0), (0, 1, 0), (0.5, 0.5, 0.5)):
         assert (np.abs(sheet - colour) < 0.01).all(axis=-1).mean() > 0.03, colour

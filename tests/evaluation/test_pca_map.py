@@ -23,7 +23,7 @@ from torchgeo_msssl.evaluation.pca_map import (
     write_feature_map,
 )
 from torchgeo_msssl.geo.grid import PixelGrid, Window
-from torchgeo_msssl.geo.handles import close_handles
+from torchgeo_msssl.geo.open_datasets import close_datasets
 from torchgeo_msssl.models.encoders import create_encoder
 from torchgeo_msssl.models.report import LoadReport
 from torchgeo_msssl.transforms.normalize import Normalize
@@ -50,7 +50,7 @@ def encoder_of(network: nn.Module, bands: int = 3) -> Transfer:
 @pytest.fixture(autouse=True)
 def closed() -> Iterator[None]:
     yield
-    close_handles()
+    close_datasets()
 
 
 @pytest.fixture

@@ -23,10 +23,10 @@ from torchgeo_msssl.datamodules import PretrainingDataModule
 from torchgeo_msssl.errors import ConfigurationError, SceneReadError
 from torchgeo_msssl.geo.checks import storage
 from torchgeo_msssl.geo.checks.finding import Finding
-from torchgeo_msssl.geo.checks.mend import write_mended
+from torchgeo_msssl.geo.checks.remedies import write_mended
 from torchgeo_msssl.geo.checks.speed import Speed, measure
 from torchgeo_msssl.geo.doctor import examine
-from torchgeo_msssl.geo.handles import close_handles
+from torchgeo_msssl.geo.open_datasets import close_datasets
 
 S2 = ('B02', 'B03', 'B04', 'B08')
 TILES = {'tiled': True, 'blockxsize': 256, 'blockysize': 256, 'compress': 'deflate', 'predictor': 2}
@@ -38,7 +38,7 @@ def _own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     monkeypatch.setenv('TORCHGEO_MSSSL_CACHE', str(tmp_path / 'cache'))
     monkeypatch.chdir(tmp_path)
     yield
-    close_handles()
+    close_datasets()
 
 
 def ground(bands: int = 4, height: int = 300, width: int = 400, dtype: str = 'uint16', seed: int = 0) -> np.ndarray:
@@ -54,7 +54,7 @@ def topics(found: list[Finding]) -> set[str]:
 
 
 def quick(paths: Any, **options: Any) -> list[Finding]:
-    close_handles()
+    close_datasets()
     return examine(paths, measured=False, **options)
 
 
@@ -67,7 +67,7 @@ def one(found: list[Finding], topic: str) -> Finding:
 def apply(remedy: str) -> None:
     """Run a command as it was told."""
     words = shlex.split(remedy)
-    close_handles()
+    close_datasets()
     if words[0] == 'rio':
         done = CliRunner().invoke(main_group, words[1:])
         assert done.exit_code == 0, done.output
@@ -483,7 +483,7 @@ def test_a_file_that_was_cut_short(make_scene) -> None:
     Path(path).write_bytes(b'II*\x00 nothing more')
     assert one(quick([sound, path]), 'damaged').files == (path,)
     Path(path).write_bytes(whole[: len(whole) * 3 // 4])
-    close_handles()
+    close_datasets()
     with pytest.raises(SceneReadError, match=r'is damaged \(its blocks reach'):
         write_mended(path, 'out.tif')
     assert not Path('out.tif').exists()
@@ -495,7 +495,7 @@ def test_bytes_that_were_changed(make_scene) -> None:
     content[len(content) // 3 : len(content) * 2 // 3] = bytes(len(content) * 2 // 3 - len(content) // 3)
     Path(path).write_bytes(content)
     assert topics(quick(path)) == {'damaged'}
-    close_handles()
+    close_datasets()
     with pytest.raises(SceneReadError, match=r'20210601.tif is damaged \('):
         write_mended(path, 'out.tif')
 

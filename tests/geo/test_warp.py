@@ -13,11 +13,11 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform as transform_points
 
 from torchgeo_msssl.errors import SceneReadError
-from torchgeo_msssl.geo.cache import decoded
+from torchgeo_msssl.geo.decoded_cache import decoded
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.headers import find_scenes
 from torchgeo_msssl.geo.scene import Scene
-from torchgeo_msssl.geo.valid import count_valid
+from torchgeo_msssl.geo.valid_counts import count_valid
 from torchgeo_msssl.geo.warp import WarpedScene, warp_scene
 
 NEXT_ZONE = CRS.from_epsg(32632)

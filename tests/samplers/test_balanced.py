@@ -10,7 +10,7 @@ from affine import Affine
 
 from torchgeo_msssl.datasets import Labels, Scenes
 from torchgeo_msssl.errors import EmptyIntersectionError
-from torchgeo_msssl.geo.handles import close_handles
+from torchgeo_msssl.geo.open_datasets import close_datasets
 from torchgeo_msssl.samplers import BalancedChipSampler, RandomChipSampler
 
 
@@ -18,7 +18,7 @@ from torchgeo_msssl.samplers import BalancedChipSampler, RandomChipSampler
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv('TORCHGEO_MSSSL_CACHE', str(tmp_path / 'cache'))
     yield
-    close_handles()
+    close_datasets()
 
 
 def write(path: Path, array: np.ndarray) -> str:

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 from torchgeo_msssl.datasets import Scenes
 from torchgeo_msssl.datasets.scenes import collate
 from torchgeo_msssl.errors import ConfigurationError, EmptyIntersectionError
-from torchgeo_msssl.geo.handles import close_handles
+from torchgeo_msssl.geo.open_datasets import close_datasets
 from torchgeo_msssl.samplers import ChipSampler, GridChipSampler
 
 
@@ -27,7 +27,7 @@ from torchgeo_msssl.samplers import ChipSampler, GridChipSampler
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv('TORCHGEO_MSSSL_CACHE', str(tmp_path / 'cache'))
     yield
-    close_handles()
+    close_datasets()
 
 
 def write(path: Path, array: NDArray[Any], *, left: float = 500_000, **profile: Any) -> Path:

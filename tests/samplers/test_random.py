@@ -22,7 +22,7 @@ from torch.utils.data import DistributedSampler
 
 from torchgeo_msssl.datasets import ChipQuery, Scenes
 from torchgeo_msssl.errors import ChipSizeError, ConfigurationError, ValidDataError
-from torchgeo_msssl.geo.handles import close_handles
+from torchgeo_msssl.geo.open_datasets import close_datasets
 from torchgeo_msssl.samplers import ChipSampler, RandomChipSampler
 from torchgeo_msssl.samplers.random import neighbourhood, origins
 
@@ -31,7 +31,7 @@ from torchgeo_msssl.samplers.random import neighbourhood, origins
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv('TORCHGEO_MSSSL_CACHE', str(tmp_path / 'cache'))
     yield
-    close_handles()
+    close_datasets()
 
 
 def write(

@@ -10,7 +10,7 @@ from torchgeo_msssl.bands import canonical_band_name, get_sensor
 from torchgeo_msssl.errors import ConfigurationError, MSSSLError, OutputError
 from torchgeo_msssl.files import write_json
 from torchgeo_msssl.geo.checks.finding import Finding
-from torchgeo_msssl.geo.checks.mend import write_mended
+from torchgeo_msssl.geo.checks.remedies import write_mended
 from torchgeo_msssl.geo.discover import find_files
 from torchgeo_msssl.geo.doctor import examine
 from torchgeo_msssl.progress import progress_bar

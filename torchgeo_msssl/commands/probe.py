@@ -13,7 +13,7 @@ from torchgeo_msssl.evaluation.probe import run_probe
 from torchgeo_msssl.evaluation.probe_report import markdown, next_folder, write_report
 from torchgeo_msssl.evaluation.probe_settings import ProbeSettings
 from torchgeo_msssl.files import atomic_path
-from torchgeo_msssl.geo.handles import close_handles
+from torchgeo_msssl.geo.open_datasets import close_datasets
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -40,7 +40,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         report = run_probe(settings)
     finally:
-        close_handles()  # what is closed while the interpreter ends cannot be told properly
+        close_datasets()  # what is closed while the interpreter ends cannot be told properly
     write_report(report, folder)
     with atomic_path(folder / 'config.yaml') as temporary:
         temporary.write_text(parser.dump(config), encoding='utf-8')

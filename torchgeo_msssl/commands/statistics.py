@@ -7,13 +7,13 @@ from pathlib import Path
 from torchgeo_msssl.bands import canonical_band_name, get_sensor, infer_sensor, is_auxiliary
 from torchgeo_msssl.errors import BandError, ConfigurationError
 from torchgeo_msssl.files import atomic_path
+from torchgeo_msssl.geo.band_statistics.figure import draw_histograms
+from torchgeo_msssl.geo.band_statistics.file import statistics_content, unit_of, write_statistics
+from torchgeo_msssl.geo.band_statistics.histograms import PERCENTILES
+from torchgeo_msssl.geo.band_statistics.summary import Survey, summarize_bands
 from torchgeo_msssl.geo.headers import find_scenes
 from torchgeo_msssl.geo.radiometry import radiometry
 from torchgeo_msssl.geo.scene import Scene, missing_bands_error
-from torchgeo_msssl.geo.survey.figure import draw_survey
-from torchgeo_msssl.geo.survey.file import statistics_content, unit_of, write_statistics
-from torchgeo_msssl.geo.survey.histograms import PERCENTILES
-from torchgeo_msssl.geo.survey.run import Survey, survey_scenes
 from torchgeo_msssl.progress import progress_bar
 
 
@@ -41,11 +41,11 @@ def run(arguments: Sequence[str]) -> int:
     # asked for before the work, so that a folder that cannot be written is known at once; both files land, or none
     with atomic_path(picture) as drawn, atomic_path(target) as written:
         with progress_bar('Measuring') as advance:
-            survey = survey_scenes(
+            survey = summarize_bands(
                 scenes, bands, radiometries, options.bins, options.workers, lambda done: advance(0, done)
             )
         print(_table(survey, bands, unit_of(sensor), len(scenes)))
-        draw_survey(drawn, survey, bands, unit_of(sensor), radiometries)
+        draw_histograms(drawn, survey, bands, unit_of(sensor), radiometries)
         write_statistics(written, statistics_content(survey, scenes, bands, radiometries, sensor))
     print(f'Wrote {target} and {picture}')
     return 0

@@ -22,12 +22,12 @@ from torchgeo_msssl.datamodules.spectral import (
 from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import ConfigurationError, OutputError
 from torchgeo_msssl.files import write_json
+from torchgeo_msssl.geo.band_statistics.file import unit_of
+from torchgeo_msssl.geo.band_statistics.moments import scene_statistics
+from torchgeo_msssl.geo.eviction import parse_size
 from torchgeo_msssl.geo.grid import Window
-from torchgeo_msssl.geo.room import parse_size
 from torchgeo_msssl.geo.sample import SampleArea, sample_area, write_sample_area
-from torchgeo_msssl.geo.statistics import scene_statistics
-from torchgeo_msssl.geo.survey.file import unit_of
-from torchgeo_msssl.geo.valid import cache_folder, scene_key
+from torchgeo_msssl.geo.valid_counts import cache_folder, scene_key
 from torchgeo_msssl.progress import progress_bar
 
 log = logging.getLogger(__name__)

@@ -6,9 +6,9 @@ import numpy as np
 
 from torchgeo_msssl.datasets.chips import Chips
 from torchgeo_msssl.errors import ValidDataError
+from torchgeo_msssl.geo.band_statistics.moments import ENOUGH_PIXELS, BandStatistics, block_statistics
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.radiometry import Radiometry
-from torchgeo_msssl.geo.statistics import ENOUGH_PIXELS, BandStatistics, block_statistics
 
 
 def manifest_statistics(chips: Chips) -> tuple[BandStatistics, list[Radiometry]] | None:

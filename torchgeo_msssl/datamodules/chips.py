@@ -21,9 +21,9 @@ from torchgeo_msssl.datamodules.spectral import (
 from torchgeo_msssl.datasets.chip_files import Channels
 from torchgeo_msssl.datasets.chips import Chips, chip_splits
 from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.geo.band_statistics.file import unit_of
 from torchgeo_msssl.geo.chipping.options import ALL, PARTS
 from torchgeo_msssl.geo.grid import Window
-from torchgeo_msssl.geo.survey.file import unit_of
 from torchgeo_msssl.progress import progress_bar
 from torchgeo_msssl.samplers.order import OrderedChips, ShuffledChips
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from torchgeo_msssl.geo.handles import share_block_cache
+from torchgeo_msssl.geo.open_datasets import divide_block_cache
 from torchgeo_msssl.samplers.base import ChipSampler
 
 
@@ -23,7 +23,7 @@ class _WorkerStart:
     then: Callable[[int], None] | None
 
     def __call__(self, worker: int) -> None:
-        share_block_cache(self.workers)
+        divide_block_cache(self.workers)
         if self.then is not None:
             self.then(worker)
 

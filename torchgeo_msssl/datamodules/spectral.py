@@ -16,10 +16,10 @@ from torchgeo_msssl.datamodules.loader import ChipLoader
 from torchgeo_msssl.datasets.scenes import collate
 from torchgeo_msssl.errors import BandError, ConfigurationError
 from torchgeo_msssl.files import write_json
+from torchgeo_msssl.geo.band_statistics.file import read_statistics, unit_of
+from torchgeo_msssl.geo.band_statistics.moments import BandStatistics
 from torchgeo_msssl.geo.radiometry import Radiometry
 from torchgeo_msssl.geo.scene import Scene
-from torchgeo_msssl.geo.statistics import BandStatistics
-from torchgeo_msssl.geo.survey.file import read_statistics, unit_of
 from torchgeo_msssl.runs import run_folder
 from torchgeo_msssl.samplers.base import ChipSampler
 

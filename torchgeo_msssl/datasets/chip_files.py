@@ -18,8 +18,8 @@ from torchgeo_msssl.bands import Sensor, canonical_band_name, infer_sensor
 from torchgeo_msssl.errors import BandError, ConfigurationError, SceneReadError
 from torchgeo_msssl.geo.discover import date_of
 from torchgeo_msssl.geo.grid import PixelGrid, Window
-from torchgeo_msssl.geo.handles import handle
 from torchgeo_msssl.geo.headers import dtype_of, is_masked, name_bands
+from torchgeo_msssl.geo.open_datasets import pooled_raster
 from torchgeo_msssl.geo.scene import BandFile, Scene, with_data
 
 #: Which axis of an array in a ``.npy`` file holds the bands.
@@ -131,7 +131,11 @@ def open_chip(path: str, sensor: Sensor | None, layout: ArrayLayout, name: str =
         ConfigurationError: If the axis of the bands in an array is not known.
     """
     is_array = path.lower().endswith(ARRAY_SUFFIX)
-    file = _describe_array(path, sensor, layout) if is_array else _describe_raster(handle(path), path, sensor, layout)
+    file = (
+        _describe_array(path, sensor, layout)
+        if is_array
+        else _describe_raster(pooled_raster(path), path, sensor, layout)
+    )
     nodata = file.nodata
     if nodata is None and not file.masked:  # as geo.headers has it for scenes
         known = sensor or infer_sensor(file.names, name)

@@ -32,7 +32,7 @@ from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.labels.raster import MaskRasters, bounds_in
 from torchgeo_msssl.geo.labels.vector import VectorLabels, no_place_in_common
 from torchgeo_msssl.geo.scene import Scene
-from torchgeo_msssl.geo.valid import streaming_windows
+from torchgeo_msssl.geo.valid_counts import streaming_windows
 from torchgeo_msssl.geo.vector.burn import GeometryIndex, read_extent, region_index, set_outside
 from torchgeo_msssl.geo.vector.files import is_vector
 from torchgeo_msssl.progress import progress_bar

@@ -39,15 +39,15 @@ from torchgeo.datasets.utils import GeoSlice, Sample
 
 from torchgeo_msssl.bands import Sensor, canonical_band_name, get_sensor, infer_sensor
 from torchgeo_msssl.errors import BandError, ConfigurationError, EmptyIntersectionError
-from torchgeo_msssl.geo.batch import Place, read_windows
-from torchgeo_msssl.geo.cache import Claim, DecodedScene, claim, decoded
+from torchgeo_msssl.geo.block_reads import Place, read_windows
+from torchgeo_msssl.geo.decoded_cache import Claim, DecodedScene, claim, decoded
+from torchgeo_msssl.geo.eviction import parse_size
 from torchgeo_msssl.geo.grid import PixelGrid, Window
-from torchgeo_msssl.geo.handles import Signature, open_raster, pooled, signature_of
 from torchgeo_msssl.geo.headers import find_scenes
+from torchgeo_msssl.geo.open_datasets import Signature, open_raster, pooled_dataset, signature_of
 from torchgeo_msssl.geo.radiometry import Radiometry, radiometry
-from torchgeo_msssl.geo.room import parse_size
 from torchgeo_msssl.geo.scene import Scene, missing_bands_error, read_file, representable, with_data
-from torchgeo_msssl.geo.valid import ValidCells, count_valid
+from torchgeo_msssl.geo.valid_counts import ValidCells, count_valid
 from torchgeo_msssl.geo.warp import warp_scene
 
 #: How far a query's edge may lie from a pixel edge to be read as an integer window, in pixels. TorchGeo resamples
@@ -525,7 +525,7 @@ class Scenes(RasterDataset):
             grid.crs, grid.transform, grid.width, grid.height, crs
         )
         if not warps:
-            return pooled(path, lambda: open_raster(path))
+            return pooled_dataset(path, lambda: open_raster(path))
 
         def warp() -> DatasetReader:
             with open_raster(path) as source:
@@ -534,7 +534,7 @@ class Scenes(RasterDataset):
                     src_crs=grid.crs, src_transform=grid.transform,
                 )  # fmt: skip
 
-        return pooled(f'{path}|{crs.to_wkt()}', warp)
+        return pooled_dataset(f'{path}|{crs.to_wkt()}', warp)
 
 
 class _Bands:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from torchgeo_msssl.bands import canonical_band_name
 from torchgeo_msssl.errors import BandError, ScenesNotFoundError
-from torchgeo_msssl.geo.handles import is_remote
+from torchgeo_msssl.geo.open_datasets import is_remote
 
 log = logging.getLogger(__name__)
 

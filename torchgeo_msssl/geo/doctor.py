@@ -12,15 +12,15 @@ from rasterio.io import DatasetReader
 
 from torchgeo_msssl.bands import Sensor, canonical_band_name
 from torchgeo_msssl.errors import MissingCRSError, MSSSLError
+from torchgeo_msssl.geo.checks.consistency import check_together
 from torchgeo_msssl.geo.checks.finding import Finding
-from torchgeo_msssl.geo.checks.meaning import check_bands, check_values, sensor_of
+from torchgeo_msssl.geo.checks.interpretation import check_bands, check_values, sensor_of
 from torchgeo_msssl.geo.checks.pixels import check_border, check_finite, look_at
 from torchgeo_msssl.geo.checks.placement import check_placement, check_sidecars, check_turned
 from torchgeo_msssl.geo.checks.storage import check_storage, check_whole, damaged
-from torchgeo_msssl.geo.checks.together import check_together
 from torchgeo_msssl.geo.discover import find_files, group_files
-from torchgeo_msssl.geo.handles import open_raster
 from torchgeo_msssl.geo.headers import name_bands, open_scene
+from torchgeo_msssl.geo.open_datasets import open_raster
 from torchgeo_msssl.geo.scene import Scene
 
 _SEVERITIES = ('wrong', 'slow', 'note')

@@ -13,8 +13,8 @@ from torchgeo_msssl.bands import Sensor, band_position, canonical_band_name, inf
 from torchgeo_msssl.errors import BandError, MissingCRSError, SceneReadError
 from torchgeo_msssl.geo.discover import date_of, find_files, group_files
 from torchgeo_msssl.geo.grid import PixelGrid
-from torchgeo_msssl.geo.handles import open_raster
-from torchgeo_msssl.geo.index import HeaderIndex
+from torchgeo_msssl.geo.header_cache import HeaderCache
+from torchgeo_msssl.geo.open_datasets import open_raster
 from torchgeo_msssl.geo.scene import BandFile, Scene, representable
 
 log = logging.getLogger(__name__)
@@ -42,14 +42,14 @@ def find_scenes(paths: Any, sensor: Sensor | None = None) -> list[Scene]:
         SceneReadError: If a file cannot be opened.
     """
     found = find_files(paths)
-    index = HeaderIndex(found)
+    index = HeaderCache(found)
     scenes = [open_scene(name, files, sensor, index) for name, files in group_files(found)]
     index.save()
     return scenes
 
 
 def open_scene(
-    name: str, files: str | dict[str, str], sensor: Sensor | None = None, index: HeaderIndex | None = None
+    name: str, files: str | dict[str, str], sensor: Sensor | None = None, index: HeaderCache | None = None
 ) -> Scene:
     """Note what a scene is, from the headers of its files.
 
@@ -85,7 +85,7 @@ def open_scene(
     return Scene(name, tuple(described), date_of(first.path), nodata)
 
 
-def _described(path: str, sensor: Sensor | None, band: str | None, index: HeaderIndex | None) -> BandFile:
+def _described(path: str, sensor: Sensor | None, band: str | None, index: HeaderCache | None) -> BandFile:
     asked = (sensor.names if sensor else None, band)
     file = index.find(path, asked) if index is not None else None
     if file is None:

@@ -20,7 +20,7 @@ from torchgeo_msssl.bands import SENTINEL2_OFFSET, SENTINEL2_OFFSET_SINCE, Senso
 from torchgeo_msssl.errors import ConfigurationError, SceneReadError
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.scene import Scene
-from torchgeo_msssl.geo.valid import streaming_windows
+from torchgeo_msssl.geo.valid_counts import streaming_windows
 
 log = logging.getLogger(__name__)
 

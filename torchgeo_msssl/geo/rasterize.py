@@ -20,8 +20,8 @@ from scipy import ndimage
 import torchgeo_msssl
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.grid import PixelGrid, Window
-from torchgeo_msssl.geo.handles import block_cache
 from torchgeo_msssl.geo.labels.classes import names_by_value
+from torchgeo_msssl.geo.open_datasets import block_cache
 from torchgeo_msssl.geo.vector.burn import GeometryIndex, set_outside
 from torchgeo_msssl.geo.vector.drawing import Drawing
 from torchgeo_msssl.geo.write import Colormap, GeoTIFFWriter

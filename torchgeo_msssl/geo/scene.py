@@ -18,7 +18,7 @@ from rasterio.errors import RasterioError
 from torchgeo_msssl.bands import band_position, is_auxiliary
 from torchgeo_msssl.errors import BandError, SceneReadError
 from torchgeo_msssl.geo.grid import PixelGrid, Window
-from torchgeo_msssl.geo.handles import handle
+from torchgeo_msssl.geo.open_datasets import pooled_raster
 
 
 @dataclass(frozen=True)
@@ -383,7 +383,7 @@ def read_file(
     indexes = [file.index(band) for band in bands]
     source = window.to_rasterio()
     try:
-        dataset = handle(file.path)
+        dataset = pooled_raster(file.path)
         if len(set(dataset.dtypes)) == 1:
             image = dataset.read(indexes, window=source, out=out)
         else:  # a virtual raster

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from torchgeo_msssl.errors import SceneReadError
-from torchgeo_msssl.geo.handles import is_remote
+from torchgeo_msssl.geo.open_datasets import is_remote
 from torchgeo_msssl.geo.scene import Scene
 from torchgeo_msssl.geo.tags import (
     STRIP_LENGTHS,

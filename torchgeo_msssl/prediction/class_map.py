@@ -26,10 +26,10 @@ from torch import Tensor
 import torchgeo_msssl
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.grid import Window
-from torchgeo_msssl.geo.handles import block_cache
+from torchgeo_msssl.geo.open_datasets import block_cache
 from torchgeo_msssl.geo.resumable import BLOCK, Layer, ResumableGeoTIFFs
 from torchgeo_msssl.geo.scene import Scene
-from torchgeo_msssl.geo.valid import scene_key
+from torchgeo_msssl.geo.valid_counts import scene_key
 from torchgeo_msssl.prediction.background_io import WriteBehind, read_ahead
 from torchgeo_msssl.prediction.qgis_style import Colors, class_colors, write_qml
 from torchgeo_msssl.prediction.scenes import check_bands

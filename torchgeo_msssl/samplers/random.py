@@ -13,7 +13,7 @@ from shapely.geometry.base import BaseGeometry
 from torchgeo_msssl.datasets.scenes import ChipQuery, Scenes
 from torchgeo_msssl.errors import ChipSizeError, ConfigurationError, ValidDataError
 from torchgeo_msssl.geo.grid import PixelGrid, Window
-from torchgeo_msssl.geo.valid import CELL, ValidCells
+from torchgeo_msssl.geo.valid_counts import CELL, ValidCells
 from torchgeo_msssl.samplers.base import ChipSampler
 
 Positives = Literal['same', 'temporal', 'nearby']

@@ -22,7 +22,7 @@ from torchgeo_msssl.evaluation.study.held_out import (
     provenance_of,
 )
 from torchgeo_msssl.evaluation.study.provenance import Provenance
-from torchgeo_msssl.geo.handles import close_handles
+from torchgeo_msssl.geo.open_datasets import close_datasets
 
 SIDE, BLOCK = 64, 16
 
@@ -40,7 +40,7 @@ def study(make_scene: Callable[..., str], tmp_path: Path, monkeypatch: pytest.Mo
         mask = rng.integers(0, 2, (SIDE, SIDE)).astype(np.uint8)
         mask[:, : SIDE // 2] = 255 if i == 0 else mask[:, : SIDE // 2]
         labels.append(make_scene(f'labels/l{i}.tif', mask, transform=transform, nodata=255))
-    close_handles()
+    close_datasets()
     Path('fit.yaml').write_text(
         'data:\n  class_path: torchgeo_msssl.datamodules.SegmentationDataModule\n  init_args:\n'
         f'    paths: {tmp_path}/scenes\n    labels: {tmp_path}/labels\n    class_names: [a, b]\n    chip_size: 8\n'

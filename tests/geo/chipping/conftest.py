@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from torchgeo_msssl.geo.chipping.options import ChipOptions
 from torchgeo_msssl.geo.chipping.report import Report
 from torchgeo_msssl.geo.chipping.run import chip_scenes
-from torchgeo_msssl.geo.handles import close_handles
+from torchgeo_msssl.geo.open_datasets import close_datasets
 
 
 @pytest.fixture(autouse=True)
 def closed_files() -> Iterator[None]:
     yield
-    close_handles()
+    close_datasets()
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from rasterio.warp import transform_bounds
 
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.grid import PixelGrid, Window
-from torchgeo_msssl.geo.handles import close_handles
 from torchgeo_msssl.geo.labels.raster import MaskRasters, bounds_in
+from torchgeo_msssl.geo.open_datasets import close_datasets
 
 type MakeScene = Callable[..., str]
 
@@ -25,7 +25,7 @@ GRID = PixelGrid(CRS.from_user_input('EPSG:32631'), Affine(10, 0, X, 0, -10, Y),
 @pytest.fixture(autouse=True)
 def _closed() -> Iterator[None]:
     yield
-    close_handles()
+    close_datasets()
 
 
 def test_windows_are_cut_out_and_padded(make_scene: MakeScene) -> None:

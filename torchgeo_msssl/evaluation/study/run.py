@@ -27,7 +27,7 @@ from torchgeo_msssl.evaluation.study.held_out import prepare_split, provenance_o
 from torchgeo_msssl.evaluation.study.metrics import read_metrics
 from torchgeo_msssl.evaluation.study.results import Result, check_pretraining, read_result, write_result
 from torchgeo_msssl.files import write_json
-from torchgeo_msssl.geo.handles import close_handles
+from torchgeo_msssl.geo.open_datasets import close_datasets
 
 log = logging.getLogger(__name__)
 
@@ -177,7 +177,7 @@ def _run(arguments: Sequence[str], run: Run) -> None:
         raise RuntimeError(f'the options of `{arguments[0]}` were refused; the output above says why.') from stop
     finally:
         sys.argv = before
-        close_handles()
+        close_datasets()
         gc.collect()
 
 

@@ -14,7 +14,7 @@ from rasterio.io import DatasetReader
 from torchgeo_msssl.geo.checks.finding import Finding, edit_command, mend_command
 from torchgeo_msssl.geo.checks.speed import measure_turned
 from torchgeo_msssl.geo.grid import PixelGrid
-from torchgeo_msssl.geo.handles import is_remote
+from torchgeo_msssl.geo.open_datasets import is_remote
 from torchgeo_msssl.geo.scene import Scene
 from torchgeo_msssl.geo.warp import warp_scene
 

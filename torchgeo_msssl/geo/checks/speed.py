@@ -11,7 +11,7 @@ from rasterio.io import DatasetReader, MemoryFile
 from rasterio.transform import from_origin
 
 from torchgeo_msssl.geo.grid import Window
-from torchgeo_msssl.geo.handles import close_handles, handle, open_raster
+from torchgeo_msssl.geo.open_datasets import close_datasets, open_raster, pooled_raster
 from torchgeo_msssl.geo.scene import Scene
 
 #: Side of a chip and of the area that chips are cut from, in pixels.
@@ -89,8 +89,8 @@ def measure_turned(path: str, scene: Scene, bands: Sequence[str], chips: int = 1
     """
 
     def read_own(window: Window) -> float:
-        close_handles()
-        handle(path)  # opening is not counted
+        close_datasets()
+        pooled_raster(path)  # opening is not counted
         started = time.process_time()
         scene.read(window, bands)
         return time.process_time() - started

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torchgeo_msssl.errors import SceneReadError
+from torchgeo_msssl.geo.band_statistics.moments import pixel_statistics, valid_pixels
 from torchgeo_msssl.geo.chipping.options import ALL, ChipOptions
 from torchgeo_msssl.geo.chipping.plan import Chip, Facts, Rejection, lacks_data, rejection
 from torchgeo_msssl.geo.chipping.write import ChipFormat, encode_mask, write_whole
 from torchgeo_msssl.geo.scene import Scene
-from torchgeo_msssl.geo.statistics import pixel_statistics, valid_pixels
 
 if TYPE_CHECKING:  # what labels need takes a process as long to import as everything else
     from torchgeo_msssl.geo.chipping.labels import ChipLabels

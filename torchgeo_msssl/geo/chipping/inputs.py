@@ -13,8 +13,8 @@ from torchgeo_msssl.bands import Sensor, canonical_band_name, get_sensor, infer_
 from torchgeo_msssl.errors import ConfigurationError, SceneReadError
 from torchgeo_msssl.geo.chipping.options import ChipOptions
 from torchgeo_msssl.geo.discover import find_files, group_files
-from torchgeo_msssl.geo.handles import is_remote
 from torchgeo_msssl.geo.headers import open_scene
+from torchgeo_msssl.geo.open_datasets import is_remote
 from torchgeo_msssl.geo.scene import Scene, missing_bands_error
 from torchgeo_msssl.geo.warp import warp_scene
 from torchgeo_msssl.geo.whole import check_whole

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 
 from torchgeo_msssl.files import atomic_path, write_json
+from torchgeo_msssl.geo.band_statistics.moments import BandStatistics
 from torchgeo_msssl.geo.chipping.cutting import Job, Outcome
 from torchgeo_msssl.geo.chipping.inputs import Inputs, common_dtype
 from torchgeo_msssl.geo.chipping.options import ALL, IGNORE
@@ -22,7 +23,6 @@ from torchgeo_msssl.geo.chipping.progress_log import GEOJSON, MANIFEST, SUMMARY
 from torchgeo_msssl.geo.chipping.split import Split, footprints
 from torchgeo_msssl.geo.geoparquet import geoparquet_metadata
 from torchgeo_msssl.geo.scene import Scene
-from torchgeo_msssl.geo.statistics import BandStatistics
 
 if TYPE_CHECKING:
     from torchgeo_msssl.geo.chipping.labels import ChipLabels

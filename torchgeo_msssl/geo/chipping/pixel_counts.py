@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torchgeo_msssl.errors import SceneReadError
 from torchgeo_msssl.geo.chipping.cutting import Job, Outcome
 from torchgeo_msssl.geo.chipping.plan import Chip, Facts
-from torchgeo_msssl.geo.valid import ValidCells, count_valid
+from torchgeo_msssl.geo.valid_counts import ValidCells, count_valid
 
 type Cells = tuple[int, ValidCells | None, str]
 

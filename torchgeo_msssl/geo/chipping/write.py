@@ -26,7 +26,7 @@ from torchgeo_msssl.geo.chipping.layout import Layout
 from torchgeo_msssl.geo.chipping.options import IGNORE, Compression
 from torchgeo_msssl.geo.discover import date_of
 from torchgeo_msssl.geo.grid import PixelGrid, Window
-from torchgeo_msssl.geo.handles import handle
+from torchgeo_msssl.geo.open_datasets import pooled_raster
 from torchgeo_msssl.geo.radiometry import sentinel2_offset
 from torchgeo_msssl.geo.scene import Scene, read_file, representable, with_data
 
@@ -204,14 +204,14 @@ def _declared(scene: Scene, bands: Sequence[str]) -> float | None:
 
 def _colours(bands: Sequence[tuple[str, int]]) -> tuple[ColorInterp, ...]:
     """What each band is the colour of; nothing where that says no more than GDAL assumes by itself."""
-    colours = tuple(handle(path).colorinterp[index - 1] for path, index in bands)
+    colours = tuple(pooled_raster(path).colorinterp[index - 1] for path, index in bands)
     return () if set(colours) <= {ColorInterp.gray, ColorInterp.undefined, ColorInterp.palette} else colours
 
 
 def _palette(bands: Sequence[tuple[str, int]], dtype: np.dtype[Any]) -> dict[int, tuple[int, ...]]:
     """Colour of each value of a single band of bytes; that of 16 bits would be larger than the chip."""
     (path, index), *others = bands
-    dataset = handle(path)
+    dataset = pooled_raster(path)
     if others or dtype != np.uint8 or dataset.colorinterp[index - 1] != ColorInterp.palette:
         return {}
     return dict(dataset.colormap(index))

@@ -22,7 +22,7 @@ from shapely.geometry.base import BaseGeometry
 
 from torchgeo_msssl.errors import ConfigurationError, ScenesNotFoundError
 from torchgeo_msssl.geo.grid import PixelGrid, Window
-from torchgeo_msssl.geo.handles import is_remote
+from torchgeo_msssl.geo.open_datasets import is_remote
 from torchgeo_msssl.geo.vector.files import layer_names, read_vector, split_layer
 from torchgeo_msssl.geo.vector.geometries import POLYGON, Geometries, reprojected, simple_parts
 

@@ -9,7 +9,7 @@ from typing import Any
 import geopandas as gpd
 
 from torchgeo_msssl.errors import ConfigurationError, MissingCRSError, SceneReadError, ScenesNotFoundError
-from torchgeo_msssl.geo.handles import is_remote
+from torchgeo_msssl.geo.open_datasets import is_remote
 
 VECTOR_SUFFIXES = frozenset({'.gpkg', '.geojson', '.json', '.shp', '.fgb', '.parquet', '.geoparquet'})
 

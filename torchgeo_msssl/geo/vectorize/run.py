@@ -18,8 +18,8 @@ from shapely.geometry.base import BaseGeometry
 
 from torchgeo_msssl.errors import ConfigurationError, MissingCRSError, SceneReadError
 from torchgeo_msssl.files import atomic_path
-from torchgeo_msssl.geo.handles import block_cache
 from torchgeo_msssl.geo.labels.classes import names_by_value
+from torchgeo_msssl.geo.open_datasets import block_cache
 from torchgeo_msssl.geo.vector.geometries import Plane
 from torchgeo_msssl.geo.vectorize.areas import find_areas
 from torchgeo_msssl.geo.vectorize.layers import LayerWriter

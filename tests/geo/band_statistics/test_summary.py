@@ -7,14 +7,14 @@ import pytest
 from affine import Affine
 
 from torchgeo_msssl.errors import ValidDataError
-from torchgeo_msssl.geo.handles import close_handles
+from torchgeo_msssl.geo.band_statistics import summary as module
+from torchgeo_msssl.geo.band_statistics.histograms import PERCENTILES
+from torchgeo_msssl.geo.band_statistics.moments import scene_statistics
+from torchgeo_msssl.geo.band_statistics.summary import Survey, summarize_bands
 from torchgeo_msssl.geo.headers import find_scenes
+from torchgeo_msssl.geo.open_datasets import close_datasets
 from torchgeo_msssl.geo.radiometry import Radiometry
 from torchgeo_msssl.geo.scene import Scene
-from torchgeo_msssl.geo.statistics import scene_statistics
-from torchgeo_msssl.geo.survey import run as module
-from torchgeo_msssl.geo.survey.histograms import PERCENTILES
-from torchgeo_msssl.geo.survey.run import Survey, survey_scenes
 
 BANDS = ('B02', 'B03')
 OLD = Radiometry((1e-4, 2e-4), (0.0, 0.0), 'old')
@@ -28,7 +28,7 @@ def _small_windows(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(module, '_PIXELS', 4000)
     monkeypatch.setattr(module, '_WINDOWS', 3)
     yield
-    close_handles()
+    close_datasets()
 
 
 def whole(scenes: list[Scene], how: list[Radiometry], dtype: type = np.float64) -> np.ndarray:
@@ -62,7 +62,7 @@ def test_integers_of_two_eras(make_scene) -> None:
         scenes += find_scenes(make_scene(f'{i}.tif', array, nodata=0, names=BANDS, tiled=True, blockxsize=64,
                                          blockysize=64))  # fmt: skip
     how, done = [OLD, NEW], []
-    found = survey_scenes(scenes, BANDS, how, on_progress=done.append)
+    found = summarize_bands(scenes, BANDS, how, on_progress=done.append)
     check(found, whole(scenes, how))
     moments = scene_statistics(scenes, BANDS, how)
     np.testing.assert_allclose(found.moments.mean, moments.mean, rtol=1e-12)
@@ -86,7 +86,7 @@ def test_wide_values_are_exact_too(make_scene, dtype: str) -> None:
         array[1, 9, :50] = np.nan
         array[1, 10, 3] = 1e30  # one far value spoils nothing
     (scene,) = find_scenes(make_scene('wide.tif', array, nodata=-9999, names=BANDS))
-    found = survey_scenes([scene], BANDS, [PLAIN])
+    found = summarize_bands([scene], BANDS, [PLAIN])
     pixels = whole([scene], [PLAIN])
     np.testing.assert_array_equal(found.percentiles, np.percentile(pixels, PERCENTILES, axis=1))
     check(found, pixels)
@@ -96,7 +96,7 @@ def test_what_has_more_bits_is_rounded_to_float32(make_scene) -> None:
     rng = np.random.default_rng(2)
     array = rng.normal(5, 1, (2, 60, 80))
     (scene,) = find_scenes(make_scene('double.tif', array, names=BANDS))
-    found = survey_scenes([scene], BANDS, [OLD])
+    found = summarize_bands([scene], BANDS, [OLD])
     exact = np.percentile(whole([scene], [OLD]), PERCENTILES, axis=1)
     assert not np.array_equal(found.percentiles, exact)
     np.testing.assert_allclose(found.percentiles, exact, rtol=2**-24)
@@ -111,7 +111,7 @@ def test_each_band_has_its_own_gaps_under_a_mask(make_scene) -> None:
     mask[:, :5] = False
     (scene,) = find_scenes(make_scene('masked.tif', array, mask=mask, names=BANDS))
     assert scene.files[0].masked
-    found = survey_scenes([scene], BANDS, [PLAIN])
+    found = summarize_bands([scene], BANDS, [PLAIN])
     assert found.moments.count == scene.read(scene.grid.window, BANDS)[1].sum()
     own = [scene.read(scene.grid.window, [band])[1].mean() for band in BANDS]
     np.testing.assert_allclose(found.valid_fraction, own)
@@ -120,7 +120,7 @@ def test_each_band_has_its_own_gaps_under_a_mask(make_scene) -> None:
 def test_processes_change_nothing(make_scene, random_array) -> None:
     paths = [make_scene(f'{i}.tif', random_array((2, 70, 90), seed=i), names=BANDS) for i in range(2)]
     scenes = [scene for path in paths for scene in find_scenes(path)]
-    alone, together = (survey_scenes(scenes, BANDS, [OLD, NEW], workers=n) for n in (1, 2))
+    alone, together = (summarize_bands(scenes, BANDS, [OLD, NEW], workers=n) for n in (1, 2))
     np.testing.assert_array_equal(alone.moments.mean, together.moments.mean)
     np.testing.assert_array_equal(alone.moments.m2, together.moments.m2)
     np.testing.assert_array_equal(alone.percentiles, together.percentiles)
@@ -131,11 +131,11 @@ def test_no_data_names_the_empty_band(make_scene, random_array) -> None:
     array[1] = 0
     (scene,) = find_scenes(make_scene('gone.tif', array, nodata=0, names=BANDS))
     with pytest.raises(ValidDataError, match=r'gone.tif.* in all of B02, B03: band B03 has no data at all'):
-        survey_scenes([scene], BANDS, [PLAIN])
+        summarize_bands([scene], BANDS, [PLAIN])
     array[1, :10], array[0, :10] = 5, 0
     (scene,) = find_scenes(make_scene('apart.tif', array, nodata=0, names=BANDS))
     with pytest.raises(ValidDataError, match=r'where one band has data another has none'):
-        survey_scenes([scene], BANDS, [PLAIN])
+        summarize_bands([scene], BANDS, [PLAIN])
 
 
 def test_memory_does_not_grow_with_the_scene(make_scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,5 +153,5 @@ def test_memory_does_not_grow_with_the_scene(make_scene, monkeypatch: pytest.Mon
         (scene,) = find_scenes(
             make_scene(f'{side}.tif', array, names=BANDS, tiled=True, transform=Affine(10, 0, 0, 0, -10, 0))
         )
-        survey_scenes([scene], BANDS, [PLAIN])
+        summarize_bands([scene], BANDS, [PLAIN])
     assert max(largest) <= 65536

@@ -16,12 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from torchgeo_msssl.errors import ConfigurationError, OutputError, SceneReadError
-from torchgeo_msssl.geo import cache as cache_module
+from torchgeo_msssl.geo import decoded_cache as cache_module
 from torchgeo_msssl.geo import locks
-from torchgeo_msssl.geo.cache import decoded
+from torchgeo_msssl.geo.decoded_cache import decoded
 from torchgeo_msssl.geo.grid import Window
-from torchgeo_msssl.geo.handles import close_handles
 from torchgeo_msssl.geo.headers import find_scenes
+from torchgeo_msssl.geo.open_datasets import close_datasets
 from torchgeo_msssl.geo.scene import Scene
 
 BANDS = ('B08', 'B02')
@@ -298,7 +298,7 @@ def test_an_entry_of_a_file_just_written_is_not_trusted(make_scene, random_array
     decoded(find_scenes(path)[0], ['band_1'], folder)
     make_scene('s.tif', random_array((1, 20, 30), seed=1))
     os.utime(path, ns=(tick, tick))
-    close_handles()
+    close_datasets()
     found = decoded(find_scenes(path)[0], ['band_1'], folder)
     np.testing.assert_array_equal(found.read(Window(0, 0, 20, 30))[0], random_array((1, 20, 30), seed=1))
 

@@ -19,8 +19,8 @@ from torchgeo_msssl.files import atomic_path
 from torchgeo_msssl.geo.checks.speed import TILE
 from torchgeo_msssl.geo.checks.storage import check_whole
 from torchgeo_msssl.geo.grid import PixelGrid
-from torchgeo_msssl.geo.handles import open_raster
 from torchgeo_msssl.geo.headers import describe_file
+from torchgeo_msssl.geo.open_datasets import open_raster
 from torchgeo_msssl.geo.scene import Scene
 from torchgeo_msssl.geo.warp import warp_scene
 

@@ -14,7 +14,7 @@ from affine import Affine
 
 from torchgeo_msssl.geo.headers import describe_file
 from torchgeo_msssl.geo.scene import BandFile
-from torchgeo_msssl.geo.tiff import AlikeHeaders, read_header
+from torchgeo_msssl.geo.tiff_headers import SimilarHeaders, read_header
 
 TILED: dict[str, Any] = {'tiled': True, 'blockxsize': 16, 'blockysize': 32, 'compress': 'deflate'}
 TURNED = Affine.translation(6e5, 5e6) @ Affine.rotation(20) @ Affine.scale(10, -10)
@@ -67,7 +67,7 @@ def text(file: BandFile) -> list[str]:
 def test_a_file_like_another_is_told_as_gdal_tells_it(write: Any, kind: str, dtype: str) -> None:
     options, understood = KINDS[kind]
     first, second = write(options, (200, 180), dtype), write(options, (150, 333), dtype)
-    alike = AlikeHeaders()
+    alike = SimilarHeaders()
     alike.keep(describe_file(first), 'x')
     found = alike.find(second, 'x')
     assert (found is not None) is understood
@@ -77,7 +77,7 @@ def test_a_file_like_another_is_told_as_gdal_tells_it(write: Any, kind: str, dty
 
 
 def test_stripes_go_with_the_size(write: Any) -> None:
-    alike = AlikeHeaders()
+    alike = SimilarHeaders()
     alike.keep(describe_file(write({}, (200, 180))), 'x')
     assert alike.find(write({}, (200, 190)), 'x') is None
     same = write({}, (200, 180))

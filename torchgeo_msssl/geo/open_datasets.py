@@ -97,7 +97,7 @@ def block_cache(size: int) -> rasterio.Env:
     return rasterio.Env(**({} if 'GDAL_CACHEMAX' in os.environ else {'GDAL_CACHEMAX': size}))
 
 
-def share_block_cache(processes: int) -> None:
+def divide_block_cache(processes: int) -> None:
     """Keep GDAL's cache of decoded blocks to one of several processes' part, unless the user says its size.
 
     By itself GDAL takes 5 % of the machine's memory in each process.
@@ -109,7 +109,7 @@ def share_block_cache(processes: int) -> None:
         set_gdal_config('GDAL_CACHEMAX', max(get_gdal_config('GDAL_CACHEMAX') // processes, _LEAST_BLOCK_CACHE))
 
 
-def handle(path: str) -> DatasetReader:
+def pooled_raster(path: str) -> DatasetReader:
     """The open handle of a path that belongs to this process and thread.
 
     Args:
@@ -121,10 +121,10 @@ def handle(path: str) -> DatasetReader:
     Raises:
         SceneReadError: If GDAL cannot open it.
     """
-    return pooled(path, lambda: open_raster(path))
+    return pooled_dataset(path, lambda: open_raster(path))
 
 
-def pooled(key: str, opener: Callable[[], DatasetReader]) -> DatasetReader:
+def pooled_dataset(key: str, opener: Callable[[], DatasetReader]) -> DatasetReader:
     """The open handle of a key that belongs to this process and thread.
 
     Args:
@@ -151,7 +151,7 @@ def pooled(key: str, opener: Callable[[], DatasetReader]) -> DatasetReader:
     return dataset
 
 
-def close_handles() -> None:
+def close_datasets() -> None:
     """Close every handle that this thread opened in this process."""
     mine = _pool.mine()
     while mine:
@@ -160,7 +160,7 @@ def close_handles() -> None:
 
 # A worker that was spawned ends like any process, and GDAL says of handles that it closes after the end of Python what
 # nobody can hear.
-atexit.register(close_handles)
+atexit.register(close_datasets)
 
 
 def signature_of(path: str) -> Signature:

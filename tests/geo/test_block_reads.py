@@ -8,10 +8,10 @@ import pytest
 from rasterio.crs import CRS
 
 from torchgeo_msssl.geo import scene as scene_module
-from torchgeo_msssl.geo.batch import read_windows
+from torchgeo_msssl.geo.block_reads import read_windows
 from torchgeo_msssl.geo.grid import Window
-from torchgeo_msssl.geo.handles import close_handles
 from torchgeo_msssl.geo.headers import find_scenes
+from torchgeo_msssl.geo.open_datasets import close_datasets
 from torchgeo_msssl.geo.scene import Scene
 from torchgeo_msssl.geo.warp import warp_scene
 
@@ -21,7 +21,7 @@ TILED = {'tiled': True, 'blockxsize': 256, 'blockysize': 256, 'compress': 'defla
 @pytest.fixture(autouse=True)
 def _close() -> Iterator[None]:
     yield
-    close_handles()
+    close_datasets()
 
 
 def together(scene: Scene, windows: list[Window]) -> list[Any]:

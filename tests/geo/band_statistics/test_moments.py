@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from torchgeo_msssl.errors import ValidDataError
+from torchgeo_msssl.geo.band_statistics.moments import BandStatistics, block_statistics, scene_statistics
 from torchgeo_msssl.geo.headers import find_scenes
 from torchgeo_msssl.geo.radiometry import Radiometry
 from torchgeo_msssl.geo.scene import Scene
-from torchgeo_msssl.geo.statistics import BandStatistics, block_statistics, scene_statistics
 
 BANDS = ('B02', 'B03', 'B04')
 PLAIN = Radiometry((1.0,) * 3, (0.0,) * 3, '')

@@ -14,16 +14,23 @@ from affine import Affine
 from rasterio._env import get_gdal_config, set_gdal_config
 
 from torchgeo_msssl.errors import SceneReadError
-from torchgeo_msssl.geo import handles
+from torchgeo_msssl.geo import open_datasets
 from torchgeo_msssl.geo.grid import Window
-from torchgeo_msssl.geo.handles import close_handles, handle, is_remote, open_raster, pooled, share_block_cache
 from torchgeo_msssl.geo.headers import find_scenes
+from torchgeo_msssl.geo.open_datasets import (
+    close_datasets,
+    divide_block_cache,
+    is_remote,
+    open_raster,
+    pooled_dataset,
+    pooled_raster,
+)
 
 
 @pytest.fixture(autouse=True)
 def _no_handles_left():
     yield
-    close_handles()
+    close_datasets()
 
 
 @pytest.mark.filterwarnings('ignore::rasterio.errors.NotGeoreferencedWarning')
@@ -63,14 +70,14 @@ def test_the_environment_would_have_hidden_them(make_scene, random_array, monkey
 
 def test_a_thread_keeps_its_handle_and_shares_it_with_no_other(make_scene, random_array) -> None:
     path = make_scene('a.tif', random_array((1, 20, 30)))
-    mine = handle(path)
-    assert handle(path) is mine
+    mine = pooled_raster(path)
+    assert pooled_raster(path) is mine
     barrier = threading.Barrier(3)
 
     def other() -> rasterio.DatasetReader:
         barrier.wait()
-        found = handle(path)
-        assert handle(path) is found
+        found = pooled_raster(path)
+        assert pooled_raster(path) is found
         return found
 
     with ThreadPoolExecutor(3) as pool:
@@ -83,34 +90,34 @@ def test_a_thread_keeps_its_handle_and_shares_it_with_no_other(make_scene, rando
 def test_a_forked_child_opens_its_own_and_leaves_its_parents_alone(make_scene, random_array) -> None:
     """Two processes on one handle move one file offset: pixels come out of the wrong place without an error."""
     path = make_scene('a.tif', random_array((1, 20, 30)))
-    mine = handle(path)
+    mine = pooled_raster(path)
     child = os.fork()
     if child == 0:
-        own = handle(path)
-        good = own is not mine and not mine.closed and handle(path) is own and own.read(1).shape == (20, 30)
-        close_handles()
+        own = pooled_raster(path)
+        good = own is not mine and not mine.closed and pooled_raster(path) is own and own.read(1).shape == (20, 30)
+        close_datasets()
         os._exit(0 if good and own.closed and not mine.closed else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert not mine.closed
-    assert handle(path) is mine
+    assert pooled_raster(path) is mine
 
 
 def test_the_least_recently_used_is_closed(make_scene, random_array, monkeypatch) -> None:
-    monkeypatch.setattr(handles, 'MAX_HANDLES', 2)
+    monkeypatch.setattr(open_datasets, 'MAX_HANDLES', 2)
     a, b, c = (make_scene(f'{name}.tif', random_array((1, 8, 8))) for name in 'abc')
-    first, second = handle(a), handle(b)
-    assert handle(a) is first  # so b is the oldest
-    third = handle(c)
+    first, second = pooled_raster(a), pooled_raster(b)
+    assert pooled_raster(a) is first  # so b is the oldest
+    third = pooled_raster(c)
     assert second.closed
     assert not first.closed
     assert not third.closed
-    assert handle(b) is not second
+    assert pooled_raster(b) is not second
     assert first.closed
 
 
 def test_closing_closes_all_of_this_thread(make_scene, random_array) -> None:
-    opened = [handle(make_scene(f'{i}.tif', random_array((1, 8, 8)))) for i in range(3)]
-    close_handles()
+    opened = [pooled_raster(make_scene(f'{i}.tif', random_array((1, 8, 8)))) for i in range(3)]
+    close_datasets()
     assert all(dataset.closed for dataset in opened)
 
 
@@ -118,8 +125,8 @@ AT_EXIT = """
 import atexit, sys
 opened = []
 atexit.register(lambda: print([dataset.closed for dataset in opened]))
-from torchgeo_msssl.geo.handles import handle
-opened.append(handle(sys.argv[1]))
+from torchgeo_msssl.geo.open_datasets import pooled_raster
+opened.append(pooled_raster(sys.argv[1]))
 """
 
 
@@ -138,7 +145,7 @@ def test_processes_share_the_memory_for_blocks(monkeypatch, processes: int, give
         monkeypatch.setenv('GDAL_CACHEMAX', given)
     try:
         set_gdal_config('GDAL_CACHEMAX', 300 * 2**20)
-        share_block_cache(processes)
+        divide_block_cache(processes)
         assert get_gdal_config('GDAL_CACHEMAX') == expected * 2**20
     finally:
         set_gdal_config('GDAL_CACHEMAX', before)
@@ -148,7 +155,7 @@ def test_a_file_that_was_replaced_is_opened_anew(make_scene, random_array) -> No
     path = make_scene('a.tif', random_array((1, 20, 30)))
     old = find_scenes(path)[0]
     np.testing.assert_array_equal(old.read(old.grid.window, old.bands)[0], random_array((1, 20, 30)))
-    stale = handle(path)
+    stale = pooled_raster(path)
     os.replace(make_scene('new.tif', random_array((1, 20, 30), seed=1)), path)
     new = find_scenes(path)[0]
     np.testing.assert_array_equal(new.read(new.grid.window, new.bands)[0], random_array((1, 20, 30), seed=1))
@@ -157,9 +164,9 @@ def test_a_file_that_was_replaced_is_opened_anew(make_scene, random_array) -> No
 
 def test_other_keys_have_other_handles(make_scene, random_array) -> None:
     path = make_scene('a.tif', random_array((1, 20, 30)))
-    warped = pooled(f'{path}|wkt', lambda: open_raster(path))
-    assert warped is not handle(path)
-    assert pooled(f'{path}|wkt', lambda: open_raster(path)) is warped
+    warped = pooled_dataset(f'{path}|wkt', lambda: open_raster(path))
+    assert warped is not pooled_raster(path)
+    assert pooled_dataset(f'{path}|wkt', lambda: open_raster(path)) is warped
 
 
 @pytest.mark.parametrize('content', [b'', b'this is a text, not a picture\n', b'II*\x00\x08\x00\x00\x00'])

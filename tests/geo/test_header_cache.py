@@ -12,7 +12,7 @@ import pytest
 import rasterio
 
 from torchgeo_msssl.bands import get_sensor
-from torchgeo_msssl.geo import headers, index
+from torchgeo_msssl.geo import header_cache, headers
 from torchgeo_msssl.geo.headers import find_scenes
 from torchgeo_msssl.geo.scene import Scene
 
@@ -20,7 +20,7 @@ from torchgeo_msssl.geo.scene import Scene
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('TORCHGEO_MSSSL_CACHE', str(tmp_path / 'cache'))
-    monkeypatch.setattr(index, 'MANY', 2)
+    monkeypatch.setattr(header_cache, 'MANY', 2)
 
 
 @pytest.fixture
@@ -176,7 +176,7 @@ def test_of_files_that_are_alike_one_is_opened(tmp_path: Path, opened: list[str]
 
 
 def test_few_files_leave_nothing_behind(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, 'MANY', 50)
+    monkeypatch.setattr(header_cache, 'MANY', 50)
     find_scenes(folder)
     assert not (folder.parent / 'cache').exists()
 

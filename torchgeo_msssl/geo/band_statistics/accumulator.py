@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from torchgeo_msssl.geo.band_statistics.histograms import HALF, TABLE_SIZE, Halves, count_values, ordered_keys
+from torchgeo_msssl.geo.band_statistics.moments import BandStatistics, block_statistics
 from torchgeo_msssl.geo.grid import Window
-from torchgeo_msssl.geo.handles import close_handles
+from torchgeo_msssl.geo.open_datasets import close_datasets
 from torchgeo_msssl.geo.radiometry import Radiometry
 from torchgeo_msssl.geo.scene import Scene, with_data
-from torchgeo_msssl.geo.statistics import BandStatistics, block_statistics
-from torchgeo_msssl.geo.survey.histograms import HALF, TABLE_SIZE, Halves, count_values, ordered_keys
 from torchgeo_msssl.geo.warp import WarpedScene
 
 
@@ -86,7 +86,7 @@ def _pixels(portion: Portion, bands: Sequence[str]) -> Iterator[tuple[Window, ND
     """Read the windows of a portion one by one."""
     for window in portion.windows:
         yield window, *portion.scene.read(window, bands)
-    close_handles()  # with them go the decoded blocks, of which GDAL keeps as many as a twentieth of the memory holds
+    close_datasets()  # with them go the decoded blocks, of which GDAL keeps as many as a twentieth of the memory holds
 
 
 def count_every_value(portion: Portion, bands: Sequence[str]) -> Tally:

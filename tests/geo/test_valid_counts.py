@@ -13,11 +13,11 @@ from rasterio.transform import from_origin
 
 from torchgeo_msssl.bands import get_sensor
 from torchgeo_msssl.errors import SceneReadError
-from torchgeo_msssl.geo import valid as valid_module
+from torchgeo_msssl.geo import valid_counts as valid_module
 from torchgeo_msssl.geo.grid import PixelGrid
 from torchgeo_msssl.geo.headers import find_scenes
 from torchgeo_msssl.geo.scene import BandFile, Scene
-from torchgeo_msssl.geo.valid import CELL, ValidCells, cache_folder, count_valid, scene_key, streaming_windows
+from torchgeo_msssl.geo.valid_counts import CELL, ValidCells, cache_folder, count_valid, scene_key, streaming_windows
 
 masks = st.tuples(st.integers(1, 45), st.integers(1, 45)).flatmap(lambda shape: arrays(np.bool_, shape))
 

@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 
 from torchgeo_msssl.errors import ConfigurationError, MSSSLError, OutputError, SceneReadError
 from torchgeo_msssl.files import FRESH
+from torchgeo_msssl.geo.eviction import beside, clear_left_behind, format_size, lock_of, make_room, remove, touch
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.locks import Lock, lock
-from torchgeo_msssl.geo.room import beside, clear_left_behind, format_size, lock_of, make_room, remove, touch
 from torchgeo_msssl.geo.scene import Scene
-from torchgeo_msssl.geo.valid import cache_folder, scene_key, streaming_windows
+from torchgeo_msssl.geo.valid_counts import cache_folder, scene_key, streaming_windows
 
 #: Side of a tile in pixels.
 TILE = 256

@@ -3,7 +3,7 @@
 import pytest
 
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.geo.room import format_size, parse_size
+from torchgeo_msssl.geo.eviction import format_size, parse_size
 
 
 @pytest.mark.parametrize(

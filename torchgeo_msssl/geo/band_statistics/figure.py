@@ -10,14 +10,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from torchgeo_msssl.files import atomic_path
+from torchgeo_msssl.geo.band_statistics.histograms import PERCENTILES
+from torchgeo_msssl.geo.band_statistics.summary import Survey
 from torchgeo_msssl.geo.radiometry import Radiometry
-from torchgeo_msssl.geo.survey.histograms import PERCENTILES
-from torchgeo_msssl.geo.survey.run import Survey
 
 _COLUMNS = 4
 
 
-def draw_survey(
+def draw_histograms(
     path: str | os.PathLike[str],
     survey: Survey,
     bands: Sequence[str],

@@ -8,10 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torchgeo_msssl.errors import ValidDataError
-from torchgeo_msssl.geo.radiometry import Radiometry
-from torchgeo_msssl.geo.scene import Scene
-from torchgeo_msssl.geo.statistics import BandStatistics
-from torchgeo_msssl.geo.survey.histograms import (
+from torchgeo_msssl.geo.band_statistics.accumulator import (
+    Portion,
+    count_every_value,
+    count_lower_halves,
+    count_upper_halves,
+    empty_tally,
+    no_moments,
+)
+from torchgeo_msssl.geo.band_statistics.histograms import (
     HALF,
     LEAST_VALUE,
     PERCENTILES,
@@ -24,15 +29,10 @@ from torchgeo_msssl.geo.survey.histograms import (
     ranks_of,
     values_of,
 )
-from torchgeo_msssl.geo.survey.tally import (
-    Portion,
-    count_every_value,
-    count_lower_halves,
-    count_upper_halves,
-    empty_tally,
-    no_moments,
-)
-from torchgeo_msssl.geo.valid import streaming_windows
+from torchgeo_msssl.geo.band_statistics.moments import BandStatistics
+from torchgeo_msssl.geo.radiometry import Radiometry
+from torchgeo_msssl.geo.scene import Scene
+from torchgeo_msssl.geo.valid_counts import streaming_windows
 from torchgeo_msssl.processes import WorkerPool
 
 #: Pixels read together, about, and how many such windows make a portion of work.
@@ -52,7 +52,7 @@ class Survey:
         moments: Count, mean and standard deviation.
         least: Smallest value, shape (band,).
         most: Largest value, shape (band,).
-        percentiles: Of each band at :data:`~torchgeo_msssl.geo.survey.histograms.PERCENTILES`,
+        percentiles: Of each band at :data:`~torchgeo_msssl.geo.band_statistics.histograms.PERCENTILES`,
             shape (percentile, band).
         valid_fraction: Share of all pixels at which the band itself has data, shape (band,).
         scene_pixels: Valid pixels of each scene.
@@ -70,7 +70,7 @@ class Survey:
     histogram: tuple[NDArray[np.int64], ...]
 
 
-def survey_scenes(
+def summarize_bands(
     scenes: Sequence[Scene],
     bands: Sequence[str],
     radiometries: Sequence[Radiometry],

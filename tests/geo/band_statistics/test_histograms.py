@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from torchgeo_msssl.geo.survey.histograms import (
+from torchgeo_msssl.geo.band_statistics.histograms import (
     HALF,
     LEAST_VALUE,
     PERCENTILES,

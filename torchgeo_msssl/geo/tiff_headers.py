@@ -49,7 +49,7 @@ class Header:
     transform: Affine | None
 
 
-class AlikeHeaders:
+class SimilarHeaders:
     """Files that GDAL was asked about, by what they have in common with others."""
 
     def __init__(self) -> None:

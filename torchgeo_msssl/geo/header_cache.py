@@ -21,10 +21,10 @@ from rasterio.errors import CRSError
 from torchgeo_msssl.errors import OutputError
 from torchgeo_msssl.files import FRESH, atomic_path
 from torchgeo_msssl.geo.grid import PixelGrid
-from torchgeo_msssl.geo.handles import is_remote
+from torchgeo_msssl.geo.open_datasets import is_remote
 from torchgeo_msssl.geo.scene import BandFile
-from torchgeo_msssl.geo.tiff import AlikeHeaders
-from torchgeo_msssl.geo.valid import cache_folder
+from torchgeo_msssl.geo.tiff_headers import SimilarHeaders
+from torchgeo_msssl.geo.valid_counts import cache_folder
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ _PLAIN = ('dtype', 'nodata', 'masked', 'tags')
 _TUPLES = ('names', 'block_shape', 'scales', 'offsets')
 
 
-class HeaderIndex:
+class HeaderCache:
     """What is remembered of the files that are about to be opened.
 
     Args:
@@ -51,7 +51,7 @@ class HeaderIndex:
         local = [file for file in files if not is_remote(file)]
         names = {os.path.dirname(os.path.abspath(file)) for file in local} if len(local) >= MANY else set()
         self._folders = {name: _Folder(name) for name in names}
-        self._alike = AlikeHeaders()
+        self._alike = SimilarHeaders()
 
     def find(self, path: str, asked: Sequence[Any]) -> BandFile | None:
         """Find a header.

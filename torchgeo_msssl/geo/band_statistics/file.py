@@ -13,10 +13,10 @@ import yaml
 from torchgeo_msssl.bands import Sensor, canonical_band_name
 from torchgeo_msssl.errors import BandError, ConfigurationError
 from torchgeo_msssl.files import atomic_path
+from torchgeo_msssl.geo.band_statistics.histograms import PERCENTILES
+from torchgeo_msssl.geo.band_statistics.summary import Survey
 from torchgeo_msssl.geo.radiometry import Radiometry
 from torchgeo_msssl.geo.scene import Scene
-from torchgeo_msssl.geo.survey.histograms import PERCENTILES
-from torchgeo_msssl.geo.survey.run import Survey
 
 type Floats = tuple[float, ...]
 
