@@ -166,7 +166,8 @@ def _pretraining(study: Study, cell: Cell) -> tuple[str, ...] | None:
     if pretraining.each_seed:
         options['seed_everything'] = cell.seed
     if pretraining.same_split:
-        options |= {name: value for name, value in _label_options(study, cell).items() if name.startswith('data.split')}
+        kept = ('data.split', 'data.seed')
+        options |= {name: value for name, value in _label_options(study, cell).items() if name in kept}
     return ('fit', *_config(pretraining.config), *as_arguments(options), *_logger(folder, 'fit'))
 
 
