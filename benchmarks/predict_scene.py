@@ -24,7 +24,7 @@ from torch import Tensor
 from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.headers import find_scenes
 from torchgeo_msssl.geo.scene import Scene
-from torchgeo_msssl.geo.write import GeoTIFFWriter
+from torchgeo_msssl.geo.write import GeoTIFFSpec, GeoTIFFWriter
 from torchgeo_msssl.prediction import MapOptions, predict_scene
 from torchgeo_msssl.prediction.class_map import read_mirrored
 from torchgeo_msssl.prediction.receptive_field import choose_blend
@@ -37,9 +37,8 @@ def write_scene(path: Path, size: int) -> None:
     """A scene of smooth texture and noise, uint16, tiles of 256, deflate."""
     grid = PixelGrid('EPSG:32631', Affine(10, 0, 500_000, 0, -10, 4_900_000), size, size)
     rng = np.random.default_rng(0)
-    with GeoTIFFWriter(
-        path, grid, count=len(BANDS), dtype='uint16', band_names=BANDS, nodata=0, compress='deflate'
-    ) as writer:
+    spec = GeoTIFFSpec(len(BANDS), 'uint16', BANDS, nodata=0, compress='deflate')
+    with GeoTIFFWriter(path, grid, spec) as writer:
         for row in range(0, size, 256):
             window = Window(row, 0, min(256, size - row), size)
             coarse = rng.normal(1500, 400, (len(BANDS), -(-window.height // 16), -(-size // 16)))

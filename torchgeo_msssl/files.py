@@ -47,7 +47,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         if not temporary.exists():
-            raise _unwritable(target, 'nothing was written')
+            raise unwritable(target, 'nothing was written')
         temporary.chmod(mode)  # some writers (safetensors) leave files that only their owner may read
         _flush_to_disk(temporary)
         _publish(temporary, target)
@@ -57,7 +57,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         # Any other OSError in the block may be about another file (a scene that cannot be read): it is not ours.
         ours = {str(temporary), str(target)}
         if error.errno in _DISK_ERRORS or not ours.isdisjoint({str(error.filename), str(error.filename2)}):
-            raise _unwritable(target, error.strerror or str(error)) from error
+            raise unwritable(target, error.strerror or str(error)) from error
         raise
     finally:
         for leftover in (temporary, *(_beside(temporary, suffix) for suffix in SIDECARS)):
@@ -101,7 +101,7 @@ def _check_writable(target: Path, temporary: Path) -> int:
         temporary.unlink()
         return mode
     except OSError as error:
-        raise _unwritable(target, error.strerror or str(error)) from error
+        raise unwritable(target, error.strerror or str(error)) from error
 
 
 def _publish(temporary: Path, target: Path) -> None:
@@ -124,5 +124,14 @@ def _flush_to_disk(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _unwritable(target: Path, reason: str) -> OutputError:
-    return OutputError(f'{target} cannot be written ({reason}); choose another path or make room there.')
+def unwritable(path: str | os.PathLike[str], reason: str) -> OutputError:
+    """Return the error for a file that cannot be written.
+
+    Args:
+        path: The file.
+        reason: What the system or a library reports.
+
+    Returns:
+        The error, to be raised.
+    """
+    return OutputError(f'{path} cannot be written ({reason}); choose another path or free some space.')

@@ -15,11 +15,12 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, Compression
+from rasterio.errors import RasterioError
 
 from torchgeo_msssl.errors import ConfigurationError, OutputError, ScenesNotFoundError
 from torchgeo_msssl.geo.discover import find_files
 from torchgeo_msssl.geo.grid import PixelGrid, Window, covering_windows
-from torchgeo_msssl.geo.write import GeoTIFFWriter, write_geotiff
+from torchgeo_msssl.geo.write import GeoTIFFSpec, GeoTIFFWriter, copy_raster, encode_geotiff, write_geotiff
 
 GRID = PixelGrid(CRS.from_epsg(32631), Affine(10, 0, 699960, 0, -10, 4860000), 300, 410)
 
@@ -66,21 +67,53 @@ def test_four_bytes_are_no_alpha_but_a_band_of_that_name_is(tmp_path: Path) -> N
         assert [c == ColorInterp.alpha for c in alpha.colorinterp] == [False, False, False, True]
 
 
-def test_colormap_and_overviews_of_labels(tmp_path: Path) -> None:
+def test_colormap_of_labels(tmp_path: Path) -> None:
     labels = np.zeros((1, 300, 410), np.uint8)
     labels[:, 100:] = 7
-    write_geotiff(tmp_path / 'map.tif', labels, GRID, colormap={0: (1, 2, 3), 7: (4, 5, 6, 255)}, overviews=True)
+    write_geotiff(tmp_path / 'map.tif', labels, GRID, colormap={0: (1, 2, 3), 7: (4, 5, 6, 255)})
     with rasterio.open(tmp_path / 'map.tif') as scene:
         assert scene.colormap(1)[7] == (4, 5, 6, 255)
         assert scene.colormap(1)[0][:3] == (1, 2, 3)
-        assert scene.overviews(1) == [2]
-        assert set(np.unique(scene.read(1, out_shape=(150, 205)))) == {0, 7}
+        np.testing.assert_array_equal(scene.read(), labels)
     assert [file.name for file in tmp_path.iterdir()] == ['map.tif']
+
+
+def test_categories_are_read_by_gdal(tmp_path: Path) -> None:
+    spec = GeoTIFFSpec(1, 'uint8', categorical=True, categories=('grass', 'vine & co'))
+    with GeoTIFFWriter(tmp_path / 'map.tif', GRID, spec) as writer:
+        writer.write(noise(1, 'uint8'), GRID.window)
+    sidecar = (tmp_path / 'map.tif.aux.xml').read_text()
+    assert '<Category>vine &amp; co</Category>' in sidecar
+
+
+def test_encoding_in_memory_keeps_pixels_metadata_and_mask() -> None:
+    grid = PixelGrid(GRID.crs, GRID.transform, 7, 5)
+    valid = np.arange(35).reshape(7, 5) % 3 > 0
+    spec = GeoTIFFSpec(
+        2, 'uint16', ('B02', 'B03'), scales=(0.5, 1), offsets=(0, -1), tags={'A': 'b'}, blocksize=7, tiled=False
+    )
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK='YES'):
+        content = encode_geotiff(noise(grid=grid), grid, spec, valid)
+    with rasterio.MemoryFile(content) as memory, memory.open() as dataset:
+        np.testing.assert_array_equal(dataset.read(), noise(grid=grid))
+        np.testing.assert_array_equal(dataset.dataset_mask() > 0, valid)
+        assert (dataset.crs, dataset.transform) == (grid.crs, grid.transform)
+        assert dataset.descriptions == ('B02', 'B03')
+        assert (dataset.scales, dataset.offsets) == ((0.5, 1), (0, -1))
+        assert dataset.tags()['A'] == 'b'
+
+
+def test_a_failed_copy_raises_an_exception_of_rasterio(tmp_path: Path) -> None:
+    """`rasterio.shutil.copy` raises exceptions of GDAL that have no public base class; copy_raster does not."""
+    write_geotiff(tmp_path / 'scene.tif', noise(), GRID)
+    for source, target in (('scene.tif', 'nowhere/copy.tif'), ('missing.tif', 'copy.tif')):
+        with pytest.raises(RasterioError):
+            copy_raster(tmp_path / source, tmp_path / target, driver='COG')
 
 
 def test_streaming_equals_writing_at_once(tmp_path: Path) -> None:
     array = noise()
-    with GeoTIFFWriter(tmp_path / 'scene.tif', GRID, count=2, dtype='uint16', blocksize=64) as writer:
+    with GeoTIFFWriter(tmp_path / 'scene.tif', GRID, GeoTIFFSpec(count=2, dtype='uint16', blocksize=64)) as writer:
         for window in covering_windows(GRID, (64, 64)):
             inside = window.intersection(GRID.window)
             assert inside is not None
@@ -95,7 +128,7 @@ def test_streaming_equals_writing_at_once(tmp_path: Path) -> None:
 
 
 def test_what_was_not_written_is_nodata(tmp_path: Path) -> None:
-    with GeoTIFFWriter(tmp_path / 'scene.tif', GRID, count=1, dtype='float32', nodata=-1) as writer:
+    with GeoTIFFWriter(tmp_path / 'scene.tif', GRID, GeoTIFFSpec(count=1, dtype='float32', nodata=-1)) as writer:
         writer.write(np.ones((1, 256, 256), np.float32), Window(0, 0, 256, 256))
     with rasterio.open(tmp_path / 'scene.tif') as scene:
         values = scene.read(1)
@@ -110,7 +143,7 @@ def test_an_exception_leaves_nothing_and_the_old_file_intact(tmp_path: Path) -> 
     before = old.read_bytes()
 
     def fail_half_way(path: Path) -> None:
-        with GeoTIFFWriter(path, GRID, count=1, dtype='uint8', blocksize=64) as writer:
+        with GeoTIFFWriter(path, GRID, GeoTIFFSpec(count=1, dtype='uint8', blocksize=64)) as writer:
             writer.write(np.ones((1, 64, 64), np.uint8), Window(0, 0, 64, 64))
             raise ZeroDivisionError
 
@@ -144,14 +177,14 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, where: str) -> None:
 @pytest.mark.parametrize(
     ('count', 'dtype', 'options', 'message'),
     [
-        (2, 'uint16', {'band_names': ['B02']}, 'one name for each of 2 bands'),
-        (1, 'uint8', {'nodata': 300}, 'nodata 300 does not fit into uint8'),
-        (1, 'uint8', {'nodata': float('nan')}, 'nodata nan does not fit into uint8'),
-        (2, 'uint8', {'colormap': {0: (0, 0, 0)}}, 'a colormap needs one band'),
+        (2, 'uint16', {'band_names': ['B02']}, 'band_names: expected one for each of 2 bands'),
+        (1, 'uint8', {'nodata': 300}, 'nodata: 300 does not fit into uint8'),
+        (1, 'uint8', {'nodata': float('nan')}, 'nodata: nan does not fit into uint8'),
+        (2, 'uint8', {'colormap': {0: (0, 0, 0)}}, 'colormap: requires one band'),
         (1, 'uint8', {'blocksize': 100}, 'multiple of 16, got 100'),
-        (1, 'bool', {}, 'expected values of one of uint8, .* got bool'),
+        (1, 'bool', {}, 'dtype: expected one of uint8, .* got bool'),
         (1, 'complex64', {}, 'got complex64'),
-        (1, 'float32', {'nodata': 1e300}, r'nodata 1e\+300 does not fit into float32'),
+        (1, 'float32', {'nodata': 1e300}, r'nodata: 1e\+300 does not fit into float32'),
     ],
 )
 def test_options_that_contradict_each_other(
@@ -167,8 +200,8 @@ def test_arrays_that_do_not_fit(tmp_path: Path) -> None:
         write_geotiff(tmp_path / 'x.tif', noise()[0], GRID)
     with pytest.raises(ConfigurationError, match=r'expected uint16 values of the shape \(2, 300, 410\)'):
         write_geotiff(tmp_path / 'x.tif', noise()[:, :-1], GRID)
-    writer = GeoTIFFWriter(tmp_path / 'x.tif', GRID, count=1, dtype='uint8')
-    with pytest.raises(ConfigurationError, match='leave the grid of 300 × 410'), writer:
+    writer = GeoTIFFWriter(tmp_path / 'x.tif', GRID, GeoTIFFSpec(count=1, dtype='uint8'))
+    with pytest.raises(ConfigurationError, match='leaves the grid of 300 × 410'), writer:
         writer.write(np.ones((1, 64, 64), np.uint8), Window(256, 0, 64, 64))
     with pytest.raises(ConfigurationError, match='got float64'), writer:
         writer.write(np.ones((1, 64, 64)), Window(0, 0, 64, 64))
@@ -189,7 +222,7 @@ from affine import Affine
 from rasterio.crs import CRS
 from torchgeo_msssl.errors import OutputError
 from torchgeo_msssl.geo.grid import PixelGrid, Window
-from torchgeo_msssl.geo.write import GeoTIFFWriter, write_geotiff
+from torchgeo_msssl.geo.write import GeoTIFFSpec, GeoTIFFWriter, write_geotiff
 grid = PixelGrid(CRS.from_epsg(32631), Affine(10, 0, 699960, 0, -10, 4860000), 300, 300)
 values = np.random.default_rng(0).integers(0, 60000, (2, 300, 300), dtype='uint16')
 """
@@ -199,7 +232,7 @@ def test_a_killed_writer_leaves_nothing_under_the_final_name(tmp_path: Path) -> 
     result = run_python(
         PRELUDE
         + """
-with GeoTIFFWriter('scene.tif', grid, count=2, dtype='uint16', blocksize=64) as writer:
+with GeoTIFFWriter('scene.tif', grid, GeoTIFFSpec(count=2, dtype='uint16', blocksize=64)) as writer:
     writer.write(values[:, :128], Window(0, 0, 128, 300))
     os.kill(os.getpid(), signal.SIGKILL)
 """,

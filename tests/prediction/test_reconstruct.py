@@ -191,7 +191,7 @@ def test_what_is_there_is_kept_until_something_changes(
 def test_a_run_that_failed_leaves_nothing_and_goes_on(
     make_scene: MakeScene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr('torchgeo_msssl.geo.resumable.BLOCK', 64)
+    monkeypatch.setattr('torchgeo_msssl.prediction.reconstruct.BLOCK', 64)
     pixels = numbers(500, 40)
     scene = make_scene('scene.tif', pixels, names=BANDS)
 

@@ -15,7 +15,7 @@ from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.evaluation.encoders import Transfer
 from torchgeo_msssl.evaluation.frozen_encoder import INPUTS, embed_batch
 from torchgeo_msssl.geo.grid import PixelGrid, Window
-from torchgeo_msssl.geo.write import GeoTIFFWriter
+from torchgeo_msssl.geo.write import GeoTIFFSpec, GeoTIFFWriter
 
 #: Side of the blocks in which a map is made and stored, in cells.
 BLOCK = 32
@@ -160,10 +160,8 @@ def write_feature_map(
     """
     target = map_grid(scenes.scenes[scene].grid, step)
     down, across = (round(step / 2 - point) for point in centre or (size / 2, size / 2))
-    writer = GeoTIFFWriter(
-        path, target, count=len(_COLOURS), dtype='uint8', band_names=_COLOURS, nodata=NODATA, blocksize=BLOCK
-    )
-    with writer:
+    spec = GeoTIFFSpec(len(_COLOURS), 'uint8', band_names=_COLOURS, nodata=NODATA, blocksize=BLOCK)
+    with GeoTIFFWriter(path, target, spec) as writer:
         for block in blocks(target):
             cells = Window(block.row * step, block.col * step, block.height * step, block.width * step)
             # the windows of the first and of the last cell, and the cells themselves

@@ -24,7 +24,7 @@ from torchgeo_msssl.geo.labels.classes import names_by_value
 from torchgeo_msssl.geo.open_datasets import block_cache
 from torchgeo_msssl.geo.vector.burn import GeometryIndex, set_outside
 from torchgeo_msssl.geo.vector.drawing import Drawing
-from torchgeo_msssl.geo.write import Colormap, GeoTIFFWriter
+from torchgeo_msssl.geo.write import Colormap, GeoTIFFSpec, GeoTIFFWriter
 from torchgeo_msssl.progress import progress_bar
 
 #: Side of the blocks, a multiple of the tiles of the file.
@@ -111,11 +111,16 @@ def write_mask(
         np.add(counts, np.bincount(mask.ravel(), minlength=len(counts)), out=counts)
         return mask[None]
 
-    writer = GeoTIFFWriter(
-        output, grid, count=1, dtype=np.uint8, band_names=['class'], nodata=options.ignore,
-        colormap=_colors(drawing.classes, options), tags=_tags(drawing.classes, options),
-    )  # fmt: skip
-    _write(writer, block, _BLOCK, progress)
+    spec = GeoTIFFSpec(
+        count=1,
+        dtype=np.uint8,
+        band_names=['class'],
+        nodata=options.ignore,
+        categorical=True,
+        colormap=_colors(drawing.classes, options),
+        tags=_tags(drawing.classes, options),
+    )
+    _write(GeoTIFFWriter(output, grid, spec), block, _BLOCK, progress)
     return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
 
 
@@ -160,11 +165,14 @@ def write_coverage(
             totals[value] += float(np.nansum(band, dtype=np.float64))
         return fractions
 
-    writer = GeoTIFFWriter(
-        output, grid, count=len(values), dtype=np.float32, band_names=list(names.values()), nodata=float('nan'),
+    spec = GeoTIFFSpec(
+        count=len(values),
+        dtype=np.float32,
+        band_names=list(names.values()),
+        nodata=float('nan'),
         tags=_software() | {'UNIT': 'fraction of the pixel'},
-    )  # fmt: skip
-    _write(writer, block, _SAMPLED_BLOCK, progress)
+    )
+    _write(GeoTIFFWriter(output, grid, spec), block, _SAMPLED_BLOCK, progress)
     return totals
 
 

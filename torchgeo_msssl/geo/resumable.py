@@ -1,92 +1,55 @@
-"""Rasters written from top to bottom that survive being killed on the way.
+"""GeoTIFFs that are written from top to bottom and resumed after the process was killed.
 
-Each lies beside its final place as ``.<name>.partial.tif``, with one ``.<name>.partial.json`` that says how many rows
-are safe. GDAL writes the directory of a TIFF when it is closed, so the files are closed every few block rows; what is
-in them then is never written again.
+Next to its final place each file grows as ``.<name>.partial.tif``; ``.<main>.partial.json`` records how many rows are
+safe. GDAL writes the directory of a TIFF when it is closed, so the files are closed every few rows of blocks. Rows that
+were recorded as safe are never written again.
 """
 
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from xml.etree import ElementTree
 
 import numpy as np
 import rasterio
-import rasterio.shutil
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetWriter
-from rasterio.windows import Window as RasterioWindow
 
-from torchgeo_msssl.errors import OutputError
-from torchgeo_msssl.files import atomic_path
-from torchgeo_msssl.geo.grid import PixelGrid
+from torchgeo_msssl.files import atomic_path, unwritable
+from torchgeo_msssl.geo.grid import PixelGrid, Window
+from torchgeo_msssl.geo.write import GeoTIFFSpec, check_readable, copy_raster, create, gdal_errors, write_categories
 
-__all__ = ('BLOCK', 'Layer', 'ResumableGeoTIFFs')
+__all__ = ('BLOCK', 'ResumableGeoTIFFs')
 
-#: Rows and columns of a block of the working files.
+#: Rows and columns of a block of the partial files.
 BLOCK = 256
-#: Rows and columns of a block of the final files; GDAL's default for a cloud-optimised GeoTIFF.
+#: Rows and columns of a block of the final files; GDAL's default for a cloud-optimized GeoTIFF.
 _FINAL_BLOCK = 512
 
 
-@dataclass(frozen=True)
-class Layer:
-    """A raster to write.
-
-    Attributes:
-        path: Its final place.
-        count: Number of bands.
-        dtype: NumPy's name of its type.
-        nodata: Value of pixels without data.
-        names: A description for each band.
-        categorical: Whether the values are classes: overviews hold the most frequent one, else the mean.
-        colormap: Colour ``(red, green, blue)`` or with alpha, in 0–255, of each value.
-        scale: What a value is to be multiplied with.
-        categories: Names of the values from 0 on, which GDAL keeps in an ``.aux.xml`` file beside the raster.
-        tags: Dataset tags.
-    """
-
-    path: Path
-    count: int
-    dtype: str
-    nodata: float
-    names: tuple[str, ...]
-    categorical: bool = False
-    colormap: Mapping[int, tuple[int, ...]] | None = None
-    scale: float = 1.0
-    categories: tuple[str, ...] = ()
-    tags: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def partial(self) -> Path:
-        """The working file."""
-        return self.path.with_name(f'.{self.path.stem}.partial.tif')
-
-
 class ResumableGeoTIFFs:
-    """Rasters on one grid that grow together, row by row, and are resumed together.
+    """Writer of GeoTIFFs on one grid that grow together, row by row, and are resumed together.
 
-    Use it as a context manager; leaving it keeps what is safe, for another time, unless :meth:`publish` was called.
+    Leaving the context keeps the safe rows for the next run, unless :meth:`publish` was called.
     """
 
-    def __init__(self, grid: PixelGrid, layers: Sequence[Layer], key: str, every: int = 4) -> None:
-        """Name the files; they are opened on entering the context.
+    def __init__(self, grid: PixelGrid, files: Mapping[Path, GeoTIFFSpec], key: str, every: int = 4) -> None:
+        """Create the writer; the files are opened on entering the context.
 
         Args:
-            grid: CRS, transform and size of all.
-            layers: The rasters; the last one is published last and stands for them all.
-            key: What identifies the content; work under another key is thrown away.
-            every: Rows of blocks after which the files are closed and the work becomes safe.
+            grid: CRS, transform and size of all files.
+            files: Specification of each final file. The last one is published last, so that its presence says that all
+                files are complete.
+            key: Identifies the content; rows that were written under another key are discarded.
+            every: Rows of blocks after which the files are closed and their rows become safe.
         """
-        self.grid, self.layers, self.key, self.every = grid, tuple(layers), key, every
-        main = self.layers[-1].path
+        self.grid, self.files, self.key, self.every = grid, dict(files), key, every
+        self._block = max(spec.blocksize for spec in self.files.values())
+        main = list(self.files)[-1]
         self._record = main.with_name(f'.{main.stem}.partial.json')
         self._datasets: list[DatasetWriter] = []
         self._pending: list[list[NDArray[Any]]] = []
@@ -94,40 +57,40 @@ class ResumableGeoTIFFs:
 
     @property
     def next_row(self) -> int:
-        """First row that is not safe yet, to go on from."""
+        """First row that is not safe yet, from which the caller continues."""
         return self._safe
 
     def __enter__(self) -> Self:
-        """Take up what an earlier run left, or begin.
+        """Resume the partial files of an earlier run, or create new ones.
 
         Returns:
-            The files themselves; :attr:`next_row` says where to go on.
+            The writer itself; :attr:`next_row` says where to continue.
 
         Raises:
             OutputError: If the folder cannot be written.
         """
         self._safe = self._resumable_rows()
         if self._safe == 0:
-            self._begin()
+            self._create()
         self._written = self._received = self._safe
-        self._pending = [[] for _ in self.layers]
+        self._pending = [[] for _ in self.files]
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close the files; rows that were not safe are computed again next time."""
+        """Close the files; rows that are not safe are computed again by the next run."""
         for dataset in self._datasets:
-            with contextlib.suppress(RasterioError, CPLE_BaseError):
+            with contextlib.suppress(RasterioError):
                 dataset.close()
         self._datasets = []
 
     def write(self, first: int, rows: Sequence[NDArray[Any]]) -> None:
-        """Take finished rows.
+        """Write finished rows, which must follow the ones written before.
 
         Args:
-            first: The first of them; they follow on each other, and those before :attr:`next_row` are passed over.
-            rows: For each layer, (band, row, col); not kept as a view.
+            first: Index of the first row; rows before :attr:`next_row` are skipped.
+            rows: Values of each file (band, row, col); they are copied.
 
         Raises:
             OutputError: If the disk is full.
@@ -141,49 +104,48 @@ class ResumableGeoTIFFs:
             pending.append(array[:, skip:].copy())
         self._received += count
         at_end = self._received == self.grid.height
-        whole = self._received if at_end else self._received // BLOCK * BLOCK
-        if whole > self._written:
-            self._write_blocks(whole)
-            if at_end or (self._written - self._safe) // BLOCK >= self.every:
+        complete = self._received if at_end else self._received // self._block * self._block
+        if complete > self._written:
+            self._write_blocks(complete)
+            if at_end or (self._written - self._safe) // self._block >= self.every:
                 self._make_safe()
 
     def _write_blocks(self, end: int) -> None:
         if not self._datasets:
-            self._datasets = [self._open(layer) for layer in self.layers]
-        window = RasterioWindow(0, self._written, self.grid.width, end - self._written)
-        for layer, dataset, pending in zip(self.layers, self._datasets, self._pending, strict=True):
+            self._datasets = [self._open(path) for path in self.files]
+        window = Window(self._written, 0, end - self._written, self.grid.width)
+        for path, dataset, pending in zip(self.files, self._datasets, self._pending, strict=True):
             rows = np.concatenate(pending, axis=1)
-            with _gdal_errors(layer.path):
-                dataset.write(rows[:, : end - self._written], window=window)
-            pending[:] = [rows[:, end - self._written :].copy()]
+            with gdal_errors(path):
+                dataset.write(rows[:, : window.height], window=window.to_rasterio())
+            pending[:] = [rows[:, window.height :].copy()]
         self._written = end
 
     def _make_safe(self) -> None:
-        for layer, dataset in zip(self.layers, self._datasets, strict=True):
-            with _gdal_errors(layer.path):
+        for path, dataset in zip(self.files, self._datasets, strict=True):
+            with gdal_errors(path):
                 dataset.close()
-            _flush_to_disk(layer.partial)
+            _flush_to_disk(_partial(path))
         self._datasets = []
         self._safe = self._written
-        self._note()
+        self._write_record()
 
     def publish(self) -> None:
-        """Turn the finished working files into cloud-optimised GeoTIFFs under their final names.
+        """Convert the complete partial files to cloud-optimized GeoTIFFs under their final names.
 
         Raises:
             OutputError: If a file cannot be written.
         """
         assert self._safe == self.grid.height, f'published after {self._safe} of {self.grid.height} rows'
-        for layer in self.layers:
-            with atomic_path(layer.path) as temporary, _gdal_errors(layer.path):
-                rasterio.shutil.copy(layer.partial, temporary, driver='COG', **_cog_options(layer))
-                _check_readable(temporary)
-                if layer.categories:
-                    _write_categories(temporary, layer.categories)
-        # The record goes first: working files without one are nobody's, one without files would mislead.
+        for path, spec in self.files.items():
+            with atomic_path(path) as temporary, gdal_errors(path):
+                copy_raster(_partial(path), temporary, driver='COG', **_cog_options(spec))
+                check_readable(temporary)
+                write_categories(temporary, spec)
+        # The record is removed first: a record without files would be wrong, files without a record are overwritten.
         self._record.unlink(missing_ok=True)
-        for layer in self.layers:
-            _remove(layer.partial)
+        for path in self.files:
+            _remove(_partial(path))
 
     def _resumable_rows(self) -> int:
         try:
@@ -191,19 +153,15 @@ class ResumableGeoTIFFs:
             rows = int(record['next_row'])
             if record['key'] != self.key or not 0 < rows <= self.grid.height:
                 return 0
-            for layer in self.layers:
-                with rasterio.open(layer.partial) as dataset:
-                    if (dataset.height, dataset.width, dataset.count) != (*self._size, layer.count):
+            for path, spec in self.files.items():
+                with rasterio.open(_partial(path)) as dataset:
+                    if (*dataset.shape, dataset.count) != (self.grid.height, self.grid.width, spec.count):
                         return 0
-                    # The row that was written last is the one to be missing if anything is.
-                    dataset.read(window=RasterioWindow(0, rows - 1, self.grid.width, 1))
+                    # If anything is missing, it is what was written last.
+                    dataset.read(window=Window(rows - 1, 0, 1, self.grid.width).to_rasterio())
         except (OSError, ValueError, KeyError, TypeError, RasterioError):
             return 0
         return rows
-
-    @property
-    def _size(self) -> tuple[int, int]:
-        return self.grid.height, self.grid.width
 
     def _read_record(self) -> dict[str, Any]:
         record = json.loads(self._record.read_text(encoding='utf-8'))
@@ -211,86 +169,56 @@ class ResumableGeoTIFFs:
             raise ValueError(f'{self._record}: expected a JSON object')
         return record
 
-    def _clear(self) -> None:
-        """Throw away work under another key, which may have had other layers."""
+    def _discard(self) -> None:
+        """Remove partial files that were written under another key, perhaps with other names."""
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             for name in self._read_record()['files']:
                 if Path(name).name == name and name.endswith('.partial.tif'):
                     _remove(self._record.with_name(name))
         self._record.unlink(missing_ok=True)
 
-    def _begin(self) -> None:
-        self._clear()
-        for layer in self.layers:
+    def _create(self) -> None:
+        for path, spec in self.files.items():
             try:
-                layer.path.parent.mkdir(parents=True, exist_ok=True)
-                _remove(layer.partial)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._discard()
+                _remove(_partial(path))
             except OSError as error:
-                raise _unwritable(layer.path, error.strerror or str(error)) from error
-            with _gdal_errors(layer.path), rasterio.open(layer.partial, 'w', **self._profile(layer)) as dataset:
-                dataset.descriptions = layer.names
-                if layer.colormap is not None:
-                    dataset.write_colormap(1, dict(layer.colormap))
-                if layer.scale != 1:
-                    dataset.scales = (layer.scale,) * layer.count
-                dataset.update_tags(**layer.tags)
-        self._note()
+                raise unwritable(path, error.strerror or str(error)) from error
+            with gdal_errors(path):
+                # Blocks that were never written take no space; otherwise the first closing would write them all.
+                create(_partial(path), self.grid, spec, sparse_ok=True).close()
+        self._write_record()
 
-    def _profile(self, layer: Layer) -> dict[str, Any]:
-        return {
-            'driver': 'GTiff', 'crs': self.grid.crs, 'transform': self.grid.transform, 'height': self.grid.height,
-            'width': self.grid.width, 'count': layer.count, 'dtype': layer.dtype, 'nodata': layer.nodata,
-            'tiled': True, 'blockxsize': BLOCK, 'blockysize': BLOCK, 'bigtiff': 'IF_SAFER', 'compress': 'zstd',
-            'zstd_level': 1, 'interleave': 'band',
-            # Blocks that were never written take no room; else the first closing would write them all.
-            'sparse_ok': True,
-        } | ({} if layer.colormap else {'photometric': 'MINISBLACK'})  # fmt: skip
+    def _open(self, path: Path) -> DatasetWriter:
+        with gdal_errors(path):
+            return rasterio.open(_partial(path), 'r+')
 
-    def _open(self, layer: Layer) -> DatasetWriter:
-        with _gdal_errors(layer.path):
-            return rasterio.open(layer.partial, 'r+')
-
-    def _note(self) -> None:
+    def _write_record(self) -> None:
         temporary = self._record.with_suffix('.tmp')
+        files = [_partial(path).name for path in self.files]
+        record = {'key': self.key, 'next_row': self._safe, 'files': files}
         try:
-            files = [layer.partial.name for layer in self.layers]
-            record = {'key': self.key, 'next_row': self._safe, 'files': files}
             temporary.write_text(json.dumps(record), encoding='utf-8')
             _flush_to_disk(temporary)
             temporary.replace(self._record)
         except OSError as error:
-            raise _unwritable(self._record, error.strerror or str(error)) from error
+            raise unwritable(self._record, error.strerror or str(error)) from error
 
 
-def _cog_options(layer: Layer) -> dict[str, Any]:
+def _partial(path: Path) -> Path:
+    return path.with_name(f'.{path.stem}.partial.tif')
+
+
+def _cog_options(spec: GeoTIFFSpec) -> dict[str, Any]:
     options: dict[str, Any] = {
         'compress': 'deflate',
         'blocksize': _FINAL_BLOCK,
         'bigtiff': 'IF_SAFER',
         'overviews': 'IGNORE_EXISTING',
-        'overview_resampling': 'mode' if layer.categorical else 'average',
+        'overview_resampling': 'mode' if spec.categorical else 'average',
     }
-    return options if layer.categorical else options | {'predictor': 'YES'}
-
-
-def _write_categories(path: Path, names: Sequence[str]) -> None:
-    root = ElementTree.Element('PAMDataset')
-    categories = ElementTree.SubElement(ElementTree.SubElement(root, 'PAMRasterBand', band='1'), 'CategoryNames')
-    for name in names:
-        ElementTree.SubElement(categories, 'Category').text = name
-    path.with_name(f'{path.name}.aux.xml').write_text(ElementTree.tostring(root, encoding='unicode'), encoding='utf-8')
-
-
-@contextlib.contextmanager
-def _gdal_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (RasterioError, CPLE_BaseError) as error:  # copy() hands GDAL's own errors on
-        raise _unwritable(path, str(error.__cause__ or error)) from error
-
-
-def _unwritable(path: Path, reason: str) -> OutputError:
-    return OutputError(f'{path} cannot be written ({reason}); choose another folder or make room there.')
+    return options if spec.categorical else options | {'predictor': 'YES'}
 
 
 def _remove(path: Path) -> None:
@@ -301,9 +229,3 @@ def _remove(path: Path) -> None:
 def _flush_to_disk(path: Path) -> None:
     with path.open('rb+') as file:
         os.fsync(file.fileno())
-
-
-def _check_readable(path: Path) -> None:
-    # GDAL flushes its last blocks while closing and reports what fails there on the log alone.
-    with rasterio.open(path) as dataset:
-        dataset.read(window=RasterioWindow(dataset.width - 1, dataset.height - 1, 1, 1))

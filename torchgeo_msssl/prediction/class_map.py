@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -27,9 +27,10 @@ import torchgeo_msssl
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.open_datasets import block_cache
-from torchgeo_msssl.geo.resumable import BLOCK, Layer, ResumableGeoTIFFs
+from torchgeo_msssl.geo.resumable import BLOCK, ResumableGeoTIFFs
 from torchgeo_msssl.geo.scene import Scene
 from torchgeo_msssl.geo.valid_counts import scene_key
+from torchgeo_msssl.geo.write import GeoTIFFSpec
 from torchgeo_msssl.prediction.background_io import WriteBehind, read_ahead
 from torchgeo_msssl.prediction.qgis_style import Colors, class_colors, write_qml
 from torchgeo_msssl.prediction.scenes import check_bands
@@ -208,7 +209,9 @@ def plan(
     views = len(_VIEWS[options.tta])
     band_of_windows = (4 * classes + 1) * tiling.rows.span * grid.width
     batch = pixels * ((2 + _BATCHES_AHEAD) * (len(bands) * scene.dtype.itemsize + 1) + 4 * classes * 3)
-    per_pixel = sum(layer.count * np.dtype(layer.dtype).itemsize for layer in _layers(Path('map.tif'), options, {}))
+    per_pixel = sum(
+        spec.count * np.dtype(spec.dtype).itemsize for spec in _layers(Path('map.tif'), options, {}).values()
+    )
     # Rows that wait for a whole block or to be written, as they come and as they are written, with what they are made
     # of.
     block_rows = grid.width * BLOCK * (5 * per_pixel + 12) + 4 * tiling.rows.span * grid.width
@@ -274,9 +277,9 @@ def predict_scene(
     output = Path(output)
     key = _key(scene, bands, options, scale, offset)
     layers = _layers(output, options, {KEY_TAG: key})
-    named = {layer.path.stem.removeprefix(f'{output.stem}_'): layer.path for layer in layers[:-1]}
+    named = {path.stem.removeprefix(f'{output.stem}_'): path for path in layers if path != output}
     probabilities, confidence = named.get('probabilities'), named.get('confidence')
-    if not overwrite and all(key_of(layer.path) == key for layer in layers):
+    if not overwrite and all(key_of(path) == key for path in layers):
         return PredictionResult(output, probabilities, confidence, skipped=True)
     with block_cache(_GDAL_CACHE), ResumableGeoTIFFs(scene.grid, layers, key, every) as files:
         run = _Run(network, scene, tuple(bands), options, (scale, offset), device)
@@ -318,7 +321,7 @@ def is_done(
     """
     scale, offset = _each_band(scale, offset, bands)
     key = _key(scene, bands, options, scale, offset)
-    return all(key_of(layer.path) == key for layer in _layers(Path(output), options, {}))
+    return all(key_of(path) == key for path in _layers(Path(output), options, {}))
 
 
 def read_mirrored(scene: Scene, window: Window, bands: Sequence[str]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
@@ -360,9 +363,8 @@ def _each_band(
     return scale, offset
 
 
-def _remove_outdated(output: Path, layers: Sequence[Layer]) -> None:
+def _remove_outdated(output: Path, written: Collection[Path]) -> None:
     """Take away what an earlier run wrote beside a map that is another one now."""
-    written = {layer.path for layer in layers}
     for kind in ('probabilities', 'confidence'):
         path = output.with_name(f'{output.stem}_{kind}.tif')
         if path not in written and path.is_file() and key_of(path) is not None:
@@ -374,21 +376,38 @@ def _tiling(scene: Scene, options: MapOptions) -> Tiling:
     return options.stitching.tiling(scene.grid.height, scene.grid.width)
 
 
-def _layers(output: Path, options: MapOptions, tags: dict[str, str]) -> list[Layer]:
+def _layers(output: Path, options: MapOptions, tags: dict[str, str]) -> dict[Path, GeoTIFFSpec]:
     """The files to write, the class map last."""
     names = tuple(options.class_names)
     tags = tags | {'CLASS_NAMES': json.dumps(list(names)), 'SOFTWARE': f'torchgeo_msssl {torchgeo_msssl.__version__}'}
-    layers = []
+    layers = {}
     kinds = {'probabilities': (options.probabilities, names), 'confidence': (options.confidence, ('confidence',))}
     for kind, (numbers, bands) in kinds.items():
         if numbers != 'none':
-            nodata, scale = (NODATA, 1 / _ONE) if numbers == 'uint8' else (float('nan'), 1.0)
-            path = output.with_name(f'{output.stem}_{kind}.tif')
-            layers.append(Layer(path, len(bands), numbers, nodata, bands, scale=scale, tags=tags))
+            nodata, scales = (NODATA, (1 / _ONE,) * len(bands)) if numbers == 'uint8' else (float('nan'), ())
+            layers[output.with_name(f'{output.stem}_{kind}.tif')] = GeoTIFFSpec(
+                len(bands),
+                numbers,
+                bands,
+                nodata,
+                scales=scales,
+                tags=tags,
+                blocksize=BLOCK,
+                interleave='band',
+            )
     colors = options.colors or class_colors(names)
     colormap = {**{value: (*color, 255) for value, color in colors.items()}, NODATA: (0, 0, 0, 0)}
-    layers.append(
-        Layer(output, 1, 'uint8', NODATA, ('class',), categorical=True, colormap=colormap, categories=names, tags=tags)
+    layers[output] = GeoTIFFSpec(
+        1,
+        'uint8',
+        ('class',),
+        NODATA,
+        categorical=True,
+        colormap=colormap,
+        categories=names,
+        tags=tags,
+        blocksize=BLOCK,
+        interleave='band',
     )
     return layers
 

@@ -25,9 +25,10 @@ import torchgeo_msssl
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.radiometry import Radiometry, radiometry
-from torchgeo_msssl.geo.resumable import Layer, ResumableGeoTIFFs
+from torchgeo_msssl.geo.resumable import BLOCK, ResumableGeoTIFFs
 from torchgeo_msssl.geo.scene import Scene
 from torchgeo_msssl.geo.valid_counts import scene_key
+from torchgeo_msssl.geo.write import GeoTIFFSpec
 from torchgeo_msssl.prediction.background_io import WriteBehind, read_ahead
 from torchgeo_msssl.prediction.class_map import KEY_TAG, key_of, read_mirrored
 from torchgeo_msssl.prediction.scenes import check_bands, namesakes, open_scenes
@@ -271,10 +272,11 @@ class _Run:
         self._forget((first + restored.shape[1]) // side)
 
 
-def _layers(outputs: Sequence[Path], bands: Sequence[str], key: str, note: str) -> list[Layer]:
+def _layers(outputs: Sequence[Path], bands: Sequence[str], key: str, note: str) -> dict[Path, GeoTIFFSpec]:
     tags = {KEY_TAG: key, 'SOFTWARE': f'torchgeo_msssl {torchgeo_msssl.__version__}', 'UNIT': 'reflectance'}
     tags |= {'NOTE': note} if note else {}
-    return [Layer(path, len(bands), 'float32', float('nan'), tuple(bands), tags=tags) for path in outputs]
+    spec = GeoTIFFSpec(len(bands), 'float32', tuple(bands), float('nan'), tags=tags, blocksize=BLOCK, interleave='band')
+    return dict.fromkeys(outputs, spec)
 
 
 def _hash_weights(task: RestorationTask) -> str:

@@ -7,8 +7,6 @@ from typing import Any, Literal
 
 import numpy as np
 import rasterio
-import rasterio.shutil
-from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader, DatasetWriter
@@ -23,6 +21,7 @@ from torchgeo_msssl.geo.headers import describe_file
 from torchgeo_msssl.geo.open_datasets import open_raster
 from torchgeo_msssl.geo.scene import Scene
 from torchgeo_msssl.geo.warp import warp_scene
+from torchgeo_msssl.geo.write import copy_raster
 
 
 def write_mended(
@@ -53,10 +52,10 @@ def write_mended(
         damage = next(check_whole(source, dataset), None)
         try:
             with rasterio.Env(GDAL_TIFF_INTERNAL_MASK='YES'), _north_up(source, dataset) as upright:
-                rasterio.shutil.copy(upright, temporary, driver='GTiff', **_options(dataset, interleave))
+                copy_raster(upright, temporary, driver='GTiff', **_options(dataset, interleave))
             with rasterio.open(temporary, 'r+') as copy:
                 _describe(copy, dataset, scale)
-        except (RasterioError, CPLE_BaseError) as error:  # copy() hands GDAL's own errors on
+        except RasterioError as error:
             cause = str(error.__cause__ or error)
             if damage or not _is_readable(dataset):
                 msg = f'{source} is damaged ({damage.detail if damage else cause}), so it cannot be mended; replace it.'
