@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 from torchgeo.tasks import Classification, SemanticSegmentation
 
 from torchgeo_msssl.__main__ import main
-from torchgeo_msssl.cli import gather_paths, last_run, run_trainer
+from torchgeo_msssl.cli import last_run, run_trainer
 from torchgeo_msssl.geo.open_datasets import pooled_raster
 from torchgeo_msssl.geo.sample import write_sample_area
 from torchgeo_msssl.models import load_encoder
@@ -855,19 +855,6 @@ def test_scenes_of_different_bands_are_told_what_they_share(failure, tmp_path: P
     with rasterio.open(write_scene(tmp_path / 'a' / 'two.tif'), 'r+') as dataset:
         dataset.descriptions = ('B02', 'B03', 'B05', 'B06')
     assert '`bands: [B02, B03]`' in failure('--data.paths', str(tmp_path / 'a'))
-
-
-@pytest.mark.parametrize(
-    ('given', 'gathered'),
-    [
-        (['--data.paths', 'a', 'b', '--x', '1'], ['--data.paths', '["a", "b"]', '--x', '1']),
-        (['--data.paths', 'a', '--x', '1', '2'], ['--data.paths', 'a', '--x', '1', '2']),
-        (['--data.init_args.paths', 'a', 'b'], ['--data.init_args.paths', '["a", "b"]']),
-        (['fit', '--data.paths'], ['fit', '--data.paths']),
-    ],
-)
-def test_files_of_an_unquoted_pattern(given: list[str], gathered: list[str]) -> None:
-    assert gather_paths(given) == gathered
 
 
 def test_several_files_are_several_scenes(tmp_path: Path) -> None:

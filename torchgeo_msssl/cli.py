@@ -1,13 +1,12 @@
 """Lightning's command line, with what this package adds: linked bands, short names, resuming."""
 
 import dataclasses
-import itertools
-import json
 import logging
 import os
 import re
 import signal
 import sys
+import typing
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,10 +21,8 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from torchgeo_msssl import __version__
+from torchgeo_msssl.commands.trainer_options import spell_trainer_options
 from torchgeo_msssl.errors import ConfigurationError, OutputError, WeightsError
-
-#: Options that take files.
-_PATHS = re.compile(r'--(?:encoders|data\.(?:init_args\.)?(?:paths|labels|predict_paths))')
 
 
 class CLI(LightningCLI):
@@ -160,27 +157,6 @@ class CLI(LightningCLI):
         """Leave the configuration as it is: the YAML and the options say what the model is, not the checkpoint."""
 
 
-def gather_paths(arguments: Sequence[str]) -> list[str]:
-    """Take the files that a shell makes of an unquoted pattern as one list.
-
-    Args:
-        arguments: Arguments of the command, such as ``--data.paths a.tif b.tif``.
-
-    Returns:
-        The same with several files of one option as a list, ``--data.paths '["a.tif", "b.tif"]'``.
-    """
-    gathered: list[str] = []
-    rest = list(arguments)
-    while rest:
-        gathered.append(rest.pop(0))
-        if _PATHS.fullmatch(gathered[-1]):
-            files = list(itertools.takewhile(lambda text: not text.startswith('-'), rest))
-            if len(files) > 1:
-                gathered.append(json.dumps(files))
-                rest = rest[len(files) :]
-    return gathered
-
-
 def last_run(runs: Path, name: str = 'last.ckpt') -> tuple[int, Path]:
     """Find the run of an experiment that was saved last.
 
@@ -236,7 +212,7 @@ def run_trainer(arguments: Sequence[str]) -> Any:
         MSSSLError: If the data, the options or the weights do not suit.
     """
     show_log()
-    arguments = gather_paths(arguments)
+    arguments = spell_trainer_options(arguments, _map_hints() if arguments[0] == 'predict' else None)
     try:
         return CLI(
             arguments[0],
@@ -255,6 +231,13 @@ def run_trainer(arguments: Sequence[str]) -> Any:
     except SIGTERMException as error:
         # its own exit status is that of a run that ended well
         raise SystemExit(128 + signal.SIGTERM) from error
+
+
+def _map_hints() -> dict[str, Any]:
+    """Types of the options of ``predict`` alone."""
+    from torchgeo_msssl.prediction.run import MapSettings
+
+    return typing.get_type_hints(MapSettings)
 
 
 class _PlainHandler(logging.Handler):

@@ -1,16 +1,29 @@
-"""``export``: the encoder of a checkpoint on its own."""
+"""``export``: the encoder of a checkpoint in a file of its own."""
 
-import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from torchgeo_msssl.models.weights import export_encoder
+from torchgeo_msssl.commands.options import positional, read_options
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """Write the encoder of a checkpoint, with its metadata, to a file of its own.
+
+    Attributes:
+        checkpoint: Checkpoint of a pretraining run.
+        output: File to write.
+    """
+
+    checkpoint: str = positional('run.ckpt')
+    output: str = positional('encoder.safetensors')
 
 
 def run(arguments: Sequence[str]) -> int:
     """Write the encoder of a checkpoint.
 
     Args:
-        arguments: What follows the command's name.
+        arguments: Arguments that follow the command's name.
 
     Returns:
         Exit status.
@@ -18,10 +31,9 @@ def run(arguments: Sequence[str]) -> int:
     Raises:
         MSSSLError: If the checkpoint has no encoder, or the file cannot be written.
     """
-    parser = argparse.ArgumentParser(prog='python -m torchgeo_msssl export', description=__doc__)
-    parser.add_argument('checkpoint', metavar='run.ckpt', help='checkpoint of a pretraining run')
-    parser.add_argument('output', metavar='encoder.safetensors', help='file to write')
-    options = parser.parse_args(arguments)
+    options = read_options(ExportOptions, 'export', arguments)
+    from torchgeo_msssl.models.weights import export_encoder
+
     export_encoder(options.checkpoint, options.output)
     print(f'Wrote {options.output}')
     return 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from torchgeo_msssl.cli import gather_paths, show_log
+from torchgeo_msssl.cli import show_log
 from torchgeo_msssl.errors import OutputError
 from torchgeo_msssl.evaluation.probe import run_probe
 from torchgeo_msssl.evaluation.probe_report import markdown, next_folder, write_report
@@ -31,7 +31,7 @@ def run(arguments: Sequence[str]) -> int:
     parser = ArgumentParser(prog='python -m torchgeo_msssl probe', description=__doc__)
     parser.add_argument('--config', action='config', help='YAML file with any of these options')
     parser.add_class_arguments(ProbeSettings, as_group=False)
-    config = parser.parse_args(gather_paths(arguments))
+    config = parser.parse_args(arguments)
     values = parser.instantiate(config)
     settings = ProbeSettings(**{field.name: values[field.name] for field in dataclasses.fields(ProbeSettings)})
     folder = Path(settings.output) if settings.output is not None else next_folder(settings.experiment)

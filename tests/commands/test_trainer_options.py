@@ -1,0 +1,55 @@
+"""Spelling of the options of the trainer's commands."""
+
+from pathlib import Path
+
+import pytest
+
+from torchgeo_msssl.commands.trainer_options import spell_trainer_options
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+FIT = ['fit', '--config', str(CONFIGS / 'vineseg_drone.yaml')]
+
+
+@pytest.mark.parametrize(
+    ('given', 'expected'),
+    [
+        (['--data.bands', 'red,nir'], ['--data.bands', '["red", "nir"]']),
+        (['--data.bands', '[red,nir]'], ['--data.bands', '[red,nir]']),
+        (['--data.bands=red'], ['--data.bands', '["red"]']),
+        (['--data.bands', 'red', 'nir', '--x', '1'], ['--data.bands', '["red", "nir"]', '--x', '1']),
+        (['--data.init-args.bands', 'red'], ['--data.init_args.bands', '["red"]']),
+        (['--data.class-names', 'background,vine'], ['--data.class_names', '["background", "vine"]']),
+        (['--data.labels', 'a.gpkg', 'b.gpkg'], ['--data.labels', '["a.gpkg", "b.gpkg"]']),
+        (['--data.labels', 'a.gpkg', '--x', '1', '2'], ['--data.labels', 'a.gpkg', '--x', '1', '2']),
+        (['--data.fractions', '0.5,0.25,0.25'], ['--data.fractions', '[0.5, 0.25, 0.25]']),
+        (['--data.chip-size=32'], ['--data.chip_size', '32']),
+        (['--data.class_balance', '--data.seed', '1'], ['--data.class_balance', 'true', '--data.seed', '1']),
+        (['--model.lr', '-1'], ['--model.lr', '-1']),
+        (['--trainer.max-steps=3'], ['--trainer.max_steps=3']),
+        (['--data.labels'], ['--data.labels']),
+        (['--print_config'], ['--print_config']),
+    ],
+)
+def test_spellings(given: list[str], expected: list[str]) -> None:
+    assert spell_trainer_options([*FIT, *given]) == [*FIT, *expected]
+
+
+def test_classes_named_on_the_command_line() -> None:
+    arguments = ['fit', '--data=PretrainingDataModule', '--data.paths', 'a', 'b']
+    assert spell_trainer_options(arguments) == ['fit', '--data=PretrainingDataModule', '--data.paths', '["a", "b"]']
+    arguments = [*FIT, '--data.class_path', 'torchgeo.datamodules.EuroSATDataModule', '--data.paths', 'a', 'b']
+    assert spell_trainer_options(arguments) == arguments  # no such option: left to Lightning's parser
+
+
+def test_what_cannot_be_read_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / 'broken.yaml'
+    path.write_text('data: [')
+    arguments = ['fit', '--config', str(path), '--config', 'nothing.yaml', '--data', 'no.such.Class', '--data.x', '1,2']
+    assert spell_trainer_options(arguments) == arguments
+
+
+def test_further_options_by_name() -> None:
+    arguments = ['predict', '--overwrite', '--output', 'maps', '--classes', 'a,b']
+    hints = {'overwrite': bool, 'output': str, 'classes': list[str]}
+    expected = ['predict', '--overwrite', 'true', '--output', 'maps', '--classes', '["a", "b"]']
+    assert spell_trainer_options(arguments, hints) == expected
