@@ -24,6 +24,8 @@ TRAINER_COMMANDS = ('fit', 'validate', 'test', 'predict')
 #: Options of other programs that the pages mention: sbatch, mypy, rio.
 OTHER_PROGRAMS = {'--array', '--strict', '--transform'}
 
+OPTION = re.compile(r'(?<![\w-])--[a-z][\w.-]*\w')
+
 
 class Parsed(BaseException):
     """Raised once a parser has accepted its arguments, instead of running the command."""
@@ -133,12 +135,6 @@ def test_commands_are_accepted(page: Path, parse_only: list[Any], capsys: pytest
     assert not faults, '\n'.join(faults)
 
 
-def options_of(parser: argparse.ArgumentParser) -> set[str]:
-    names = {text for action in parser._actions for text in action.option_strings}
-    children = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
-    return names.union(*(options_of(child) for action in children for child in action.choices.values()))
-
-
 def init_options(package: Any, prefix: str) -> set[str]:
     """Return ``--prefix.option`` for all constructor arguments of the classes that a package exports."""
     classes = [value for name in package.__all__ if inspect.isclass(value := getattr(package, name))]
@@ -153,13 +149,13 @@ def test_options_exist(parse_only: list[Any], capsys: pytest.CaptureFixture[str]
     for path in (ROOT / 'benchmarks').glob('*.py'):
         with pytest.raises((Parsed, SystemExit)):
             benchmark(f'benchmarks/{path.name}')(['--help'])
-    known = {'--model', '--data', '--trainer', '--no-run', *OTHER_PROGRAMS}
-    known |= init_options(datamodules, 'data') | init_options(tasks, 'model')
-    known = {name.replace('-', '_') for name in known.union(*map(options_of, parse_only))}
+    known = set(OPTION.findall(capsys.readouterr().out)) | {'--model', '--data', '--trainer', '--no-run'}
+    known |= init_options(datamodules, 'data') | init_options(tasks, 'model') | OTHER_PROGRAMS
+    known = {name.replace('-', '_') for name in known}
     faults = []
     for page in PAGES:
         for number, line in enumerate(page.read_text(encoding='utf-8').splitlines(), 1):
-            for name in re.findall(r'(?<![\w-])--[a-z][\w.-]*\w', line):
+            for name in OPTION.findall(line):
                 short = name.replace('.init_args', '').replace('pretraining.', '')
                 if short.startswith('--trainer.') or short.endswith(('help', '.OPTION')):
                     continue

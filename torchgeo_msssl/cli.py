@@ -235,7 +235,7 @@ def run_trainer(arguments: Sequence[str]) -> Any:
 
 def _map_hints() -> dict[str, Any]:
     """Types of the options of ``predict`` alone."""
-    from torchgeo_msssl.prediction.run import MapSettings
+    from torchgeo_msssl.prediction.predict import MapSettings
 
     return typing.get_type_hints(MapSettings)
 
