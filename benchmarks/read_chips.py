@@ -35,7 +35,7 @@ from torchgeo_msssl.datasets import ChipQuery, Scenes
 from torchgeo_msssl.datasets.scenes import collate
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.open_datasets import close_datasets
-from torchgeo_msssl.geo.valid_counts import cache_folder
+from torchgeo_msssl.geo.user_cache import cache_folder
 from torchgeo_msssl.samplers import RandomChipSampler
 
 #: GDAL's block cache in bytes: a few blocks, so that each chip is decoded anew; and enough for all that is read.

@@ -11,7 +11,7 @@ import torch
 from affine import Affine
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from rasterio._env import get_gdal_config
+from rasterio.env import get_gdal_config
 
 from torchgeo_msssl.datamodules.loader import ChipLoader
 from torchgeo_msssl.datasets import Scenes

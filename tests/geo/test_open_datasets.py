@@ -1,4 +1,4 @@
-"""One handle for each process and thread, with the sidecars that lie beside the file."""
+"""Datasets are pooled per process and thread, and opened with their sidecar files."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from rasterio._env import get_gdal_config, set_gdal_config
+from rasterio.env import get_gdal_config, set_gdal_config
 
 from torchgeo_msssl.errors import SceneReadError
 from torchgeo_msssl.geo import open_datasets
@@ -28,7 +28,7 @@ from torchgeo_msssl.geo.open_datasets import (
 
 
 @pytest.fixture(autouse=True)
-def _no_handles_left():
+def _close_all():
     yield
     close_datasets()
 
@@ -103,7 +103,7 @@ def test_a_forked_child_opens_its_own_and_leaves_its_parents_alone(make_scene, r
 
 
 def test_the_least_recently_used_is_closed(make_scene, random_array, monkeypatch) -> None:
-    monkeypatch.setattr(open_datasets, 'MAX_HANDLES', 2)
+    monkeypatch.setattr(open_datasets, 'MAX_DATASETS', 2)
     a, b, c = (make_scene(f'{name}.tif', random_array((1, 8, 8))) for name in 'abc')
     first, second = pooled_raster(a), pooled_raster(b)
     assert pooled_raster(a) is first  # so b is the oldest
@@ -130,8 +130,8 @@ opened.append(pooled_raster(sys.argv[1]))
 """
 
 
-def test_a_process_closes_its_handles_before_it_ends(make_scene, random_array) -> None:
-    """Afterwards nobody is there to take what GDAL says meanwhile, and Python complains of that."""
+def test_a_process_closes_its_datasets_before_it_ends(make_scene, random_array) -> None:
+    """Later, GDAL's messages have no handler, of which Python complains."""
     path = make_scene('a.tif', random_array((1, 8, 8)))
     ended = subprocess.run([sys.executable, '-c', AT_EXIT, path], capture_output=True, text=True, check=True)
     assert (ended.stdout, ended.stderr) == ('[True]\n', '')
@@ -139,6 +139,7 @@ def test_a_process_closes_its_handles_before_it_ends(make_scene, random_array) -
 
 @pytest.mark.parametrize(('processes', 'given', 'expected'), [(2, None, 150), (16, None, 64), (2, '300', 300)])
 def test_processes_share_the_memory_for_blocks(monkeypatch, processes: int, given: str | None, expected: int) -> None:
+    """If ``rasterio.env`` no longer had these functions, workers would each take as much memory as one process."""
     before = get_gdal_config('GDAL_CACHEMAX')
     monkeypatch.delenv('GDAL_CACHEMAX', raising=False)
     if given is not None:
@@ -151,7 +152,7 @@ def test_processes_share_the_memory_for_blocks(monkeypatch, processes: int, give
         set_gdal_config('GDAL_CACHEMAX', before)
 
 
-def test_a_file_that_was_replaced_is_opened_anew(make_scene, random_array) -> None:
+def test_a_file_that_was_replaced_is_opened_again(make_scene, random_array) -> None:
     path = make_scene('a.tif', random_array((1, 20, 30)))
     old = find_scenes(path)[0]
     np.testing.assert_array_equal(old.read(old.grid.window, old.bands)[0], random_array((1, 20, 30)))
@@ -162,7 +163,7 @@ def test_a_file_that_was_replaced_is_opened_anew(make_scene, random_array) -> No
     assert stale.closed
 
 
-def test_other_keys_have_other_handles(make_scene, random_array) -> None:
+def test_other_keys_have_other_datasets(make_scene, random_array) -> None:
     path = make_scene('a.tif', random_array((1, 20, 30)))
     warped = pooled_dataset(f'{path}|wkt', lambda: open_raster(path))
     assert warped is not pooled_raster(path)
@@ -170,7 +171,7 @@ def test_other_keys_have_other_handles(make_scene, random_array) -> None:
 
 
 @pytest.mark.parametrize('content', [b'', b'this is a text, not a picture\n', b'II*\x00\x08\x00\x00\x00'])
-def test_what_is_no_raster_is_one_sentence(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_raster(tmp_path: Path, content: bytes) -> None:
     (tmp_path / 'notes.txt').write_bytes(content)
     with pytest.raises(SceneReadError) as caught:
         find_scenes(tmp_path / 'notes.txt')

@@ -17,7 +17,8 @@ from torchgeo_msssl.geo import valid_counts as valid_module
 from torchgeo_msssl.geo.grid import PixelGrid
 from torchgeo_msssl.geo.headers import find_scenes
 from torchgeo_msssl.geo.scene import BandFile, Scene
-from torchgeo_msssl.geo.valid_counts import CELL, ValidCells, cache_folder, count_valid, scene_key, streaming_windows
+from torchgeo_msssl.geo.user_cache import cache_folder, scene_key
+from torchgeo_msssl.geo.valid_counts import CELL, ValidCells, count_valid, streaming_windows
 
 masks = st.tuples(st.integers(1, 45), st.integers(1, 45)).flatmap(lambda shape: arrays(np.bool_, shape))
 
@@ -121,11 +122,11 @@ def test_a_torn_or_foreign_cache_file_is_counted_again(scene: Scene, content, mo
     assert kept.read_bytes() == whole
 
 
-def test_without_a_writable_cache_it_is_said_and_goes_on(scene: Scene, monkeypatch, tmp_path, caplog) -> None:
+def test_without_a_writable_cache_a_warning_is_logged(scene: Scene, monkeypatch, tmp_path, caplog) -> None:
     (tmp_path / 'file').touch()
     monkeypatch.setenv('TORCHGEO_MSSSL_CACHE', str(tmp_path / 'file'))
     assert count_valid(scene, ['B03']).total == 77 * 40
-    assert 'counted again next time' in caplog.text
+    assert 'will be computed again next time' in caplog.text
 
 
 def test_a_damaged_scene_is_named(make_scene, monkeypatch, tmp_path) -> None:

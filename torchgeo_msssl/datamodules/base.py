@@ -27,7 +27,7 @@ from torchgeo_msssl.geo.band_statistics.moments import scene_statistics
 from torchgeo_msssl.geo.eviction import parse_size
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.sample import SampleArea, sample_area, write_sample_area
-from torchgeo_msssl.geo.valid_counts import cache_folder, scene_key
+from torchgeo_msssl.geo.user_cache import cache_folder, scene_key
 from torchgeo_msssl.progress import progress_bar
 
 log = logging.getLogger(__name__)

@@ -377,7 +377,7 @@ class Scenes(RasterDataset):
             self.claim_cache()
         if known is None:
             known = decoded(scene, self.bands, self.cache_dir, on_progress, self._cache_limit)
-        known.note_use()
+        known.record_use()
         self._decoded[i] = now, known  # the last one is the one used last
         if len(self._decoded) > _MOST_MAPS:
             self._decoded.popitem(last=False)

@@ -1,10 +1,10 @@
-"""Room for the entries of a cache folder whose size is limited.
+"""Eviction of the least recently used entries of a cache folder with limited size.
 
-An entry is a folder; when it was last used is the time of a small file in it. The least recently used entries go
-first. Whoever has one mapped keeps reading it: the disk gives its place back when the last one lets go.
+An entry is a folder. The modification time of one small file in it, its marker, tells when it was last used. A process
+that has mapped an evicted entry keeps reading it; the disk space is free when the last one closes it.
 
-An entry is built in a folder beside it, ``.<entry>.<number>``, under the lock ``.lock-<entry>``: where the lock can be
-had, the builder was killed.
+An entry is built in a neighbouring folder ``.<entry>.<number>`` while the builder holds the lock of the entry. If the
+lock is free, the builder of such a folder was killed.
 """
 
 import contextlib
@@ -13,31 +13,32 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.geo.locks import Lock, lock
+from filelock import FileLock, Timeout
 
-#: Seconds after which a folder beside an entry is taken for left behind where no lock can tell.
-_LEFT_BEHIND = 24 * 3600.0
+from torchgeo_msssl.errors import ConfigurationError
+
+#: Age in seconds from which an unfinished entry counts as abandoned on a file system without locks.
+_ABANDONED = 24 * 3600.0
 
 _SIZE = re.compile(r'(\d+(?:\.\d+)?)\s*(?:([kMGT])(i?))?B?', re.IGNORECASE)
 _POWERS = {'': 0, 'k': 1, 'm': 2, 'g': 3, 't': 4}
 
 
 def parse_size(size: int | str, option: str = 'cache_size') -> int:
-    """Understand a size.
+    """Convert a size to bytes.
 
     Args:
         size: Bytes, or text such as ``50GB``, ``1.5 TB`` or ``200GiB`` (powers of 1,024).
-        option: Name for the message.
+        option: Name of the option for the error message.
 
     Returns:
         Bytes.
 
     Raises:
-        ConfigurationError: If it is no size above 0.
+        ConfigurationError: If it is not a size above 0.
     """
     match = _SIZE.fullmatch(str(size).strip())
     if match is None or float(match[1]) == 0:
@@ -46,14 +47,7 @@ def parse_size(size: int | str, option: str = 'cache_size') -> int:
 
 
 def format_size(size: float) -> str:
-    """Write a size so that :func:`parse_size` understands it.
-
-    Args:
-        size: Bytes.
-
-    Returns:
-        Three or four digits and a unit, such as ``33.6 MB``.
-    """
+    """Format bytes with three or four digits and a unit, such as ``33.6 MB``; :func:`parse_size` reads it back."""
     for unit in ('B', 'kB', 'MB', 'GB'):
         if size < 999.5:
             return f'{size:.3g} {unit}'
@@ -61,66 +55,89 @@ def format_size(size: float) -> str:
     return f'{size:,.4g} TB'
 
 
-def lock_of(entry: Path) -> Path:
-    """The lock under which an entry is built."""
-    return entry.with_name(f'.lock-{entry.name}')
+@contextlib.contextmanager
+def entry_lock(entry: Path, wait: bool = True) -> Iterator[bool | None]:
+    """Hold the lock of an entry; the system releases it when the process ends, however it ends.
+
+    Args:
+        entry: Path of the entry, whether or not it exists.
+        wait: Wait for another process or thread that holds the lock.
+
+    Yields:
+        True if the lock is held, False if another process or thread holds it, None if the file system has no locks or
+        the folder cannot be written.
+    """
+    lock = FileLock(entry.with_name(f'.lock-{entry.name}'), timeout=-1 if wait else 0)
+    held: bool | None = True
+    try:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        held = False
+    except OSError:  # if the folder cannot be written, building the entry reports it
+        held = None
+    try:
+        yield held
+    finally:
+        if held:
+            with contextlib.suppress(OSError):  # Windows does not delete open files
+                os.unlink(lock.lock_file)
+            lock.release()
 
 
-def beside(entry: Path) -> Path:
-    """A new name for a folder that is about to be an entry, or no longer is one."""
+def building_path(entry: Path) -> Path:
+    """Return a new name for a folder that is to become an entry, or no longer is one."""
     return entry.with_name(f'.{entry.name}.{uuid.uuid4().hex[:12]}')
 
 
-def clear_left_behind(folder: Path, mine: Path | None = None) -> list[Path]:
-    """Delete what killed builders left.
+def remove_abandoned(folder: Path, locked: Path | None = None) -> list[Path]:
+    """Delete the unfinished entries of killed processes.
 
     Args:
         folder: The cache folder.
-        mine: An entry whose lock the caller holds.
+        locked: An entry whose lock the caller holds.
 
     Returns:
-        Entries that others are building now.
+        Entries that other processes are building.
     """
-    running = set()
-    for left in folder.glob('.*-*.*'):
-        entry = left.with_name(left.name[1:].rpartition('.')[0])
-        if entry == mine:
-            shutil.rmtree(left, ignore_errors=True)
+    in_progress = set()
+    for unfinished in folder.glob('.*-*.*'):
+        entry = unfinished.with_name(unfinished.name[1:].rpartition('.')[0])
+        if entry == locked:
+            shutil.rmtree(unfinished, ignore_errors=True)
             continue
-        with lock(lock_of(entry), wait=False) as state:
-            if state is Lock.OURS or (state is Lock.UNKNOWN and _is_old(left)):
-                shutil.rmtree(left, ignore_errors=True)
-            elif state is Lock.THEIRS and left.exists():
-                running.add(entry)
-    return sorted(running)
+        with entry_lock(entry, wait=False) as held:
+            if held or (held is None and _is_old(unfinished)):
+                shutil.rmtree(unfinished, ignore_errors=True)
+            elif held is False and unfinished.exists():
+                in_progress.add(entry)
+    return sorted(in_progress)
 
 
 def _is_old(folder: Path) -> bool:
     try:
-        return time.time() - folder.stat().st_mtime > _LEFT_BEHIND
-    except FileNotFoundError:  # its builder has just finished
+        return time.time() - folder.stat().st_mtime > _ABANDONED
+    except FileNotFoundError:  # it has just been completed
         return False
 
 
-def make_room(target: Path, need: int, limit: int, keep: Collection[Path], mark: str) -> int:
-    """Remove the least recently used entries until so many bytes fit under the limit, or nothing else may go.
+def make_room(target: Path, need: int, limit: int, keep: Collection[Path], marker: str) -> int:
+    """Remove the least recently used entries until a new one fits under the limit.
 
     Args:
-        target: The entry that is to be written, in the cache folder; what stands there is about to be replaced.
-        need: Bytes that it will have.
-        limit: Bytes that all entries may have together.
-        keep: Entries that stay.
-        mark: Name of the file in an entry whose time tells when it was last used.
+        target: The entry to be written, in the cache folder; an existing one is about to be replaced.
+        need: Its size in bytes.
+        limit: Bytes that all entries together may have.
+        keep: Entries that must stay.
+        marker: Name of the marker file of an entry.
 
     Returns:
-        Bytes by which it will be over the limit in spite of that, 0 if it fits.
+        Bytes above the limit that could not be removed, 0 if the entry fits.
     """
     sizes = {entry: _size_of(entry) for entry in target.parent.iterdir() if entry.is_dir() and entry != target}
     over = sum(sizes.values()) + need - limit
-    candidates = {
-        entry: _last_used(entry / mark) for entry in sizes if entry not in keep and not entry.name.startswith('.')
-    }
-    for entry in sorted(candidates, key=lambda entry: candidates[entry]):
+    candidates = [entry for entry in sizes if entry not in keep and not entry.name.startswith('.')]
+    for entry in sorted(candidates, key=lambda entry: _last_used(entry / marker)):
         if over <= 0:
             break
         if remove(entry):
@@ -128,37 +145,35 @@ def make_room(target: Path, need: int, limit: int, keep: Collection[Path], mark:
     return max(over, 0)
 
 
-def touch(mark: Path) -> None:
-    """Note that the entry of a mark is used now."""
-    with contextlib.suppress(OSError):  # a cache that others wrote can be read all the same
-        os.utime(mark)
+def touch(marker: Path) -> None:
+    """Record that the entry of a marker is used now."""
+    with contextlib.suppress(OSError):  # a cache without write permission can still be read
+        os.utime(marker)
 
 
-def _last_used(mark: Path) -> float:
-    """When an entry was used; what is no complete entry is of no use."""
+def _last_used(marker: Path) -> float:
     try:
-        return mark.stat().st_mtime
-    except OSError:
+        return marker.stat().st_mtime
+    except OSError:  # an incomplete entry is removed first
         return 0.0
 
 
 def _size_of(entry: Path) -> int:
-    total = 0
-    with contextlib.suppress(OSError):  # somebody else is removing it
-        total = sum(file.stat().st_size for file in entry.iterdir())
-    return total
+    with contextlib.suppress(OSError):  # another process is removing it
+        return sum(file.stat().st_size for file in entry.iterdir())
+    return 0
 
 
 def remove(entry: Path) -> bool:
-    """Take an entry away in one move, so that nobody finds half of it, and delete it then.
+    """Rename an entry, so that no process finds half of it, and delete it.
 
     Args:
-        entry: A folder, or a file that stands in its place.
+        entry: A folder, or a file in its place.
 
     Returns:
-        Whether nothing is there any more.
+        Whether the entry no longer exists.
     """
-    away = beside(entry)
+    away = building_path(entry)
     try:
         entry.rename(away)
     except OSError:

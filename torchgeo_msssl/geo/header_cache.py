@@ -4,7 +4,6 @@ There is one JSON file for each folder of scenes, in the package's cache folder.
 all that lies beside it under the same name (masks, world files, ``.aux.xml``) have the size and time they had.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -24,7 +23,7 @@ from torchgeo_msssl.geo.grid import PixelGrid
 from torchgeo_msssl.geo.open_datasets import is_remote
 from torchgeo_msssl.geo.scene import BandFile
 from torchgeo_msssl.geo.tiff_headers import SimilarHeaders
-from torchgeo_msssl.geo.valid_counts import cache_folder
+from torchgeo_msssl.geo.user_cache import cache_folder, text_key
 
 log = logging.getLogger(__name__)
 
@@ -97,8 +96,7 @@ class _Folder:
 
     def __init__(self, folder: str) -> None:
         self._beside = _states(folder)
-        name = hashlib.sha1(folder.encode(), usedforsecurity=False).hexdigest()
-        self._kept = cache_folder() / 'headers' / f'{name}.json'
+        self._kept = cache_folder() / 'headers' / f'{text_key(folder)}.json'
         self._key = [_VERSION, rasterio.__version__, rasterio.__gdal_version__, folder]
         self._crs, self._files = self._read()
         self._known: dict[str, CRS] = {}

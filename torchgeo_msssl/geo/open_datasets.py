@@ -1,8 +1,8 @@
-"""Open raster files, one handle for each process and thread.
+"""Open raster datasets, pooled per process and thread.
 
-GDAL handles must not cross a fork (two processes would move one file offset) nor be used by two threads at
-once. Handles are therefore opened lazily where they are used, keyed by process and thread, and the least
-recently used one is closed when there are too many.
+A GDAL dataset must not cross a fork (two processes would move one file offset) nor be used by two threads at once.
+Datasets are therefore opened where they are first used, pooled per process and thread, and the least recently used one
+is closed when there are too many.
 """
 
 import atexit
@@ -12,34 +12,34 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 import rasterio
-from rasterio._env import get_gdal_config, set_gdal_config
+from rasterio.env import get_gdal_config, set_gdal_config
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
 from torchgeo_msssl.errors import SceneReadError
 
-#: Open files a thread keeps; well below the usual limit of 1,024 descriptors for a process.
-MAX_HANDLES = 128
+#: Open datasets per thread, well below the usual limit of 1,024 file descriptors per process.
+MAX_DATASETS = 128
 
-#: Memory for decoded blocks that a process has at least, in bytes.
+#: Smallest size of GDAL's block cache in a process, in bytes.
 _LEAST_BLOCK_CACHE = 64 * 2**20
 
-#: Prefixes of what GDAL reads from memory or out of a local archive; any other virtual path is on a network.
+#: Prefixes of paths in memory or in a local archive; any other virtual path is on a network.
 _LOCAL_VIRTUAL = ('/vsimem/', '/vsizip/', '/vsitar/', '/vsigzip/', '/vsi7z/', '/vsirar/', 'zip://', 'tar://', 'file://')
 
 type Signature = tuple[int, int, int] | None
 
 
 class _Pool(threading.local):
-    """The handles of one thread; they are closed when the thread ends."""
+    """The open datasets of one thread; they are closed when the thread ends."""
 
     def __init__(self) -> None:
         self.process = os.getpid()
         self.open: OrderedDict[str, tuple[Signature, DatasetReader]] = OrderedDict()
 
-    def mine(self) -> OrderedDict[str, tuple[Signature, DatasetReader]]:
+    def own(self) -> OrderedDict[str, tuple[Signature, DatasetReader]]:
         if self.process != os.getpid():
-            # A child of a fork. Its parent's handles are neither used nor closed: GDAL's locks may be held there.
+            # A forked child neither uses nor closes the datasets of its parent, which may have held GDAL's locks.
             _inherited.append(self.open)
             self.process, self.open = os.getpid(), OrderedDict()
         return self.open
@@ -50,7 +50,7 @@ _pool = _Pool()
 
 
 def is_remote(path: str) -> bool:
-    """Whether GDAL opens the path by itself: over a network, out of an archive or from memory."""
+    """Whether a path is not of the local file system: on a network, in an archive or in memory."""
     return path.startswith('/vsi') or '://' in path
 
 
@@ -59,10 +59,10 @@ def _on_network(path: str) -> bool:
 
 
 def open_raster(path: str) -> DatasetReader:
-    """Open a raster with its sidecar files (``.msk``, ``.aux.xml``, world files), whatever the environment says.
+    """Open a raster with its sidecar files (``.msk``, ``.aux.xml``, world files).
 
     TorchGeo's command line sets ``GDAL_DISABLE_READDIR_ON_OPEN=EMPTY_DIR``, which is right for object stores but
-    hides the sidecars of local files.
+    hides the sidecar files of local rasters.
 
     Args:
         path: Local path or GDAL virtual path.
@@ -77,7 +77,7 @@ def open_raster(path: str) -> DatasetReader:
     try:
         with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN=readdir):
             dataset = rasterio.open(path)
-            # GDAL looks for a .msk file when a mask is first asked for; ask while sidecars are in sight.
+            # GDAL searches for a .msk file at the first request of a mask, which therefore comes within this Env.
             _ = dataset.mask_flag_enums
             return dataset
     except (RasterioError, OSError) as error:
@@ -86,37 +86,37 @@ def open_raster(path: str) -> DatasetReader:
 
 
 def block_cache(size: int) -> rasterio.Env:
-    """Keep GDAL's cache of decoded blocks to a size, unless the user says another in the environment.
+    """Limit GDAL's block cache, unless the environment variable ``GDAL_CACHEMAX`` sets its size.
 
     Args:
-        size: Bytes; by itself GDAL takes a share of the machine's memory.
+        size: Bytes. ``rasterio.Env`` takes any number as bytes, unlike the environment variable.
 
     Returns:
-        A context manager.
+        A context manager. GDAL's default is 5 % of the memory of the machine.
     """
     return rasterio.Env(**({} if 'GDAL_CACHEMAX' in os.environ else {'GDAL_CACHEMAX': size}))
 
 
 def divide_block_cache(processes: int) -> None:
-    """Keep GDAL's cache of decoded blocks to one of several processes' part, unless the user says its size.
+    """Divide GDAL's block cache among processes, unless the environment variable ``GDAL_CACHEMAX`` sets its size.
 
-    By itself GDAL takes 5 % of the machine's memory in each process.
+    To be called once in each worker process. GDAL's default is 5 % of the memory of the machine in every process.
 
     Args:
-        processes: How many share what one would take; each has 64 MB at least.
+        processes: Number of processes that share the default size of one; each has at least 64 MB.
     """
     if 'GDAL_CACHEMAX' not in os.environ:
         set_gdal_config('GDAL_CACHEMAX', max(get_gdal_config('GDAL_CACHEMAX') // processes, _LEAST_BLOCK_CACHE))
 
 
 def pooled_raster(path: str) -> DatasetReader:
-    """The open handle of a path that belongs to this process and thread.
+    """Return the dataset of a path that this process and thread has open, or open it.
 
     Args:
         path: Local path or GDAL virtual path.
 
     Returns:
-        An open dataset; it stays the pool's and must not be closed.
+        An open dataset, which belongs to the pool and must not be closed.
 
     Raises:
         SceneReadError: If GDAL cannot open it.
@@ -125,46 +125,44 @@ def pooled_raster(path: str) -> DatasetReader:
 
 
 def pooled_dataset(key: str, opener: Callable[[], DatasetReader]) -> DatasetReader:
-    """The open handle of a key that belongs to this process and thread.
+    """Return the dataset of a key that this process and thread has open, or open it.
 
     Args:
-        key: Identifies what ``opener`` opens; where it is the path of a file, a handle goes with the file it was
-            opened on, and is not used for another that has taken the path.
-        opener: Opens it where this process and thread has not yet.
+        key: Identifies the dataset. If it is a path, the dataset is opened again once the file has been replaced.
+        opener: Opens the dataset.
 
     Returns:
-        An open dataset; it stays the pool's and must not be closed.
+        An open dataset, which belongs to the pool and must not be closed.
     """
-    mine = _pool.mine()
+    mine = _pool.own()
     signature = signature_of(key)
     known = mine.get(key)
     if known is not None and known[0] == signature:
         mine.move_to_end(key)
         return known[1]
-    if known is not None:  # another file has taken the path since
+    if known is not None:  # the file was replaced
         mine.pop(key)[1].close()
     dataset = opener()
     mine[key] = signature, dataset
-    while len(mine) > MAX_HANDLES:
+    while len(mine) > MAX_DATASETS:
         _, (_, oldest) = mine.popitem(last=False)
         oldest.close()
     return dataset
 
 
 def close_datasets() -> None:
-    """Close every handle that this thread opened in this process."""
-    mine = _pool.mine()
+    """Close all pooled datasets of this thread."""
+    mine = _pool.own()
     while mine:
         mine.popitem()[1][1].close()
 
 
-# A worker that was spawned ends like any process, and GDAL says of handles that it closes after the end of Python what
-# nobody can hear.
+# If GDAL closed datasets after the end of Python, its messages would have no handler and Python would complain.
 atexit.register(close_datasets)
 
 
 def signature_of(path: str) -> Signature:
-    """What changes when a file is replaced or rewritten; None for what is no local file."""
+    """Return values that change when a file is replaced or rewritten, or None if there is no such local file."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):

@@ -1,13 +1,10 @@
-"""Where a scene has data: exact counts of valid pixels in small cells.
+"""Exact counts of a scene's valid pixels in small cells.
 
-A full-resolution mask is read once, in a stream, and kept as one count a cell. From these, the valid pixels of
-any window are bounded from below and above without reading a pixel.
+The full-resolution mask is read once, in a stream, and cached as one count per cell. The counts bound the number of
+valid pixels of any window from below and above without reading a pixel.
 """
 
-import hashlib
-import json
 import logging
-import os
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,54 +15,19 @@ from numpy.typing import NDArray
 from torchgeo_msssl.files import atomic_path
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.scene import Scene
+from torchgeo_msssl.geo.user_cache import cache_folder, scene_key
 
 log = logging.getLogger(__name__)
 
-#: Side of a cell in pixels. Small against any chip, so that the bounds are tight; a Sentinel-2 tile has 1.9 million.
+#: Side of a cell in pixels, small compared to a chip, so that the bounds are tight. A Sentinel-2 tile has 1.9 million.
 CELL = 8
 
-#: Raise when the meaning of a cached file changes.
-_VERSION = 2
-
-
-#: Cells that are looked at together.
+#: Number of cells that are processed together.
 _CELLS_AT_ONCE = 1_000_000
 
 
-def cache_folder() -> Path:
-    """Folder for what can be computed again: ``$TORCHGEO_MSSSL_CACHE``, else the user's cache folder."""
-    base = os.environ.get('XDG_CACHE_HOME') or os.path.join(os.path.expanduser('~'), '.cache')
-    return Path(os.environ.get('TORCHGEO_MSSSL_CACHE') or os.path.join(base, 'torchgeo_msssl')).expanduser()
-
-
-def scene_key(scene: Scene, bands: Sequence[str]) -> str:
-    """A key that changes when a scene's files, or the bands asked for, change.
-
-    Args:
-        scene: Scene.
-        bands: Canonical names.
-
-    Returns:
-        40 hexadecimal digits, of path, size and modification time of every file that decides its pixels (masks and
-        the sources of virtual rasters too), of grid, nodata value and bands, and of where each band lies.
-    """
-    files = [[*map(_state, file.sources or (file.path,)), file.names, repr(file.nodata)] for file in scene.files]
-    grid = scene.grid
-    where = [str(grid.crs), list(grid.transform), grid.height, grid.width]
-    text = json.dumps([_VERSION, files, where, repr(scene.nodata), list(bands)])
-    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-
-
-def _state(path: str) -> tuple[str, int, int]:
-    try:
-        status = os.stat(path)
-    except OSError:  # a virtual path: its name has to do
-        return path, 0, 0
-    return os.path.abspath(path), status.st_size, status.st_mtime_ns
-
-
 class ValidCells:
-    """Counts of valid pixels in cells of :data:`CELL` pixels a side.
+    """Counts of valid pixels in cells of :data:`CELL` × :data:`CELL` pixels.
 
     Args:
         counts: Shape (ceil(height / CELL), ceil(width / CELL)).
@@ -74,14 +36,11 @@ class ValidCells:
     """
 
     def __init__(self, counts: NDArray[np.integer], height: int, width: int) -> None:
-        """Initialize from counts."""
-        self.counts = counts
-        self.height = height
-        self.width = width
+        self.counts, self.height, self.width = counts, height, width
 
     @property
     def total(self) -> int:
-        """Valid pixels of the scene."""
+        """Number of valid pixels of the scene."""
         return int(self.counts.sum(dtype=np.int64))
 
     def bounds(
@@ -95,10 +54,10 @@ class ValidCells:
             size: ``(height, width)`` of all windows.
 
         Returns:
-            ``(at_least, at_most)``, shape (n,) each; equal where a window's edges lie on cell edges, or where the
-            cells it cuts are full or empty.
+            ``(at_least, at_most)``, shape (n,) each. They are equal if the window's edges lie on cell edges, or if the
+            cells that it cuts are full or empty.
         """
-        # In portions: each window touches (size / CELL)² cells, and there may be thousands of windows.
+        # In portions, because each window touches (size / CELL)² cells and there may be thousands of windows.
         portion = max(1, _CELLS_AT_ONCE // ((size[0] // CELL + 2) * (size[1] // CELL + 2)))
         parts = [
             self._bounds(rows[i : i + portion], cols[i : i + portion], size)
@@ -122,7 +81,7 @@ class ValidCells:
 def _overlaps(
     starts: NDArray[np.integer], size: int, extent: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Cells along one axis that each window touches: index, overlap and own length, shape (n, cells)."""
+    """Return index, overlap and length of the cells that each window touches along one axis, shape (n, cells)."""
     touched = size // CELL + 2
     last = (extent - 1) // CELL
     raw = starts[:, None].astype(np.int64) // CELL + np.arange(touched)
@@ -130,7 +89,7 @@ def _overlaps(
     lengths = np.minimum((cells + 1) * CELL, extent) - cells * CELL
     first = np.maximum(cells * CELL, starts[:, None])
     end = np.minimum(cells * CELL + lengths, starts[:, None] + size)
-    # beyond the window's (or the scene's) last cell there is nothing to count
+    # beyond the last cell of the window or of the scene there is nothing to count
     overlap = np.where(raw > last, 0, np.maximum(end - first, 0))
     return cells, overlap, np.where(overlap > 0, lengths, 0)
 
@@ -142,9 +101,9 @@ def count_valid(
 
     Args:
         scene: Scene.
-        bands: Bands that must have data for a pixel to count.
-        on_progress: Called with the fraction done after each strip.
-        cache: Keep the counts in :func:`cache_folder`, and take them from there.
+        bands: Bands that must all have data for a pixel to count.
+        on_progress: Called with the fraction done after each window.
+        cache: Use the cached counts, and cache new ones.
 
     Returns:
         The counts.
@@ -155,9 +114,9 @@ def count_valid(
     height, width = scene.grid.height, scene.grid.width
     if scene.always_valid:
         return ValidCells(np.outer(_lengths(height), _lengths(width)), height, width)
-    kept = cache_folder() / 'valid' / f'{scene_key(scene, bands)}.npy'
+    path = cache_folder() / 'valid' / f'{scene_key(scene, bands)}.npy'
     shape = (len(_lengths(height)), len(_lengths(width)))
-    counts = _kept(kept, shape) if cache else None
+    counts = _load(path, shape) if cache else None
     if counts is None:
         counts = np.empty(shape, dtype=np.uint8)
         windows = streaming_windows(scene)
@@ -170,12 +129,12 @@ def count_valid(
             if on_progress:
                 on_progress(done / len(windows))
         if cache:
-            _keep(kept, counts)
+            _save(path, counts)
     return ValidCells(counts, height, width)
 
 
-def _kept(path: Path, shape: tuple[int, int]) -> NDArray[np.integer] | None:
-    """Counts from the cache, or None where there are none, or what is there is torn or foreign."""
+def _load(path: Path, shape: tuple[int, int]) -> NDArray[np.integer] | None:
+    """Return cached counts, or None if there are none or the file is damaged."""
     try:
         counts = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
@@ -184,23 +143,23 @@ def _kept(path: Path, shape: tuple[int, int]) -> NDArray[np.integer] | None:
     return counts if usable and counts.max(initial=0) <= CELL * CELL else None
 
 
-def _keep(path: Path, counts: NDArray[np.integer]) -> None:
+def _save(path: Path, counts: NDArray[np.integer]) -> None:
     try:
         with atomic_path(path) as temporary:
             np.save(temporary, counts, allow_pickle=False)
     except OSError as error:
-        log.warning('The valid pixels will be counted again next time: %s', error)
+        log.warning('The counts of valid pixels are not cached and will be computed again next time: %s', error)
 
 
 def streaming_windows(scene: Scene, pixels: int = 4_000_000) -> list[Window]:
-    """Windows that cover a scene once, to stream over it: whole blocks where these are small, and whole cells.
+    """Return windows that cover a scene once, of whole blocks where these are small and of whole cells.
 
     Args:
         scene: Scene.
-        pixels: Pixels of a window, about; more only where a row of cells, or a block, has more.
+        pixels: Approximate number of pixels of a window. It is larger only if a row of cells, or a block, is.
 
     Returns:
-        Windows row by row whose origins are multiples of :data:`CELL`.
+        Windows row by row, whose origins are multiples of :data:`CELL`.
     """
     grid, (block_height, block_width) = scene.grid, scene.block_shape
     unit_width = grid.width if block_width >= grid.width else _unit(block_width, grid.width)
@@ -215,7 +174,7 @@ def streaming_windows(scene: Scene, pixels: int = 4_000_000) -> list[Window]:
 
 
 def _unit(block: int, largest: int) -> int:
-    """Smallest length of whole blocks and whole cells, or of whole cells alone where that would be too large."""
+    """Return the smallest length of whole blocks and whole cells, or of whole cells if that would be too large."""
     both = int(np.lcm(CELL, block))
     return both if both <= largest else max(CELL, largest // CELL * CELL)
 

@@ -27,7 +27,7 @@ from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.radiometry import Radiometry, radiometry
 from torchgeo_msssl.geo.resumable import BLOCK, ResumableGeoTIFFs
 from torchgeo_msssl.geo.scene import Scene
-from torchgeo_msssl.geo.valid_counts import scene_key
+from torchgeo_msssl.geo.user_cache import scene_key
 from torchgeo_msssl.geo.write import GeoTIFFSpec
 from torchgeo_msssl.prediction.background_io import WriteBehind, read_ahead
 from torchgeo_msssl.prediction.class_map import KEY_TAG, key_of, read_mirrored
