@@ -68,6 +68,7 @@ def test_a_row_of_the_step_table() -> None:
     assert sys.modules.get('benchmarks_train_step') is None
 
 
+@pytest.mark.slow
 def test_the_tables_of_reading(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = [
         '--size',

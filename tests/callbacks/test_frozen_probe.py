@@ -114,6 +114,7 @@ def train(tiles: tuple[list[str], str], folder: Path, probe: FrozenProbe | None)
     return trainer
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_is_that_of_the_best_probe(
     tiles: tuple[list[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

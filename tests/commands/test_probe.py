@@ -26,6 +26,7 @@ def rows(folder: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_the_sample_area_is_probed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_sample_area(tmp_path / 'area', scale=0.15)
     where = ['--data.sample_dir', str(tmp_path / 'area'), '--data.chip_size', '8', '--data.block_size', '16']

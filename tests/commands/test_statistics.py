@@ -76,6 +76,7 @@ def test_what_the_file_says(scenes: list[str]) -> None:
     assert width > height > 100
 
 
+@pytest.mark.slow
 def test_offset_and_sensor_are_the_users_word(scenes: list[str], make_scene, random_array) -> None:
     main(['statistics', scenes[1], '--offset', '0', '--output', 'a.yaml'])
     main(['statistics', scenes[1], '--output', 'b.yaml'])

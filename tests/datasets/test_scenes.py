@@ -731,6 +731,7 @@ def test_forked_workers_read_right_after_the_main_process_has_read(tmp_path: Pat
     assert count_wrong(ours, queries[:50], array, 'fork', plain=True) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('compress', ['none', 'deflate'])
 def test_torchgeo_itself_reads_wrong_there(tmp_path: Path, compress: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reason for handles of our own. If it is skipped one day, TorchGeo has mended it."""

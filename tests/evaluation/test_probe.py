@@ -120,6 +120,7 @@ def test_several_seeds_are_one_line_with_their_mean(tiles: Tiles) -> None:
     assert str(shared) in line
 
 
+@pytest.mark.slow
 def test_the_folder_is_whole(report: ProbeReport, tmp_path: Path) -> None:
     folder = tmp_path / 'out'
     write_report(report, folder)

@@ -51,6 +51,7 @@ def overlap(first: Path, second: Path) -> tuple[NDArray[Any], NDArray[Any]]:
         return a.read()[..., shift:], b.read()[..., : a.width - shift]
 
 
+@pytest.mark.slow
 def test_scenes_are_named_placed_and_described_like_sentinel2(area: SampleArea) -> None:
     assert [path.name for path in area.sentinel2][:2] == ['T31TFJ_20210415T103021.tif', 'T31TFJ_20210614T103021.tif']
     assert len(area.sentinel2) == 2 * DATES

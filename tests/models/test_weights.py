@@ -823,6 +823,7 @@ def test_checkpoint_key_is_part_of_the_contract():
     assert CHECKPOINT_KEY == 'msssl'
 
 
+@pytest.mark.slow
 def test_import_is_light():
     """The command line imports this for --help; TorchGeo alone takes many seconds."""
     code = 'import sys, torchgeo_msssl.models; print(*{"torchgeo", "segmentation_models_pytorch"} & set(sys.modules))'

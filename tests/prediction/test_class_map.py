@@ -320,6 +320,7 @@ def test_one_channel_of_logits_is_two_classes(make_scene: MakeScene) -> None:
     np.testing.assert_array_equal(pixels_of(output), array[0] >= 2)
 
 
+@pytest.mark.slow
 def test_what_is_written_can_be_read(make_scene: MakeScene) -> None:
     array = drawn(1500, 1100)
     path = make_scene('s.tif', array, nodata=4, crs='EPSG:25830', res=0.25)

@@ -46,6 +46,7 @@ def test_the_offset_is_that_of_training_where_it_was_given(task: Any, make_scene
     assert np.abs(mapped(task, new, tmp_path / 'auto') - expected).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_map_is_the_networks_answer(task: Any, make_scene: Make, tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(1, 4000, (2, 64, 64)).astype(np.uint16)
     scene = make_scene('T31TFJ_20210601.tif', image[::-1].copy(), names=BANDS[::-1])  # another order of bands

@@ -41,6 +41,7 @@ def train(
     return task, losses.values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('method', 'options'),
     [

@@ -75,6 +75,7 @@ def test_options_out_of_range_are_named() -> None:
             BYOL('resnet18', 4, **(SMALL | options))
 
 
+@pytest.mark.slow
 def test_resumed_run_is_the_uninterrupted_one(tmp_path: Path, check_resume: Callable[..., Any]) -> None:
     middle, end = check_resume(lambda: BYOL('resnet18', 4, encoder_momentum=0.9, **SMALL), tmp_path)
     for key in (

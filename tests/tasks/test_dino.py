@@ -51,6 +51,7 @@ def test_loss_is_the_papers_on_the_views_the_task_makes(batch: dict[str, Tensor]
         assert (parameter.grad is None) == name.startswith('momentum_'), name
 
 
+@pytest.mark.slow
 def test_the_prototypes_are_frozen_for_an_epoch(check_resume: Callable[..., Any], tmp_path: Path) -> None:
     """Three steps of four; bit for bit, though weight decay is large. Resuming in the middle of it changes nothing."""
 
@@ -66,6 +67,7 @@ def test_the_prototypes_are_frozen_for_an_epoch(check_resume: Callable[..., Any]
     assert not torch.equal(end[prototypes], start[prototypes])
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_uninterrupted_one(check_resume: Callable[..., Any], tmp_path: Path) -> None:
     options = {'freeze_last_layer_epochs': 0, 'encoder_momentum': 0.5, 'warmup_temperature_epochs': 1}
     middle, end = check_resume(lambda: DINO(**SMALL, **options, warmup_teacher_temperature=0.02), tmp_path)

@@ -162,6 +162,7 @@ def test_a_task_is_made_again_from_its_hyperparameters() -> None:
     assert MAE.betas == (0.9, 0.95)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_uninterrupted_one(check_resume: Callable[..., Any], tmp_path: Path) -> None:
     middle, end = check_resume(lambda: MAE(in_channels=4, warmup_epochs=0.5, **SMALL), tmp_path)
     name = 'decoder.mask_token'

@@ -124,6 +124,7 @@ def test_options_out_of_range_are_named(options: dict[str, Any], named: str) -> 
         small(**options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('version', [2, 3])
 def test_resumed_run_is_the_uninterrupted_one(version: int, tmp_path: Path, check_resume: Callable[..., Any]) -> None:
     # 8 keys a step into 18 places: the queue wraps after the resumption

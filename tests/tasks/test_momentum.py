@@ -119,6 +119,7 @@ def test_copies_approach_a_network_at_rest_as_the_power_of_the_momentum() -> Non
     torch.testing.assert_close(now, aim + 0.9**7 * (start - aim), rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 @methods
 def test_copies_follow_as_the_papers_say(make: Make, tmp_path: Path, tiny_data: type[LightningDataModule]) -> None:
     """Watched at each forward pass of a run of K steps, for the papers' formulas of step k = 0, 1, …"""

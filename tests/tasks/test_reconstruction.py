@@ -143,6 +143,7 @@ def test_the_encoder_starts_stock_and_own_tasks(
     assert all(torch.equal(encoder[key], tensor) for key, tensor in again.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['resnet18', 'convnext_atto'])
 def test_the_whole_network_starts_a_segmentation(
     trained: Callable[..., tuple[Reconstruction, str]], tiny_data: Any, name: str
@@ -160,6 +161,7 @@ def test_the_whole_network_starts_a_segmentation(
         torch.testing.assert_close(network.eval()(image), restored)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_uninterrupted_one(check_resume: Callable[..., Any], tmp_path: Path) -> None:
     middle, end = check_resume(lambda: Reconstruction(in_channels=4, corruption=CORRUPTIONS), tmp_path)
     for name in ('model.bn1.running_mean', 'decoder.blocks.0.conv1.1.running_var', 'restoration_head.0.weight'):

@@ -102,6 +102,7 @@ def test_each_validation_hides_the_same(name: str, tiny_data: Any, tmp_path: Pat
     assert not torch.equal(seen[2], seen[3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['mae', 'reconstruction'])
 def test_the_run_folder_has_pictures_and_curves(name: str, tiny_data: Any, tmp_path: Path) -> None:
     fit(make(name), validated(tiny_data), tmp_path)
@@ -116,6 +117,7 @@ def test_the_run_folder_has_pictures_and_curves(name: str, tiny_data: Any, tmp_p
     assert [bool(row['val_psnr']) for row in rows] == [True, True]
 
 
+@pytest.mark.slow
 def test_validation_does_not_change_the_training(tiny_data: Any, tmp_path: Path) -> None:
     weights = []
     for number, data in enumerate((tiny_data(), validated(tiny_data))):

@@ -269,6 +269,7 @@ def test_coarse_to_fine_replaces_the_last_layer_only(tmp_path: Path) -> None:
             attach(small(weights=str(path), transfer='network', **wrong), tmp_path)
 
 
+@pytest.mark.slow
 def test_checkpoint_tells_bands_scale_and_classes(tmp_path: Path) -> None:
     task, data = VineSegmentation(in_channels=4, model='fpn'), Chips()
     trainer = make_trainer(tmp_path)
@@ -557,6 +558,7 @@ def changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> 
     return {key for key, value in before.items() if not torch.equal(value, after[key])}
 
 
+@pytest.mark.slow
 def test_frozen_encoder_stays_to_the_last_buffer(tmp_path: Path) -> None:
     task = small(freeze='encoder')
     before, decoder = encoder_state(task), {k: v.clone() for k, v in task.model.decoder.state_dict().items()}
@@ -568,6 +570,7 @@ def test_frozen_encoder_stays_to_the_last_buffer(tmp_path: Path) -> None:
     assert task.model.decoder.training
 
 
+@pytest.mark.slow
 def test_encoder_thaws_at_the_step(tmp_path: Path) -> None:
     states = []
 
@@ -605,6 +608,7 @@ def test_rates_of_the_groups(tmp_path: Path) -> None:
     assert not any(parameter.requires_grad for parameter in thawing.model.encoder.parameters())
 
 
+@pytest.mark.slow
 def test_schedules(tmp_path: Path) -> None:
     rates: list[float] = []
 
@@ -636,6 +640,7 @@ def test_a_few_chips_are_learnt_by_heart(tmp_path: Path) -> None:
     assert trainer.test(task, datamodule=data)[0]['test_iou_vine'] > 0.9
 
 
+@pytest.mark.slow
 def test_run_folder_is_filled(tmp_path: Path) -> None:
     task, data = small(flips=False), Chips(batch_size=8)
     trainer = make_trainer(tmp_path)
@@ -661,6 +666,7 @@ def test_run_folder_is_filled(tmp_path: Path) -> None:
     assert 'image' not in predictions[0]
 
 
+@pytest.mark.slow
 def test_scores_do_not_depend_on_batches_and_absent_classes_are_null(tmp_path: Path) -> None:
     task = small(num_classes=3)
     reports = []

@@ -100,5 +100,6 @@ def test_options_out_of_range_are_named(options: dict[str, Any], named: str) -> 
         SimCLR('resnet18', 4, **(SMALL | options))
 
 
+@pytest.mark.slow
 def test_resumed_run_is_the_uninterrupted_one(tmp_path: Path, check_resume: Callable[..., Any]) -> None:
     check_resume(lambda: SimCLR('resnet18', 4, warmup_epochs=0.5, **SMALL), tmp_path)

@@ -62,6 +62,7 @@ def test_only_the_encoder_is_called_model() -> None:
     assert len(keys) < len(task.state_dict())
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_uninterrupted_one(check_resume: Callable[..., Any], tmp_path: Path) -> None:
     check_resume(lambda: VICReg(**SMALL), tmp_path)
 

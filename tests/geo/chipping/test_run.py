@@ -289,6 +289,7 @@ def test_bytes_do_not_depend_on_workers(cut: Any, series: Any, tmp_path: Path, c
     assert one.counts['chips'] > 80
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_bytes(cut: Any, series: Any, tmp_path: Path, contents: Any) -> None:
     asked = series(split=True)
     cut(output='whole', **asked)

@@ -120,6 +120,7 @@ def planted(rows: gpd.GeoDataFrame) -> NDArray[np.float64]:
     return np.array(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('crs', [UTM, 'EPSG:4326'])
 def test_planted_rows_come_back(vineyard: tuple[PixelGrid, gpd.GeoDataFrame], tmp_path: Path, crs: str) -> None:
     grid, rows = vineyard
