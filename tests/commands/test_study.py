@@ -10,9 +10,9 @@ import geopandas as gpd
 import pytest
 
 from torchgeo_msssl.__main__ import main
-from torchgeo_msssl.commands import study as study_command
 from torchgeo_msssl.commands.study import read_study
 from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.evaluation.study import session
 from torchgeo_msssl.evaluation.study.cell_locks import claim
 from torchgeo_msssl.evaluation.study.results import Result
 from torchgeo_msssl.geo.open_datasets import close_datasets
@@ -151,15 +151,15 @@ def test_a_cell_that_another_process_has_is_not_run_by_its_index(
         return Result({'test_iou_vine': 0.5}, 1.0, 'fit')
 
     written: list[int] = []
-    monkeypatch.setattr(study_command, 'run_cell', ran)
-    monkeypatch.setattr(study_command, 'write_results', lambda _, cells: written.append(len(cells)))
+    monkeypatch.setattr(session, 'run_cell', ran)
+    monkeypatch.setattr(session, 'write_results', lambda _, cells: written.append(len(cells)))
     arguments = ['study', '--config', str(CONFIGS / 'study_vines.yaml'), '--output', 'study', '--index', '0']
     arguments += ['--fractions', '[0.1]', '--seeds', '[0]']
     name = 'cells_random_fraction-0.1_on-blocks_seed-0'
     with claim(Path('study', 'claims', name)) as mine:
         assert mine
         assert main(arguments) == 1
-    assert 'another process is at it' in capsys.readouterr().out
+    assert 'another process runs it' in capsys.readouterr().out
     assert not written
     assert main(arguments) == 0
     assert written == [2]

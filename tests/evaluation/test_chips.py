@@ -82,7 +82,7 @@ def test_rasters_by_blocks_and_by_scenes(tiles: tuple[list[str], str]) -> None:
     assert not set(chips.blocks[0]) & set(chips.blocks[1])
     assert {query.scene for query in chips.test.queries} == {0, 1, 2, 3}
     assert chips.split == 'blocks of 32×32 pixels'
-    named = open_chips(ProbeData(**options, test_scenes='*_20210701_*', classes=['none', 'low', 'high']))
+    named = open_chips(ProbeData(**options, test_scenes='*_20210701_*', class_names=['none', 'low', 'high']))
     assert named.class_names == ('low', 'high')
     dates = [{chips.data.scenes.scenes[query.scene].path.split('_')[-2] for query in part.queries}
              for part in (named.train, named.test)]  # fmt: skip
@@ -94,7 +94,7 @@ def test_rasters_by_blocks_and_by_scenes(tiles: tuple[list[str], str]) -> None:
 def test_classes_by_values(tiles: tuple[list[str], str]) -> None:
     options: dict[str, Any] = {'paths': tiles[0], 'labels': tiles[1], 'chip_size': 16, 'block_size': 32}
     plain = open_chips(ProbeData(**options))
-    turned = open_chips(ProbeData(**options, classes={'high': [2], 'low': [1, 7]}))
+    turned = open_chips(ProbeData(**options, class_names={'high': [2], 'low': [1, 7]}))
     assert turned.class_names == ('high', 'low')
     np.testing.assert_array_equal(turned.test.labels, 1 - plain.test.labels)
 

@@ -13,10 +13,10 @@ from torchgeo.models import ResNet18_Weights
 from torchgeo_msssl.datamodules import PretrainingDataModule
 from torchgeo_msssl.errors import ConfigurationError, WeightsError
 from torchgeo_msssl.evaluation import encoders
+from torchgeo_msssl.evaluation.encoder_names import encoder_name
 from torchgeo_msssl.evaluation.encoders import (
     baselines,
-    check_at_hand,
-    encoder_name,
+    check_local,
     given_encoders,
     random_encoder,
     transfer,
@@ -147,17 +147,24 @@ def test_nothing_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
     name = 'ResNet18_Weights.SENTINEL2_ALL_MOCO'
     with pytest.raises(WeightsError, match='not on this machine'):
-        check_at_hand(name, 'resnet18')
+        check_local(name, 'resnet18')
     (tmp_path / 'checkpoints').mkdir()
     url = ResNet18_Weights.SENTINEL2_ALL_MOCO.url
     (tmp_path / 'checkpoints' / url.rsplit('/', 1)[1]).write_bytes(b'')
-    check_at_hand(name, 'resnet18')
+    check_local(name, 'resnet18')
     monkeypatch.setattr(
         encoders.timm, 'get_pretrained_cfg', lambda _: SimpleNamespace(file='', hf_hub_id='', url='x/y')
     )
-    monkeypatch.setattr(encoders._hub, 'get_cache_dir', lambda: str(tmp_path))
     with pytest.raises(WeightsError, match='ImageNet weights of resnet18 are not on this machine'):
-        check_at_hand('imagenet', 'resnet18')
-    (tmp_path / 'y').write_bytes(b'')
-    check_at_hand('imagenet', 'resnet18')
-    check_at_hand(str(tmp_path / 'y'), 'resnet18')
+        check_local('imagenet', 'resnet18')
+    (tmp_path / 'checkpoints' / 'y').write_bytes(b'')
+    check_local('imagenet', 'resnet18')
+    check_local(str(tmp_path / 'y'), 'resnet18')
+    monkeypatch.setattr(
+        encoders.timm, 'get_pretrained_cfg', lambda _: SimpleNamespace(file='', hf_hub_id='timm/x', url='')
+    )
+    monkeypatch.setattr(encoders, 'try_to_load_from_cache', lambda repo, name: None)
+    with pytest.raises(WeightsError, match='ImageNet weights of resnet18 are not on this machine'):
+        check_local('imagenet', 'resnet18')
+    monkeypatch.setattr(encoders, 'try_to_load_from_cache', lambda repo, name: f'{repo}/{name}')
+    check_local('imagenet', 'resnet18')

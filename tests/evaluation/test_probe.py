@@ -172,7 +172,7 @@ def test_sources_have_names() -> None:
     for name in ('band statistics', 'constant answer', 'random initialisation (resnet18)'):
         with pytest.raises(ConfigurationError, match='name of a baseline'):
             _ = ProbeSettings(encoders={name: 'a.ckpt'}).sources
-    with pytest.raises(ConfigurationError, match='two have one name'):
+    with pytest.raises(ConfigurationError, match='two have the same name'):
         _ = ProbeSettings(encoders=['a/x.ckpt', 'b/x.ckpt']).sources
 
 
@@ -181,7 +181,7 @@ def test_sources_have_names() -> None:
     [
         ({'metric': ['auc']}, 'metric'),
         ({'metric': []}, 'metric'),
-        ({'metric': ['f1'], 'top_k': 3}, 'top_k: 3 is of accuracy'),
+        ({'metric': ['f1'], 'top_k': 3}, 'top_k: 3 applies to accuracy'),
         ({'temperature': -1.0}, 'temperature: expected a number above 0'),
         ({'probe': ['mlp']}, 'probe'),
         ({'k': 0}, 'k: expected'),

@@ -21,11 +21,11 @@ def run(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     # what `--help` does not need, it does not wait for
     from torchgeo_msssl.evaluation.embeddings import EmbedSettings, embed_scenes
-    from torchgeo_msssl.evaluation.encoders import check_at_hand, choose_device
+    from torchgeo_msssl.evaluation.encoders import check_local, choose_device
     from torchgeo_msssl.evaluation.frozen_encoder import open_encoder, open_scenes_of, read_metadata
 
     device = choose_device(options.device)
-    check_at_hand(options.weights, options.model, 'weights')
+    check_local(options.weights, options.model, 'weights')
     metadata = read_metadata(options.weights)
     trained_on = metadata.chip_size if metadata is not None else None
     chip_size = options.chip_size if options.chip_size is not None else trained_on

@@ -55,7 +55,7 @@ from torchgeo_msssl.commands.spelling import (
 from torchgeo_msssl.errors import ConfigurationError
 
 _PROGRAM = 'python -m torchgeo_msssl'
-_METAVARS = {bool: 'true|false', int: 'INT', float: 'FLOAT'}
+_METAVARS = {bool: '[true|false]', int: 'INT', float: 'FLOAT'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,7 +172,9 @@ def declared_options(kind: Any, prefix: str = '') -> Iterator[Option]:
             yield from declared_options(hint, f'{name}.')
             continue
         documented = parse_docstring(inspect.getdoc(owner) or '')
-        texts = {one.arg_name: ' '.join((one.description or '').split()) for one in documented.params}
+        texts = {
+            one.arg_name: ' '.join((one.description or '').replace('``', '`').split()) for one in documented.params
+        }
         yield Option(
             name,
             hint,
@@ -284,6 +286,7 @@ def _described(one: Option) -> str:
     if default is None or default is False or default in ((), [], {}, '') or 'default' in text.lower():
         return text
     shown = ','.join(map(str, default)) if isinstance(default, list | tuple) else default
+    shown = shown if shown is not True else 'true'
     return f'{text} (default: {_escape(str(shown))})'
 
 

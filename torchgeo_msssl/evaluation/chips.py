@@ -120,7 +120,7 @@ def ground_blocks_of(scenes: Scenes, chips: LabelledChips, block_size: int) -> N
 def _from_rasters(options: ProbeData, data: PretrainingDataModule) -> tuple[list[LabelledChips], dict[int, str], str]:
     assert data.labels is not None
     scenes = data.scenes
-    names, recode = _classes(options.classes, find_scenes(data.labels))
+    names, recode = _classes(options.class_names, find_scenes(data.labels))
     cut = (options.chip_size, options.purity, options.min_valid)
     if options.test_scenes is not None:
         every = label_chips(scenes, data.labels, *cut, recode=recode)
@@ -132,9 +132,9 @@ def _from_rasters(options: ProbeData, data: PretrainingDataModule) -> tuple[list
         parts = [label_chips(scenes, data.labels, *cut, roi=region, recode=recode) for region in regions]
         split = f'blocks of {options.block_size}×{options.block_size} pixels'
     found = np.unique(np.concatenate([part.labels for part in parts])).tolist()
-    if options.classes is not None and (strange := [value for value in found if value not in names]):
+    if options.class_names is not None and (strange := [value for value in found if value not in names]):
         raise ConfigurationError(
-            f'data.classes: the labels hold the value(s) {", ".join(map(str, strange))} and {len(names)} names are '
+            f'data.class_names: the labels hold the value(s) {", ".join(map(str, strange))} and {len(names)} names are '
             'given, from 0 on; name them all, or give values by name.'
         )
     return parts, {value: names.get(value, str(value)) for value in found} | names, split
@@ -147,7 +147,7 @@ def _classes(
     if isinstance(given, Mapping):
         recode = {value: position for position, values in enumerate(given.values()) for value in values}
         if len(recode) < sum(map(len, given.values())):
-            raise ConfigurationError('data.classes: a value stands for two classes; give each value one name.')
+            raise ConfigurationError('data.class_names: a value stands for two classes; give each value one name.')
         return dict(enumerate(given)), recode
     if given is not None:
         return dict(enumerate(given)), None

@@ -1,4 +1,4 @@
-"""Frozen encoders, and the baselines that learnt nothing.
+"""Frozen encoders, and baselines without learned weights.
 
 An encoder comes from whatever :func:`torchgeo_msssl.models.weights.load_encoder` reads: a checkpoint, a safetensors
 file, the name of a TorchGeo ``WeightsEnum`` entry, or ``imagenet``.
@@ -14,12 +14,13 @@ from urllib.parse import urlparse
 
 import timm
 import torch
-from timm.models import _hub
+from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
 from torchgeo.models import RCF, get_weight
 
 from torchgeo_msssl.datamodules.base import ScenesDataModule
 from torchgeo_msssl.errors import ConfigurationError, WeightsError
+from torchgeo_msssl.evaluation.encoder_names import CONVOLUTIONS, STATISTICS, random_name
 from torchgeo_msssl.evaluation.features import Batch, band_statistics
 from torchgeo_msssl.models.encoders import create_encoder
 from torchgeo_msssl.models.metadata import statistics_by_name
@@ -29,10 +30,7 @@ from torchgeo_msssl.transforms.normalize import Normalize
 
 log = logging.getLogger(__name__)
 
-RANDOM, STATISTICS, CONVOLUTIONS = 'random initialisation', 'band statistics', 'random convolutions'
-CONSTANT = 'constant answer'
-
-#: Filters of the random convolutions, as many as a ResNet-18 has features; half of them are the other half's negatives.
+#: Number of random convolution features, that of a ResNet-18; half of them are the negatives of the other half.
 _FILTERS = 512
 
 
@@ -42,10 +40,10 @@ class Transfer:
 
     Attributes:
         network: timm network in evaluation mode.
-        normalize: Digital numbers to its input.
-        report: What was loaded, and how.
+        normalize: Standardization of its input.
+        report: Report of the loaded tensors.
         model: timm name.
-        statistics: Where mean and standard deviation come from: ``weights`` or ``data``.
+        statistics: Source of mean and standard deviation, ``weights`` or ``data``.
     """
 
     network: nn.Module
@@ -61,16 +59,16 @@ class Transfer:
 
 @dataclass(frozen=True)
 class FrozenEncoder:
-    """What is probed.
+    """An encoder or a baseline to probe.
 
     Attributes:
-        name: For tables.
-        embed: From a batch on the device to (batch, features).
-        seed: Of random weights; None where nothing is random.
-        baseline: Whether it learnt nothing.
-        details: What else there is to know, as plain values.
-        partner: Baseline that an encoder is compared with: its network before any training, with its normalisation.
-        normalize: Of an encoder that was given.
+        name: Name in tables.
+        embed: Function from a batch on the device to features (batch, features).
+        seed: Seed of random weights; None without any.
+        baseline: Whether it has no learned weights.
+        details: Source, model and statistics, as plain values.
+        partner: Name of the baseline to compare an encoder with: its network with random weights and its normalization.
+        normalize: Standardization of a given encoder.
     """
 
     name: str
@@ -85,25 +83,25 @@ class FrozenEncoder:
 def transfer(source: str | os.PathLike[str] | None, data: ScenesDataModule, model: str | None = None) -> Transfer:
     """Load an encoder into a fresh network for the bands of some data.
 
-    Bands are matched by name. Mean and standard deviation are those that came with the weights where these know every
-    band of the data, else those of the data; scale and offset are those of each scene.
+    Bands are matched by name. Mean and standard deviation come with the weights if these know every band of the data,
+    otherwise from the data; scale and offset are those of each scene.
 
     Args:
         source: Checkpoint, safetensors file, TorchGeo weights by name, ``imagenet``, or None for random weights.
-        data: Data module that has its statistics (:meth:`.ScenesDataModule.find_statistics`).
-        model: timm name, where the source does not tell it.
+        data: Data module with its statistics (:meth:`.ScenesDataModule.find_statistics`).
+        model: timm name, if the source has none.
 
     Returns:
-        The network and what goes with it.
+        The network with its normalization and the report of loading.
 
     Raises:
         WeightsError: If the source cannot be read, or does not fit.
-        ConfigurationError: If it does not tell its model and none is given.
+        ConfigurationError: If neither the source nor ``model`` names the network.
     """
     metadata = read_source(source, model).metadata
     name = metadata.model if metadata is not None else model
     if name is None:
-        raise ConfigurationError(f'model: {source} does not tell what network it is; give its timm name.')
+        raise ConfigurationError(f'model: {source} does not name its network; give its timm name.')
     network = create_encoder(name, data.in_channels, data.chip_size)
     report = load_encoder(network, source, bands=data.bands, sensor=data.sensor_name)
     known = statistics_by_name(metadata, data.bands, data.sensor_name) if metadata is not None else None
@@ -116,33 +114,36 @@ def transfer(source: str | os.PathLike[str] | None, data: ScenesDataModule, mode
 def given_encoders(
     sources: dict[str, str], data: ScenesDataModule, model: str, device: torch.device | str
 ) -> list[FrozenEncoder]:
-    """Load the encoders that somebody wants to know about.
+    """Load encoders for a data module.
 
     Args:
-        sources: By name.
+        sources: Sources by name.
         data: Data module with its statistics.
-        model: timm name for those that do not tell it.
-        device: Where they will compute.
+        model: timm name for sources that have none.
+        device: Device to compute on.
 
     Returns:
         The encoders.
 
     Raises:
-        WeightsError: If one cannot be read, does not fit, or would have to be fetched from the network.
+        WeightsError: If one cannot be read, does not fit, or would have to be downloaded.
     """
     found: list[FrozenEncoder] = []
     plain = _normalize_of(data)
     for name, source in sources.items():
-        check_at_hand(source, model)
+        check_local(source, model)
         loaded = transfer(source, data, model)
-        log.info('%s: normalised with the statistics of the %s.\n%s', name, loaded.statistics, loaded.report)
+        log.info('%s: normalized with the statistics of the %s.\n%s', name, loaded.statistics, loaded.report)
         details = {
-            'source': source, 'model': loaded.model, 'statistics': loaded.statistics, 'report': loaded.report.to_dict(),
-        }  # fmt: skip
+            'source': source,
+            'model': loaded.model,
+            'statistics': loaded.statistics,
+            'report': loaded.report.to_dict(),
+        }
         partner = random_name(loaded.model)
         if not _same(loaded.normalize, plain):
-            alike = (one for one in found if one.normalize is not None and _same(one.normalize, loaded.normalize))
-            partner += f' normalised as {next((one.name for one in alike), name)}'
+            equal = (one for one in found if one.normalize is not None and _same(one.normalize, loaded.normalize))
+            partner += f' normalised as {next((one.name for one in equal), name)}'
         loaded.network.to(device)
         found.append(FrozenEncoder(name, loaded.embed, None, False, details, partner, loaded.normalize))
     for one in found:
@@ -158,20 +159,20 @@ def baselines(
     seeds: int,
     device: torch.device | str,
 ) -> list[FrozenEncoder]:
-    """Make what every table has to have: what is reached without any learning.
+    """Create the baselines that encoders are compared with.
 
     * ``band statistics``: mean and standard deviation of each band of a chip.
     * ``random convolutions``: means over the chip of rectified 3×3 Gaussian filters (Rolf et al. 2021, MOSAIKS,
       https://doi.org/10.1038/s41467-021-24638-z; TorchGeo's ``RCF``).
-    * ``random initialisation``: each network before any training; once more for each normalisation of a given encoder
-      that is not that of the data, since normalisation alone changes what a network makes of chips.
+    * ``random initialisation``: each network with random weights; a further one for each normalization of a given
+      encoder that differs from that of the data, because normalization alone changes the features.
 
     Args:
         data: Data module with its statistics.
-        given: Encoders that are compared with them.
-        model: Network (timm name) where none is given.
-        seeds: How often random weights are drawn.
-        device: Where they will compute.
+        given: Encoders to compare with them.
+        model: timm name of the network if no encoder is given.
+        seeds: Number of draws of random weights.
+        device: Device to compute on.
 
     Returns:
         The baselines, one for each seed.
@@ -180,7 +181,7 @@ def baselines(
     own = {'statistics': 'data'}
     found = [FrozenEncoder(STATISTICS, _after(normalize, band_statistics), None, True, own)]
     for seed in range(seeds):
-        # RCF takes seed 0 for none
+        # RCF treats seed 0 as no seed
         filters = RCF(data.in_channels, _FILTERS, kernel_size=3, seed=seed + 1).to(device)
         found.append(FrozenEncoder(CONVOLUTIONS, _after(normalize, filters), seed, True, {'filters': _FILTERS} | own))
     models = list(dict.fromkeys(one.details['model'].partition('.')[0] for one in given)) or [model]
@@ -198,18 +199,6 @@ def baselines(
     return found
 
 
-def random_name(model: str) -> str:
-    """Name of a network before any training, normalised with the statistics of the data.
-
-    Args:
-        model: timm name, with or without the tag of weights.
-
-    Returns:
-        For tables.
-    """
-    return f'{RANDOM} ({model.partition(".")[0]})'
-
-
 def _normalize_of(data: ScenesDataModule) -> Normalize:
     normalize = Normalize(data.in_channels)
     normalize.set_statistics(data.mean, data.std, data.scale, data.offset)
@@ -225,12 +214,12 @@ def _after(normalize: Normalize, network: Callable[[Tensor], Tensor]) -> Callabl
 
 
 def random_encoder(model: str, data: ScenesDataModule, seed: int) -> nn.Module:
-    """Build a network that has learnt nothing; the global generator stays as it is.
+    """Build a network with random weights without advancing the global generator.
 
     Args:
         model: timm name.
-        data: Gives bands and chip size.
-        seed: Of the weights.
+        data: Data module, for the number of bands and the chip size.
+        seed: Seed of the weights.
 
     Returns:
         The network in evaluation mode.
@@ -241,52 +230,34 @@ def random_encoder(model: str, data: ScenesDataModule, seed: int) -> nn.Module:
 
 
 def choose_device(name: str) -> torch.device:
-    """Find the device that somebody names.
+    """Return the device of a name.
 
     Args:
         name: ``auto``, ``cpu``, ``cuda``, …
 
     Returns:
-        One that computes.
+        The device; for ``auto`` CUDA if available, otherwise the CPU.
 
     Raises:
-        ConfigurationError: If it does not.
+        ConfigurationError: If the device cannot be used.
     """
     chosen = ('cuda' if torch.cuda.is_available() else 'cpu') if name == 'auto' else name
     try:
         device = torch.device(chosen)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        msg = f'device: {name} cannot be used here ({str(error).splitlines()[0]}); take auto or cpu.'
+        msg = f'device: {name} cannot be used here ({str(error).splitlines()[0]}); use auto or cpu.'
         raise ConfigurationError(msg) from error
     return device
 
 
-def encoder_name(source: str) -> str:
-    """Name an encoder after its source.
+def check_local(source: str, model: str, option: str = 'encoders') -> None:
+    """Check that published weights are on this machine, because an evaluation downloads nothing.
 
     Args:
-        source: As :func:`transfer` takes it.
-
-    Returns:
-        ``experiment/version_N`` for a file in a run folder, with the checkpoint's name where that is not ``last``; else
-        the source.
-    """
-    parts = Path(source).parts
-    version = next((i for i, part in enumerate(parts) if part.startswith('version_')), 0)
-    if not version:
-        return Path(source).stem if Path(source).suffix in ('.ckpt', '.safetensors', '.pth', '.pt') else source
-    stem = Path(source).stem
-    return '/'.join([*parts[version - 1 : version + 1], *([] if stem in ('last', 'encoder') else [stem])])
-
-
-def check_at_hand(source: str, model: str, option: str = 'encoders') -> None:
-    """See that weights that others publish are on this machine; a probe fetches nothing.
-
-    Args:
-        source: As :func:`transfer` takes it; files are left to it.
+        source: Source as in :func:`transfer`; files are not checked.
         model: timm name for ``imagenet``.
-        option: Where the source was given, for the message.
+        option: Option that named the source, for the message.
 
     Raises:
         WeightsError: If they are not.
@@ -296,7 +267,7 @@ def check_at_hand(source: str, model: str, option: str = 'encoders') -> None:
     if source == 'imagenet':
         if timm.is_model(model) and not _timm_file(model):
             raise WeightsError(
-                f'{option}: the ImageNet weights of {model} are not on this machine; fetch them once with '
+                f'{option}: the ImageNet weights of {model} are not on this machine; download them once with '
                 f"`timm.create_model('{model}', pretrained=True)`, or leave imagenet out."
             )
         return
@@ -304,31 +275,31 @@ def check_at_hand(source: str, model: str, option: str = 'encoders') -> None:
         url = get_weight(source).url
     except ValueError:  # read_source has the message for it
         return
-    file = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(url).path).name)
+    file = _hub_file(url)
     if not file.is_file():
         raise WeightsError(
-            f'{option}: the weights {source} are not on this machine (no {file}); fetch them once from {url}, or leave '
-            'them out.'
+            f'{option}: the weights {source} are not on this machine (no {file}); download them once from {url}, or '
+            'leave them out.'
         )
 
 
 def _timm_file(model: str) -> bool:
-    """Whether timm's weights of a model are in the cache of the hub they come from."""
+    """Whether the pretrained weights of a timm model are in the local cache of their hub."""
     config = timm.get_pretrained_cfg(model)
     if config is None:
         return False
     if config.file:
         return Path(config.file).is_file()
     if config.hf_hub_id:
-        for name in ('model.safetensors', 'pytorch_model.bin'):
-            try:
-                _hub.hf_hub_download(  # type: ignore[attr-defined]
-                    config.hf_hub_id, filename=name, local_files_only=True
-                )
-            except Exception:  # the client has a dozen exceptions for what is not there
-                continue
+        names = ('model.safetensors', 'pytorch_model.bin')
+        if any(isinstance(try_to_load_from_cache(config.hf_hub_id, name), str) for name in names):
             return True
-    return bool(config.url) and Path(_hub.get_cache_dir(), Path(urlparse(str(config.url)).path).name).is_file()
+    return bool(config.url) and _hub_file(str(config.url)).is_file()
+
+
+def _hub_file(url: str) -> Path:
+    """Path at which torch.hub stores a download."""
+    return Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(url).path).name)
 
 
 def _prepare(normalize: Normalize, batch: Batch) -> Tensor:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.evaluation.chips import ProbeChips, open_chips
-from torchgeo_msssl.evaluation.encoders import CONSTANT, FrozenEncoder, baselines, choose_device, given_encoders
+from torchgeo_msssl.evaluation.encoder_names import CONSTANT
+from torchgeo_msssl.evaluation.encoders import FrozenEncoder, baselines, choose_device, given_encoders
 from torchgeo_msssl.evaluation.features import extract_all
 from torchgeo_msssl.evaluation.intervals import Interval, bootstrap_interval
 from torchgeo_msssl.evaluation.probe_settings import ProbeSettings

@@ -1,48 +1,54 @@
-"""How encoders are probed: the options of `probe`."""
+"""Options of ``probe``."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.evaluation.encoders import CONSTANT, CONVOLUTIONS, RANDOM, STATISTICS, encoder_name
-from torchgeo_msssl.evaluation.probes import STRENGTHS, Distance
+from torchgeo_msssl.evaluation.encoder_names import CONSTANT, CONVOLUTIONS, RANDOM, STATISTICS, encoder_name
 from torchgeo_msssl.evaluation.scores import Average, Metric, metric_name
 
 ProbeName = Literal['knn', 'linear']
+Distance = Literal['cosine', 'euclidean']
+
+#: Inverse regularization strengths to try, scikit-learn's ``C``.
+STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
 @dataclass(frozen=True)
 class ProbeData:
-    """Which chips are classified. Without any paths the generated sample area and its fine land cover are taken.
+    """Labelled chips.
 
     Attributes:
-        paths: Scenes: files, folders or patterns; chips are cut from them where `labels` has one class.
-        labels: Class rasters of the scenes; where their names have dates, each is for the scenes of its date.
-        folder: Instead: a folder with one folder a class, ROOT/<class>/*.tif, each file a chip.
-        csv: Instead: a table with the columns path (of a file that is a chip, beside the table or absolute) and label,
-            and perhaps split with train and test.
-        classes: For `labels`: names in the order of the values from 0, or values by name,
-            `{clear: [1, 2], cloud: [3]}`, where other values are no labels. Default: every value is a class.
+        paths: Scenes: files, folders or patterns. Chips are cut from them where `labels` has one class. Without paths,
+            folder and csv the generated sample area with its fine land cover is used.
+        labels: Class rasters of the scenes. If their file names have dates, each raster applies to scenes of its date.
+        folder: Use the files of a folder as chips instead, ROOT/CLASS/*.tif, one folder per class.
+        csv: Use the files of a table as chips instead, with the columns path (absolute or relative to the table),
+            label, and optionally split (train or test).
+        class_names: For `labels`: names in the order of the values from 0, or names with their values,
+            `clear=[1,2],cloud=3`; other values are then unlabelled. Default: every value is a class.
         bands: Bands by name; default: the spectral bands that the files have.
-        sensor: Sensor name, where the files do not tell.
-        chip_size: Side of a chip in pixels; of files it is the middle.
-        purity: For `labels`: smallest share of a chip's pixels that its class has.
-        min_valid: For `labels`: smallest share of valid pixels in a chip.
-        test_fraction: Share of the blocks of ground that is tested on.
-        block_size: Side of a block of ground in pixels; blocks are what is split, and what intervals are drawn from.
-        test_scenes: Instead of blocks: patterns of file names, `2017-10-*`; these scenes are tested on.
-        max_chips: Most chips to learn from, and most to test on; more are drawn from, at random.
-        seed: Of the deal of blocks and of such a draw.
-        offset: Added to digital numbers before scaling; `auto` reads it from metadata or date.
-        sample_dir: Where the sample area is, or is made.
+        sensor: Sensor of the scenes, if the files do not name it.
+        chip_size: Side of a chip in pixels. Files are cropped to their centre.
+        purity: For `labels`: minimum fraction of a chip's pixels that its class covers.
+        min_valid: For `labels`: minimum fraction of valid pixels per chip.
+        test_fraction: Fraction of the ground blocks to test on.
+        block_size: Side of a ground block in pixels. Blocks are assigned to training or testing, and resampled for the
+            intervals.
+        test_scenes: Test on the scenes whose file names match these patterns, such as `2017-10-*`, instead of on
+            blocks.
+        max_chips: Maximum number of training chips and of test chips; more are sampled at random.
+        seed: Seed of the assignment of blocks and of that sample.
+        offset: Digital number added before scaling; `auto` reads it from metadata or date.
+        sample_dir: Folder of the sample area, which is generated if missing.
     """
 
     paths: str | list[str] | None = None
     labels: str | list[str] | None = None
     folder: str | None = None
     csv: str | None = None
-    classes: dict[str, list[int]] | list[str] | None = None
+    class_names: list[str] | dict[str, int | list[int]] | None = None
     bands: list[str] | None = None
     sensor: str | None = None
     chip_size: int = 32
@@ -57,7 +63,7 @@ class ProbeData:
     sample_dir: str = 'data/sample'
 
     def __post_init__(self) -> None:
-        """Check what nothing else checks.
+        """Check the options.
 
         Raises:
             ConfigurationError: If options are out of range or contradict each other.
@@ -65,43 +71,45 @@ class ProbeData:
         if sum(value is not None for value in (self.paths, self.folder, self.csv)) > 1:
             raise ConfigurationError('data: expected one of paths (with labels), folder and csv, got several.')
         if self.paths is not None and self.labels is None:
-            raise ConfigurationError('data.labels: scenes are classified by a raster of classes; give one, or a csv.')
+            raise ConfigurationError('data.labels: paths need a class raster; set labels, or use csv.')
         if not 0 < self.test_fraction < 1:
-            raise ConfigurationError(f'data.test_fraction: expected a share between 0 and 1, got {self.test_fraction}.')
+            msg = f'data.test_fraction: expected a fraction between 0 and 1, got {self.test_fraction}.'
+            raise ConfigurationError(msg)
         if not 0 < self.purity <= 1:
-            raise ConfigurationError(f'data.purity: expected a share above 0, at most 1, got {self.purity}.')
+            raise ConfigurationError(f'data.purity: expected a fraction above 0, at most 1, got {self.purity}.')
         if self.block_size < self.chip_size:
-            raise ConfigurationError(
-                f'data.block_size: expected at least chip_size {self.chip_size}, got {self.block_size}.'
-            )
+            msg = f'data.block_size: expected at least chip_size {self.chip_size}, got {self.block_size}.'
+            raise ConfigurationError(msg)
         if self.max_chips < 2:
             raise ConfigurationError(f'data.max_chips: expected at least 2, got {self.max_chips}.')
 
 
 @dataclass(frozen=True)
 class ProbeSettings:
-    """How encoders are probed, as `probe` takes it.
+    """Classify frozen features of encoders and of baselines without learned weights.
 
     Attributes:
         data: Labelled chips.
-        encoders: Checkpoints, encoder.safetensors, names of TorchGeo's weights, `imagenet`, `random`: one, several, or
-            by name (`{ours: run.ckpt}`, on the command line also `ours=run.ckpt`). The baselines are always there.
-        model: timm name for `random`, `imagenet`, and weights that do not tell it.
-        probe: Which probes: `knn`, `linear` (logistic regression).
-        k: Neighbours.
-        temperature: Votes of neighbours by exp(similarity / temperature), 0.07 in the literature; null: equal votes.
-        distance: Of neighbours.
-        strengths: Inverse strengths of the regularisation of the linear probe to choose from.
-        metric: Scores; the first one is drawn, and compared with random initialisation.
+        encoders: Checkpoints, encoder.safetensors files, names of TorchGeo weights, or `imagenet`; one, several, or by
+            name, `ours=run.ckpt`. The baselines are always included.
+        model: timm name of the network for random weights, `imagenet`, and weights that do not name theirs.
+        probe: Probes: `knn`, `linear` (logistic regression).
+        k: Number of neighbours.
+        temperature: Weight the votes of neighbours by exp(similarity / temperature), 0.07 in the literature; null
+            weights them equally.
+        distance: Distance between neighbours.
+        strengths: Inverse regularization strengths of the linear probe to choose from.
+        metric: Scores; the first one is plotted and compared with random initialisation.
         average: Mean over classes of precision, recall, f1 and average_precision.
-        top_k: For accuracy: also count a chip as right whose class is among so many; 1 for the first one alone.
-        interval: What the bootstrap draws: blocks of ground, or chips (too narrow where neighbours are alike).
-        level: Of the intervals.
-        resamples: Of the bootstrap.
-        seeds: How often random weights are drawn.
-        experiment: Name in the results, and of the folder in `runs`.
-        output: Folder for the results; default: the next runs/<experiment>/version_N.
-        batch_size: Chips at once.
+        top_k: For accuracy: also count a chip as correct if its class is among this many; 1 counts the first alone.
+        interval: Units that the bootstrap resamples: ground blocks, or chips (intervals are then too narrow, because
+            neighbouring chips are alike).
+        level: Confidence level of the intervals.
+        resamples: Number of bootstrap resamples.
+        seeds: Number of draws of random weights.
+        experiment: Name of the experiment in results.csv, and of the folder in `runs`.
+        output: Folder to write into; default: the next runs/EXPERIMENT/version_N.
+        batch_size: Chips per batch.
         device: `auto`, `cpu`, `cuda`, …
     """
 
@@ -126,29 +134,26 @@ class ProbeSettings:
     device: str = 'auto'
 
     def __post_init__(self) -> None:
-        """Check what nothing else checks before the work is done.
+        """Check the options.
 
         Raises:
             ConfigurationError: If an option is out of its range.
         """
-        for name, values, known in (
-            ('probe', self.probes, get_args(ProbeName)), ('metric', self.metrics, get_args(Metric)),
-        ):  # fmt: skip
-            if not values or not set(values) <= set(known):
-                raise ConfigurationError(f'{name}: expected one or more of {", ".join(known)}, got {values}.')
+        known = {'probe': (self.probes, get_args(ProbeName)), 'metric': (self.metrics, get_args(Metric))}
+        for name, (values, choices) in known.items():
+            if not values or not set(values) <= set(choices):
+                raise ConfigurationError(f'{name}: expected one or more of {", ".join(choices)}, got {values}.')
         metric_name(self.metrics[0], self.average, self.top_k)
-        for option, least in (('k', 1), ('top_k', 1), ('seeds', 1), ('resamples', 1), ('batch_size', 1)):
-            if getattr(self, option) < least:
-                raise ConfigurationError(f'{option}: expected at least {least}, got {getattr(self, option)}.')
+        for option in ('k', 'top_k', 'seeds', 'resamples', 'batch_size'):
+            if getattr(self, option) < 1:
+                raise ConfigurationError(f'{option}: expected at least 1, got {getattr(self, option)}.')
         if self.top_k > 1 and 'accuracy' not in self.metrics:
-            raise ConfigurationError(
-                f'top_k: {self.top_k} is of accuracy; name accuracy in metric, or leave top_k out.'
-            )
+            raise ConfigurationError(f'top_k: {self.top_k} applies to accuracy; add accuracy to metric.')
         if self.temperature is not None and not self.temperature > 0:
             msg = f'temperature: expected a number above 0, or null for equal votes, got {self.temperature}.'
             raise ConfigurationError(msg)
         if not 0 < self.level < 1:
-            raise ConfigurationError(f'level: expected a share between 0 and 1, got {self.level}.')
+            raise ConfigurationError(f'level: expected a fraction between 0 and 1, got {self.level}.')
         if not self.strengths or min(self.strengths) <= 0:
             raise ConfigurationError(f'strengths: expected numbers above 0, got {self.strengths}.')
 
@@ -164,7 +169,11 @@ class ProbeSettings:
 
     @property
     def sources(self) -> dict[str, str]:
-        """Encoders by name, but for ``random``, which is a baseline anyway."""
+        """Sources of the encoders by name, without ``random``, which is a baseline anyway.
+
+        Raises:
+            ConfigurationError: If two encoders have the same name, or one has the name of a baseline.
+        """
         if isinstance(self.encoders, dict):
             pairs = list(self.encoders.items())
         else:
@@ -173,12 +182,11 @@ class ProbeSettings:
         kept = [(name, source) for name, source in pairs if source != 'random']
         if len(dict(kept)) < len(kept):
             names = ', '.join(name for name, _ in kept)
-            raise ConfigurationError(f'encoders: two have one name ({names}); give names, as in ours=run.ckpt.')
+            raise ConfigurationError(f'encoders: two have the same name ({names}); name them, as in ours=run.ckpt.')
         for name, _ in kept:
             if name in (CONSTANT, STATISTICS, CONVOLUTIONS) or name.startswith(RANDOM):
-                raise ConfigurationError(
-                    f'encoders: {name} is the name of a baseline; give another, as in ours=run.ckpt.'
-                )
+                msg = f'encoders: {name} is the name of a baseline; choose another, as in ours=run.ckpt.'
+                raise ConfigurationError(msg)
         return dict(kept)
 
 

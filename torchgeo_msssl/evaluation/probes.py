@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +13,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.evaluation.probe_settings import STRENGTHS, Distance
 from torchgeo_msssl.evaluation.scores import Classified, score
-
-#: Inverse strengths of the regularisation that are tried, scikit-learn's ``C``.
-STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
-
-Distance = Literal['cosine', 'euclidean']
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a study varies, and the cells that follow from it."""
+"""Design of a study: its axes and the cells that follow from them."""
 
 import itertools
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from jsonargparse.typing import Path_fr
 
 from torchgeo_msssl.errors import ConfigurationError
 
-#: Options that the study itself sets for every cell.
+#: Options that the study sets for every cell.
 RESERVED = ('config', 'seed_everything', 'data.split', 'data.seed', 'ckpt_path', 'trainer.logger')
 
 #: Options of a command line by their dotted names, such as ``{'trainer.max_epochs': 5}``.
@@ -18,15 +18,15 @@ Options = dict[str, Any]
 
 @dataclass(frozen=True)
 class Pretraining:
-    """A run that comes before the cells which start from its weights.
+    """Run whose weights the cells of an initialisation start from.
 
-    Args:
+    Attributes:
         config: Configuration of the run.
-        options: Options besides it, by dotted name.
-        each_seed: Run it once for each seed, with that seed; otherwise once for the study.
-        same_split: Give it the region and the seed of the split, so that it trains on no other ground than the cell.
-            Needed where it uses labels of that ground; goes with ``each_seed`` and the same ``block_size``.
-        weights: File of its run folder that is handed over.
+        options: Further options by dotted name.
+        each_seed: Run it once for each seed, with that seed, instead of once for the study.
+        same_split: Give it the region and the seed of the cell's split, so that it trains on the same ground as the
+            cell. Required if it uses labels of that ground; needs ``each_seed`` and the same ``block_size``.
+        weights: File in its run folder that the cells load.
     """
 
     config: Path_fr
@@ -38,12 +38,12 @@ class Pretraining:
 
 @dataclass(frozen=True)
 class Initialisation:
-    """What a network starts from.
+    """Weights that a network starts from.
 
-    Args:
-        name: Name in tables and curves.
+    Attributes:
+        name: Name in tables and figures.
         options: Options of its cells, such as ``{'model.weights': 'encoder.safetensors'}``.
-        pretraining: Run that makes the weights; they become ``model.weights``.
+        pretraining: Run that produces the weights, which become ``model.weights``.
     """
 
     name: str
@@ -53,9 +53,9 @@ class Initialisation:
 
 @dataclass(frozen=True)
 class Variant:
-    """One value of an axis of any options.
+    """One value of an axis of arbitrary options.
 
-    Args:
+    Attributes:
         name: Name in tables and figures, such as ``4``.
         options: Options of its cells.
     """
@@ -66,18 +66,17 @@ class Variant:
 
 @dataclass(frozen=True)
 class Cell:
-    """One ``fit`` and its ``test``.
+    """One training with its test.
 
     Attributes:
         index: Position in the study.
-        initialisation: What it starts from.
+        initialisation: Weights to start from.
         variant: Value of the axis of options.
-        fraction: Share of the training blocks whose labels are used.
-        shots: Their number, instead.
-        scenes: Number of scenes that they are from.
-        region: Held-out ground: ``blocks``, ``scene``, the name of a scene, or a file of polygons; None where nothing
-            is tested.
-        seed: Of weights, chips, split and choice of labels.
+        fraction: Fraction of the training blocks whose labels are used.
+        shots: Number of these blocks, as an alternative.
+        scenes: Number of scenes that these blocks come from.
+        region: Held-out ground: ``blocks``, ``scene``, the name of a scene, or a file of polygons; None without a test.
+        seed: Seed of weights, chips, split and choice of labels.
     """
 
     index: int
@@ -91,23 +90,27 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Name of the cell and of its folder, which does not depend on what else is studied."""
+        """Name of the cell and of its folder, independent of the rest of the study."""
         parts = {
-            'variant': self.variant.name if self.variant else None, 'fraction': self.fraction, 'shots': self.shots,
-            'scenes': self.scenes, 'on': self.region, 'seed': self.seed,
-        }  # fmt: skip
+            'variant': self.variant.name if self.variant else None,
+            'fraction': self.fraction,
+            'shots': self.shots,
+            'scenes': self.scenes,
+            'on': self.region,
+            'seed': self.seed,
+        }
         known = [f'{key}-{value}' for key, value in parts.items() if value is not None]
         return folder_name('_'.join([self.initialisation.name, *known]))
 
     @property
     def pretraining_name(self) -> str | None:
-        """Name of the pretraining that it shares with other cells."""
+        """Name of its pretraining, which other cells may share."""
         pretraining = self.initialisation.pretraining
         if pretraining is None:
             return None
         parts = [self.initialisation.name]
         parts += [f'on-{self.region}'] if pretraining.same_split and self.region is not None else []
-        if pretraining.same_split and self.scenes is not None:  # then the split is of so many scenes and blocks
+        if pretraining.same_split and self.scenes is not None:  # the split then depends on these numbers
             parts += [f'scenes-{self.scenes}', f'shots-{self.shots}']
         parts += [f'seed-{self.seed}'] if pretraining.each_seed else []
         return folder_name('_'.join(parts))
@@ -115,27 +118,29 @@ class Cell:
 
 @dataclass(frozen=True)
 class Study:
-    """Initialisations × label fractions or shots × scenes × variants × held-out regions × seeds.
+    """Design of the study.
 
-    Args:
+    Its cells are the product of initialisations, label fractions or shots, scenes, variants, regions and seeds.
+
+    Attributes:
         name: Name of the study.
         fit: Configuration of every cell.
         output: Folder for runs, results and figures.
         options: Options of every cell by dotted name, such as ``{'trainer.max_epochs': 5}``.
-        initialisations: What the networks start from.
-        fractions: Shares of the training blocks whose labels are used.
-        shots: Numbers of training blocks whose labels are used, instead of shares.
-        scenes: Numbers of scenes from which the same number of labelled blocks is drawn, where scenes are held out.
+        initialisations: Weights that the networks start from; default: random ones.
+        fractions: Fractions of the training blocks whose labels are used.
+        shots: Numbers of training blocks whose labels are used, as an alternative to fractions.
+        scenes: Numbers of scenes from which the same number of labelled blocks is drawn, if scenes are held out.
         variants: Values of one more axis, of any options.
-        regions: Held-out ground: ``blocks``, dealt out anew for each seed; ``scene``, another one for each seed;
-            ``scenes``, each in turn; or files of polygons with a column ``split``.
-        seeds: Each is the seed of weights, chips, split and choice of labels.
-        flights: Synthetic vineyards to generate and to take, in place of the data of ``fit``.
-        flights_dir: Where they are, or are made.
-        flights_side: Side of each in pixels of 8 cm.
-        test: Whether cells are tested on labels; without, what their own run folder tells is collected.
-        metrics: What tables and figures show, the first one first.
-        reference: Initialisation that the others are compared with.
+        regions: Held-out ground: `blocks`, assigned again for each seed; `scene`, another one for each seed;
+            `scenes`, each in turn; or files of polygons with a column `split`.
+        seeds: Seeds, each of weights, chips, split and choice of labels.
+        flights: Number of synthetic vineyards to generate and to use instead of the data of `fit`.
+        flights_dir: Folder of these vineyards, which are generated if missing.
+        flights_side: Side of each of them in pixels of 8 cm.
+        test: Test the cells on labels; otherwise only the metrics of training are collected.
+        metrics: Metrics of tables and figures, the most important one first.
+        reference: Initialisation to compare the others with.
     """
 
     name: str
@@ -157,24 +162,21 @@ class Study:
     reference: str = 'random'
 
     def __post_init__(self) -> None:
-        """Check what can be checked without files.
+        """Check the options that need no files.
 
         Raises:
             ConfigurationError: If options contradict each other or are out of range.
         """
         names = [entry.name for entry in self.initialisations]
-        axes: dict[str, Sequence[Any]] = {
-            'initialisations': names, 'variants': [entry.name for entry in self.variants], 'seeds': self.seeds,
-            'fractions': self.fractions, 'shots': self.shots, 'scenes': self.scenes, 'regions': self.regions,
-        }  # fmt: skip
+        axes: dict[str, Sequence[Any]] = {'initialisations': names, 'variants': [entry.name for entry in self.variants]}
+        axes |= {axis: getattr(self, axis) for axis in ('seeds', 'fractions', 'shots', 'scenes', 'regions')}
         for axis, values in axes.items():
             if len(set(values)) != len(values):
-                raise ConfigurationError(f'{axis}: every value may come once, got {", ".join(map(str, values))}.')
+                raise ConfigurationError(f'{axis}: expected different values, got {", ".join(map(str, values))}.')
         for axis in ('initialisations', 'variants'):
-            entries: list[Initialisation] | list[Variant] = getattr(self, axis)
-            if len({folder_name(entry.name) for entry in entries}) != len(entries):
-                told = ', '.join(entry.name for entry in entries)
-                raise ConfigurationError(f'{axis}: two names make one name of a folder; change one of {told}.')
+            if len({folder_name(name) for name in axes[axis]}) != len(axes[axis]):
+                msg = f'{axis}: two names give the same folder name; change one of {", ".join(axes[axis])}.'
+                raise ConfigurationError(msg)
         for axis in ('initialisations', 'seeds', 'metrics', *(['regions'] if self.test else [])):
             if not getattr(self, axis):
                 raise ConfigurationError(f'{axis}: expected at least one, got none.')
@@ -185,16 +187,16 @@ class Study:
 
     def _check_labels(self) -> None:
         if self.fractions and self.shots:
-            raise ConfigurationError('shots: give fractions or shots, not both.')
+            raise ConfigurationError('shots: set fractions or shots, not both.')
         if any(not 0 < fraction <= 1 for fraction in self.fractions):
             raise ConfigurationError(f'fractions: expected above 0 and at most 1, got {self.fractions}.')
         if any(number < 1 for number in (*self.shots, *self.scenes)):
             raise ConfigurationError(f'shots, scenes: expected 1 or more, got {self.shots} and {self.scenes}.')
         if not self.test and (self.fractions or self.shots or self.scenes):
-            raise ConfigurationError('test: fractions, shots and scenes are of labels; leave them out, or test.')
+            raise ConfigurationError('test: fractions, shots and scenes need a test; leave them out, or set test.')
         held_out = set(self.regions) <= {'scene', 'scenes'}
         if self.scenes and (not held_out or not self.shots or min(self.shots) < max(self.scenes)):
-            msg = 'scenes: numbers go with `regions: [scene]` or `[scenes]`, and with at least as many shots (blocks).'
+            msg = 'scenes: numbers need `regions: [scene]` or `[scenes]`, and at least as many shots (blocks).'
             raise ConfigurationError(msg)
 
     def _check_options(self) -> None:
@@ -206,9 +208,9 @@ class Study:
             for option in options:
                 taken = next((name for name in RESERVED if option == name or option.startswith(f'{name}.')), None)
                 if taken:
-                    raise ConfigurationError(f'options: {option} is set by the study itself; leave it out.')
+                    raise ConfigurationError(f'options: {option} is set by the study; leave it out.')
         if any(one.same_split and not one.each_seed for one in pretrainings):
-            raise ConfigurationError('same_split: the split is of a seed; set each_seed too.')
+            raise ConfigurationError('same_split: the split depends on the seed; set each_seed too.')
 
 
 def make_cells(study: Study, regions: Sequence[str | None]) -> list[Cell]:
@@ -221,25 +223,21 @@ def make_cells(study: Study, regions: Sequence[str | None]) -> list[Cell]:
     Returns:
         Cells in the order in which they run.
     """
-    axes: list[Sequence[Any]] = [
-        study.seeds, regions, study.scenes or [None], study.shots or [None], study.fractions or [None],
-        study.variants or [None], study.initialisations,
-    ]  # fmt: skip
-    return [
-        Cell(index, initialisation, variant, fraction, shots, scenes, region, seed)
-        for index, (seed, region, scenes, shots, fraction, variant, initialisation) in enumerate(
-            itertools.product(*axes)
-        )
-    ]
+    axes: list[Sequence[Any]] = [study.seeds, regions]
+    axes += [values or [None] for values in (study.scenes, study.shots, study.fractions, study.variants)]
+    cells = []
+    for seed, region, scenes, shots, fraction, variant, start in itertools.product(*axes, study.initialisations):
+        cells.append(Cell(len(cells), start, variant, fraction, shots, scenes, region, seed))
+    return cells
 
 
 def folder_name(text: str) -> str:
-    """Make a name that every file system takes.
+    """Convert a text to a name that is valid on every file system.
 
     Args:
         text: Any text.
 
     Returns:
-        Letters, digits, ``.``, ``-`` and ``_``; anything else is ``-``.
+        The text with ``-`` instead of anything but letters, digits, ``.``, ``-`` and ``_``.
     """
     return ''.join(letter if letter.isalnum() or letter in '.-_' else '-' for letter in text)

@@ -121,7 +121,7 @@ def _threads(jobs: int) -> Iterator[None]:
             del os.environ['OMP_NUM_THREADS']
 
 
-def estimate(study: Study, cells: Sequence[Cell]) -> float | None:
+def mean_seconds(study: Study, cells: Sequence[Cell]) -> float | None:
     """Mean seconds of the cells that have ended.
 
     Args:

@@ -1,0 +1,35 @@
+"""Names of encoders and baselines in tables."""
+
+from pathlib import Path
+
+RANDOM, STATISTICS, CONVOLUTIONS = 'random initialisation', 'band statistics', 'random convolutions'
+CONSTANT = 'constant answer'
+
+
+def encoder_name(source: str) -> str:
+    """Name an encoder after its source.
+
+    Args:
+        source: Checkpoint, safetensors file, name of TorchGeo weights, or ``imagenet``.
+
+    Returns:
+        ``experiment/version_N`` for a file in a run folder, followed by the checkpoint's name unless that is ``last``;
+        otherwise the stem of the file or the source itself.
+    """
+    parts, stem = Path(source).parts, Path(source).stem
+    version = next((i for i, part in enumerate(parts) if part.startswith('version_')), 0)
+    if not version:
+        return stem if Path(source).suffix in ('.ckpt', '.safetensors', '.pth', '.pt') else source
+    return '/'.join([*parts[version - 1 : version + 1], *([] if stem in ('last', 'encoder') else [stem])])
+
+
+def random_name(model: str) -> str:
+    """Name a network with random weights that is normalized with the statistics of the data.
+
+    Args:
+        model: timm name, with or without the tag of pretrained weights.
+
+    Returns:
+        Such as ``random initialisation (resnet18)``.
+    """
+    return f'{RANDOM} ({model.partition(".")[0]})'
