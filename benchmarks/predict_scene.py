@@ -26,8 +26,8 @@ from torchgeo_msssl.geo.headers import find_scenes
 from torchgeo_msssl.geo.scene import Scene
 from torchgeo_msssl.geo.write import GeoTIFFSpec, GeoTIFFWriter
 from torchgeo_msssl.prediction import MapOptions, predict_scene
-from torchgeo_msssl.prediction.class_map import read_mirrored
 from torchgeo_msssl.prediction.receptive_field import choose_blend
+from torchgeo_msssl.prediction.scenes import read_mirrored
 from torchgeo_msssl.tasks import VineSegmentation
 
 BANDS = ('B02', 'B03', 'B04', 'B08')

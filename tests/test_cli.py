@@ -392,7 +392,7 @@ def test_vines_from_pretraining_to_the_map(area: Path, tmp_path: Path, capsys: p
         total = dataset.read().sum(axis=0)
     assert total[valid] == pytest.approx(1, abs=1e-5)
     assert main(polygons) == 0
-    assert capsys.readouterr().out.count('Was there already') == 2
+    assert capsys.readouterr().out.count('Already exists') == 2
     # another map: what was beside it goes
     assert main([*there, '--overlap', '32', '--polygons', 'true', '--sieve', '2']) == 0
     assert not Path('predictions/vineyard_a_probabilities.tif').exists()

@@ -17,8 +17,8 @@ from torchgeo_msssl.errors import BandError, ConfigurationError
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.resumable import ResumableGeoTIFFs
 from torchgeo_msssl.prediction import reconstruct, reconstruct_scenes
-from torchgeo_msssl.prediction.class_map import read_mirrored
 from torchgeo_msssl.prediction.reconstruct import KINDS
+from torchgeo_msssl.prediction.scenes import read_mirrored
 from torchgeo_msssl.tasks import MAE, Reconstruction
 
 BANDS = ('B02', 'B03', 'B04', 'B08')
@@ -176,7 +176,7 @@ def test_what_is_there_is_kept_until_something_changes(
 
     assert again()
     assert not again()
-    assert 'Was there already' in capsys.readouterr().out
+    assert 'Already exists' in capsys.readouterr().out
     assert again(overwrite=True)
     (folder / f'scene_{KINDS[1]}.tif').unlink()
     assert again()
@@ -191,7 +191,7 @@ def test_what_is_there_is_kept_until_something_changes(
 def test_a_run_that_failed_leaves_nothing_and_goes_on(
     make_scene: MakeScene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr('torchgeo_msssl.prediction.reconstruct.BLOCK', 64)
+    monkeypatch.setattr('torchgeo_msssl.prediction.pipeline.BLOCK', 64)
     pixels = numbers(500, 40)
     scene = make_scene('scene.tif', pixels, names=BANDS)
 
@@ -238,7 +238,7 @@ def test_values_that_are_not_finite_stop_it(make_scene: MakeScene, tmp_path: Pat
 def test_scenes_of_one_name_are_refused(make_scene: MakeScene, tmp_path: Path) -> None:
     for folder in ('a', 'b'):
         make_scene(f'{folder}/scene.tif', numbers(40, 40), names=BANDS)
-    with pytest.raises(ConfigurationError, match=r'several scenes would become scene_original\.tif'):
+    with pytest.raises(ConfigurationError, match=r'would both become scene_original\.tif'):
         reconstruct_scenes(prepare(Echo(in_channels=4)), [str(tmp_path / 'a'), str(tmp_path / 'b')], tmp_path / 'o')
 
 

@@ -112,7 +112,7 @@ def in_bands(tiling: Tiling, windows: dict[tuple[int, int], NDArray[np.float32]]
         finished = accumulator.finished()
         assert finished.first == following
         following += len(finished.valid)
-        rows.append(finished.probabilities.copy())
+        rows.append(finished.values.copy())
         accumulator.shift()
     assert following == tiling.rows.extent
     return np.concatenate(rows, axis=1)

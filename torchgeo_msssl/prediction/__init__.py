@@ -1,19 +1,13 @@
-"""Predictions of whole scenes, window by window, back on the ground.
+"""Prediction of whole scenes, window by window.
 
-:func:`choose_blend` finds out how the windows of a network become a map, :func:`predict_scene` writes it,
-:func:`polygonize` makes polygons of it.
+:func:`choose_blend` decides how the windows of a network are combined into a map, :func:`predict_scene` writes the map,
+and :func:`polygonize` converts it to polygons.
 """
 
 from torchgeo_msssl.geo.vectorize.polygons import polygonize
-from torchgeo_msssl.prediction.class_map import (
-    MapOptions,
-    Network,
-    PredictionPlan,
-    PredictionResult,
-    is_done,
-    plan,
-    predict_scene,
-)
+from torchgeo_msssl.prediction.class_map import MapOptions, Network, PredictionResult, predict_scene
+from torchgeo_msssl.prediction.pipeline import WindowPredictor, run_prediction
+from torchgeo_msssl.prediction.plan import PredictionPlan, plan
 from torchgeo_msssl.prediction.qgis_style import class_colors, write_qml
 from torchgeo_msssl.prediction.receptive_field import choose_blend
 from torchgeo_msssl.prediction.reconstruct import reconstruct_scenes
@@ -26,12 +20,13 @@ __all__ = (
     'PredictionResult',
     'RowBandAccumulator',
     'Stitching',
+    'WindowPredictor',
     'choose_blend',
     'class_colors',
-    'is_done',
     'plan',
     'polygonize',
     'predict_scene',
     'reconstruct_scenes',
+    'run_prediction',
     'write_qml',
 )

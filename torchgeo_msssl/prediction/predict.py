@@ -1,4 +1,4 @@
-"""Map scenes with a trained segmentation task."""
+"""Mapping of scenes with a trained segmentation task."""
 
 import hashlib
 import os
@@ -7,38 +7,40 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import rasterio
 import torch
 from torch import Tensor
 
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.radiometry import radiometry
 from torchgeo_msssl.geo.vectorize.polygons import polygonize, read_tags
-from torchgeo_msssl.prediction.class_map import KEY_TAG, MapOptions, Numbers, PredictionResult, plan, predict_scene
+from torchgeo_msssl.prediction.class_map import MapOptions, Numbers, PredictionResult, predict_scene
+from torchgeo_msssl.prediction.pipeline import key_of
+from torchgeo_msssl.prediction.plan import plan
 from torchgeo_msssl.prediction.receptive_field import choose_blend
-from torchgeo_msssl.prediction.scenes import namesakes, open_scenes
+from torchgeo_msssl.prediction.scenes import check_names, open_scenes
 from torchgeo_msssl.tasks.segmentation import Segmentation
 
 
 @dataclass(frozen=True)
 class MapSettings:
-    """How scenes are mapped, as `predict` takes it.
+    """Options of `predict` for class maps.
 
     Attributes:
         output: Folder for the maps.
-        blend: How windows become a map: ``crop`` is exact for convolutional networks, ``hann`` seamless for any,
-            ``auto`` chooses and says so.
-        window: Side of a window in pixels; None chooses.
-        overlap: Pixels that windows share with ``hann``; None for half a window.
-        tta: Mean over the scene and its mirror images (``flips``), its quarter turns too (``d4``), or ``none``.
-        probabilities: Write ``<scene>_probabilities.tif``, a band a class, as ``uint8`` or ``float32``.
+        blend: How windows are combined into a map: ``crop`` is exact for convolutional networks, ``hann`` is seamless
+            for any network, ``auto`` chooses and reports the choice.
+        window: Side of a window in pixels; None for a suitable one.
+        overlap: Pixels that neighbouring windows share with ``hann``; None for half a window.
+        tta: Test-time augmentation: mean over the scene and its mirror images (``flips``), also its quarter turns
+            (``d4``), or ``none``.
+        probabilities: Write ``<scene>_probabilities.tif``, one band per class, as ``uint8`` or ``float32``.
         confidence: Write ``<scene>_confidence.tif``, the probability of the mapped class, as ``uint8`` or ``float32``.
-        polygons: Write ``<scene>.gpkg``, polygons with class, area and mean probability (and the confidence, from
-            which this comes).
-        sieve: Polygons smaller than this are left out, in m².
-        batch_size: Windows that the network is given at once.
-        plan: Print windows, memory, disk and time, and stop.
-        overwrite: Map again what is there already.
+        polygons: Write ``<scene>.gpkg``, polygons with class, area and mean probability, and the confidence from which
+            this is computed.
+        sieve: Area below which polygons are removed, in m²; requires ``polygons``.
+        batch_size: Windows per forward pass.
+        plan: Print the windows, memory, disk space and time that are required, and stop.
+        overwrite: Map scenes again whose maps exist already.
     """
 
     output: str = 'predictions'
@@ -55,10 +57,10 @@ class MapSettings:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        """Check what nothing else checks.
+        """Check the options that are not checked elsewhere.
 
         Raises:
-            ConfigurationError: If an option is out of its range.
+            ConfigurationError: If an option is out of range.
         """
         if self.sieve < 0 or (self.sieve > 0 and not self.polygons):
             raise ConfigurationError(f'sieve: expected 0 m² or more, with polygons: true, got {self.sieve}.')
@@ -73,42 +75,42 @@ def map_scenes(
     offset: float | Literal['auto'] = 'auto',
     device: torch.device | str = 'cpu',
 ) -> list[PredictionResult]:
-    """Write the class map of every scene, with a QGIS style beside it.
+    """Write the class map of every scene with a QGIS style.
 
-    Bands are taken by the names that the task was trained with, whatever their order in the scene.
+    Bands are selected by the names with which the task was trained, in whatever order the scene has them.
 
     Args:
         task: The trained task.
         paths: Scenes: files, folders or patterns.
-        checkpoint: The file the task was loaded from; a map of another one is made anew.
-        settings: How, and what else is written.
-        sensor: Sensor of the scenes, where their files do not tell; None for that of the training.
-        offset: Added to digital numbers before scaling; ``auto`` reads it from metadata or date.
-        device: Where to compute.
+        checkpoint: File from which the task was loaded; maps of another checkpoint are replaced.
+        settings: How scenes are mapped, and which files are written.
+        sensor: Sensor of the scenes, for files that do not name it; None for that of the training.
+        offset: Digital number added before scaling; ``auto`` reads it from metadata or date.
+        device: Device to compute on.
 
     Returns:
-        What became of each scene; nothing where only a plan was asked for.
+        Result for each scene; empty if only a plan was requested.
 
     Raises:
-        ConfigurationError: If two scenes would have one map, or an option does not suit the network.
+        ConfigurationError: If two scenes would have the same map, or an option does not suit the network.
         MSSSLError: If a scene lacks a band, is damaged, or a map cannot be written.
     """
     settings = settings or MapSettings()
     scenes, known = open_scenes(paths, sensor, task.metadata().sensor)
-    if twins := namesakes(scenes):
-        raise ConfigurationError(
-            f'predict_paths: {twins[0].path} and {twins[1].path} would both become {twins[0].name}.tif; map them in '
-            'two runs with two folders (output).'
-        )
+    check_names(scenes, '.tif')
     task = task.to(device).eval()
     bands = task.bands or scenes[0].bands
     stitching = choose_blend(task.model, len(bands), settings.window, settings.blend, settings.overlap)
     print(f'Windows of {stitching.window} pixels, blend {stitching.blend}: {stitching.reason}')
-    confidence = 'uint8' if settings.polygons and settings.confidence == 'none' else settings.confidence
     options = MapOptions(
-        task.class_names, stitching, tta=settings.tta, probabilities=settings.probabilities, confidence=confidence,
-        batch_size=settings.batch_size, checkpoint=_hash(Path(checkpoint)),
-    )  # fmt: skip
+        task.class_names,
+        stitching,
+        tta=settings.tta,
+        probabilities=settings.probabilities,
+        confidence='uint8' if settings.polygons and settings.confidence == 'none' else settings.confidence,
+        batch_size=settings.batch_size,
+        checkpoint=_hash(Path(checkpoint)),
+    )
 
     def network(image: Tensor, valid: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
         logits: Tensor = task(image, valid, scale, offset)
@@ -121,12 +123,18 @@ def map_scenes(
     results = []
     for scene in scenes:
         how = radiometry(scene, bands, known, offset)
-        output = Path(settings.output) / f'{scene.name}.tif'
         result = predict_scene(
-            network, scene, bands, output, options, scale=how.scale, offset=how.offset, device=device,
+            network,
+            scene,
+            bands,
+            Path(settings.output) / f'{scene.name}.tif',
+            options,
+            scale=how.scale,
+            offset=how.offset,
+            device=device,
             overwrite=settings.overwrite,
-        )  # fmt: skip
-        print(f'{"Was there already" if result.skipped else "Wrote"}: {result.path}')
+        )
+        print(f'{"Already exists" if result.skipped else "Wrote"}: {result.path}')
         if settings.polygons:
             _write_polygons(result, task.class_names, settings.sieve)
         results.append(result)
@@ -134,12 +142,11 @@ def map_scenes(
 
 
 def _write_polygons(result: PredictionResult, class_names: Sequence[str], sieve: float) -> None:
-    """Write the polygons of a map, unless they are there already."""
-    with rasterio.open(result.path) as dataset:
-        tags = {'MSSSL_MAP': dataset.tags()[KEY_TAG], 'MSSSL_SIEVE': repr(sieve)}
+    """Write the polygons of a map, unless they exist already."""
+    tags = {'MSSSL_MAP': key_of(result.path) or '', 'MSSSL_SIEVE': repr(sieve)}
     output = result.path.with_suffix('.gpkg')
     if read_tags(output) == tags:
-        print(f'Was there already: {output}')
+        print(f'Already exists: {output}')
         return
     count = polygonize(result.path, output, class_names, confidence=result.confidence, sieve=sieve, tags=tags)
     print(f'Wrote: {output} ({count:,} polygons)')

@@ -1,10 +1,19 @@
-"""The scenes that a prediction is for."""
+"""Scenes of a prediction: opening, checking and reading them."""
 
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from torchgeo_msssl.bands import Sensor, get_sensor
+from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.headers import find_scenes
 from torchgeo_msssl.geo.scene import Scene, missing_bands_error
+from torchgeo_msssl.prediction.stitch import reflect_indices
+
+__all__ = ('check_bands', 'check_names', 'open_scenes', 'read_mirrored')
 
 
 def open_scenes(
@@ -14,7 +23,7 @@ def open_scenes(
 
     Args:
         paths: Files, folders or patterns.
-        sensor: Sensor of the scenes, where their files do not tell; None for that of the training.
+        sensor: Sensor of the scenes, for files that do not name it; None for that of the training.
         trained_on: Sensor of the training, or None.
 
     Returns:
@@ -28,32 +37,62 @@ def open_scenes(
     return find_scenes(paths, known), known
 
 
-def namesakes(scenes: Sequence[Scene]) -> tuple[Scene, Scene] | None:
-    """Find two scenes whose files would have the same names.
+def check_names(scenes: Sequence[Scene], suffix: str) -> None:
+    """Check that no two scenes would be written to the same file.
 
     Args:
-        scenes: Scenes.
+        scenes: The scenes.
+        suffix: What follows the scene's name in the name of a file.
 
-    Returns:
-        The first two, or None.
+    Raises:
+        ConfigurationError: If two scenes have the same name.
     """
     seen: dict[str, Scene] = {}
     for scene in scenes:
-        if scene.name in seen:
-            return seen[scene.name], scene
-        seen[scene.name] = scene
-    return None
+        other = seen.setdefault(scene.name, scene)
+        if other is not scene:
+            raise ConfigurationError(
+                f'predict_paths: {other.path} and {scene.path} would both become {scene.name}{suffix}; predict them in '
+                'two runs with two folders (output).'
+            )
 
 
 def check_bands(scene: Scene, bands: Sequence[str]) -> None:
-    """See that a scene has the bands of a network.
+    """Check that a scene has the bands of a network.
 
     Args:
         scene: The scene.
         bands: Canonical names.
 
     Raises:
-        BandError: If it lacks one.
+        BandError: If the scene lacks one.
     """
     if missing := [band for band in bands if band not in scene.bands]:
         raise missing_bands_error(scene, missing)
+
+
+def read_mirrored(scene: Scene, window: Window, bands: Sequence[str]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Read a window of a scene; beyond the edges of the scene, its mirror image.
+
+    Args:
+        scene: The scene.
+        window: Any window; it may be larger than the scene.
+        bands: Canonical names, in the order required.
+
+    Returns:
+        ``(image, valid)``, (band, height, width) in the scene's dtype and (height, width).
+
+    Raises:
+        BandError: If a band is missing.
+        SceneReadError: If the scene is damaged.
+    """
+    grid = scene.grid
+    if window.intersection(grid.window) == window:
+        return scene.read(window, bands)
+    rows = reflect_indices(window.row, window.height, grid.height)
+    cols = reflect_indices(window.col, window.width, grid.width)
+    row, col = int(rows.min()), int(cols.min())
+    source = Window(row, col, int(rows.max()) - row + 1, int(cols.max()) - col + 1)
+    image, valid = scene.read(source, bands)
+    place = np.ix_(rows - row, cols - col)
+    return image[(slice(None), *place)], valid[place]

@@ -220,12 +220,12 @@ class FinishedRows:
 
     Attributes:
         first: The first of them.
-        probabilities: Mean probabilities, float32, (class, row, col); a view that the next shift overwrites.
+        values: Weighted means, float32, (channel, row, col); a view that the next shift overwrites.
         valid: Whether there is data, (row, col); a view likewise.
     """
 
     first: int
-    probabilities: NDArray[np.float32]
+    values: NDArray[np.float32]
     valid: NDArray[np.bool_]
 
 
