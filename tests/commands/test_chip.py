@@ -37,8 +37,8 @@ def mask(make_scene: Callable[..., str]) -> str:
 def test_everything_at_once(scene: str, mask: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / 'chips'
     asked = ['chip', scene, '--output', str(output), '--size', '16', '--overlap', '4', '--bands', 'B8,B4', '--labels',
-             mask, '--classes', 'other,vine', '--split', '0.6,0.2,0.2', '--block', '60', '--seed', '3', '--compress',
-             'deflate', '--workers', '1', '--geojson', '--min-valid', '1', '--edge', 'shift']  # fmt: skip
+             mask, '--class_names', 'other,vine', '--split', '0.6,0.2,0.2', '--block', '60', '--seed', '3',
+             '--compress', 'deflate', '--workers', '1', '--geojson', '--min-valid', '1', '--edge', 'shift']  # fmt: skip
     assert main([*asked, '--dry-run']) == 0
     told = capsys.readouterr().out
     assert not output.exists()
@@ -62,13 +62,9 @@ def test_everything_at_once(scene: str, mask: str, tmp_path: Path, capsys: pytes
     ('more', 'message'),
     [
         (['--overlap', '64'], 'overlap: expected 0 to 63'),
-        (['--column', 'kind'], 'column: speaks of labels'),
-        (['--background', '0'], 'background: speaks of labels'),
-        (['--buffer', '0'], 'buffer: speaks of labels'),
-        (
-            ['--labels', 'absent.tif', '--classes', 'vine=255'],
-            'classes: expected name=value,… with values from 0 to 254',
-        ),
+        (['--column', 'kind'], 'column: requires labels'),
+        (['--background', 'false'], 'background: requires labels'),
+        (['--buffer', '0.5'], 'buffer: requires labels'),
         (['--size', '201'], '20210415_a.tif has 200 × 200 pixels, less than a chip of 201 × 201'),
         (['--bands', 'B02,B11'], 'has no band B11'),
         (['--bands', 'B02,B2'], 'bands: expected different bands'),
@@ -120,13 +116,13 @@ def test_the_script_is_the_command(scene: str, tmp_path: Path) -> None:
     ('paths', 'more'),
     [
         ('hls_nodata/hls_10band_nodata.tif', ['--overlap', '8', '--edge', 'shift']),
-        ('s2_demmin_fields/sentinel2_fields.tif', ['--labels', DATA / FIELDS, '--classes', 'field=1']),
+        ('s2_demmin_fields/sentinel2_fields.tif', ['--labels', DATA / FIELDS, '--class_names', 'field']),
         ('s2_demmin_fields/sentinel2_fields.tif',
-         ['--labels', DATA / 's2_demmin_fields/esus.gpkg', '--classes', 'esu=1', '--buffer', '15']),
-        ('s2_timeseries_lahinch/S2', ['--labels', DATA / CLOUDS, '--classes', 'clear,thin,thick,shadow']),
-        ('vineyard_aerial/aerial0.tif', ['--labels', DATA / VINES, '--classes', 'vineyard=1']),
+         ['--labels', DATA / 's2_demmin_fields/esus.gpkg', '--class_names', 'esu', '--buffer', '15']),
+        ('s2_timeseries_lahinch/S2', ['--labels', DATA / CLOUDS, '--class_names', 'clear,thin,thick,shadow']),
+        ('vineyard_aerial/aerial0.tif', ['--labels', DATA / VINES, '--class_names', 'vineyard']),
         ('vineyard_aerial/aerial0.tif',
-         ['--labels', DATA / 'vineyard_aerial/aerial0_mask.tif', '--classes', 'other,vineyard']),
+         ['--labels', DATA / 'vineyard_aerial/aerial0_mask.tif', '--class_names', 'other,vineyard']),
     ],
 )  # fmt: skip
 def test_real_scenes_come_back_from_their_chips(paths: str, more: list[Any], tmp_path: Path) -> None:

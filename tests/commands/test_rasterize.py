@@ -47,7 +47,7 @@ def test_classes_priority_extent_and_borders(
 ) -> None:
     out = tmp_path / 'mask.tif'
     command = ['rasterize', drawn, '--like', scene, '--output', str(out), '--layer', 'crops', '--column', 'kind']
-    command += ['--classes', 'vine=1,grass=2', '--priority', 'vine, grass']
+    command += ['--class_names', 'background,vine,grass', '--priority', 'vine, grass']
     assert main(command) == 0
     assert np.bincount(read(out).ravel(), minlength=3).tolist() == [2400 - 160 - 25, 125, 60]
     said = capsys.readouterr().out
@@ -57,12 +57,15 @@ def test_classes_priority_extent_and_borders(
 
     assert main(command) == 1  # it is there
     assert '--overwrite' in capsys.readouterr().err
-    more = ['--overwrite', '--extent', 'blocks', '--ignore', '9', '--background', '4', '--boundary-ignore', '1']
+    more = ['--overwrite', '--extent', 'blocks', '--ignore-index', '9', '--boundary-ignore', '1']
     assert main([*command, *more]) == 0
     mask = read(out)
-    assert set(np.unique(mask)) == {1, 2, 4, 9}
+    assert set(np.unique(mask)) == {0, 1, 2, 9}
     assert (mask[:, 30:] == 9).all()
-    assert mask[7, [0, 1, 2, 3, 10, 11, 12, 13, 17, 18, 19]].tolist() == [4, 9, 9, 1, 1, 9, 9, 2, 9, 9, 4]
+    assert mask[7, [0, 1, 2, 3, 10, 11, 12, 13, 17, 18, 19]].tolist() == [0, 9, 9, 1, 1, 9, 9, 2, 9, 9, 0]
+    choice = ['--overwrite', '--class-names', 'grass=grass', '--background', 'true']
+    assert main([*command[:-4], *choice]) == 0
+    assert np.bincount(read(out).ravel()).tolist() == [2400 - 100, 100]
 
 
 def test_rows_of_another_crs_get_their_width(tmp_path: Path, scene: str) -> None:
@@ -96,13 +99,23 @@ def test_what_does_not_fit_is_refused_in_one_sentence(
         (empty, scene, [], 'is empty'),
         (drawn, scene, [], 'has 2 layers (crops, blocks)'),
         (drawn, scene, ['--layer', 'crops', '--column', 'sort'], "no column 'sort'; it has kind"),
-        (drawn, scene, crops, '--classes=grass=1,vine=2'),
-        (drawn, scene, [*crops, '--classes', 'vine=1'], 'holds grass, which classes (vine) does not name'),
-        (drawn, scene, [*crops, '--classes', 'vine=300,grass=1'], "got 'vine=300'"),
+        (drawn, scene, crops, '--class_names=\'["background", "grass", "vine"]\''),
+        (
+            drawn,
+            scene,
+            [*crops, '--class_names', 'ground,vine'],
+            'holds grass, which the classes (ground, vine) do not',
+        ),
+        (
+            drawn,
+            scene,
+            [*crops, '--class_names', 'vine=300'],
+            'holds grass, vine, and none of the values of class_names',
+        ),
         (drawn, scene, ['--layer', 'blocks', '--extent', far], 'far.gpkg (drawn in EPSG:32631) does not touch'),
         (drawn, scene, ['--layer', 'blocks', '--extent', 'none'], "extent: 'none' is neither a file nor a layer"),
         (drawn, scene, ['--layer', 'blocks', '--coverage', '--all-touched'], 'to which all_touched does not apply'),
-        (str(tmp_path / 'none.gpkg'), scene, [], 'there is no file'),
+        (str(tmp_path / 'none.gpkg'), scene, [], 'no vector file'),
         (drawn, str(tmp_path / 'none.tif'), ['--layer', 'blocks'], 'no raster file'),
     ]
     out = tmp_path / 'mask.tif'
@@ -134,7 +147,7 @@ def test_aerial_vineyards_become_their_mask(tmp_path: Path) -> None:
     folder = DATA / 'vineyard_aerial'
     out = tmp_path / 'mask.tif'
     command = ['rasterize', str(folder / 'aerial0_vineyards.gpkg'), '--like', str(folder / 'aerial0.tif')]
-    assert main([*command, '--output', str(out), '--column', 'class', '--classes', 'vineyard=1']) == 0
+    assert main([*command, '--output', str(out), '--column', 'class', '--class_names', 'background,vineyard']) == 0
     np.testing.assert_array_equal(read(out), read(folder / 'aerial0_mask.tif'))
 
 
@@ -143,7 +156,7 @@ def test_demmin_fields_and_plots(tmp_path: Path) -> None:
     folder = DATA / 's2_demmin_fields'
     like = ['--like', str(folder / 'sentinel2_fields.tif'), '--output']
     fields = ['rasterize', str(folder / 'fields.gpkg'), *like, str(tmp_path / 'fields.tif')]
-    assert main([*fields, '--column', 'desc', '--classes', 'Field 1=1,Field 2=2']) == 0
+    assert main([*fields, '--column', 'desc', '--class_names', 'background,Field 1,Field 2']) == 0
     plots = ['rasterize', str(folder / 'esus.gpkg'), *like, str(tmp_path / 'plots.tif'), '--buffer', '15']
     assert main(plots) == 0
     inside = read(tmp_path / 'fields.tif')[read(tmp_path / 'plots.tif') == 1]

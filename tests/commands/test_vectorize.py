@@ -42,7 +42,7 @@ def test_rows_and_what_is_said(rows: str, tmp_path: Path, capsys: pytest.Capture
 
     assert main(command) == 1
     assert '--overwrite' in capsys.readouterr().err
-    assert main([*command, '--overwrite', '--classes', 'x=2', '--simplify', '0.1', '--max-gap', '1']) == 0
+    assert main([*command, '--overwrite', '--class_names', 'x=2', '--simplify', '0.1', '--max-gap', '1']) == 0
     said = capsys.readouterr().out
     assert 'no polygons: the map holds none of the classes' in said
     assert '--simplify 0.1 changed nothing: corners of pixels go from 0.177 m on' in said
@@ -54,7 +54,6 @@ def test_what_does_not_fit_is_refused(rows: str, tmp_path: Path, capsys: pytest.
     for more, sentence in {
         ('--output', str(tmp_path / 'a.shp')): 'output: expected the path of a GeoPackage',
         ('--output', str(tmp_path / 'a.gpkg'), '--min-area', '-1'): 'min_area: expected 0 or more, got -1',
-        ('--output', str(tmp_path / 'a.gpkg'), '--classes', 'vine'): "got 'vine'",
     }.items():
         assert main(['vectorize', rows, *more]) == 1
         assert sentence in capsys.readouterr().err
@@ -65,7 +64,7 @@ def test_what_does_not_fit_is_refused(rows: str, tmp_path: Path, capsys: pytest.
 
 def test_values_above_those_of_a_mask(make_scene: MakeScene, tmp_path: Path) -> None:
     path = make_scene('map.tif', np.full((5, 5), 70_000, dtype=np.int32), res=1.0)
-    assert main(['vectorize', path, '--output', str(tmp_path / 'a.gpkg'), '--classes', 'plot=70000']) == 0
+    assert main(['vectorize', path, '--output', str(tmp_path / 'a.gpkg'), '--class_names', 'plot=70000']) == 0
     assert gpd.read_file(tmp_path / 'a.gpkg')['class'].tolist() == [70_000]
 
 
@@ -73,8 +72,8 @@ def test_values_above_those_of_a_mask(make_scene: MakeScene, tmp_path: Path) -> 
 def test_aerial_vineyards_there_and_back(tmp_path: Path) -> None:
     truth = DATA / 'vineyard_aerial' / 'aerial0_mask.tif'
     polygons, mask = tmp_path / 'a.gpkg', tmp_path / 'a.tif'
-    assert main(['vectorize', str(truth), '--output', str(polygons), '--classes', 'vineyard=1']) == 0
+    assert main(['vectorize', str(truth), '--output', str(polygons), '--class_names', 'vineyard=1']) == 0
     assert main(['rasterize', str(polygons), '--like', str(truth), '--output', str(mask), '--column', 'name',
-                 '--classes', 'vineyard=1']) == 0  # fmt: skip
+                 '--class_names', 'background,vineyard']) == 0  # fmt: skip
     with rasterio.open(truth) as first, rasterio.open(mask) as second:
         np.testing.assert_array_equal(first.read(1), second.read(1))

@@ -99,7 +99,7 @@ def test_the_manifest_brings_statistics_and_classes(make_scene: Maker, tmp_path:
     image[:, :20] = 0
     earlier = make_scene('T31TFJ_20210601.tif', image, names=BANDS, nodata=0)
     mask = make_scene('mask.tif', np.random.default_rng(1).integers(0, 2, (96, 96)).astype(np.uint8))
-    labels = LabelOptions((mask,), classes=(('soil', 0), ('vine', 1)))
+    labels = LabelOptions((mask,), class_names=['soil', 'vine'])
     options: dict[str, Any] = {'size': 16, 'stride': 16, 'labels': labels, 'min_valid': 0}
     chip_scenes([earlier], tmp_path / 'out', ChipOptions(**options), progress=False)
     module = ready(str(tmp_path / 'out'), bands=['B08', 'B03'])

@@ -178,7 +178,7 @@ def chipped(paths: list[str], folder: Path, **options: Any) -> Path:
 
 
 def raster_labels(path: str) -> LabelOptions:
-    return LabelOptions((path,), classes=tuple((name, value) for value, name in enumerate(NAMES)))
+    return LabelOptions((path,), class_names=NAMES)
 
 
 @pytest.mark.parametrize('virtual', [False, True])
@@ -211,12 +211,12 @@ def test_vector_labels_and_another_grid(scene: str, tmp_path: Path, virtual: boo
     shapes = [Point(600_000 + x, 5_000_000 - y).buffer(70) for x, y in ((300, 300), (700, 500), (1100, 800))]
     gpd.GeoDataFrame({'kind': ['vine', 'vine', 'grass']}, geometry=shapes, crs=32631).to_file(tmp_path / 'drawn.gpkg')
     drawn = str(tmp_path / 'drawn.gpkg')
-    options = LabelOptions((drawn,), classes=(('vine', 2), ('grass', 1)), column='kind')
+    options = LabelOptions((drawn,), class_names=['background', 'grass', 'vine'], column='kind')
     folder = chipped([scene], tmp_path / 'out', labels=options, crs='EPSG:32632', res=12.0, virtual=virtual)
     chips = Chips(folder, 'all')
     assert chips.class_names == ('background', 'grass', 'vine')
     scenes = Scenes(scene, crs='EPSG:32632', res=12.0)
-    labels = Labels(drawn, chips.class_names, label_column='kind', background=True)
+    labels = Labels(drawn, chips.class_names, column='kind', background=True)
     labelled = LabelledScenes(scenes, labels)
     assert chips.manifest is not None
     for i, (row, col) in enumerate(chips.manifest.chips[['row', 'col']].to_numpy().tolist()):
@@ -232,7 +232,7 @@ def test_labels_of_virtual_chips_are_found_from_everywhere(
     for layer in ('rows', 'parcels') if 'parcels' in extent else ('rows',):
         gpd.GeoDataFrame(geometry=[drawn[layer]], crs=32631).to_file(tmp_path / 'drawn.gpkg', layer=layer)
     monkeypatch.chdir(tmp_path)
-    options = LabelOptions(('drawn.gpkg',), classes=(('vine', 1),), layer='rows', extent=extent)
+    options = LabelOptions(('drawn.gpkg',), class_names=['vine'], layer='rows', extent=extent)
     written, virtual = (chipped([scene], tmp_path / str(v), virtual=v, labels=options) for v in (False, True))
     monkeypatch.chdir('/')
     for one, other in zip(Chips(written, 'all'), Chips(virtual, 'all'), strict=True):
@@ -347,8 +347,8 @@ def test_an_unfinished_or_strange_folder_of_chip_is_refused(scene: str, classes:
     assert 'mask' not in Chips(folder, 'all', masks=False)[0]
     summary = folder / 'summary.json'
     text = summary.read_text()
-    summary.write_text(text.replace('"format": 1', '"format": 99'))
-    with pytest.raises(ConfigurationError, match='was written in format 99, and this version reads 1'):
+    summary.write_text(text.replace('"format": 2', '"format": 99'))
+    with pytest.raises(ConfigurationError, match='was written in format 99, and this version reads 2'):
         Chips(folder, 'all')
     summary.unlink()
     (folder / '.chips.journal').touch()

@@ -19,9 +19,12 @@ from rasterio.warp import transform as transform_points
 from shapely.geometry import LineString, Point, box
 from torch.utils.data import DataLoader
 
+from torchgeo_msssl.__main__ import main
 from torchgeo_msssl.datasets.labels import LabelledScenes, Labels
 from torchgeo_msssl.datasets.scenes import Scenes, collate
 from torchgeo_msssl.errors import ConfigurationError, EmptyIntersectionError, ScenesNotFoundError
+from torchgeo_msssl.geo.chipping.labels import open_chip_labels
+from torchgeo_msssl.geo.chipping.options import LabelOptions
 from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.labels.vector import VectorLabels
 from torchgeo_msssl.geo.open_datasets import close_datasets
@@ -323,7 +326,7 @@ def test_labels_that_miss_every_pixel_with_data_are_an_error(image: str, tmp_pat
 def test_vines_of_the_sample_area(area: SampleArea) -> None:
     scenes = Scenes(area.drone[0])
     grid = scenes.scenes[0].grid
-    labels = Labels(area.vines, ['other', 'vine'], layer='rows', label_extent='parcels')
+    labels = Labels(area.vines, ['other', 'vine'], layer='rows', extent='parcels')
     data = LabelledScenes(scenes, labels)
     rows, parcels = (gpd.read_file(area.vines, layer=layer).geometry for layer in ('rows', 'parcels'))
     shape = (grid.height, grid.width)
@@ -381,3 +384,27 @@ def test_real_cloud_masks_go_by_date() -> None:
             want = truth.read(1)
         np.testing.assert_array_equal(whole(strict, scenes, i), np.where(want == 0, 255, want))
         np.testing.assert_array_equal(whole(frank, scenes, i), want)
+
+
+# One meaning of options
+
+
+def test_the_first_of_priority_is_on_top_everywhere(image: str, drawn: str, tmp_path: Path) -> None:
+    scenes, options = Scenes(image), {'class_names': CLASSES, 'column': 'kind', 'background': True}
+    grid = scenes.scenes[0].grid
+    frame = gpd.read_file(drawn)
+    for first, last in ((1, 2), (2, 1)):
+        want = np.zeros(SHAPE, np.uint8)
+        for value in (last, first):
+            shapes = frame.geometry[frame['kind'] == value]
+            want[rasterize(shapes, SHAPE, transform=grid.transform) == 1] = value
+        priority = (CLASSES[first], CLASSES[last])
+        labels = Labels(drawn, priority=priority, **options)
+        np.testing.assert_array_equal(whole(labels, scenes), want)
+        chips = open_chip_labels(LabelOptions((drawn,), priority=priority, **options), scenes.scenes)
+        np.testing.assert_array_equal(chips.mask(scenes.scenes[0], grid.window), want)
+        mask = tmp_path / f'{first}.tif'
+        command = ['rasterize', drawn, '--like', image, '--output', str(mask), '--column', 'kind', '--class_names']
+        assert main([*command, ','.join(CLASSES), '--priority', ','.join(priority)]) == 0
+        with rasterio.open(mask) as file:
+            np.testing.assert_array_equal(file.read(1), want)

@@ -21,11 +21,8 @@ from scipy import ndimage
 from tests.geo.drawings import GRID, UTM, X, Y, save, square
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.grid import PixelGrid, Window
-from torchgeo_msssl.geo.rasterize import MaskOptions, ignore_borders, write_coverage, write_mask
-from torchgeo_msssl.geo.vector.burn import read_extent
-from torchgeo_msssl.geo.vector.drawing import read_drawing
-
-CLASSES = {str(value): value for value in range(1, 9)}
+from torchgeo_msssl.geo.labels.vector import VectorLabels
+from torchgeo_msssl.geo.rasterize import ignore_borders, write_coverage, write_mask
 
 
 def layout(seed: int, grid: PixelGrid, snapped: bool = False) -> tuple[list[Any], list[int]]:
@@ -85,9 +82,8 @@ def test_a_mask_in_blocks_is_that_of_gdal_rasterize(
     # Which pixels a line exactly through their corners touches differs from one GDAL to the next.
     shapes, values = layout(seed, grid, snapped=seed % 2 == 1 and not all_touched)
     source = save(tmp_path / 'a.gpkg', shapes, crs=crs, value=values)
-    drawing = read_drawing(source, column='value', classes=CLASSES)
-    options = MaskOptions(all_touched=all_touched)
-    counts = write_mask(drawing, grid, tmp_path / 'mask.tif', options, progress=False)
+    labels = VectorLabels(source, column='value', all_touched=all_touched)
+    counts = write_mask(labels, grid, tmp_path / 'mask.tif', progress=False)
     with rasterio.open(tmp_path / 'mask.tif') as dataset:
         got = dataset.read(1)
     want = burned_by_gdal(source, tmp_path / 'gdal.tif', grid, all_touched)
@@ -98,23 +94,23 @@ def test_a_mask_in_blocks_is_that_of_gdal_rasterize(
 
 def test_a_mask_says_what_its_values_are(tmp_path: Path) -> None:
     path = save(tmp_path / 'a.gpkg', [square(0, 0, 4), square(10, 10, 4)], kind=['vine', 'grass'])
-    drawing = read_drawing(path, column='kind', classes={'grass': 4, 'vine': 1})
-    counts = write_mask(drawing, GRID, tmp_path / 'mask.tif', MaskOptions(background=2, ignore=9), progress=False)
-    assert counts == {1: 64, 2: GRID.window.area - 128, 4: 64}
+    labels = VectorLabels(path, {'grass': 'grass', 'vine': 'vine'}, 'kind', background=True, ignore_index=9)
+    counts = write_mask(labels, GRID, tmp_path / 'mask.tif', progress=False)
+    assert counts == {0: GRID.window.area - 128, 1: 64, 2: 64}
     with rasterio.open(tmp_path / 'mask.tif') as dataset:
         assert (dataset.crs, dataset.transform, dataset.shape) == (GRID.crs, GRID.transform, (97, 131))
         assert (dataset.nodata, dataset.descriptions, dataset.overviews(1)) == (9, ('class',), [])
-        assert json.loads(dataset.tags()['CLASS_NAMES']) == ['', 'vine', 'background', '', 'grass']
+        assert json.loads(dataset.tags()['CLASS_NAMES']) == ['background', 'grass', 'vine']
         colors = dataset.colormap(1)
     assert colors[9] == (0, 0, 0, 0)
-    assert len({colors[value] for value in (1, 2, 4, 9)}) == 4
-    assert colors[2] == (224, 224, 224, 255)
+    assert len({colors[value] for value in (0, 1, 2, 9)}) == 4
+    assert colors[0] == (224, 224, 224, 255)
 
 
 def test_many_classes_have_many_colours(tmp_path: Path) -> None:
     path = save(tmp_path / 'a.gpkg', [square(0, 0, 4)], kind=['c0'])
-    drawing = read_drawing(path, column='kind', classes={f'c{k}': k + 1 for k in range(40)})
-    write_mask(drawing, GRID, tmp_path / 'mask.tif', progress=False)
+    labels = VectorLabels(path, ['background', *(f'c{k}' for k in range(40))], 'kind')
+    write_mask(labels, GRID, tmp_path / 'mask.tif', progress=False)
     with rasterio.open(tmp_path / 'mask.tif') as dataset:
         assert len({dataset.colormap(1)[value] for value in range(41)}) > 38
 
@@ -123,12 +119,11 @@ def test_many_classes_have_many_colours(tmp_path: Path) -> None:
 def test_borders_are_ignored_alike_in_all_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pixels: int) -> None:
     shapes, values = layout(1, GRID)
     outline = save(tmp_path / 'outline.gpkg', [shapely.box(X + 6.1, Y - 40.2, X + 50.3, Y - 5.7)])
-    drawing = read_drawing(save(tmp_path / 'a.gpkg', shapes, value=values), column='value', classes=CLASSES)
-    extent = read_extent(outline)
+    labels = VectorLabels(save(tmp_path / 'a.gpkg', shapes, value=values), column='value', extent=outline)
     plain = tmp_path / 'plain.tif'
-    write_mask(drawing, GRID, plain, MaskOptions(), extent, progress=False)
+    write_mask(labels, GRID, plain, progress=False)
     monkeypatch.setattr('torchgeo_msssl.geo.rasterize._BLOCK', 32)
-    write_mask(drawing, GRID, tmp_path / 'b.tif', MaskOptions(boundary_ignore=pixels), extent, progress=False)
+    write_mask(labels, GRID, tmp_path / 'b.tif', pixels, progress=False)
     with rasterio.open(plain) as first, rasterio.open(tmp_path / 'b.tif') as second:
         mask, got = first.read(1), second.read(1)
     # Whatever has a pixel of another class within reach, said once more with dilations.
@@ -154,55 +149,53 @@ def test_coverage_is_the_area_in_each_pixel(tmp_path: Path, monkeypatch: pytest.
     blobs = [shapely.Point(X + x, Y - y).buffer(rng.uniform(0.3, 4)) for x, y in rng.uniform(0, 20, (12, 2))]
     line = shapely.LineString([(X + 1, Y - 2), (X + 19, Y - 17)])
     path = save(tmp_path / 'a.gpkg', [*blobs, line], kind=['tree'] * 12 + ['vine'])
-    drawing = read_drawing(path, column='kind', classes={'vine': 2, 'tree': 0}, buffer=0.3, priority=['vine'])
-    totals = write_coverage(drawing, grid, tmp_path / 'c.tif', progress=False)
+    labels = VectorLabels(path, ['tree', 'grass', 'vine'], 'kind', buffer=0.3, priority=['vine'])
+    totals = write_coverage(labels, grid, tmp_path / 'c.tif', progress=False)
     with rasterio.open(tmp_path / 'c.tif') as dataset:
         got = dataset.read()
-        assert dataset.descriptions == ('tree', 'vine')
+        assert dataset.descriptions == ('tree', 'grass', 'vine')
         assert np.isnan(dataset.nodata)
     cells = np.array([[shapely.box(*grid.cut(window).bounds) for window in row] for row in _pixels(grid)])
     row = line.buffer(0.3, cap_style='flat')
-    for band, shape in zip(got, (shapely.union_all(blobs).difference(row), row), strict=True):
+    for band, shape in zip(got[[0, 2]], (shapely.union_all(blobs).difference(row), row), strict=True):
         area = shapely.area(shapely.intersection(cells, shape)) / 0.25
         assert 0.01 < area.mean() < 0.9
         assert np.abs(band - area).max() < 0.06
         assert band.mean() == pytest.approx(area.mean(), rel=0.01)
     assert got.sum(axis=0).max() <= 1
-    assert totals == pytest.approx({0: got[0].sum(), 2: got[1].sum()})
+    assert totals == pytest.approx({'tree': got[0].sum(), 'grass': 0, 'vine': got[2].sum()})
 
 
 def test_coverage_outside_the_surveyed_ground_is_nan(tmp_path: Path) -> None:
-    drawing = read_drawing(save(tmp_path / 'a.gpkg', [square(0, 0, 4)]))
-    extent = read_extent(save(tmp_path / 'b.gpkg', [square(0, 0, 10)]))
-    write_coverage(drawing, GRID, tmp_path / 'c.tif', extent, progress=False)
+    outline = save(tmp_path / 'b.gpkg', [square(0, 0, 10)])
+    labels = VectorLabels(save(tmp_path / 'a.gpkg', [square(0, 0, 4)]), extent=outline)
+    write_coverage(labels, GRID, tmp_path / 'c.tif', progress=False)
     with rasterio.open(tmp_path / 'c.tif') as dataset:
+        assert dataset.descriptions == ('a',)
         got = dataset.read(1)
     assert np.isfinite(got).sum() == 400
     assert (got == 1).sum() == 64
-    lines = read_drawing(save(tmp_path / 'd.gpkg', [shapely.LineString([(X, Y), (X + 9, Y - 9)])]))
+    lines = VectorLabels(save(tmp_path / 'd.gpkg', [shapely.LineString([(X, Y), (X + 9, Y - 9)])]))
     with pytest.raises(ConfigurationError, match='holds 1 lines, which cover no ground'):
         write_coverage(lines, GRID, tmp_path / 'e.tif')
 
 
 def test_values_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    drawing = read_drawing(save(tmp_path / 'a.gpkg', [square(0, 0, 4)]), classes={'vine': 7})
-    for options, sentence in {
-        MaskOptions(background=256): r'background: expected a value from 0 to 255 \(uint8\), got 256',
-        MaskOptions(ignore=-1): 'ignore: expected a value from 0 to 255',
-        MaskOptions(ignore=7): "ignore: 7 is the value of the class 'vine' too",
-        MaskOptions(boundary_ignore=-2): 'boundary_ignore: expected 0 pixels or more, got -2',
-    }.items():
-        with pytest.raises(ConfigurationError, match=sentence):
-            write_mask(drawing, GRID, tmp_path / 'mask.tif', options)
+    path = save(tmp_path / 'a.gpkg', [square(0, 0, 4)])
+    for ignore_index in (256, 1, -1):
+        with pytest.raises(ConfigurationError, match=f'ignore_index: expected 2 to 255.*got {ignore_index}'):
+            VectorLabels(path, ['ground', 'vine'], ignore_index=ignore_index)
+    with pytest.raises(ConfigurationError, match='boundary_ignore: expected 0 pixels or more, got -2'):
+        write_mask(VectorLabels(path), GRID, tmp_path / 'mask.tif', -2)
     assert not (tmp_path / 'mask.tif').exists()
 
 
 _MEASURED = """
 import resource, sys
-from torchgeo_msssl.geo.vector.drawing import read_drawing
 from torchgeo_msssl.geo.headers import find_scenes
+from torchgeo_msssl.geo.labels.vector import VectorLabels
 from torchgeo_msssl.geo.rasterize import write_mask
-write_mask(read_drawing(sys.argv[1]), find_scenes(sys.argv[2])[0].grid, sys.argv[3], progress=False)
+write_mask(VectorLabels(sys.argv[1]), find_scenes(sys.argv[2])[0].grid, sys.argv[3], progress=False)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 
@@ -229,6 +222,7 @@ def _pixels(grid: PixelGrid) -> Any:
 def test_what_is_nodata_is_not_called_background(tmp_path: Path) -> None:
     path = save(tmp_path / 'a.gpkg', [square(1, 1, 5)])
     out = tmp_path / 'mask.tif'
-    write_mask(read_drawing(path, classes={'vine': 1}), GRID, out, MaskOptions(background=255), progress=False)
+    write_mask(VectorLabels(path, ['vine'], background=False), GRID, out, progress=False)
     with rasterio.open(out) as dataset:
-        assert json.loads(dataset.tags()['CLASS_NAMES']) == ['', 'vine']
+        assert json.loads(dataset.tags()['CLASS_NAMES']) == ['vine']
+        assert np.unique(dataset.read(1)).tolist() == [0, 255]

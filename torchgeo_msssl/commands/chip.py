@@ -8,13 +8,13 @@ import sys
 from collections.abc import Sequence
 
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.geo.chipping.options import COMPRESSIONS, EDGES, IGNORE, ChipOptions, LabelOptions
+from torchgeo_msssl.geo.chipping.options import COMPRESSIONS, EDGES, ChipOptions, LabelOptions
 from torchgeo_msssl.geo.chipping.workers import start_server
 from torchgeo_msssl.processes import available_cpus
 
 _EXAMPLE = """\
 example:
-  chip scenes/*.tif --output chips --size 256 --labels vines.gpkg --column kind --classes vine=1,grass=2 \\
+  chip scenes/*.tif --output chips --size 256 --labels vines.gpkg --column kind --class_names background,vine,grass \\
        --split 0.7,0.15,0.15 --block 2048
 """
 
@@ -86,12 +86,16 @@ def _parser() -> argparse.ArgumentParser:
 def _add_labels(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group('labels').add_argument
     add('--labels', nargs='+', default=(), metavar='PATH', help='mask rasters, or vector files')
-    add('--classes', metavar='NAME=VALUE,…', help='value of each class, or names alone for 0, 1, …')
+    add(
+        '--class-names', '--class_names', metavar='NAMES', help='list of names, or mapping such as forest=2,built=[8,9]'
+    )
     add('--column', metavar='NAME', help='vectors: column with the class; without it every geometry is of one class')
     add('--layer', metavar='NAME', help='vectors: layer; needed where there are several')
     add('--buffer', type=float, metavar='METRES', help='vectors: widen lines and points to each side')
-    add('--background', type=int, metavar='VALUE', help='of ground without a label: 0 (default with vectors), or 255')
-    add('--extent', metavar='VECTOR', help='vectors: the surveyed ground; outside of it pixels are unlabelled')
+    add('--background', choices=('true', 'false'), help='whether ground without a label is background')
+    add('--extent', metavar='VECTOR', help='polygons of the surveyed ground; outside of it pixels are unlabelled')
+    add('--priority', type=_names, default=(), metavar='NAME,…', help='vectors: classes on top, the uppermost first')
+    add('--all-touched', '--all_touched', action='store_true', help='vectors: burn every pixel that is touched')
     add('--min-labelled', type=float, default=0.0, metavar='SHARE', help='of pixels with label and data (default: 0)')
     add('--keep-empty', type=float, default=1.0, metavar='SHARE', help='of chips with background only (default: 1)')
 
@@ -127,22 +131,24 @@ def _options(given: argparse.Namespace) -> ChipOptions:
 
 def _labels(given: argparse.Namespace) -> LabelOptions | None:
     if not given.labels:
-        for option in ('classes', 'column', 'layer', 'background', 'extent', 'buffer'):
-            if getattr(given, option) is not None:
-                raise ConfigurationError(f'{option}: speaks of labels, and there are none; give them with --labels.')
+        for option in ('class_names', 'column', 'layer', 'background', 'extent', 'buffer', 'priority', 'all_touched'):
+            if getattr(given, option):
+                raise ConfigurationError(f'{option}: requires labels; give them with --labels.')
         return None
-    classes = tuple(_classes(given.classes).items()) if given.classes else ()
+    # imported here: it takes long, and is for labels alone
+    from torchgeo_msssl.geo.labels.classes import parse_class_names
+
     return LabelOptions(
-        tuple(given.labels), classes, given.column, given.layer, given.buffer or 0.0, given.background, given.extent
+        tuple(given.labels),
+        parse_class_names(given.class_names) if given.class_names else None,
+        given.column,
+        given.layer,
+        given.buffer or 0.0,
+        None if given.background is None else given.background == 'true',
+        given.extent,
+        given.priority,
+        given.all_touched,
     )
-
-
-def _classes(text: str) -> dict[str, int]:
-    from torchgeo_msssl.geo.labels.classes import parse_classes
-
-    if '=' not in text:
-        text = ','.join(f'{name}={value}' for value, name in enumerate(text.split(',')))
-    return parse_classes(text, most=IGNORE - 1)
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -7,15 +7,11 @@ from pathlib import Path
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.grid import PixelGrid
 from torchgeo_msssl.geo.headers import find_scenes
-from torchgeo_msssl.geo.labels.classes import names_by_value, parse_classes
-from torchgeo_msssl.geo.labels.vector import no_place_in_common
-from torchgeo_msssl.geo.rasterize import MaskOptions, write_coverage, write_mask
-from torchgeo_msssl.geo.vector.burn import GeometryIndex, read_extent
-from torchgeo_msssl.geo.vector.drawing import Drawing, read_drawing
+from torchgeo_msssl.geo.labels.classes import parse_class_names
+from torchgeo_msssl.geo.labels.source import check_overlap
+from torchgeo_msssl.geo.labels.vector import VectorLabels
+from torchgeo_msssl.geo.rasterize import write_coverage, write_mask
 from torchgeo_msssl.geo.vector.files import split_layer
-
-#: Options that say nothing about fractions, with the values they have when they are not given.
-_MASK_ONLY = {'all_touched': False, 'boundary_ignore': 0, 'background': 0, 'ignore': 255}
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -33,26 +29,27 @@ def run(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     _check(options)
     grid = _grid(options.like)
-    drawing = read_drawing(
-        options.vector, layer=options.layer, column=options.column,
-        classes=parse_classes(options.classes) if options.classes else None, buffer=options.buffer,
-        priority=[name.strip() for name in options.priority.split(',')] if options.priority else (),
-    )  # fmt: skip
-    _check_place(drawing.path, drawing.geometries, options.like, grid)
-    extent = read_extent(options.extent, options.vector, 'extent') if options.extent else None
-    if extent is not None:
-        _check_place(options.extent, extent, options.like, grid)
+    labels = VectorLabels(
+        options.labels,
+        parse_class_names(options.class_names) if options.class_names else None,
+        options.column,
+        options.layer,
+        options.buffer,
+        None if options.background is None else options.background == 'true',
+        options.extent,
+        options.ignore_index,
+        [name.strip() for name in options.priority.split(',')] if options.priority else (),
+        options.all_touched,
+    )
+    check_overlap(labels, options.like, grid)
     print(
-        f'Read {drawing.read:,} geometries of {drawing.path}: {drawing.repaired:,} were invalid and repaired, '
-        f'{drawing.dropped:,} empty and dropped.'
+        f'Read {labels.read:,} geometries of {labels.files[0]}: {labels.repaired:,} were invalid and repaired, '
+        f'{labels.dropped:,} empty and dropped.'
     )
     if options.coverage:
-        totals = write_coverage(drawing, grid, options.output, extent)
-        _tell_coverage(drawing, grid, totals)
+        _print_coverage(grid, write_coverage(labels, grid, options.output))
     else:
-        values = MaskOptions(options.background, options.ignore, options.boundary_ignore, options.all_touched)
-        counts = write_mask(drawing, grid, options.output, values, extent)
-        _tell_pixels(drawing, values, counts)
+        _print_counts(labels, write_mask(labels, grid, options.output, options.boundary_ignore))
     print(f'Wrote {options.output}')
     return 0
 
@@ -64,37 +61,37 @@ def _parser() -> argparse.ArgumentParser:
         'takes the class of the geometry that holds its centre.',
     )
     add = parser.add_argument
-    add('vector', metavar='VECTOR', help='GeoPackage, GeoJSON, Shapefile, FlatGeobuf or GeoParquet')
+    add('labels', metavar='VECTOR', help='GeoPackage, GeoJSON, Shapefile, FlatGeobuf or GeoParquet')
     add('--like', metavar='SCENE', required=True, help='scene whose CRS, transform and size the mask gets')
     add('--output', metavar='MASK.tif', required=True, help='GeoTIFF to write')
+    add(
+        '--class-names', '--class_names', metavar='NAMES', help='list of names, or mapping such as forest=2,built=[8,9]'
+    )
     add('--layer', metavar='NAME', help='layer of the vector file; needed where there are several')
     add('--column', metavar='NAME', help='column with the class; without it every geometry is of one class')
-    add('--classes', metavar='NAME=VALUE,…', help='value of each class, 0 to 255; without --column one (default: 1)')
     add('--buffer', type=float, default=0.0, metavar='METRES', help='widen lines (flat ends) and points to each side')
     add('--priority', metavar='NAME,…', help='classes that lie on top of the others, the uppermost first')
-    add('--all-touched', action='store_true', help='burn every pixel that is touched')
-    add('--coverage', action='store_true', help='write the fraction of each pixel covered, a float32 band a class')
-    add('--background', type=int, default=0, metavar='VALUE', help='value where nothing is drawn (default: 0)')
-    add(
-        '--ignore', type=int, default=255, metavar='VALUE', help='value of what is not to be learnt from (default: 255)'
-    )
-    add('--extent', metavar='VECTOR', help='polygons of the surveyed ground; outside of it pixels are ignored')
-    add('--boundary-ignore', type=int, default=0, metavar='PIXELS', help='ignore so many pixels beside each border')
-    add('--overwrite', action='store_true', help='replace the output if it is there')
+    add('--all-touched', '--all_touched', action='store_true', help='burn every pixel that is touched')
+    add('--coverage', action='store_true', help='write the fraction of each pixel covered, a float32 band per class')
+    add('--background', choices=('true', 'false'), help='whether ground without a label is background')
+    add('--ignore-index', '--ignore_index', type=int, default=255, help='value of unlabelled pixels (default: 255)')
+    add('--extent', metavar='VECTOR', help='polygons of the surveyed ground; outside of it pixels are unlabelled')
+    add('--boundary-ignore', '--boundary_ignore', type=int, default=0, metavar='PIXELS', help='ignore so many pixels')
+    add('--overwrite', action='store_true', help='replace the output if it exists')
     return parser
 
 
 def _check(options: argparse.Namespace) -> None:
     output = Path(options.output)
-    for given in (options.like, split_layer(options.vector)[0]):
+    for given in (options.like, split_layer(options.labels)[0]):
         if output.exists() and Path(given).exists() and output.samefile(given):
             raise ConfigurationError(f'output: {output} is an input too; choose another path.')
     if output.exists() and not options.overwrite:
-        raise ConfigurationError(f'output: {output} is there already; add --overwrite to replace it.')
+        raise ConfigurationError(f'output: {output} exists; add --overwrite to replace it.')
     if output.suffix.lower() not in ('.tif', '.tiff'):
         raise ConfigurationError(f'output: expected the path of a GeoTIFF (.tif), got {output}.')
-    for option, usual in _MASK_ONLY.items():
-        if options.coverage and getattr(options, option) != usual:
+    for option in ('all_touched', 'boundary_ignore'):
+        if options.coverage and getattr(options, option):
             raise ConfigurationError(f'coverage: writes fractions, to which {option} does not apply; leave one out.')
 
 
@@ -106,21 +103,13 @@ def _grid(path: str) -> PixelGrid:
     return scenes[0].grid
 
 
-def _check_place(path: str, geometries: GeometryIndex, like: str, grid: PixelGrid) -> None:
-    if not geometries.touches(grid):
-        raise no_place_in_common(path, geometries.bounds, geometries.crs, like, grid)
-
-
-def _tell_pixels(drawing: Drawing, values: MaskOptions, counts: dict[int, int]) -> None:
-    names = {values.background: 'background', values.ignore: 'ignored'}
-    names |= names_by_value(drawing.classes)
+def _print_counts(labels: VectorLabels, counts: dict[int, int]) -> None:
     total = sum(counts.values())
-    for value, name in sorted(names.items()):
+    for value, name in [*enumerate(labels.class_names), (labels.ignore_index, 'unlabelled')]:
         count = counts.get(value, 0)
         print(f'  {name} ({value}): {count:,} pixels, {count / total:.2%}')
 
 
-def _tell_coverage(drawing: Drawing, grid: PixelGrid, totals: dict[int, float]) -> None:
-    for value, name in names_by_value(drawing.classes).items():
-        share = totals[value] / (grid.height * grid.width)
-        print(f'  {name}: covers as much as {totals[value]:,.1f} pixels, {share:.2%}')
+def _print_coverage(grid: PixelGrid, totals: dict[str, float]) -> None:
+    for name, area in totals.items():
+        print(f'  {name}: covers as much as {area:,.1f} pixels, {area / (grid.height * grid.width):.2%}')

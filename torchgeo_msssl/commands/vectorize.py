@@ -1,13 +1,11 @@
 """``vectorize``: a map of classes as polygons and rows."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.geo.labels.classes import parse_classes
+from torchgeo_msssl.geo.labels.classes import parse_class_names
 from torchgeo_msssl.geo.vectorize.run import Vectorized, VectorOptions, vectorize
 
 
@@ -30,13 +28,19 @@ def run(arguments: Sequence[str]) -> int:
     if output.exists() and not given.overwrite:
         raise ConfigurationError(f'output: {output} is there already; add --overwrite to replace it.')
     options = VectorOptions(
-        classes=parse_classes(given.classes, np.iinfo(np.int64).max) if given.classes else None,
+        classes=_classes(given.class_names) if given.class_names else None,
         min_area=given.min_area, simplify=given.simplify, centrelines=given.centrelines, min_gap=given.min_gap,
         max_gap=given.max_gap,
     )  # fmt: skip
     _tell(vectorize(given.map, output, options), options)
     print(f'Wrote {output}')
     return 0
+
+
+def _classes(text: str) -> dict[str, int]:
+    given = parse_class_names(text)
+    pairs = given.items() if isinstance(given, Mapping) else ((name, value) for value, name in enumerate(given))
+    return {str(name): int(value) for name, value in pairs}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -47,7 +51,12 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add('map', metavar='MAP.tif', help='raster with one band of whole numbers')
     add('--output', metavar='VINES.gpkg', required=True, help='GeoPackage to write')
-    add('--classes', metavar='NAME=VALUE,…', help='only these (default: all but nodata and the background)')
+    add(
+        '--class-names',
+        '--class_names',
+        metavar='NAME=VALUE,…',
+        help='only these (default: all but nodata and the background)',
+    )
     add('--min-area', type=float, default=0.0, metavar='M2', help='leave out what is smaller, in m²')
     add('--simplify', type=float, default=0.0, metavar='METRES', help='take corners away, of shared edges together')
     add('--centrelines', action='store_true', help='write rows with their length and gaps as a second layer')
@@ -65,7 +74,7 @@ def _tell(written: Vectorized, options: VectorOptions) -> None:
     if written.small:
         print(f'  {written.small:,} areas smaller than {options.min_area:g} m² were left out')
     for name in written.left_out:
-        print(f'  class {name} was left out; name it in --classes to have it')
+        print(f'  class {name} was left out; name it in --class_names to have it')
     if 0 < options.simplify < written.corner:
         print(f'  --simplify {options.simplify:g} changed nothing: corners of pixels go from {written.corner:.3g} m on')
     if written.rows is not None:

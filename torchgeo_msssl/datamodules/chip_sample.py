@@ -51,7 +51,7 @@ def _is_current(folder: Path, area: SampleArea) -> bool:
 def _of_flights(area: SampleArea) -> ChipOptions:
     grids = [describe_file(str(path)).grid for path in area.drone]
     size = max(32, min(min(grid.height, grid.width) for grid in grids) // _ALONG // 32 * 32)
-    vines = LabelOptions((str(area.vines),), classes=(('background', 0), ('vine', 1)), layer='rows')
+    vines = LabelOptions((str(area.vines),), class_names=('background', 'vine'), layer='rows')
     return ChipOptions(
         size, size, sensor='micasense_rededge', labels=vines, split=(0.6, 0.2, 0.2), block=3 * size
     )  # fmt: skip

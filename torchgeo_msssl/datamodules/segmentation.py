@@ -1,6 +1,7 @@
 """Labelled chips for segmentation, split by ground."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ from torchgeo_msssl.datamodules.loader import ChipLoader
 from torchgeo_msssl.datamodules.split import UNUSED, split_ground, write_split
 from torchgeo_msssl.datasets.labels import LabelledScenes, Labels
 from torchgeo_msssl.errors import ConfigurationError, EmptyIntersectionError
+from torchgeo_msssl.geo.labels.classes import resolve_classes
 from torchgeo_msssl.geo.sample import SampleArea
 from torchgeo_msssl.runs import run_folder
 from torchgeo_msssl.samplers.balanced import BalancedChipSampler
@@ -36,13 +38,15 @@ class SegmentationDataModule(ScenesDataModule):
         self,
         paths: str | list[str] | None = None,
         labels: str | list[str] | None = None,
-        class_names: list[str] | None = None,
+        class_names: list[str] | dict[str, int | str | list[int | str]] | None = None,
         column: str | None = None,
         layer: str | None = None,
         buffer: float = 0.0,
         background: bool | None = None,
         extent: str | None = None,
         ignore_index: int = 255,
+        priority: list[str] | None = None,
+        all_touched: bool = False,
         bands: list[str] | None = None,
         sensor: str | None = None,
         chip_size: int = 128,
@@ -74,13 +78,17 @@ class SegmentationDataModule(ScenesDataModule):
         Args:
             paths: Scenes: files, folders or patterns; None uses the sample area.
             labels: Mask rasters, or polygons and lines (GeoPackage, GeoJSON, Shapefile, GeoParquet).
-            class_names: Names of the classes; the index is the value in a mask.
+            class_names: List of names, whose index is the value in a mask; or mapping of names to values of the labels,
+                such as ``{forest: 2, built: [8, 9]}``, which numbers classes in its order and leaves other values
+                unlabelled. Default: the numbers of ``column``.
             column: Vectors: column with the class.
             layer: Vectors: layer of the file.
             buffer: Vectors: metres by which lines and points are widened to each side.
-            background: Whether ground without a label is class 0, or unlabelled and ignored.
+            background: Whether ground without a label is the background class, else it is unlabelled and ignored.
             extent: Polygons of the surveyed ground; outside of it everything is unlabelled.
             ignore_index: Value of unlabelled pixels in the masks that a task gets.
+            priority: Vectors: classes that lie on top of the others, the uppermost first.
+            all_touched: Vectors: burn every pixel that is touched.
             bands: Bands by name; None for the spectral bands that the files have.
             sensor: Sensor name, where the files do not tell.
             chip_size: Side of a chip in pixels.
@@ -118,10 +126,8 @@ class SegmentationDataModule(ScenesDataModule):
             paths, bands, sensor, chip_size, chips_per_epoch, batch_size, num_workers, min_valid, aligned, offset,
             cache, cache_dir, sample_dir, statistics=statistics, cache_size=cache_size, chips_per_read=chips_per_read,
         )  # fmt: skip
-        if paths is not None and (labels is None or class_names is None):
-            raise ConfigurationError(
-                'labels, class_names: both are required with paths; give the label files and the classes.'
-            )
+        if paths is not None and labels is None:
+            raise ConfigurationError('labels: required with paths; give the label files.')
         if class_balance and chips_per_read > 1:
             msg = 'chips_per_read: chips drawn by class come from anywhere; leave class_balance or chips_per_read out.'
             raise ConfigurationError(msg)
@@ -133,11 +139,17 @@ class SegmentationDataModule(ScenesDataModule):
             msg = f'shots: expected 1 block or more and no label_fraction, got {shots} and {label_fraction}.'
             raise ConfigurationError(msg)
         self.labels = labels
-        self.class_names = class_names
         self.label_options: dict[str, Any] = {
-            'label_column': column, 'layer': layer, 'buffer': buffer, 'background': background,
-            'label_extent': extent, 'ignore_index': ignore_index,
-        }  # fmt: skip
+            'class_names': class_names,
+            'column': column,
+            'layer': layer,
+            'buffer': buffer,
+            'background': background,
+            'extent': extent,
+            'ignore_index': ignore_index,
+            'priority': priority or (),
+            'all_touched': all_touched,
+        }
         self.split = split
         self.fractions = fractions
         self.block_size = block_size
@@ -151,6 +163,14 @@ class SegmentationDataModule(ScenesDataModule):
         self.sample: SampleLabels = sample
         self.regions: dict[str, BaseGeometry] = {}
         self._samplers: dict[str, ChipSampler] = {}
+
+    @property
+    def class_names(self) -> Sequence[str] | None:
+        """Class names, those of the labels as soon as they are open; the index is the value in a mask."""
+        if self.labelled is not None:
+            return self.labelled.labels.class_names
+        given, background = self.label_options['class_names'], self.label_options['background']
+        return None if given is None else resolve_classes(given, self.ignore_index, background).names
 
     @property
     def ignore_index(self) -> int:
@@ -167,13 +187,16 @@ class SegmentationDataModule(ScenesDataModule):
             coarse = self.sample == 'landcover_l1'
             self.paths = [str(path) for path in area.sentinel2]
             self.labels = [str(path) for path in (area.landcover_coarse if coarse else area.landcover_fine)]
-            self.class_names = self.class_names or list(area.classes_coarse if coarse else area.classes_fine)
+            self._default_classes(area.classes_coarse if coarse else area.classes_fine)
             return
         self.paths = [str(path) for path in area.drone]
         self.sensor = self.sensor or 'micasense_rededge'
         self.labels = str(area.vines)
-        self.class_names = self.class_names or ['background', 'vine']
-        self.label_options |= {'layer': 'rows', 'background': True, 'label_column': None}
+        self._default_classes(['background', 'vine'])
+        self.label_options |= {'layer': 'rows', 'background': True, 'column': None}
+
+    def _default_classes(self, names: Sequence[str]) -> None:
+        self.label_options['class_names'] = self.label_options['class_names'] or list(names)
 
     def setup(self, stage: str) -> None:
         """Split the ground, choose the labels that are used, and find the statistics.
@@ -188,8 +211,7 @@ class SegmentationDataModule(ScenesDataModule):
         if self.labelled is None:
             scenes = self.scenes
             assert self.labels is not None
-            assert self.class_names is not None
-            labels = Labels(self.labels, self.class_names, **self.label_options)
+            labels = Labels(self.labels, **self.label_options)
             self.labelled = LabelledScenes(scenes, labels)
             self.look_for_valid_pixels()
             self.regions = split_ground(scenes, self.split, self.fractions, self.block_size, self.seed)

@@ -11,7 +11,7 @@ import pandas as pd
 from torchgeo_msssl.datasets.chip_files import ChipFile
 from torchgeo_msssl.errors import ConfigurationError, SceneReadError
 from torchgeo_msssl.geo.chipping.inputs import open_inputs
-from torchgeo_msssl.geo.chipping.labels import ChipLabels, open_labels
+from torchgeo_msssl.geo.chipping.labels import ChipLabels, open_chip_labels
 from torchgeo_msssl.geo.chipping.manifest import FORMAT
 from torchgeo_msssl.geo.chipping.options import ALL, PARTS, ChipOptions, LabelOptions
 from torchgeo_msssl.geo.chipping.progress_log import JOURNAL, MANIFEST, SUMMARY
@@ -150,10 +150,9 @@ class ChipManifest:
         noted, given = self.summary['labels'], self.summary['options']['labels']
         if noted is None:
             return None
-        classes = tuple((name, value) for name, value in given['classes'])
         # the paths of this entry hold from wherever they are read
-        own = {'paths': tuple(noted['paths']), 'extent': noted['extent'], 'classes': classes}
-        return open_labels(LabelOptions(**given | own), scenes)
+        own = {'paths': tuple(noted['paths']), 'extent': noted['extent']}
+        return open_chip_labels(LabelOptions(**given | own), scenes)
 
 
 def read_manifest(root: str) -> ChipManifest | None:

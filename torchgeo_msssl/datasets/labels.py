@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from functools import partial
-from os import PathLike, fspath
+from os import PathLike
 from typing import Any
 
 import geopandas as gpd
@@ -29,12 +29,12 @@ from torchgeo.datasets.utils import GeoSlice, Sample
 from torchgeo_msssl.datasets.scenes import ChipQuery, Scenes
 from torchgeo_msssl.errors import ConfigurationError, EmptyIntersectionError
 from torchgeo_msssl.geo.grid import PixelGrid, Window
-from torchgeo_msssl.geo.labels.raster import MaskRasters, bounds_in
-from torchgeo_msssl.geo.labels.vector import VectorLabels, no_place_in_common
+from torchgeo_msssl.geo.labels.classes import ClassNames
+from torchgeo_msssl.geo.labels.open import open_labels
+from torchgeo_msssl.geo.labels.source import unlabelled_scenes
 from torchgeo_msssl.geo.scene import Scene
 from torchgeo_msssl.geo.valid_counts import streaming_windows
-from torchgeo_msssl.geo.vector.burn import GeometryIndex, read_extent, region_index, set_outside
-from torchgeo_msssl.geo.vector.files import is_vector
+from torchgeo_msssl.geo.vector.burn import GeometryIndex, region_index, set_outside
 from torchgeo_msssl.progress import progress_bar
 
 log = logging.getLogger(__name__)
@@ -65,12 +65,12 @@ class Labels(GeoDataset):
     def __init__(
         self,
         paths: str | PathLike[str] | Iterable[str | PathLike[str]],
-        class_names: Sequence[str],
-        label_column: str | None = None,
+        class_names: ClassNames | None = None,
+        column: str | None = None,
         layer: str | None = None,
         buffer: float = 0.0,
         background: bool | None = None,
-        label_extent: str | PathLike[str] | None = None,
+        extent: str | PathLike[str] | None = None,
         ignore_index: int = 255,
         priority: Sequence[str] = (),
         all_touched: bool = False,
@@ -81,18 +81,18 @@ class Labels(GeoDataset):
         """Find the labels; vectors are read, of rasters the headers.
 
         Args:
-            paths: Mask rasters (files, folders, patterns), or vector files (GeoPackage, GeoJSON, Shapefile,
-                FlatGeobuf, GeoParquet).
-            class_names: Names; the index is the value.
-            label_column: Vectors: column with the class, as name or number, see
-                :class:`~torchgeo_msssl.geo.labels.vector.VectorLabels`.
+            paths: Labels, see :func:`~torchgeo_msssl.geo.labels.open.open_labels` for this and the options to
+                ``all_touched``.
+            class_names: A list of names, whose index is the value, or a mapping of names to values of the source, such
+                as ``{forest: 2, built: [8, 9]}``.
+            column: Vectors: column with the class.
             layer: Vectors: layer of each file.
             buffer: Vectors: metres by which lines and points are widened to each side.
-            background: Whether ground without a label is class 0 (True) or unlabelled (False). For vectors without
-                ``label_extent`` it has to be said unless class 0 is drawn; for rasters None means False.
-            label_extent: Polygons of the surveyed ground; outside of it everything is unlabelled.
+            background: Whether ground without a label is the background class, else it is unlabelled. Required for
+                vectors without ``extent``, unless class 0 is drawn.
+            extent: Polygons of the surveyed ground; outside of it everything is unlabelled.
             ignore_index: Value of unlabelled pixels.
-            priority: Vectors: classes that go on top, the last one uppermost.
+            priority: Vectors: classes that lie on top of the others, the uppermost first.
             all_touched: Vectors: burn every pixel that is touched.
             crs: CRS of plain queries (default: that of the first file). An intersection sets it.
             res: Pixel size of plain queries, in units of the CRS (default: that of the first raster; vectors have
@@ -103,32 +103,21 @@ class Labels(GeoDataset):
             ScenesNotFoundError: If nothing is at a path.
             SceneReadError: If a file cannot be read.
             MissingCRSError: If a file has no CRS.
-            ConfigurationError: If the options do not fit the files or each other; the message says which.
+            ConfigurationError: If the options do not fit the files or each other.
         """
         self.paths = paths if isinstance(paths, str | PathLike) else list(paths)
         self.transforms = transforms
-        listed = [self.paths] if isinstance(self.paths, str | PathLike) else self.paths
-        vectors = [is_vector(path) for path in listed]
-        if any(vectors) and not all(vectors):
-            msg = f'labels: {fspath(listed[0])} and others are rasters and vectors; give one kind.'
+        self.source = open_labels(
+            self.paths, class_names, column=column, layer=layer, buffer=buffer, background=background, extent=extent,
+            ignore_index=ignore_index, priority=priority, all_touched=all_touched,
+        )  # fmt: skip
+        if background is None and extent is None and self.source.background:
+            msg = (
+                f'background: {self.source.files[0]} holds no geometry of class 0 ({self.source.class_names[0]!r}), so '
+                'state what ground outside its geometries is: background true (that class), background false '
+                '(unlabelled), or extent, the outline of the surveyed ground.'
+            )
             raise ConfigurationError(msg)
-        self.source: VectorLabels | MaskRasters
-        if any(vectors):
-            self.source = VectorLabels(
-                self.paths, class_names, label_column, layer, buffer, background, label_extent, ignore_index,
-                priority, all_touched,
-            )  # fmt: skip
-        else:
-            for option, given in {
-                'label_column': label_column, 'layer': layer, 'buffer': buffer, 'priority': priority,
-                'all_touched': all_touched,
-            }.items():  # fmt: skip
-                if given:
-                    raise ConfigurationError(
-                        f'{option}: is for vector files, and the labels are rasters; leave it out.'
-                    )
-            extent = read_extent(label_extent) if label_extent is not None else None
-            self.source = MaskRasters(self.paths, class_names, ignore_index, bool(background), extent)
         self.class_names = self.source.class_names
         self.ignore_index = ignore_index
         self._index_files(crs, res)
@@ -149,9 +138,7 @@ class Labels(GeoDataset):
             ConfigurationError: If a mask raster holds a value that is no class.
             SceneReadError: If a mask raster is damaged there.
         """
-        if isinstance(self.source, MaskRasters):
-            return self.source.burn(grid, window, time)
-        return self.source.burn(grid, window)
+        return self.source.burn(grid, window, time)
 
     def __getitem__(self, index: GeoSlice) -> Sample:
         """The mask of a query.
@@ -199,29 +186,7 @@ class Labels(GeoDataset):
         Raises:
             EmptyIntersectionError: If they touch no scene; the files and both bounds are named.
         """
-        bare = [
-            scene.path
-            for i, scene in enumerate(scenes.scenes)
-            if not (
-                self.source.touches(scene.grid, scenes.index.index[i])
-                if isinstance(self.source, MaskRasters)
-                else self.source.touches(scene.grid)
-            )
-        ]
-        first = scenes.scenes[0]
-        if len(bare) == len(scenes.scenes):
-            if isinstance(self.source, MaskRasters):
-                if self.source.dates is not None and any(self.source.touches(s.grid) for s in scenes.scenes):
-                    msg = (
-                        f'labels: the dates in the names of the masks ({self._file}, …) are none of those of the '
-                        f'images ({first.path}, …); rename them, or keep one date only.'
-                    )
-                    raise EmptyIntersectionError(msg)
-                raise no_place_in_common(self._file, self.source.bounds, self.source.crs, first.path, first.grid)
-            drawn = self.source.geometries
-            if self.source.extent is not None and any(drawn.touches(s.grid) for s in scenes.scenes):
-                drawn = self.source.extent
-            raise no_place_in_common(self._file, drawn.bounds, drawn.crs, first.path, first.grid)
+        bare = [scene.path for scene in unlabelled_scenes(self.source, scenes.scenes)]
         if bare:
             more = ', …' if len(bare) > _LISTED else ''
             log.warning(
@@ -259,9 +224,9 @@ class Labels(GeoDataset):
                 counts += self._count(scenes, i, inside, partial(advance, i))
         if region is None and not counts.any():
             msg = (
-                f'labels: {self._file} touches the scenes (the first is {scenes.scenes[0].path}), yet labels no pixel '
-                'that has data: its geometries miss every pixel centre, or lie where the images or the surveyed '
-                'ground end; check both in a GIS.'
+                f'labels: {self.source.files[0]} touches the scenes (the first is {scenes.scenes[0].path}), yet labels '
+                'no pixel that has data: its geometries miss every pixel centre, or lie where the images or the '
+                'surveyed ground end; check both in a GIS.'
             )
             raise EmptyIntersectionError(msg)
         return counts
@@ -310,33 +275,24 @@ class Labels(GeoDataset):
             mask[~valid] = self.ignore_index
         return mask[mask != self.ignore_index]
 
-    @property
-    def _file(self) -> str:
-        """The file that stands for the labels in messages."""
-        return self.source.paths[0] if isinstance(self.source, VectorLabels) else self.source.files[0].path
-
     def _index_files(self, crs: Any | None, res: float | tuple[float, float] | None) -> None:
         """Build the index that TorchGeo looks at."""
-        source = self.source
-        always = (pd.Timestamp(RasterDataset.mint), pd.Timestamp(RasterDataset.maxt))
-        if isinstance(source, VectorLabels):
-            known = source.extent or source.geometries
-            wanted = CRS.from_user_input(crs if crs is not None else known.crs)
-            files, boxes, times = [self._file], [known.bounds(wanted)], [always]
-            own_res = (0.0, 0.0)
-        else:
-            wanted = CRS.from_user_input(crs) if crs is not None else source.crs
-            files = [file.path for file in source.files]
-            boxes = [bounds_in(file.grid, file.grid.window, wanted) for file in source.files]
-            dates = source.dates or [None] * len(files)
-            times = [(pd.Timestamp(date[0]), pd.Timestamp(date[1])) if date else always for date in dates]
-            own_res = source.files[0].grid.res
+        wanted = CRS.from_user_input(crs) if crs is not None else self.source.crs
+        always = (RasterDataset.mint, RasterDataset.maxt)
+        footprints = self.source.footprints(wanted)
+        times = [tuple(map(pd.Timestamp, footprint.date or always)) for footprint in footprints]
+        index = pd.IntervalIndex.from_tuples(times, closed='both', name='datetime')
         with rasterio.Env(OSR_WKT_FORMAT='WKT2_2018'):
             proj = PROJ_CRS.from_user_input(wanted)
-        index = pd.IntervalIndex.from_tuples(times, closed='both', name='datetime')
-        shapes = [shapely.box(*box) for box in boxes]
-        self.index = gpd.GeoDataFrame({'filepath': files}, index=index, geometry=shapes, crs=proj)
-        self._res = own_res if res is None else (float(res), float(res)) if isinstance(res, int | float) else res
+        self.index = gpd.GeoDataFrame(
+            {'filepath': [footprint.path for footprint in footprints]},
+            index=index,
+            geometry=[shapely.box(*footprint.bounds) for footprint in footprints],
+            crs=proj,
+        )
+        self._res = (
+            self.source.res if res is None else (float(res), float(res)) if isinstance(res, int | float) else res
+        )
 
 
 class LabelledScenes(Dataset[Sample]):

@@ -10,7 +10,7 @@ import pytest
 import shapely
 
 from torchgeo_msssl.geo.chipping.fingerprints import state_of_labels, state_of_scene
-from torchgeo_msssl.geo.chipping.labels import open_labels
+from torchgeo_msssl.geo.chipping.labels import open_chip_labels
 from torchgeo_msssl.geo.chipping.options import LabelOptions
 from torchgeo_msssl.geo.headers import find_scenes
 
@@ -49,24 +49,24 @@ def draw(path: Path) -> str:
 def test_vectors(scene: str, tmp_path: Path, suffix: str) -> None:
     scenes = find_scenes(scene)
     options = LabelOptions((draw(tmp_path / f'vines{suffix}'),), extent=draw(tmp_path / 'extent.gpkg'))
-    labels = open_labels(options, scenes)
+    labels = open_chip_labels(options, scenes)
     beside = {'.gpkg': ['.gpkg-wal'], '.shp': ['.dbf', '.prj'], '.geojson': []}[suffix]
-    before = state_of_labels(labels, options)
+    before = state_of_labels(labels)
     for file in (f'vines{suffix}', 'extent.gpkg', *(f'vines{other}' for other in beside)):
         later(tmp_path / file)
-        after = state_of_labels(labels, options)
+        after = state_of_labels(labels)
         assert after != before
         before = after
-    assert state_of_labels(None, None) == []
+    assert state_of_labels(None) == []
 
 
 def test_mask_rasters(scene: str, make_scene: Any, tmp_path: Path) -> None:
     for name in ('a', 'b'):
         make_scene(f'masks/{name}.tif', np.ones((20, 20), 'uint8'))
-    options = LabelOptions((str(tmp_path / 'masks'),), (('other', 0), ('vine', 1)))
+    options = LabelOptions((str(tmp_path / 'masks'),), ['other', 'vine'])
 
     def state() -> Any:
-        return state_of_labels(open_labels(options, find_scenes(scene)), options)
+        return state_of_labels(open_chip_labels(options, find_scenes(scene)))
 
     before = state()
     assert [os.path.basename(path) for path, *_ in before] == ['a.tif', 'b.tif']

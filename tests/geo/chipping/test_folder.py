@@ -17,7 +17,7 @@ from torchgeo_msssl.geo.chipping.folder import OutputFolder
 from torchgeo_msssl.geo.chipping.options import LabelOptions
 from torchgeo_msssl.geo.chipping.progress_log import Header
 
-CLASSES = (('vine', 1),)
+CLASSES = ('vine',)
 
 
 @pytest.fixture
@@ -195,7 +195,7 @@ def test_labels_that_change(
     def labels(again: bool) -> LabelOptions:
         if what == 'raster':
             mask = make_scene('mask.tif', np.full((96, 96), again, np.uint8))
-            return LabelOptions((mask,), (('background', 0), ('vine', 1)))
+            return LabelOptions((mask,), ('background', 'vine'))
         if what == 'extent':
             return LabelOptions((vines(),), CLASSES, extent=vines(600200 if again else 600100, 'extent'))
         return LabelOptions((vines(600200 if again else 600100),), CLASSES)

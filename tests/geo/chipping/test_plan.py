@@ -16,7 +16,7 @@ from torchgeo_msssl.geo.discover import date_of
 from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.scene import BandFile, Scene
 
-LABELS = LabelOptions(('mask.tif',), (('background', 0), ('vine', 1)))
+LABELS = LabelOptions(('mask.tif',), ('background', 'vine'))
 
 
 def scene(height: int = 100, width: int = 130, name: str = 'ortho') -> Scene:

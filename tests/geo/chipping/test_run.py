@@ -35,7 +35,7 @@ from torchgeo_msssl.geo.labels.vector import VectorLabels
 from torchgeo_msssl.geo.warp import warp_scene
 
 UTM = 'EPSG:32631'
-CLASSES = (('background', 0), ('vine', 1), ('grass', 2))
+CLASSES = ('background', 'vine', 'grass')
 
 
 @pytest.fixture
@@ -101,8 +101,7 @@ def test_masks_are_the_mask_of_the_scene(cut: Any, reassemble: Any, scene: str, 
 def test_vectors_are_burned_as_over_the_whole_scene(
     cut: Any, reassemble: Any, scene: str, vines: str, tmp_path: Path
 ) -> None:
-    classes = (('vine', 1), ('grass', 2))
-    cut(scene, size=64, edge='shift', labels=LabelOptions((vines,), classes, column='kind'))
+    cut(scene, size=64, edge='shift', labels=LabelOptions((vines,), CLASSES, column='kind'))
     (whole,) = find_scenes(scene)
     expected = VectorLabels(vines, ['background', 'vine', 'grass'], 'kind', background=True).burn(
         whole.grid, whole.grid.window
@@ -118,7 +117,7 @@ def test_vectors_are_burned_as_over_the_whole_scene(
 def test_scenes_no_label_touches_are_unlabelled(cut: Any, scene: str, vines: str, make_scene: Any, tmp_path: Path):
     far = make_scene('far.tif', np.ones((3, 64, 64), 'uint16'), names=['red', 'green', 'nir'], nodata=0,
                      transform=Affine(10, 0, 700000, 0, -10, 5000000))  # fmt: skip
-    cut([scene, far], size=64, labels=LabelOptions((vines,), (('vine', 1), ('grass', 2)), column='kind'))
+    cut([scene, far], size=64, labels=LabelOptions((vines,), CLASSES, column='kind'))
     with rasterio.open(tmp_path / 'chips/masks/far_00000_00000.tif') as file:
         assert (file.read() == 255).all()
     assert json.loads((tmp_path / 'chips/summary.json').read_text())['labels']['unlabelled_scenes'] == ['far']
@@ -295,7 +294,7 @@ def test_a_killed_run_ends_with_the_same_bytes(cut: Any, series: Any, tmp_path: 
     cut(output='whole', **asked)
     arguments = [
         sys.executable, '-m', 'torchgeo_msssl', 'chip', *asked['paths'], '--output', str(tmp_path / 'broken'), '--size',
-        '22', '--labels', asked['labels'].paths[0], '--classes', 'background,vine,grass', '--workers', '2',
+        '22', '--labels', asked['labels'].paths[0], '--class_names', 'background,vine,grass', '--workers', '2',
         '--split', '0.6,0.4', '--block', '70',
     ]  # fmt: skip
     for enough in (20, 90):
@@ -417,26 +416,25 @@ def vector(path: Path, crs: Any = UTM, x: float = 600500, rows: int = 1) -> str:
         ({'crs': None}, {}, MissingCRSError, r'v.gpkg.*: has no coordinate reference system'),
         ({'x': 900000}, {}, EmptyIntersectionError, r'v.gpkg \(drawn in EPSG:32631\) does not touch .*ortho.tif'),
         ({'rows': 0}, {}, ConfigurationError, r'v.gpkg.*: is empty'),
-        ({}, {'column': 'species'}, ConfigurationError, r"v.gpkg: has no column 'species'; it has kind"),
+        ({}, {'column': 'species'}, ConfigurationError, r"v.gpkg has no column 'species'; it has kind"),
         (
             {},
-            {'classes': (('a', 1), ('b', 2))},
+            {'class_names': ['background', 'a', 'b']},
             ConfigurationError,
-            r'v.gpkg: nothing says which .* \(there are kind\)',
+            r'^column: name the column of .*v.gpkg.*; it has kind',
         ),
-        ({}, {'classes': (('vine', 0),)}, ConfigurationError, "^background: there is the class 'vine' alone, with the"),
         ({}, {'extent': 'parcels'}, ScenesNotFoundError, "^extent: 'parcels' is neither a file nor a layer of"),
-        ({}, {'column': 'kind'}, ConfigurationError, r'^classes: .* write for example --classes=vine=1'),
+        ({}, {'column': 'kind'}, ConfigurationError, r'^class_names: .*, for example --class_names='),
         (
             {},
-            {'column': 'kind', 'classes': (('grass', 1),)},
+            {'column': 'kind', 'class_names': ['background', 'grass']},
             ConfigurationError,
             r'holds vine, which the classes \(background, grass\)',
         ),
         ({}, {'layer': 'rows'}, ConfigurationError, r"has no layer 'rows'"),
-        ({}, {'classes': (('a', 1), ('b', 1))}, ConfigurationError, 'several names share the value 1'),
-        ({}, {'classes': (('background', 2),)}, ConfigurationError, "^classes: 'background' is what value 0 is called"),
-        ({}, {'background': 7}, ConfigurationError, '^background: expected 0, or 255'),
+        ({}, {'column': 'kind', 'class_names': {'a': 1, 'b': 1}}, ConfigurationError, 'the value 1 belongs to'),
+        ({}, {'class_names': ['vine', 'vine']}, ConfigurationError, '^class_names: expected different names'),
+        ({}, {'priority': ('grass',)}, ConfigurationError, '^priority: expected different names of class_names'),
     ],
 )
 def test_refused_vectors(
@@ -448,11 +446,11 @@ def test_refused_vectors(
 
 
 def test_refused_mask_rasters(cut: Any, scene: str, mask: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r'^classes: the names of the values in .*mask.tif'):
+    with pytest.raises(ConfigurationError, match=r'^class_names: name the values in .*mask.tif'):
         cut(scene, size=50, labels=LabelOptions((mask,)))
-    with pytest.raises(ConfigurationError, match=r'^column: is for vectors'):
+    with pytest.raises(ConfigurationError, match=r'^column: is for vector files'):
         cut(scene, size=50, labels=LabelOptions((mask,), CLASSES, column='kind'))
-    with pytest.raises(ConfigurationError, match='vectors and mask rasters at once'):
+    with pytest.raises(ConfigurationError, match='rasters and vectors; give one kind'):
         cut(scene, size=50, labels=LabelOptions((mask, vector(tmp_path / 'v.gpkg')), CLASSES))
     with pytest.raises(ConfigurationError, match=r'holds the value\(s\) 2'):
         cut(scene, size=50, labels=LabelOptions((mask,), CLASSES[:2]), workers=2)
@@ -490,7 +488,7 @@ def test_a_full_disk(scene: str, full_disk: Any, tmp_path: Path) -> None:
 
 
 def test_labels_outside_a_padded_scene_are_unknown(cut: Any, scene: str, vines: str, tmp_path: Path) -> None:
-    cut(scene, size=160, labels=LabelOptions((vines,), (('vine', 1), ('grass', 2)), column='kind'))
+    cut(scene, size=160, labels=LabelOptions((vines,), CLASSES, column='kind'))
     with rasterio.open(tmp_path / 'chips/masks/ortho_00000_00160.tif') as file:
         mask: NDArray[Any] = file.read(1)
     assert (mask[150:] == 255).all()

@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -27,6 +28,7 @@ from torchgeo_msssl.errors import (
     ScenesNotFoundError,
 )
 from torchgeo_msssl.geo.grid import PixelGrid, Window
+from torchgeo_msssl.geo.labels.classes import ClassNames
 from torchgeo_msssl.geo.labels.vector import VectorLabels
 from torchgeo_msssl.geo.vector.burn import GeometryIndex
 from torchgeo_msssl.geo.vector.files import find_vectors
@@ -87,10 +89,9 @@ def test_reprojection_there_and_back(tmp_path: Path) -> None:
     assert masks[0].any()
 
 
-def test_background_has_to_be_said_where_only_the_foreground_is_drawn(tmp_path: Path) -> None:
+def test_ground_without_a_geometry_is_background_unless_said_otherwise(tmp_path: Path) -> None:
     path = save(tmp_path / 'vines.gpkg', [square(5, 5, 10)])
-    with pytest.raises(ConfigurationError, match=r"no geometry of class 0 \('ground'\).*background true.*label_extent"):
-        VectorLabels(path, ['ground', 'vine'])
+    assert VectorLabels(path, ['ground', 'vine']).background
     counts = {}
     for background in (True, False):
         mask = VectorLabels(path, ['ground', 'vine'], background=background).burn(GRID, GRID.window)
@@ -108,12 +109,13 @@ def test_unlabelled_is_ignored_where_class_0_is_drawn(tmp_path: Path) -> None:
 def test_a_drawn_class_0_is_not_the_background_of_an_extent(tmp_path: Path) -> None:
     path = save(tmp_path / 'crops.gpkg', [square(0, 0, 5), square(10, 10, 5)], kind=['wheat', 'maize'])
     outline = save(tmp_path / 'outline.gpkg', [square(0, 0, 20)])
-    mask = VectorLabels(path, ['wheat', 'maize'], 'kind', label_extent=outline).burn(GRID, GRID.window)
+    mask = VectorLabels(path, ['wheat', 'maize'], 'kind', extent=outline).burn(GRID, GRID.window)
     assert [int((mask == value).sum()) for value in (0, 1)] == [100, 100]
-    frank = VectorLabels(path, ['wheat', 'maize'], 'kind', label_extent=outline, background=True)
+    frank = VectorLabels(path, ['wheat', 'maize'], 'kind', extent=outline, background=True)
     assert int((frank.burn(GRID, GRID.window) == 0).sum()) == 1500
-    with pytest.raises(ConfigurationError, match='drawn and background at once'):
-        VectorLabels(path, ['crop'], background=True)
+    grown = VectorLabels(path, ['crop'], background=True)
+    assert grown.class_names == ('background', 'crop')
+    assert [int((grown.burn(GRID, GRID.window) == value).sum()) for value in (1, 255)] == [200, 0]
 
 
 def test_only_surveyed_ground_is_background(tmp_path: Path) -> None:
@@ -122,25 +124,70 @@ def test_only_surveyed_ground_is_background(tmp_path: Path) -> None:
     save(tmp_path / 'vines.gpkg', [square(0, 0, 20)], layer='parcels')
     outline = save(tmp_path / 'outline.geojson', [square(0, 0, 20)])
     for extent in ('parcels', f'{path}|layername=parcels', outline):
-        labels = VectorLabels(path, ['ground', 'vine'], layer='rows', label_extent=extent)
+        labels = VectorLabels(path, ['ground', 'vine'], layer='rows', extent=extent)
         mask = labels.burn(GRID, GRID.window)
         counts = [int((mask == value).sum()) for value in (0, 1, 255)]
         assert counts == [1600 - 100, 100, GRID.window.area - 1600]
-    unsure = VectorLabels(path, ['ground', 'vine'], layer='rows', label_extent='parcels', background=False)
+    unsure = VectorLabels(path, ['ground', 'vine'], layer='rows', extent='parcels', background=False)
     assert np.unique(unsure.burn(GRID, GRID.window)).tolist() == [1, 255]
     with pytest.raises(ScenesNotFoundError, match=r'neither a file nor a layer of .*\(rows, parcels\)'):
-        VectorLabels(path, ['ground', 'vine'], layer='rows', label_extent='fields')
+        VectorLabels(path, ['ground', 'vine'], layer='rows', extent='fields')
 
 
-def test_later_geometries_lie_on_top_unless_priority_says_otherwise(tmp_path: Path) -> None:
-    path = save(tmp_path / 'a.gpkg', [square(0, 0, 4), square(2, 0, 4)], kind=['tree', 'vine'])
-    overlap = Window(0, 4, 8, 4)  # metres 2 to 4
-    by_file = VectorLabels(path, NAMES, 'kind', background=True).burn(GRID, overlap)
-    by_class = VectorLabels(path, NAMES, 'kind', background=True, priority=['vine', 'tree']).burn(GRID, overlap)
-    assert (by_file == 1).all()
-    assert (by_class == 2).all()
-    with pytest.raises(ConfigurationError, match=r'priority: .*ground, vine, tree'):
-        VectorLabels(path, NAMES, 'kind', background=True, priority=['house'])
+def test_the_first_of_priority_lies_on_top(tmp_path: Path) -> None:
+    kinds = ['vine', 'grass', 'tree', 'vine']
+    path = save(tmp_path / 'a.gpkg', [square(k, 0, 4) for k in range(4)], kind=kinds)
+    names = ['ground', 'grass', 'vine', 'tree']
+
+    def on_top(*priority: str) -> str:
+        labels = VectorLabels(path, names, 'kind', priority=priority)
+        return names[labels.burn(GRID, GRID.window)[1, 7]]  # 3.5 m from the left, where all four lie
+
+    assert on_top() == 'vine'  # the last of the file
+    assert on_top('grass') == 'grass'
+    assert on_top('tree', 'grass') == 'tree'
+    assert on_top('grass', 'tree', 'vine') == 'grass'
+    for wrong in (['house'], ['vine', 'vine']):
+        with pytest.raises(ConfigurationError, match=r'priority: expected different names .*ground, grass, vine, tree'):
+            on_top(*wrong)
+
+
+def test_a_mapping_chooses_among_the_values_of_a_column(tmp_path: Path) -> None:
+    shapes = [square(0, 0, 5), square(10, 10, 5), square(20, 20, 5), square(0, 0, 2)]
+    path = save(tmp_path / 'crops.gpkg', shapes, code=['VI', 'HO', 'WW', 'XX'])
+
+    def pixels(class_names: ClassNames, **options: Any) -> dict[int, int]:
+        mask = VectorLabels(path, class_names, 'code', **options).burn(GRID, GRID.window)
+        return {int(value): int((mask == value).sum()) for value in np.unique(mask)}
+
+    rest = GRID.window.area
+    crops = {'hops': 'HO', 'other': ['VI', 'WW']}
+    # the square XX lies on top of a vineyard, and has no class
+    assert pixels(crops) == {0: 100, 1: 184, 255: rest - 284}
+    assert pixels(crops, background=True) == {0: rest - 284, 1: 100, 2: 184}
+    assert pixels(crops, priority=['other']) == {0: 100, 1: 200, 255: rest - 300}
+    assert VectorLabels(path, crops, 'code', background=True).class_names == ('background', 'hops', 'other')
+
+
+def test_without_a_column_all_is_one_class(tmp_path: Path) -> None:
+    path = save(tmp_path / 'vines.gpkg', [square(0, 0, 4), LineString([(X, Y), (X + 3, Y - 3)])])
+    labels = VectorLabels(path)
+    assert (labels.class_names, labels.geometries.values.tolist(), labels.lines) == (('background', 'vines'), [1, 1], 1)
+    for names, background, value in ((['vine'], None, 1), (['vine'], False, 0), (['vine', 'background'], None, 0)):
+        labels = VectorLabels(path, names, buffer=0.5, background=background)
+        assert labels.geometries.values.tolist() == [value, value]
+    with pytest.raises(ConfigurationError, match=r'column: name the column of .*vine, grass, hops.*it has none'):
+        VectorLabels(path, ['vine', 'grass', 'hops'])
+
+
+def test_numbers_of_a_column_are_used_as_they_are(tmp_path: Path) -> None:
+    path = save(tmp_path / 'a.gpkg', [square(0, 0, 5), square(10, 10, 5)], code=[3, 0], kind=['vine', 'hops'])
+    labels = VectorLabels(path, column='code')
+    assert labels.class_names == ('background', 'class_1', 'class_2', 'class_3')
+    mask = labels.burn(GRID, GRID.window)
+    assert [int((mask == value).sum()) for value in (0, 3, 255)] == [100, 100, GRID.window.area - 200]
+    with pytest.raises(ConfigurationError, match=r"column 'kind' holds no class numbers.*hops.*vine"):
+        VectorLabels(path, column='kind')
 
 
 @pytest.mark.parametrize('name', ['a.gpkg', 'a.geojson', 'a.shp', 'a.fgb'])
@@ -160,9 +207,9 @@ def test_several_files_in_several_crs_are_one_index(tmp_path: Path) -> None:
     save(tmp_path / 'a.gpkg', [square(0, 0, 5)])
     gpd.GeoDataFrame(geometry=[square(10, 10, 5)], crs=UTM).to_crs('EPSG:4326').to_file(tmp_path / 'b.gpkg')
     labels = VectorLabels(tmp_path / '*.gpkg', ['ground', 'vine'], background=True)
-    assert len(labels.paths) == 2
+    assert len(labels.files) == 2
     assert int(labels.burn(GRID, GRID.window).sum()) == pytest.approx(200, abs=4)
-    assert find_vectors(tmp_path) == labels.paths
+    assert tuple(find_vectors(tmp_path)) == labels.files
 
 
 def test_errors_say_what_is_there(tmp_path: Path) -> None:
@@ -175,7 +222,7 @@ def test_errors_say_what_is_there(tmp_path: Path) -> None:
         VectorLabels(path, NAMES, 'kind')
     with pytest.raises(ConfigurationError, match=r'holds 300, which the classes'):
         VectorLabels(path, NAMES, 'gaps')
-    with pytest.raises(ConfigurationError, match=r'nothing says which of the 3 classes .*kind, gaps'):
+    with pytest.raises(ConfigurationError, match=r'column: name the column of .*3 classes.*kind, gaps'):
         VectorLabels(path, NAMES)
     with pytest.raises(ConfigurationError, match=r"no layer 'vines'; it has rows"):
         VectorLabels(path, NAMES, 'kind', layer='vines')

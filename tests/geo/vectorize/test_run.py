@@ -19,9 +19,9 @@ from scipy import ndimage
 from tests.geo.drawings import UTM
 from torchgeo_msssl.errors import ConfigurationError, MissingCRSError, SceneReadError
 from torchgeo_msssl.geo.grid import PixelGrid
+from torchgeo_msssl.geo.labels.vector import VectorLabels
 from torchgeo_msssl.geo.rasterize import write_mask
 from torchgeo_msssl.geo.sample.vineyard import make_vineyard
-from torchgeo_msssl.geo.vector.drawing import read_drawing
 from torchgeo_msssl.geo.vectorize.run import VectorOptions, vectorize
 
 type MakeScene = Callable[..., str]
@@ -129,7 +129,7 @@ def test_planted_rows_come_back(vineyard: tuple[PixelGrid, gpd.GeoDataFrame], tm
         size = Affine((right - left) / 900, 0, left, 0, -(top - bottom) / 800, top)
         grid = PixelGrid(CRS.from_user_input(crs), size, 800, 900)
     rows.to_file(tmp_path / 'rows.gpkg')
-    write_mask(read_drawing(str(tmp_path / 'rows.gpkg')), grid, tmp_path / 'mask.tif', progress=False)
+    write_mask(VectorLabels(tmp_path / 'rows.gpkg'), grid, tmp_path / 'mask.tif', progress=False)
     told = vectorize(tmp_path / 'mask.tif', tmp_path / 'out.gpkg', VectorOptions(centrelines=True), progress=False)
     want = planted(rows)
     assert len(want) > 20

@@ -208,8 +208,7 @@ def _draw_from_scenes(
     names = list(groups)
     chosen = [names[i] for i in generator.permutation(len(names))[:number]]
     assert data.labels is not None
-    assert data.class_names is not None
-    labels = Labels(data.labels, data.class_names, **data.label_options)
+    labels = Labels(data.labels, **data.label_options)
     parts: dict[str, list[BaseGeometry]] = {'train': [], 'val': []}
     for i, name in enumerate(chosen):
         each = shots // number + (i < shots % number)

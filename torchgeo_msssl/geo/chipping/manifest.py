@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 type Column = NDArray[Any] | list[str] | list[bytes] | None
 
 #: Raise when the meaning of a column or entry changes.
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -217,9 +217,8 @@ def labels_entry(labels: 'ChipLabels', options: Mapping[str, Any]) -> dict[str, 
     return {
         'paths': list(options['paths']),
         'class_names': list(labels.class_names),
-        **{name: options[name] for name in ('column', 'layer', 'buffer')},
+        **{name: options[name] for name in ('column', 'layer', 'buffer', 'extent', 'priority', 'all_touched')},
         'background': labels.source.background,
-        'extent': options['extent'],
         'ignore_index': IGNORE,
         'unlabelled_scenes': sorted(labels.bare),
     }

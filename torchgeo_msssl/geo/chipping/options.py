@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.geo.labels.classes import ClassNames
 
 Edge = Literal['pad', 'shift', 'drop']
 Compression = Literal['zstd', 'deflate', 'none']
@@ -20,25 +21,31 @@ IGNORE = 255
 
 @dataclass(frozen=True)
 class LabelOptions:
-    """Where masks come from.
+    """Where masks come from, see :func:`~torchgeo_msssl.geo.labels.open.open_labels`.
 
     Attributes:
         paths: Mask rasters, or vector files.
-        classes: Value of each class by name; empty where nobody said.
+        class_names: List of names, whose index is the value, or mapping of names to values of the source; optional for
+            vectors of one class or with numbers as classes.
         column: Vectors: column with the class.
         layer: Vectors: layer of each file.
         buffer: Vectors: metres by which lines and points are widened to each side.
-        background: Value of ground without a label: 0, or 255 for unlabelled. None: 0 with vectors, 255 with rasters.
+        background: Whether ground without a label is the background class, else it is unlabelled. Default: false for
+            rasters; for vectors true, unless class 0 is drawn.
         extent: Vector file with the surveyed ground; outside of it everything is unlabelled.
+        priority: Vectors: classes that lie on top of the others, the uppermost first.
+        all_touched: Vectors: burn every pixel that is touched.
     """
 
     paths: tuple[str, ...]
-    classes: tuple[tuple[str, int], ...] = ()
+    class_names: ClassNames | None = None
     column: str | None = None
     layer: str | None = None
     buffer: float = 0.0
-    background: int | None = None
+    background: bool | None = None
     extent: str | None = None
+    priority: tuple[str, ...] = ()
+    all_touched: bool = False
 
 
 @dataclass(frozen=True)

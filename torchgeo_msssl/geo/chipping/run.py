@@ -99,7 +99,9 @@ def _header(job: Job, inputs: Inputs, plain: dict[str, Any]) -> Header:
         'bands': inputs.bands,
         'sensor': inputs.sensor.name if inputs.sensor else None,
         'step': job.step,
-        'labels': state_of_labels(job.labels, job.options.labels),
+        'labels': state_of_labels(job.labels),
+        # mappings of class names that differ in their order alone are equal, and number other classes
+        'class_names': list(job.labels.class_names) if job.labels else [],
     }
     return Header(plain, common, {scene.name: state_of_scene(scene) for scene in job.scenes})
 
@@ -111,9 +113,9 @@ def _job(inputs: Inputs, chips: Sequence[Chip], folder: Path, options: ChipOptio
     labels = None
     if options.labels:
         # imported here: pandas and the like take longer than a small scene, and are for labels alone
-        from torchgeo_msssl.geo.chipping.labels import open_labels
+        from torchgeo_msssl.geo.chipping.labels import open_chip_labels
 
-        labels = open_labels(options.labels, inputs.scenes)
+        labels = open_chip_labels(options.labels, inputs.scenes)
     values = len(chips) * options.size**2 * len(inputs.bands)
     step = max(1, math.isqrt(max(values // _SAMPLED, 1)))
     return Job(inputs.scenes, formats, labels, options, folder, step)

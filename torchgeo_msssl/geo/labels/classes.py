@@ -1,141 +1,156 @@
-"""Names of classes and the values that stand for them in a mask."""
+"""Class names and the values of a source that they stand for.
 
-import shlex
-from collections.abc import Callable, Mapping, Sequence
+``class_names`` has one syntax everywhere. In a list of names, the index of a name is its value. A mapping of names to
+values that the source holds, such as ``{forest: 2, built: [8, 9]}``, numbers the classes 0, 1, 2, … in the order given,
+merges values, and leaves all other values without a class.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
+import yaml
 from numpy.typing import NDArray
 
 from torchgeo_msssl.errors import ConfigurationError
 
+ClassNames = Sequence[str] | Mapping[str, int | str | Sequence[int | str]]
+
+#: Name of the class of ground without a label, and of a value 0 without a name.
+BACKGROUND = 'background'
 #: Values listed in a message.
 _LISTED = 10
 
 
-def class_values(column: Any, class_names: Sequence[str], where: str) -> NDArray[np.uint8]:
-    """Turn the values of a column into class values.
+@dataclass(frozen=True)
+class Classes:
+    """Classes of a mask, and how they follow from the values of a source.
 
-    Args:
-        column: Names of classes, or their numbers (also as text); a value that is a name means that class even where
-            it looks like a number.
-        class_names: Names; the index is the value.
-        where: File and column, for messages.
-
-    Returns:
-        Class values, shape (n,).
-
-    Raises:
-        ConfigurationError: If a value is missing or is neither a name nor an index of ``class_names``.
+    Attributes:
+        names: Class names; the index is the value in the mask.
+        ignore_index: Value of unlabelled pixels in the mask.
+        values: Class of each source value, in its shortest text form; None where the source holds the indices of
+            ``names`` (a column may also hold the names).
     """
-    names = list(class_names)
-    return _translated(
-        column,
-        lambda value: _class_of(value, names),
-        where,
-        f'which the classes ({", ".join(names)}) do not have; add the names, or write class numbers from 0 to '
-        f'{len(names) - 1}.',
-    )
 
+    names: tuple[str, ...]
+    ignore_index: int
+    values: Mapping[str, int] | None = None
 
-def mapped_values(column: Any, classes: Mapping[str, int], where: str) -> NDArray[np.uint8]:
-    """Turn the values of a column into the values that were given to them by name.
+    @property
+    def background(self) -> int | None:
+        """Class of ground without a label: the one named ``background``, else 0; None for a mapping without it."""
+        if BACKGROUND in self.names:
+            return self.names.index(BACKGROUND)
+        return 0 if self.values is None else None
 
-    Args:
-        column: Names of classes; a whole number is its decimal digits.
-        classes: Value of each name, 0 to 255.
-        where: File and column, for messages.
+    def of_value(self, value: Any) -> int | None:
+        """Return the class of one value of a raster, or None."""
+        if self.values is not None:
+            return self.values.get(spellings(value)[-1])
+        return int(value) if 0 <= value < len(self.names) and value == int(value) else None
 
-    Returns:
-        Values, shape (n,).
+    def of_pixels(
+        self, values: NDArray[Any], labelled: NDArray[np.bool_], where: str
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Translate the pixels of a raster.
 
-    Raises:
-        ConfigurationError: If a value is missing or has no name in ``classes``.
-    """
-    return _translated(
-        column,
-        lambda value: next((classes[name] for name in _spellings(value) if name in classes), None),
-        where,
-        f'which classes ({", ".join(classes)}) does not name; give each a value, such as --classes='
-        f'{example_of_classes(column)} (several may share one, and the value of the background is allowed).',
-    )
+        Args:
+            values: Pixels, any shape.
+            labelled: Which of them hold data, same shape.
+            where: File, for messages.
 
+        Returns:
+            Classes, and which pixels have one.
 
-def example_of_classes(column: Any) -> str:
-    """Classes for a shell, as the user could write them for what a column holds: ``grass=1,vine=2``, at most a few."""
-    names = sorted({_spellings(value)[-1] for value in pd.Series(column).dropna().unique()} - {''})
-    more = ',…' if len(names) > _LISTED else ''
-    return shlex.quote(','.join(f'{name}={number}' for number, name in enumerate(names[:_LISTED], start=1)) + more)
-
-
-def parse_classes(text: str, most: int = 255) -> dict[str, int]:
-    """Read classes as they are written on a command line.
-
-    Args:
-        text: ``vine=1,grass=2``.
-        most: Largest value.
-
-    Returns:
-        Value of each name.
-
-    Raises:
-        ConfigurationError: If a part is not a name and a whole number from 0 to ``most``, or a name comes twice.
-    """
-    classes: dict[str, int] = {}
-    for part in text.split(','):
-        name, _, number = (piece.strip() for piece in part.rpartition('='))
-        if not name or not number.isdecimal() or int(number) > most:
-            msg = f'classes: expected name=value,… with values from 0 to {most}, such as vine=1, got {part!r}.'
+        Raises:
+            ConfigurationError: If ``class_names`` is a list and a pixel with data holds neither the index of a class
+                nor ``ignore_index``.
+        """
+        if self.values is not None:
+            keys, classes = self._numbers(where)
+            # the last entry is for values without a class
+            place = np.minimum(np.searchsorted(keys, values), len(keys) - 1)
+            return classes[place], labelled & (keys[place] == values)
+        labelled = labelled & (values != self.ignore_index)
+        known = (values >= 0) & (values < len(self.names)) & (values == np.floor(values))
+        if (labelled & ~known).any():
+            unknown = [f'{value:g}' for value in np.unique(values[labelled & ~known])]
+            msg = (
+                f'{where}: holds the value(s) {listed(unknown)}, and the classes ({", ".join(self.names)}) have 0 to '
+                f'{len(self.names) - 1}; name these values too, choose values with a mapping such as '
+                f'{{{self.names[-1]}: {unknown[0]}}}, or mark what is unlabelled with {self.ignore_index}.'
+            )
             raise ConfigurationError(msg)
-        if name in classes:
-            raise ConfigurationError(f'classes: {name!r} is named twice in {text!r}; give it one value.')
-        classes[name] = int(number)
-    return classes
+        return np.where(labelled, values, 0).astype(np.uint8), labelled
+
+    def _numbers(self, where: str) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+        """Return the values of the mapping in rising order as numbers, with their classes."""
+        assert self.values is not None
+        try:
+            pairs = sorted((int(text), number) for text, number in self.values.items())
+        except ValueError as error:
+            msg = f'class_names: {where} is a raster, whose values are whole numbers, got {", ".join(self.values)}.'
+            raise ConfigurationError(msg) from error
+        return np.array([value for value, _ in pairs]), np.array([number for _, number in pairs], dtype=np.uint8)
 
 
-def names_by_value(classes: Mapping[str, int]) -> dict[int, str]:
-    """Name of each value, in their order; names that share a value are joined by ``+``."""
-    names: dict[int, list[str]] = {value: [] for value in sorted(classes.values())}
-    for name, value in classes.items():
-        names[value].append(name)
-    return {value: '+'.join(shared) for value, shared in names.items()}
+def resolve_classes(class_names: ClassNames, ignore_index: int = 255, background: bool | None = None) -> Classes:
+    """Resolve ``class_names``.
+
+    Args:
+        class_names: A list of names, or a mapping of names to values that the source holds, see the module.
+        ignore_index: Value of unlabelled pixels.
+        background: If true, a mapping that does not name ``background`` gets it as class 0, and so does a list of one
+            name.
+
+    Returns:
+        The classes.
+
+    Raises:
+        ConfigurationError: If there is no class, a name or value comes twice, or a class does not fit into uint8 below
+            ``ignore_index``.
+    """
+    if not isinstance(class_names, Mapping):
+        names = [str(name) for name in class_names]
+        names = [BACKGROUND, *names] if background and len(names) == 1 and names != [BACKGROUND] else names
+        return Classes(check_classes(names, ignore_index), ignore_index)
+    names = [str(name) for name in class_names]
+    names = [BACKGROUND, *names] if background and BACKGROUND not in names else names
+    values: dict[str, int] = {}
+    for name, given in class_names.items():
+        for value in given if isinstance(given, Sequence) and not isinstance(given, str) else [given]:
+            text = spellings(value)[-1]
+            if values.setdefault(text, names.index(str(name))) != names.index(str(name)):
+                msg = (
+                    f'class_names: the value {text} belongs to {names[values[text]]!r} and to {name!r}; give it to one.'
+                )
+                raise ConfigurationError(msg)
+    if not values:
+        raise ConfigurationError(
+            f'class_names: the mapping of {", ".join(names) or "nothing"} names no value; add one.'
+        )
+    return Classes(check_classes(names, ignore_index), ignore_index, values)
 
 
-def _translated(column: Any, value_of: Callable[[Any], int | None], where: str, remedy: str) -> NDArray[np.uint8]:
-    series = pd.Series(column)
-    missing = series.isna() | series.map(lambda value: isinstance(value, str) and not value.strip())
-    if missing.any():
-        msg = f'{where}: {int(missing.sum())} of {len(series)} geometries have no class; fill it in or remove them.'
-        raise ConfigurationError(msg)
-    values = {value: value_of(value) for value in series.unique()}
-    unknown = sorted(str(value) for value, number in values.items() if number is None)
-    if unknown:
-        more = f' and {len(unknown) - _LISTED} more' if len(unknown) > _LISTED else ''
-        raise ConfigurationError(f'{where}: holds {", ".join(unknown[:_LISTED])}{more}, {remedy}')
-    return series.map(values).to_numpy(dtype=np.uint8)
+def parse_class_names(text: str) -> ClassNames:
+    """Read class names as they are written on a command line.
 
+    Args:
+        text: ``background,vine``, ``[background, vine]``, ``vine=1,grass=[2,3]`` or ``{vine: 1, grass: [2, 3]}``.
 
-def _class_of(value: Any, class_names: list[str]) -> int | None:
-    for name in _spellings(value):
-        if name in class_names:
-            return class_names.index(name)
-    return int(name) if name.isdecimal() and int(name) < len(class_names) else None
-
-
-def _spellings(value: Any) -> tuple[str, str]:
-    """A value as text, and a whole number in its shortest form."""
-    if isinstance(value, bool | np.bool_):
-        value = int(value)
-    text = str(value).strip()
-    try:
-        return text, str(int(value)) if float(value) == int(value) else str(value)
-    except (TypeError, ValueError, OverflowError):
-        return text, text
+    Returns:
+        The names, or the mapping.
+    """
+    if '=' in text and text[:1] not in '{[':
+        text = '{' + text.replace('=', ': ') + '}'
+    found = yaml.safe_load(text if text[:1] in '{[' else f'[{text}]')
+    return found if isinstance(found, Mapping) else [str(name) for name in found]
 
 
 def check_classes(class_names: Sequence[str], ignore_index: int) -> tuple[str, ...]:
-    """Check that classes and the value of unlabelled pixels fit into uint8 and do not meet.
+    """Check that classes and the value of unlabelled pixels fit into uint8 and differ.
 
     Args:
         class_names: Names; the index is the value.
@@ -157,3 +172,20 @@ def check_classes(class_names: Sequence[str], ignore_index: int) -> tuple[str, .
         )
         raise ConfigurationError(msg)
     return names
+
+
+def spellings(value: Any) -> tuple[str, str]:
+    """Return a value as text, and a whole number in its shortest form."""
+    if isinstance(value, bool | np.bool_):
+        value = int(value)
+    text = str(value).strip()
+    try:
+        return text, str(int(value)) if float(value) == int(value) else str(value)
+    except (TypeError, ValueError, OverflowError):
+        return text, text
+
+
+def listed(values: Sequence[str]) -> str:
+    """Return values for a message, at most a few."""
+    more = f' and {len(values) - _LISTED} more' if len(values) > _LISTED else ''
+    return ', '.join(values[:_LISTED]) + more

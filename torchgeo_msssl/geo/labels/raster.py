@@ -1,197 +1,192 @@
-"""Mask rasters, as classes of pixels on any grid."""
+"""Labels from mask rasters."""
 
 import logging
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from collections.abc import Iterable
 from os import PathLike
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from rasterio.crs import CRS
-from rasterio.warp import transform_bounds
 
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.discover import date_of, find_files
 from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.headers import describe_file
-from torchgeo_msssl.geo.labels.classes import check_classes
+from torchgeo_msssl.geo.labels.classes import ClassNames, resolve_classes
+from torchgeo_msssl.geo.labels.source import Bounds, Footprint, LabelSource, Time, bounds_in, common_bounds
 from torchgeo_msssl.geo.scene import BandFile, read_file
-from torchgeo_msssl.geo.vector.burn import GeometryIndex, set_outside
+from torchgeo_msssl.geo.vector.burn import read_extent, set_outside
+from torchgeo_msssl.geo.vector.files import vector_files
 from torchgeo_msssl.geo.warp import read_warped
 
 log = logging.getLogger(__name__)
 
-type Bounds = tuple[float, float, float, float]
-
-#: How far pixels of two grids may be apart, in pixels, to be taken for the same.
+#: Largest distance of two grids' pixels, in pixels, for them to be the same.
 _SAME = 1e-3
 #: Error that GDAL may make in placing a pixel, in pixels: so small that it computes each one (0 is refused), and the
-#: same pixels come out in whatever window.
+#: same pixels come out in every window.
 _EXACT = 1e-9
-#: Values listed in a message.
-_LISTED = 10
 
 
-class MaskRasters:
-    """Label rasters, brought onto any grid by nearest neighbour where theirs is another.
+class RasterLabels(LabelSource):
+    """Mask rasters, aligned to a grid by nearest neighbour where theirs is another.
 
-    Where several have a date in their names and the dates differ, a mask holds for scenes of its own date.
+    Where several have a date in their names and the dates differ, a mask holds for scenes of its own date. Where masks
+    overlap, later files lie over earlier ones. Pixels are unlabelled where they hold nodata or NaN, where the file's
+    mask says so, and where they hold ``ignore_index`` (with a list of class names) or a value without a class (with a
+    mapping).
 
     Attributes:
-        files: What the rasters are, later over earlier.
+        rasters: Headers of the files.
         dates: First and last moment of each, or None where dates do not matter.
     """
 
     def __init__(
         self,
         paths: str | PathLike[str] | Iterable[str | PathLike[str]],
-        class_names: Sequence[str],
+        class_names: ClassNames,
+        background: bool | None = None,
+        extent: str | PathLike[str] | None = None,
         ignore_index: int = 255,
-        background: bool = False,
-        extent: GeometryIndex | None = None,
     ) -> None:
         """Read the headers.
 
         Args:
             paths: Files, folders or patterns.
-            class_names: Names; the index is the value.
-            ignore_index: Value of unlabelled pixels; so are read: this value, nodata, what is masked, NaN.
-            background: Whether unlabelled ground is class 0 instead.
-            extent: Ground outside of which everything is unlabelled, or None.
+            class_names: A list of names, whose index is the value, or a mapping of names to values, see
+                :mod:`torchgeo_msssl.geo.labels.classes`.
+            background: Whether unlabelled pixels are the background class (default: false).
+            extent: Polygons of the surveyed ground; outside of it everything is unlabelled.
+            ignore_index: Value of unlabelled pixels.
 
         Raises:
             ScenesNotFoundError: If nothing is at a path.
             MissingCRSError: If a raster has no CRS.
             SceneReadError: If a raster cannot be opened.
-            ConfigurationError: If a raster has several bands.
+            ConfigurationError: If a raster has several bands, or the classes do not suit.
         """
-        self.class_names = check_classes(class_names, ignore_index)
+        self.classes = resolve_classes(class_names, ignore_index, background)
+        self.class_names = self.classes.names
         self.ignore_index = ignore_index
-        self.background = background
-        self.extent = extent
-        self.files = [describe_file(path) for path in find_files(paths)]
-        for file in self.files:
-            bands = [name for name in file.names if name != 'alpha']
-            if len(bands) != 1:
-                msg = f'{file.path}: has {len(bands)} bands, and a mask has one, with class values; choose the mask.'
-                raise ConfigurationError(msg)
-            if file.nodata is not None and 0 <= file.nodata < len(self.class_names) and not background:
-                log.warning(
-                    '%s: declares nodata %g, which would be class %r: those pixels are taken as unlabelled.',
-                    file.path,
-                    file.nodata,
-                    self.class_names[int(file.nodata)],
-                )
-        dates = [date_of(file.path) for file in self.files]
+        self.background = bool(background)
+        self.extent = None if extent is None else read_extent(extent)
+        self.rasters = [describe_file(path) for path in find_files(paths)]
+        for raster in self.rasters:
+            self._check(raster)
+        self._extent_path = extent
+        dates = [date_of(raster.path) for raster in self.rasters]
         self.dates = dates if len(set(dates)) > 1 else None
-        self._said: set[str] = set()
+        self._reported: set[str] = set()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The rasters with their sidecars, and the files of the extent."""
+        rasters = [file for raster in self.rasters for file in dict.fromkeys((raster.path, *raster.sources))]
+        return tuple(rasters + ([] if self._extent_path is None else vector_files(self._extent_path)))
 
     @property
     def crs(self) -> CRS:
         """CRS of the first raster."""
-        return self.files[0].grid.crs
+        return self.rasters[0].grid.crs
+
+    @property
+    def res(self) -> tuple[float, float]:
+        """Pixel size of the first raster, in units of its CRS."""
+        return self.rasters[0].grid.res
 
     def bounds(self, crs: Any) -> Bounds:
-        """``(left, bottom, right, top)`` of all rasters in a CRS."""
-        boxes = [bounds_in(file.grid, file.grid.window, CRS.from_user_input(crs)) for file in self.files]
-        lefts, bottoms, rights, tops = zip(*boxes, strict=True)
-        return min(lefts), min(bottoms), max(rights), max(tops)
+        """Return ``(left, bottom, right, top)`` of all rasters in a CRS."""
+        return common_bounds(footprint.bounds for footprint in self.footprints(crs))
 
-    def touches(self, grid: PixelGrid, time: Any | None = None) -> bool:
-        """Whether any raster of that time, and the surveyed ground where it is given, meets a grid.
+    def footprints(self, crs: Any) -> list[Footprint]:
+        """Return place and time of each raster, with bounds in a CRS."""
+        wanted = CRS.from_user_input(crs)
+        dates = self.dates or [None] * len(self.rasters)
+        return [
+            Footprint(raster.path, bounds_in(raster.grid, raster.grid.window, wanted), date)
+            for raster, date in zip(self.rasters, dates, strict=True)
+        ]
 
-        It is said here, once for each raster, if pixels do not coincide or the raster covers a part of the grid only.
+    def touches(self, grid: PixelGrid, time: Time | None = None) -> bool:
+        """Return whether a raster of a time, and the surveyed ground, meet a grid.
+
+        The log says once for each raster if its pixels are not those of the grid, or if it covers a part of it only.
         """
-        files = self._files_at(grid, grid.window, time)
-        for file in files:
-            self._say(file, grid)
-        return bool(files) and (self.extent is None or self.extent.touches(grid))
+        found = self._rasters_at(grid, grid.window, time)
+        for raster in found:
+            self._report_alignment(raster, grid)
+        return bool(found) and (self.extent is None or self.extent.touches(grid))
 
-    def burn(self, grid: PixelGrid, window: Window, time: Any | None = None) -> NDArray[np.uint8]:
-        """Classes of the pixels of a window.
-
-        Args:
-            grid: Pixel grid in any CRS.
-            window: Window on it; it may reach outside.
-            time: Interval of which the masks have to be, or None for all.
-
-        Returns:
-            Shape (height, width), ``ignore_index`` where nothing is known.
-
-        Raises:
-            ConfigurationError: If a raster holds a value that is no class.
-            SceneReadError: If a raster is damaged there.
-        """
-        fill = 0 if self.background else self.ignore_index
+    def burn(self, grid: PixelGrid, window: Window, time: Time | None = None) -> NDArray[np.uint8]:
+        """Return the classes of the pixels of a window, see :class:`LabelSource`."""
+        fill = self.classes.background if self.background else self.ignore_index
         mask = np.full((window.height, window.width), fill, dtype=np.uint8)
-        for file in self._files_at(grid, window, time):
-            offset = _offset(file.grid, grid)
-            values, labelled = _warped(file, grid, window) if offset is None else _shifted(file, window, offset)
-            classes, labelled = self._classes(file, values, labelled)
+        for raster in self._rasters_at(grid, window, time):
+            offset = _offset(raster.grid, grid)
+            values, labelled = _warped(raster, grid, window) if offset is None else _shifted(raster, window, offset)
+            labelled &= np.isfinite(values)
+            if raster.nodata is not None:
+                labelled &= values != raster.nodata
+            classes, labelled = self.classes.of_pixels(values, labelled, raster.path)
             mask[labelled] = classes[labelled]
             if offset is None:
-                self._say(file, grid)
+                self._report_alignment(raster, grid)
         return set_outside(mask, self.extent, grid, window, self.ignore_index)
 
-    def _classes(
-        self, file: BandFile, values: NDArray[Any], labelled: NDArray[np.bool_]
-    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        labelled = labelled & np.isfinite(values) & (values != self.ignore_index)
-        if file.nodata is not None:
-            labelled &= values != file.nodata
-        known = (values >= 0) & (values < len(self.class_names)) & (values == np.floor(values))
-        if (labelled & ~known).any():
-            strange = [f'{value:g}' for value in np.unique(values[labelled & ~known])]
-            more = f' and {len(strange) - _LISTED} more' if len(strange) > _LISTED else ''
-            msg = (
-                f'{file.path}: holds the value(s) {", ".join(strange[:_LISTED])}{more}, and the classes '
-                f'({", ".join(self.class_names)}) have 0 to {len(self.class_names) - 1}; name these values too, recode '
-                f'the mask, or mark what is unlabelled with {self.ignore_index}.'
-            )
+    def _check(self, raster: BandFile) -> None:
+        bands = [name for name in raster.names if name != 'alpha']
+        if len(bands) != 1:
+            msg = f'{raster.path}: has {len(bands)} bands, and a mask has one, with class values; choose the mask.'
             raise ConfigurationError(msg)
-        return np.where(labelled, values, 0).astype(np.uint8), labelled
+        lost = None if raster.nodata is None else self.classes.of_value(raster.nodata)
+        if lost is not None and not (self.background and lost == self.classes.background):
+            log.warning(
+                '%s: declares nodata %g, which would be class %r: those pixels are taken as unlabelled.',
+                raster.path,
+                raster.nodata,
+                self.class_names[lost],
+            )
 
-    def _files_at(self, grid: PixelGrid, window: Window, time: Any | None) -> list[BandFile]:
+    def _rasters_at(self, grid: PixelGrid, window: Window, time: Time | None) -> list[BandFile]:
         boxes: dict[CRS, Bounds] = {}
         found = []
-        for i, file in enumerate(self.files):
+        for i, raster in enumerate(self.rasters):
             date = self.dates[i] if self.dates is not None and time is not None else None
-            if date is not None and not _overlaps(date, time):
+            if date is not None and not (date[0] <= time.right and date[1] >= time.left):
                 continue
-            crs = file.grid.crs
+            crs = raster.grid.crs
             if crs not in boxes:
                 boxes[crs] = bounds_in(grid, window, crs)
             left, bottom, right, top = boxes[crs]
-            own = file.grid.bounds
+            own = raster.grid.bounds
             if left < own[2] and right > own[0] and bottom < own[3] and top > own[1]:
-                found.append(file)
+                found.append(raster)
         return found
 
-    def _say(self, file: BandFile, grid: PixelGrid) -> None:
-        if file.path in self._said:
+    def _report_alignment(self, raster: BandFile, grid: PixelGrid) -> None:
+        if raster.path in self._reported:
             return
-        offset = _offset(file.grid, grid)
+        own, offset = raster.grid, _offset(raster.grid, grid)
         if offset is None:
-            self._said.add(file.path)
+            self._reported.add(raster.path)
             log.warning(
                 '%s: its pixels (%s, %s) are not those of the image (%s, %s); it is aligned by nearest neighbour.',
-                file.path,
-                file.grid.crs,
-                _size(file.grid),
+                raster.path,
+                own.crs,
+                _size(own),
                 grid.crs,
                 _size(grid),
             )
-        elif Window(*offset, grid.height, grid.width).intersection(file.grid.window) != Window(
-            *offset, grid.height, grid.width
-        ):
-            self._said.add(file.path)
+            return
+        image = Window(*offset, grid.height, grid.width)
+        if image.intersection(own.window) != image:
+            self._reported.add(raster.path)
             log.info(
                 '%s: has %d × %d pixels and covers a part of the image of %d × %d; it is placed by its coordinates.',
-                file.path,
-                file.grid.height,
-                file.grid.width,
+                raster.path,
+                own.height,
+                own.width,
                 grid.height,
                 grid.width,
             )
@@ -202,7 +197,7 @@ def _size(grid: PixelGrid) -> str:
 
 
 def _offset(own: PixelGrid, other: PixelGrid) -> tuple[int, int] | None:
-    """``(row, col)`` of another grid's first pixel on a grid, or None where their pixels do not coincide."""
+    """Return ``(row, col)`` of another grid's first pixel on a grid, or None where their pixels do not coincide."""
     if own.crs != other.crs:
         return None
     between = ~own.transform @ other.transform
@@ -213,47 +208,25 @@ def _offset(own: PixelGrid, other: PixelGrid) -> tuple[int, int] | None:
     return (row, col) if drift < _SAME and max(abs(between.f - row), abs(between.c - col)) < _SAME else None
 
 
-def _shifted(file: BandFile, window: Window, offset: tuple[int, int]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Pixels of a raster on a grid whose pixels coincide with its own."""
+def _shifted(raster: BandFile, window: Window, offset: tuple[int, int]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Read a window of a grid whose pixels coincide with those of a raster."""
     source = Window(window.row + offset[0], window.col + offset[1], window.height, window.width)
-    values = np.zeros((window.height, window.width), dtype=file.dtype)
+    values = np.zeros((window.height, window.width), dtype=raster.dtype)
     labelled = np.zeros(values.shape, dtype=np.bool_)
-    inside = source.intersection(file.grid.window)
+    inside = source.intersection(raster.grid.window)
     if inside is not None:
         rows = slice(inside.row - source.row, inside.row - source.row + inside.height)
         cols = slice(inside.col - source.col, inside.col - source.col + inside.width)
-        pixels, labelled[rows, cols] = read_file(file, inside, [_band(file)], file.grid)
+        pixels, labelled[rows, cols] = read_file(raster, inside, [_band(raster)], raster.grid)
         values[rows, cols] = pixels[0]
     return values, labelled
 
 
-def _warped(file: BandFile, grid: PixelGrid, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Pixels of a raster on another grid: each takes the value under its centre."""
-    pixels, covered = read_warped(file, grid, window, [_band(file)], _EXACT)
+def _warped(raster: BandFile, grid: PixelGrid, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Read a window of another grid: each pixel takes the value under its centre."""
+    pixels, covered = read_warped(raster, grid, window, [_band(raster)], _EXACT)
     return pixels[0], covered
 
 
-def _band(file: BandFile) -> str:
-    return next(name for name in file.names if name != 'alpha')
-
-
-def bounds_in(grid: PixelGrid, window: Window, crs: CRS) -> Bounds:
-    """Bounds of a window in another CRS.
-
-    Args:
-        grid: Pixel grid.
-        window: Window on it.
-        crs: The CRS wanted.
-
-    Returns:
-        ``(left, bottom, right, top)``.
-    """
-    bounds = grid.window_bounds(window)
-    if grid.crs == crs:
-        return bounds
-    left, bottom, right, top = transform_bounds(grid.crs, crs, *bounds)
-    return left, bottom, right, top
-
-
-def _overlaps(date: tuple[datetime, datetime], time: Any) -> bool:
-    return bool(pd.Timestamp(date[0]) <= time.right and pd.Timestamp(date[1]) >= time.left)
+def _band(raster: BandFile) -> str:
+    return next(name for name in raster.names if name != 'alpha')

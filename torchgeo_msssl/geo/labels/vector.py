@@ -1,55 +1,62 @@
-"""Labels drawn as vectors, as classes of pixels on any grid."""
+"""Labels from polygons, lines and points."""
 
-import os
-from collections.abc import Callable, Iterable, Sequence
+import logging
+from collections.abc import Iterable, Sequence
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 from pyproj import CRS as PROJ_CRS
+from rasterio.crs import CRS
 
-from torchgeo_msssl.errors import ConfigurationError, EmptyIntersectionError
+from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.grid import PixelGrid, Window
-from torchgeo_msssl.geo.labels.classes import check_classes, class_values
+from torchgeo_msssl.geo.labels.classes import Classes, ClassNames, resolve_classes
+from torchgeo_msssl.geo.labels.columns import classes_of_column, classes_of_numbers
+from torchgeo_msssl.geo.labels.source import Bounds, Footprint, LabelSource, Time
 from torchgeo_msssl.geo.vector.burn import GeometryIndex, read_extent, set_outside
-from torchgeo_msssl.geo.vector.files import find_vectors, read_vector
-from torchgeo_msssl.geo.vector.geometries import Geometries, reprojected, solid_parts
+from torchgeo_msssl.geo.vector.files import find_vectors, read_vector, split_layer, vector_files
+from torchgeo_msssl.geo.vector.geometries import POLYGON, Geometries, reprojected, solid_parts
+
+log = logging.getLogger(__name__)
 
 
-class VectorLabels:
-    """Labels drawn as polygons, lines or points, in memory, burned on any grid on the fly.
+class VectorLabels(LabelSource):
+    """Geometries in memory, burned on any grid on the fly.
 
-    What ground outside all geometries means is never guessed:
+    A pixel takes the class of the geometry that holds its centre. What ground outside all geometries means:
 
-    * With ``label_extent`` only the ground inside it was surveyed; whatever lies outside it is ignored, geometries too.
-    * ``background`` True says that surveyed ground (without an extent: all ground) that no geometry covers is class 0,
-      and False that it is unlabelled (``ignore_index``).
-    * Where ``background`` is not given, such ground is unlabelled if class 0 was itself drawn, and class 0 if it was
-      not and there is an extent. With neither, a network would see no other class than those drawn, so that one of the
-      two has to be stated.
+    * With ``extent`` only the ground inside it was surveyed; everything outside it is unlabelled, geometries too.
+    * ``background`` true: surveyed ground (without an extent: all ground) that no geometry covers is the background
+      class. False: it is unlabelled.
+    * Default: it is unlabelled where the background class was itself drawn, or where ``class_names`` is a mapping
+      without ``background``; else it is the background class.
+
+    The background class is the one named ``background``, else class 0.
 
     Attributes:
-        paths: The files.
-        class_names: Names; the index is the value.
-        ignore_index: Value of unlabelled pixels.
-        background: Whether surveyed ground without a geometry is class 0.
+        classes: The classes, by the values of the column.
         geometries: What is burned, in order, later over earlier.
         extent: The surveyed ground, or None.
-        read: Geometries in the files.
-        repaired: Geometries that were invalid.
-        dropped: Geometries that had nothing in them.
+        read: Number of geometries in the files.
+        repaired: Number of geometries that were invalid.
+        dropped: Number of geometries that were empty.
+        lines: Number of parts without a width, which become one pixel wide.
     """
 
     def __init__(
         self,
-        paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
-        class_names: Sequence[str],
-        label_column: str | None = None,
+        paths: str | PathLike[str] | Iterable[str | PathLike[str]],
+        class_names: ClassNames | None = None,
+        column: str | None = None,
         layer: str | None = None,
         buffer: float = 0.0,
         background: bool | None = None,
-        label_extent: str | os.PathLike[str] | GeometryIndex | None = None,
+        extent: str | PathLike[str] | None = None,
         ignore_index: int = 255,
         priority: Sequence[str] = (),
         all_touched: bool = False,
@@ -58,144 +65,147 @@ class VectorLabels:
 
         Args:
             paths: Vector files, see :func:`find_vectors` and :func:`read_vector`.
-            class_names: Names; the index is the value, 0 to 254.
-            label_column: Column with the class, as name or number. None where there is one class to draw: it is the
-                second of two ``class_names`` (the first is the background), or the only one.
+            class_names: A list of names, whose index is the value, or a mapping of names to values of the column, see
+                :mod:`torchgeo_msssl.geo.labels.classes`. Default: with ``column``, its numbers 0 to 254 are used as
+                they are; without, the stem of the file's name.
+            column: Column with the class, as name or number. Without it all geometries are of one class: that of a
+                single name, which becomes class 1 after ``background`` unless ``background`` is false, or of two names
+                the one that is not the background class.
             layer: Layer of each file; needed where there are several.
             buffer: Metres by which lines and points are widened to each side, half the width of a row; lines have
                 flat ends. Polygons stay as they are.
-            background: Whether ground without a geometry is class 0, see the class.
-            label_extent: The surveyed ground, or where it is drawn, see :func:`read_extent`.
+            background: Whether ground without a geometry is the background class, see the class.
+            extent: Polygons of the surveyed ground, see :func:`read_extent`.
             ignore_index: Value of unlabelled pixels.
-            priority: Classes whose geometries go on top, the last one uppermost, before the order in the files (later
-                over earlier) decides.
+            priority: Classes whose geometries lie on top of the others, the uppermost first. Geometries of one class,
+                and of classes that are not listed, lie in the order of the files, later over earlier.
             all_touched: Burn every pixel that is touched, see :func:`burn`.
 
         Raises:
             ScenesNotFoundError: If a file is missing.
             SceneReadError: If a file cannot be read.
             MissingCRSError: If a file has no CRS.
-            ConfigurationError: If layer, column, classes or options do not fit the files; the message says which.
+            ConfigurationError: If layer, column, classes or options do not fit the files.
         """
-        self.class_names = check_classes(class_names, ignore_index)
-        self.ignore_index = ignore_index
-        self.paths = find_vectors(paths)
+        paths = find_vectors(paths)
+        frames = [read_vector(path, layer) for path in paths]
+        self.classes = _classes(class_names, column, background, ignore_index, paths, frames)
+        self.class_names, self.ignore_index = self.classes.names, ignore_index
+        self._paths = [*paths, *([] if extent is None else [extent])]
+        self.extent = None if extent is None else read_extent(extent, paths[0])
         self._all_touched = all_touched
-        self.read = self.repaired = self.dropped = 0
+        self.read = self.repaired = self.dropped = self.lines = 0
         pieces: list[Geometries] = []
-        numbers: list[NDArray[np.uint8]] = []
-        crs: Any = None
-        for path in self.paths:
-            parts, values, own = self._read(path, layer, label_column, buffer)
-            crs = crs or own
-            pieces.append(parts if own == crs else reprojected(parts, PROJ_CRS(own), PROJ_CRS(crs)))
-            numbers.append(values)
+        numbers: list[NDArray[np.int16]] = []
+        crs = frames[0].crs
+        for path, frame in zip(paths, frames, strict=True):
+            classes = self._column(frame, column, path)
+            parts = solid_parts(frame, buffer, path)
+            self.read += len(frame)
+            self.repaired += parts.repaired
+            self.dropped += parts.dropped
+            self.lines += int((shapely.get_type_id(parts.geometries) != POLYGON).sum())
+            own = parts.geometries
+            pieces.append(own if frame.crs == crs else reprojected(own, PROJ_CRS(frame.crs), PROJ_CRS(crs)))
+            numbers.append(classes[parts.parent])
         values = np.concatenate(numbers)
+        if background is None:
+            background = self.classes.background is not None and not (values == self.classes.background).any()
+        self.background = background
         order = self._order(values, priority)
+        values = np.where(values < 0, self._fill, values).astype(np.uint8)
         self.geometries = GeometryIndex(np.concatenate(pieces)[order], values[order], crs)
-        if label_extent is not None and not isinstance(label_extent, GeometryIndex):
-            label_extent = read_extent(label_extent, self.paths[0])
-        self.extent = label_extent
-        self.background = self._ground(background)
 
-    def burn(self, grid: PixelGrid, window: Window) -> NDArray[np.uint8]:
-        """Classes of the pixels of a window.
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The vector files with those of the extent, and the sidecars that they have at the moment."""
+        return tuple(file for path in self._paths for file in vector_files(path))
 
-        Args:
-            grid: Pixel grid in any CRS.
-            window: Window on it; it may reach outside.
+    @property
+    def crs(self) -> CRS:
+        """CRS of the first file."""
+        return CRS.from_user_input(self.geometries.crs)
 
-        Returns:
-            Shape (height, width), ``ignore_index`` where nothing is known.
-        """
-        fill = 0 if self.background else self.ignore_index
-        mask = self.geometries.burn(grid, window, fill, self._all_touched)
-        return set_outside(mask, self.extent, grid, window, self.ignore_index)
+    @property
+    def res(self) -> tuple[float, float]:
+        """Vectors have no pixel size: ``(0, 0)``."""
+        return 0.0, 0.0
 
-    def touches(self, grid: PixelGrid) -> bool:
-        """Whether any geometry, and the surveyed ground where it is given, meets a grid."""
+    def bounds(self, crs: Any) -> Bounds:
+        """Return ``(left, bottom, right, top)`` of all geometries in a CRS."""
+        return self.geometries.bounds(crs)
+
+    def footprints(self, crs: Any) -> list[Footprint]:
+        """Return one footprint of all files, that of the surveyed ground if it is given."""
+        return [Footprint(self.files[0], (self.extent or self.geometries).bounds(crs), None)]
+
+    def touches(self, grid: PixelGrid, time: Time | None = None) -> bool:
+        """Return whether a geometry, and the surveyed ground, meet a grid; geometries hold for any time."""
         return self.geometries.touches(grid) and (self.extent is None or self.extent.touches(grid))
 
-    def _read(
-        self, path: str, layer: str | None, column: str | None, buffer: float
-    ) -> tuple[Geometries, NDArray[np.uint8], Any]:
-        frame = read_vector(path, layer)
-        values = self._values(frame, column, path)
-        parts = solid_parts(frame, buffer, path)
-        self.read += len(frame)
-        self.repaired += parts.repaired
-        self.dropped += parts.dropped
-        return parts.geometries, values[parts.parent], frame.crs
+    def burn(self, grid: PixelGrid, window: Window, time: Time | None = None) -> NDArray[np.uint8]:
+        """Return the classes of the pixels of a window, see :class:`LabelSource`; geometries hold for any time."""
+        mask = self.geometries.burn(grid, window, self._fill, self._all_touched)
+        return set_outside(mask, self.extent, grid, window, self.ignore_index)
 
-    def _values(self, frame: gpd.GeoDataFrame, column: str | None, path: str) -> NDArray[np.uint8]:
-        columns = [str(name) for name in frame.columns if name != frame.geometry.name]
-        there = ', '.join(columns) or 'none'
+    @property
+    def _fill(self) -> int:
+        """Value of ground without a class."""
+        return int(self.classes.background or 0) if self.background else self.ignore_index
+
+    def _column(self, frame: gpd.GeoDataFrame, column: str | None, path: str) -> NDArray[np.int16]:
+        """Return the class of each geometry, -1 for none."""
         if column is None:
-            if len(self.class_names) > 2:
-                msg = (
-                    f'{path}: nothing says which of the {len(self.class_names)} classes each geometry is; name the '
-                    f'column that does (there are {there}).'
-                )
-                raise ConfigurationError(msg)
-            return np.full(len(frame), len(self.class_names) - 1, dtype=np.uint8)
-        if column not in columns:
-            raise ConfigurationError(f'{path}: has no column {column!r}; it has {there}.')
-        return class_values(frame[column], self.class_names, f'{path}, column {column!r}')
+            drawn = len(self.class_names) - 1
+            if self.classes.background == drawn > 0:
+                drawn -= 1
+            return np.full(len(frame), drawn, dtype=np.int16)
+        where = f'{path}, column {column!r}'
+        classes, labelled = classes_of_column(self.classes, frame[column], where)
+        if not labelled.all():
+            log.info('%s: %d of %d geometries have no class of class_names.', where, int((~labelled).sum()), len(frame))
+        return np.where(labelled, classes.astype(np.int16), np.int16(-1))
 
-    def _order(self, values: NDArray[np.uint8], priority: Sequence[str]) -> NDArray[np.int64]:
+    def _order(self, values: NDArray[np.int16], priority: Sequence[str]) -> NDArray[np.int64]:
+        """Return the order in which geometries are burned."""
         unknown = [name for name in priority if name not in self.class_names]
         if unknown or len(set(priority)) < len(priority):
-            msg = f'priority: expected different names of class_names ({", ".join(self.class_names)}), got {priority}.'
+            msg = (
+                f'priority: expected different names of class_names ({", ".join(self.class_names)}), got '
+                f'{", ".join(priority)}.'
+            )
             raise ConfigurationError(msg)
-        rank = np.zeros(len(self.class_names), dtype=np.int64)
-        for place, name in enumerate(priority, start=1):
+        rank = np.zeros(len(self.class_names) + 1, dtype=np.int64)  # the last one is for -1
+        for place, name in enumerate(reversed(priority), start=1):
             rank[self.class_names.index(name)] = place
         return np.argsort(rank[values], kind='stable')
 
-    def _ground(self, background: bool | None) -> bool:
-        if background and len(self.class_names) == 1:
+
+def _classes(
+    class_names: ClassNames | None,
+    column: str | None,
+    background: bool | None,
+    ignore_index: int,
+    paths: Sequence[str],
+    frames: Sequence[gpd.GeoDataFrame],
+) -> Classes:
+    if column is None:
+        names = [Path(split_layer(paths[0])[0]).stem] if class_names is None else [str(name) for name in class_names]
+        if len(names) > 2:
             msg = (
-                f'background: there is the class {self.class_names[0]!r} alone, with the value 0, and it would be '
-                'drawn and background at once; let the background be class 0, and this one class 1.'
+                f'column: name the column of {paths[0]} that tells which of the {len(names)} classes '
+                f'({", ".join(names)}) each geometry is; it has {_columns(frames[0])}.'
             )
             raise ConfigurationError(msg)
-        if background is not None:
-            return background
-        if (self.geometries.values == 0).any():
-            return False
-        if self.extent is not None:
-            return True
-        msg = (
-            f'background: {self.paths[0]} holds no geometry of class 0 ({self.class_names[0]!r}), so what ground '
-            'outside its geometries is has to be said: background true (all of it is that class), false (all of it is '
-            'unlabelled), or label_extent, the outline of the ground that was surveyed.'
-        )
-        raise ConfigurationError(msg)
+        return resolve_classes(names, ignore_index, background is not False)
+    for path, frame in zip(paths, frames, strict=True):
+        if column not in frame.columns or column == frame.geometry.name:
+            raise ConfigurationError(f'column: {path} has no column {column!r}; it has {_columns(frame)}.')
+    if class_names is None:
+        cells = np.concatenate([frame[column].to_numpy() for frame in frames])
+        return classes_of_numbers(cells, ignore_index, f'{paths[0]}, column {column!r}')
+    return resolve_classes(class_names, ignore_index, background)
 
 
-def no_place_in_common(
-    labels: str, bounds: Callable[[Any], tuple[float, float, float, float]], crs: Any, scene: str, grid: PixelGrid
-) -> EmptyIntersectionError:
-    """The error for labels that do not touch an image, with both bounds in the image's CRS.
-
-    Args:
-        labels: File of the labels.
-        bounds: Gives the bounds of the labels in a CRS.
-        crs: CRS of the labels.
-        scene: File of the image.
-        grid: Its grid.
-
-    Returns:
-        The error to raise.
-    """
-    ours, theirs = (', '.join(f'{value:.10g}' for value in box) for box in (bounds(grid.crs), grid.bounds))
-    return EmptyIntersectionError(
-        f'labels: {labels} (drawn in {_name(crs)}) does not touch {scene}: in {_name(grid.crs)} it lies within '
-        f'({ours}) and the image within ({theirs}); check the CRS of both, or choose the labels of this place.'
-    )
-
-
-def _name(crs: Any) -> str:
-    known = PROJ_CRS.from_user_input(crs)
-    authority = known.to_authority()
-    return ':'.join(authority) if authority else str(known.name)
+def _columns(frame: gpd.GeoDataFrame) -> str:
+    return ', '.join(str(name) for name in frame.columns if name != frame.geometry.name) or 'none'

@@ -146,15 +146,12 @@ def _corners(window: Window) -> list[tuple[float, float]]:
     return [(left, top), (right, top), (right, bottom), (left, bottom)]
 
 
-def read_extent(
-    source: str | os.PathLike[str], labels: str | None = None, option: str = 'label_extent'
-) -> GeometryIndex:
-    """Read the outline of the ground that was surveyed.
+def read_extent(source: str | os.PathLike[str], labels: str | None = None) -> GeometryIndex:
+    """Read the outline of the surveyed ground.
 
     Args:
         source: Vector file with polygons, ``file.gpkg|layername=parcels``, or the name of another layer of ``labels``.
         labels: The vector file with the labels, if any.
-        option: What the user calls the source, for messages.
 
     Returns:
         The polygons, with the value 1.
@@ -170,14 +167,14 @@ def read_extent(
         home = split_layer(labels)[0]
         layers = layer_names(home)
         if file not in layers:
-            msg = f'{option}: {file!r} is neither a file nor a layer of {home} ({", ".join(layers)}); correct it.'
+            msg = f'extent: {file!r} is neither a file nor a layer of {home} ({", ".join(layers)}); correct it.'
             raise ScenesNotFoundError(msg)
         file, layer = home, file
     frame = read_vector(file, layer)
     parts, _, invalid = simple_parts(frame.geometry.to_numpy())
     parts = parts[shapely.get_type_id(parts) == POLYGON]
     if len(parts) == 0:
-        raise ConfigurationError(f'{option}: {source} holds no polygons; draw the outline of the surveyed ground.')
+        raise ConfigurationError(f'extent: {source} holds no polygons; draw the outline of the surveyed ground.')
     if invalid:
         log.warning('%s: %d of %d geometries were invalid and were repaired.', source, invalid, len(frame))
     return GeometryIndex(parts, np.ones(len(parts), dtype=np.uint8), frame.crs)

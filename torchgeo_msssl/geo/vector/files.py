@@ -14,6 +14,8 @@ from torchgeo_msssl.geo.open_datasets import is_remote
 VECTOR_SUFFIXES = frozenset({'.gpkg', '.geojson', '.json', '.shp', '.fgb', '.parquet', '.geoparquet'})
 
 _PARQUET = ('.parquet', '.geoparquet')
+#: Files of a Shapefile next to its geometries.
+_SHAPEFILE_PARTS = ('.dbf', '.shx', '.prj', '.cpg')
 #: How QGIS writes a layer of a file.
 _LAYER_MARK = '|layername='
 
@@ -69,6 +71,24 @@ def find_vectors(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]
             raise ScenesNotFoundError(msg)
         found += [f'{file}{_LAYER_MARK}{layer}' if layer else file for file in files]
     return found
+
+
+def vector_files(path: str | os.PathLike[str]) -> list[str]:
+    """List the files that hold a vector file's content.
+
+    Args:
+        path: Path, also with ``|layername=…``.
+
+    Returns:
+        The file and its sidecars as far as they exist: the tables of a Shapefile, the file in which SQLite keeps the
+        latest changes of a GeoPackage. Empty where there is no such file.
+    """
+    file, _ = split_layer(path)
+    if is_remote(file):
+        return [file]
+    stem, suffix = os.path.splitext(file)
+    sidecars = [f'{file}-wal', *(f'{stem}{other}' for other in _SHAPEFILE_PARTS if suffix.lower() == '.shp')]
+    return [name for name in (file, *sidecars) if os.path.exists(name)]
 
 
 def layer_names(path: str) -> list[str]:

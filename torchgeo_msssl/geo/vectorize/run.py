@@ -18,7 +18,6 @@ from shapely.geometry.base import BaseGeometry
 
 from torchgeo_msssl.errors import ConfigurationError, MissingCRSError, SceneReadError
 from torchgeo_msssl.files import atomic_path
-from torchgeo_msssl.geo.labels.classes import names_by_value
 from torchgeo_msssl.geo.open_datasets import block_cache
 from torchgeo_msssl.geo.vector.geometries import Plane
 from torchgeo_msssl.geo.vectorize.areas import find_areas
@@ -205,7 +204,7 @@ class _Selection:
     def __init__(self, dataset: Any, classes: Mapping[str, int] | None) -> None:
         self._classes = classes
         names = _names(dataset)
-        self._names = names if classes is None else names_by_value(classes)
+        self._names = names if classes is None else {value: name for name, value in classes.items()}
         nameless = {0: 'background'} if 0 not in names else {}
         named = (nameless | names).items()
         self._background = [value for value, name in named if name.strip().lower() in _BACKGROUND]
