@@ -18,7 +18,6 @@ import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
-from rasterio.io import MemoryFile
 
 from torchgeo_msssl.bands import Sensor, infer_sensor, is_auxiliary
 from torchgeo_msssl.errors import OutputError
@@ -29,6 +28,7 @@ from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.open_datasets import pooled_raster
 from torchgeo_msssl.geo.radiometry import sentinel2_offset
 from torchgeo_msssl.geo.scene import Scene, read_file, representable, with_data
+from torchgeo_msssl.geo.write import GeoTIFFSpec, encode_geotiff
 
 #: Suffix of files that are being written.
 TEMPORARY = '.part'
@@ -53,12 +53,8 @@ class ChipFormat:
         assumed: Value that a reader takes for nodata where none is declared (that of the sensor), or None.
         alpha: Whether chips have an alpha band, the last one.
         plain: Whether a chip's declared nodata value tells all that the scene knows about validity.
-        profile: Options of GDAL.
-        colours: Colour interpretation of each band, or nothing where it says nothing.
-        palette: Colour of each value (red, green, blue and alpha, 0 to 255) of a single band, or nothing.
-        scales: Declared scale of each band.
-        offsets: Declared offset of each band.
-        tags: Dataset tags.
+        size: Side of a chip, in pixels.
+        spec: Bands, metadata and storage of the files.
     """
 
     scene: Scene
@@ -67,12 +63,8 @@ class ChipFormat:
     assumed: float | None
     alpha: bool
     plain: bool
-    profile: dict[str, Any] = field(hash=False)
-    colours: tuple[ColorInterp, ...]
-    palette: dict[int, tuple[int, ...]] = field(hash=False)
-    scales: tuple[float, ...]
-    offsets: tuple[float, ...]
-    tags: dict[str, str] = field(hash=False)
+    size: int
+    spec: GeoTIFFSpec = field(hash=False)
 
     def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Read a chip's bands and where they have data, see :meth:`~torchgeo_msssl.geo.scene.Scene.read`."""
@@ -99,27 +91,12 @@ class ChipFormat:
     @cached_property
     def _layout(self) -> Layout | None:
         """How chips without a mask are laid out, where GDAL is not needed for each of them."""
-        height, width, count = (self.profile[name] for name in ('height', 'width', 'count'))
         transform = self.scene.grid.transform
-        chip = self._with_gdal(np.zeros((count, height, width), self.profile['dtype']), None, transform)
+        chip = self._with_gdal(np.zeros((self.spec.count, self.size, self.size), self.spec.dtype), None, transform)
         return Layout.of(chip, transform)
 
     def _with_gdal(self, pixels: NDArray[Any], mask: NDArray[np.bool_] | None, transform: Affine) -> bytes:
-        with MemoryFile() as memory:
-            with memory.open(transform=transform, **self.profile) as chip:
-                chip.descriptions = (*self.bands, 'alpha') if self.alpha else self.bands
-                if self.colours:
-                    chip.colorinterp = self.colours
-                if self.palette:
-                    chip.write_colormap(1, self.palette)
-                if set(self.scales) != {1.0} or set(self.offsets) != {0.0}:
-                    chip.scales, chip.offsets = self.scales, self.offsets
-                if self.tags:
-                    chip.update_tags(**self.tags)
-                chip.write(pixels)
-                if mask is not None:
-                    chip.write_mask(mask)
-            return bytes(memory.getbuffer())
+        return encode_geotiff(pixels, PixelGrid(self.scene.grid.crs, transform, self.size, self.size), self.spec, mask)
 
     def _tells(self, image: NDArray[Any], valid: NDArray[np.bool_]) -> bool:
         """Whether a reader of the chip finds the very pixels without data that the scene has, without a mask."""
@@ -165,30 +142,29 @@ def chip_format(scene: Scene, bands: Sequence[str], sensor: Sensor | None, size:
     alpha = len(scene.files) == 1 and 'alpha' in scene.files[0].names
     nodata = _declared(scene, bands)
     known = infer_sensor(bands, scene.name) or sensor
-    count = len(bands) + alpha
-    profile = {
-        'driver': 'GTiff', 'crs': scene.grid.crs, 'height': size, 'width': size, 'count': count,
-        'dtype': scene.dtype.name, 'nodata': nodata, 'interleave': 'band', 'photometric': 'MINISBLACK',
-        **compression(how, scene.dtype), **_blocks(size),
-    }  # fmt: skip
     files = [scene.file_of(band) for band in bands] + ([scene.files[0]] if alpha else [])
     names = [*bands, 'alpha'] if alpha else list(bands)
     places = [(file.path, file.index(name)) for file, name in zip(files, names, strict=True)]
     plain = nodata is not None and scene.is_stored and len(scene.files) == 1 and not scene.files[0].masked
-    return ChipFormat(
-        scene,
-        tuple(bands),
+    scales = tuple(file.scales[file.index(name) - 1] for file, name in zip(files, names, strict=True))
+    offsets = tuple(file.offsets[file.index(name) - 1] for file, name in zip(files, names, strict=True))
+    plain_numbers = set(scales) == {1.0} and set(offsets) == {0.0}
+    spec = GeoTIFFSpec(
+        len(names),
+        scene.dtype,
+        names,
         nodata,
-        None if alpha or known is None else known.nodata,
-        alpha,
-        plain,
-        profile,
-        _colours(places),
-        _palette(places, scene.dtype),
-        tuple(file.scales[file.index(name) - 1] for file, name in zip(files, names, strict=True)),
-        tuple(file.offsets[file.index(name) - 1] for file, name in zip(files, names, strict=True)),
-        _tags(scene, sensor or known),
+        colormap=_palette(places, scene.dtype) or None,
+        colorinterp=_colours(places),
+        scales=() if plain_numbers else scales,
+        offsets=() if plain_numbers else offsets,
+        tags=_tags(scene, sensor or known),
+        compress=how,
+        interleave='band',
+        **_blocks(size),
     )
+    assumed = None if alpha or known is None else known.nodata
+    return ChipFormat(scene, tuple(bands), nodata, assumed, alpha, plain, size, spec)
 
 
 def _declared(scene: Scene, bands: Sequence[str]) -> float | None:
@@ -234,29 +210,8 @@ def _tags(scene: Scene, sensor: Sensor | None) -> dict[str, str]:
     return tags if sentinel2_offset(chip)[0] == offset else tags | {'BOA_ADD_OFFSET': f'{offset:g}'}
 
 
-def compression(how: Compression, dtype: np.dtype[Any]) -> dict[str, Any]:
-    """GDAL's creation options for a compression.
-
-    Args:
-        how: ``zstd``, ``deflate`` or ``none``.
-        dtype: Type of the values.
-
-    Returns:
-        The options. Level 1 with differences of neighbours is smaller than the default level without them, and
-        several times faster.
-    """
-    if how == 'none':
-        return {}
-    level = 'zstd_level' if how == 'zstd' else 'zlevel'
-    return {'compress': how, level: 1, 'predictor': 3 if dtype.kind == 'f' else 2}
-
-
 def _blocks(size: int) -> dict[str, Any]:
-    if size > _ONE_BLOCK:
-        return {'tiled': True, 'blockxsize': 256, 'blockysize': 256}
-    if size % 16 == 0:
-        return {'tiled': True, 'blockxsize': size, 'blockysize': size}
-    return {'blockysize': size}
+    return {'blocksize': 256} if size > _ONE_BLOCK else {'blocksize': size, 'tiled': size % 16 == 0}
 
 
 def encode_mask(mask: NDArray[np.uint8], grid: PixelGrid, how: Compression) -> bytes:
@@ -270,15 +225,10 @@ def encode_mask(mask: NDArray[np.uint8], grid: PixelGrid, how: Compression) -> b
     Returns:
         The file's content.
     """
-    options = compression(how, mask.dtype) | ({} if how == 'none' else {'predictor': 1})
-    with MemoryFile() as memory:
-        with memory.open(
-            driver='GTiff', crs=grid.crs, transform=grid.transform, height=grid.height, width=grid.width, count=1,
-            dtype='uint8', nodata=IGNORE, **options, **_blocks(grid.height),
-        ) as file:  # fmt: skip
-            file.descriptions = ('class',)
-            file.write(mask, 1)
-        return bytes(memory.getbuffer())
+    spec = GeoTIFFSpec(
+        1, 'uint8', ('class',), IGNORE, categorical=True, compress=how, interleave='band', **_blocks(grid.height)
+    )
+    return encode_geotiff(mask[None], grid, spec)
 
 
 def write_whole(path: Path, content: bytes) -> None:
