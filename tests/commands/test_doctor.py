@@ -1,4 +1,4 @@
-"""``doctor`` tells what it finds in groups, and its exit status says whether something is wrong."""
+"""``doctor`` prints its findings in groups, and its exit status tells whether something is wrong."""
 
 import json
 import os
@@ -35,22 +35,27 @@ def picture(frame: bool = False) -> np.ndarray:
     return array
 
 
-def test_nothing_to_complain_of(make_scene, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_problems(make_scene, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(['doctor', make_scene('a.tif', picture(), names=NAMES, **TILES), '--quick']) == 0
-    assert capsys.readouterr().out.strip() == '1 file(s) examined: nothing to complain of.'
+    assert capsys.readouterr().out.strip() == 'Checked 1 file(s): no problems found.'
 
 
 def test_what_is_wrong_comes_first(make_scene, capsys: pytest.CaptureFixture[str]) -> None:
     framed = make_scene('s/a.tif', picture(frame=True), names=NAMES, **TILES)
     make_scene('s/b.tif', picture(), **TILES)
     assert main(['doctor', 's', '--quick', '--json', 'found.json']) == 1
-    told = capsys.readouterr().out
-    assert told.index('WRONG') < told.index('[frame_without_nodata]') < told.index('NOTES') < told.index('[unnamed')
-    assert 'rio edit-info --nodata 0 s/a.tif' in told
-    assert 'Wrote found.json' in told
+    printed = capsys.readouterr().out
+    assert (
+        printed.index('ERRORS')
+        < printed.index('[frame_without_nodata]')
+        < printed.index('NOTES')
+        < printed.index('[unnamed')
+    )
+    assert 'rio edit-info --nodata 0 s/a.tif' in printed
+    assert 'Wrote found.json' in printed
     content = json.loads(Path('found.json').read_text())
     assert content['files'] == ['s/a.tif', 's/b.tif']
-    assert content['findings'][0]['severity'] == 'wrong'
+    assert content['findings'][0]['severity'] == 'error'
     with rasterio.open(framed, 'r+') as dataset:
         dataset.nodata = 0
     close_datasets()
@@ -61,14 +66,14 @@ def test_many_files_of_one_topic_are_cut_short(make_scene, capsys: pytest.Captur
     for i in range(7):
         make_scene(f's/{i}.tif', picture(), **TILES)
     assert main(['doctor', 's', '--quick']) == 0
-    told = capsys.readouterr().out
-    assert told.count('--description NAME') == 5
-    assert '… and 2 more (--json FILE has them all)' in told
+    printed = capsys.readouterr().out
+    assert printed.count('--description NAME') == 5
+    assert '… and 2 more (--json FILE writes all of them)' in printed
 
 
-def test_mending(make_scene, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rewriting(make_scene, capsys: pytest.CaptureFixture[str]) -> None:
     path = make_scene('a b.tif', picture(), names=NAMES)
-    assert main(['doctor', path, '--mend', 'out.tif', '--scale', '0.004', '--interleave', 'band']) == 0
+    assert main(['doctor', path, '--rewrite', 'out.tif', '--scale', '0.004', '--interleave', 'band']) == 0
     assert 'Wrote 1 file(s) to out.tif' in capsys.readouterr().out
     with rasterio.open('out.tif') as dataset:
         assert dataset.scales == (0.004,) * 3
@@ -76,67 +81,67 @@ def test_mending(make_scene, capsys: pytest.CaptureFixture[str]) -> None:
         np.testing.assert_array_equal(dataset.read(), picture())
 
 
-def test_mending_a_folder_goes_on(make_scene, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rewriting_a_folder_resumes(make_scene, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ('s/a.tif', 's/b.tif'):
         make_scene(name, picture(), names=NAMES)
-    assert main(['doctor', 's/a.tif', '--mend', 'out']) == 0
+    assert main(['doctor', 's/a.tif', '--rewrite', 'out']) == 0
     first = Path('out/a.tif').stat().st_mtime_ns
     capsys.readouterr()
-    assert main(['doctor', 's', '--mend', 'out']) == 0
-    told = capsys.readouterr().out
-    assert '1 file(s) were written before' in told
-    assert 'Wrote 1 file(s) to out' in told
+    assert main(['doctor', 's', '--rewrite', 'out']) == 0
+    printed = capsys.readouterr().out
+    assert 'Skipped 1 file(s) that exist' in printed
+    assert 'Wrote 1 file(s) to out' in printed
     assert Path('out/a.tif').stat().st_mtime_ns == first
     with rasterio.open('out/b.tif') as dataset:
         assert dataset.descriptions == NAMES
     os.utime('s/b.tif', ns=(2 * first, 2 * first))  # another scene has come in its place
-    assert main(['doctor', 's', '--mend', 'out']) == 1
-    assert 'out/b.tif is there already; add --overwrite' in capsys.readouterr().err
-    assert main(['doctor', 's', '--mend', 'out', '--overwrite']) == 0
+    assert main(['doctor', 's', '--rewrite', 'out']) == 1
+    assert 'out/b.tif exists; add --overwrite' in capsys.readouterr().err
+    assert main(['doctor', 's', '--rewrite', 'out', '--overwrite']) == 0
     assert 'Wrote 2 file(s) to out' in capsys.readouterr().out
     make_scene('s/deep/a.tif', picture(), names=NAMES)
-    assert main(['doctor', 's', '--mend', 'out']) == 1
-    assert 'two files would be written to out/a.tif' in capsys.readouterr().err
+    assert main(['doctor', 's', '--rewrite', 'out']) == 1
+    assert 'out/a.tif would be written for two files' in capsys.readouterr().err
 
 
-def test_mending_does_the_others_where_one_is_damaged(
+def test_rewriting_does_the_others_if_one_is_damaged(
     make_scene, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = [make_scene(f's/{name}.tif', picture(), names=NAMES, **TILES) for name in 'abc']
     Path(paths[0]).write_bytes(Path(paths[0]).read_bytes()[:50_000])
-    assert main(['doctor', 's', '--mend', 'out']) == 1
-    told = capsys.readouterr()
-    assert 'Wrote 2 file(s) to out' in told.out
-    (sentence,) = [line for line in told.err.splitlines() if line.startswith('error: ')]
-    assert 's/a.tif is damaged (its blocks reach to byte' in sentence
+    assert main(['doctor', 's', '--rewrite', 'out']) == 1
+    printed = capsys.readouterr()
+    assert 'Wrote 2 file(s) to out' in printed.out
+    (sentence,) = [line for line in printed.err.splitlines() if line.startswith('error: ')]
+    assert 's/a.tif is damaged (the last block ends at byte' in sentence
     assert sorted(os.listdir('out')) == ['b.tif', 'c.tif']
 
     def full(*args: object, **options: object) -> None:
         raise RasterioError('No space left on device')
 
     monkeypatch.setattr(rasterio.shutil, 'copy', full)
-    assert main(['doctor', 's', '--mend', 'full']) == 1
-    assert main(['doctor', *paths[1:], '--mend', 'full']) == 1
-    told = capsys.readouterr()
-    assert 'Wrote' not in told.out
-    assert told.err.count('full/b.tif cannot be written (No space left on device)') == 2
-    assert 'c.tif' not in told.err
+    assert main(['doctor', 's', '--rewrite', 'full']) == 1
+    assert main(['doctor', *paths[1:], '--rewrite', 'full']) == 1
+    printed = capsys.readouterr()
+    assert 'Wrote' not in printed.out
+    assert printed.err.count('full/b.tif cannot be written (No space left on device)') == 2
+    assert 'c.tif' not in printed.err
 
 
 def test_failures_are_one_sentence(make_scene, capsys: pytest.CaptureFixture[str]) -> None:
     a, b = (make_scene(name, picture(), names=NAMES) for name in ('a.tif', 'b.tif'))
-    for arguments, told in (
+    for arguments, printed in (
         (['nowhere'], 'no raster file'),
-        ([a, b, '--mend', 'c.tif'], 'c.tif is one file, and there are 2 scenes; name a folder'),
-        ([a, '--scale', '2'], 'go with --mend'),
-        ([a, '--mend', b], 'b.tif is there already; add --overwrite'),
-        ([a, '--mend', a], 'is the file that is to be mended'),
+        ([a, b, '--rewrite', 'c.tif'], 'c.tif is one file for 2 scenes; give a folder'),
+        ([a, '--scale', '2'], 'only used with --rewrite'),
+        ([a, '--rewrite', b], 'b.tif exists; add --overwrite'),
+        ([a, '--rewrite', a], 'is the source itself'),
         ([a, '--sensor', 'eye'], "'eye' is not known"),
     ):
         assert main(['doctor', *arguments]) == 1
         err = capsys.readouterr().err.strip().splitlines()[-1]
         assert err.startswith('error: ')
-        assert told in err
+        assert printed in err
 
 
 def test_starts_without_torch() -> None:
@@ -150,8 +155,8 @@ def test_starts_without_torch() -> None:
 @pytest.mark.skipif(not DATA.is_dir(), reason='real data are not at hand')
 def test_real_scenes_are_fit_for_use(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(['doctor', str(DATA), '--quick']) == 0
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for topic in ('classes', 'degrees', 'not_finite', 'unnamed_bands', 'mixed_bands'):
-        assert f'[{topic}]' in told
-    assert 'frame' not in told
-    assert 'era_unknown' not in told  # the fields are darker than an offset would leave them
+        assert f'[{topic}]' in printed
+    assert 'frame' not in printed
+    assert 'era_unknown' not in printed  # the fields are darker than an offset would leave them

@@ -146,7 +146,7 @@ def test_grouping_loses_no_file(files: list[str], scenes: list[tuple[str, object
 
 @pytest.mark.parametrize('files', [['s_B2.tif', 's_B02.tif'], ['B02_10m.jp2', 'B02_10m.tif']])
 def test_one_band_twice_is_an_error_with_both_files(files: list[str]) -> None:
-    with pytest.raises(BandError, match=rf'{files[0]} and {files[1]}: are both band B02 of one scene'):
+    with pytest.raises(BandError, match=rf'{files[0]} and {files[1]}: are band B02 of the same scene'):
         group_files(files)
 
 

@@ -1,4 +1,4 @@
-"""Each trouble is found in a file that has it, goes away with the command that is told, and is not found elsewhere."""
+"""Each problem is found in a file that has it, is solved by its remedy, and is not found elsewhere."""
 
 import re
 import shlex
@@ -23,7 +23,7 @@ from torchgeo_msssl.datamodules import PretrainingDataModule
 from torchgeo_msssl.errors import ConfigurationError, SceneReadError
 from torchgeo_msssl.geo.checks import storage
 from torchgeo_msssl.geo.checks.finding import Finding
-from torchgeo_msssl.geo.checks.remedies import write_mended
+from torchgeo_msssl.geo.checks.rewrite import rewrite_raster
 from torchgeo_msssl.geo.checks.speed import Speed, measure
 from torchgeo_msssl.geo.doctor import examine
 from torchgeo_msssl.geo.open_datasets import close_datasets
@@ -65,7 +65,7 @@ def one(found: list[Finding], topic: str) -> Finding:
 
 
 def apply(remedy: str) -> None:
-    """Run a command as it was told."""
+    """Run a remedy."""
     words = shlex.split(remedy)
     close_datasets()
     if words[0] == 'rio':
@@ -77,14 +77,14 @@ def apply(remedy: str) -> None:
         assert subprocess.run(words, check=False).returncode == 0
 
 
-def beside(path: str) -> str:
-    """Where a file is written anew: in a folder beside its own."""
+def rewritten(path: str) -> str:
+    """Path that the remedies rewrite a file to."""
     source = Path(path)
     return str(source.parent.with_name(f'{source.parent.name}_tiled') / f'{source.stem}.tif')
 
 
 def data_options(remedy: str) -> dict[str, Any]:
-    """Options of the data module that a remedy speaks of."""
+    """Options of the data module that a remedy names."""
     pairs = re.findall(r'--data\.(\w+) (\S+)', remedy)
     assert pairs, remedy
     parse: dict[str, Callable[[str], Any]] = {
@@ -93,7 +93,7 @@ def data_options(remedy: str) -> dict[str, Any]:
     return {name: parse.get(name, str)(value) for name, value in pairs}
 
 
-# Nothing to complain of.
+# No problems.
 
 
 def test_a_clean_file_gives_no_finding(make_scene) -> None:
@@ -119,9 +119,9 @@ def test_strips_are_slow_and_tiles_are_not(make_scene) -> None:
     assert f'{found.factor:.1f} ×' in found.detail
     assert data_options(found.remedies[1]) == {'cache': 'disk'}
     apply(found.remedies[0])
-    mended = beside(path)
-    assert quick(mended) == []
-    with rasterio.open(path) as before, rasterio.open(mended) as after:
+    target = rewritten(path)
+    assert quick(target) == []
+    with rasterio.open(path) as before, rasterio.open(target) as after:
         np.testing.assert_array_equal(before.read(), after.read())
         assert (before.descriptions, before.nodata, before.crs, before.transform) == (
             after.descriptions, after.nodata, after.crs, after.transform,
@@ -138,7 +138,7 @@ def test_jpeg2000(make_scene, tmp_path: Path) -> None:
     assert found.factor is not None
     assert found.factor > 2
     apply(found.remedies[0])
-    assert quick(beside(path)) == []  # the name still says band and date
+    assert quick(rewritten(path)) == []  # the name still says band and date
 
 
 def test_large_blocks(make_scene) -> None:
@@ -158,9 +158,9 @@ def test_bands_that_are_not_wanted(make_scene) -> None:
     assert found.factor is not None
     assert found.factor > 1.5
     apply(found.remedies[0])
-    mended = beside(path)
-    assert quick(mended, bands=['B02']) == []
-    with rasterio.open(mended) as dataset:
+    target = rewritten(path)
+    assert quick(target, bands=['B02']) == []
+    with rasterio.open(target) as dataset:
         assert dataset.profile['interleave'] == 'band'
 
 
@@ -169,9 +169,9 @@ def test_slow_for_no_reason_of_layout(make_scene, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(storage, 'measure', lambda *_: Speed(0.040, 0.010))
     found = one(examine(path), 'slow_storage')
     assert found.factor == pytest.approx(4)
-    assert '40.0 ms a chip against 10.0 ms from tiles, 4.0 × as long' in found.detail
+    assert '40.0 ms per chip, 10.0 ms from tiles: 4.0 × as long' in found.detail
     monkeypatch.setattr(storage, 'measure', lambda *_: Speed(0.0004, 0.0001))
-    assert examine(path) == []  # nobody waits for a third of a millisecond
+    assert examine(path) == []  # a third of a millisecond is negligible
 
 
 def test_a_suspicion_that_was_not_measured_is_a_note(make_scene) -> None:
@@ -206,7 +206,7 @@ def test_a_frame_without_nodata(make_scene, value: int) -> None:
     array[:, :30], array[:, -20:], array[:, :, :15] = value, value, value
     path = make_scene('rgb.tif', array, names=('red', 'green', 'blue'), **TILES)
     found = one(quick(path), 'frame_without_nodata')
-    assert found.severity == 'wrong'
+    assert found.severity == 'error'
     assert f'{value} in all bands at' in found.detail
     apply(found.remedies[0])
     assert quick(path) == []
@@ -284,13 +284,13 @@ def test_nan(make_scene) -> None:
     assert quick(path) == []
 
 
-# Place.
+# Placement.
 
 
 def test_no_crs(make_scene) -> None:
     path = make_scene(DATED, ground(), names=S2, nodata=0, crs=None, **TILES)
     found = quick(path)
-    assert one(found, 'no_crs').severity == 'wrong'
+    assert one(found, 'no_crs').severity == 'error'
     apply(one(found, 'no_crs').remedies[0].replace('EPSG:CODE', 'EPSG:32631'))
     assert topics(quick(path)) == {'no_transform'}
     told = one(quick(path), 'no_transform').remedies[0]
@@ -309,8 +309,8 @@ def test_not_north_up(make_scene, tmp_path: Path) -> None:
     assert found.factor > 1
     assert 'a pixel to the right is 8.66025 east and 5 north' in found.detail
     apply(found.remedies[0])
-    assert quick(beside(path)) == []
-    with rasterio.open(path) as before, rasterio.open(beside(path)) as after:
+    assert quick(rewritten(path)) == []
+    with rasterio.open(path) as before, rasterio.open(rewritten(path)) as after:
         assert after.transform.b == after.transform.d == 0
         assert (after.descriptions, after.nodata, after.res) == (before.descriptions, 0, pytest.approx((10, 10)))
         values = before.read()
@@ -349,13 +349,13 @@ def test_a_mask_beside_the_file(make_scene) -> None:
         path = make_scene('rgb.tif', ground(3, dtype='uint8'), names=('red', 'green', 'blue'), mask=mask, **TILES)
     assert Path(f'{path}.msk').exists()
     found = one(quick(path), 'sidecars')
-    assert 'rgb.tif.msk alone say(s) where there is data' in found.detail
+    assert 'only rgb.tif.msk has the mask' in found.detail
     assert 'GDAL_DISABLE_READDIR_ON_OPEN=EMPTY_DIR' in found.message
     apply(found.remedies[0])
-    mended = Path(beside(path))
-    assert not Path(f'{mended}.msk').exists()
-    assert quick(str(mended)) == []
-    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN='EMPTY_DIR'), rasterio.open(mended) as dataset:
+    target = Path(rewritten(path))
+    assert not Path(f'{target}.msk').exists()
+    assert quick(str(target)) == []
+    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN='EMPTY_DIR'), rasterio.open(target) as dataset:
         np.testing.assert_array_equal(dataset.dataset_mask() > 0, mask)
 
 
@@ -371,9 +371,9 @@ def test_a_world_file_and_auxiliary_metadata(make_scene) -> None:
     for what in ('the coordinate reference system', 'the geotransform', 'the nodata value', 'the band names'):
         assert what in found.detail
     apply(found.remedies[0])
-    mended = Path(beside(path))
-    assert quick(str(mended)) == []
-    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN='EMPTY_DIR'), rasterio.open(mended) as dataset:
+    target = Path(rewritten(path))
+    assert quick(str(target)) == []
+    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN='EMPTY_DIR'), rasterio.open(target) as dataset:
         assert dataset.transform == Affine(10, 0, 600000, 0, -10, 5000000)
         assert (dataset.crs.to_epsg(), dataset.nodata, dataset.descriptions) == (32631, 0, S2)
 
@@ -388,7 +388,7 @@ def test_harmless_sidecars(make_scene) -> None:
     assert topics(quick(path)) == {'external_overviews'}
 
 
-# Meaning.
+# Interpretation.
 
 
 def test_bands_without_names(make_scene) -> None:
@@ -412,11 +412,11 @@ def test_alpha(make_scene) -> None:
 def test_values_that_are_no_reflectance(make_scene) -> None:
     path = make_scene(DATED, ground(4).astype('float32') / 100, names=S2, nodata=0, **TILES | {'predictor': 3})
     found = one(quick(path), 'value_range')
-    assert found.severity == 'wrong'
+    assert found.severity == 'error'
     apply(found.remedies[0])
-    mended = beside(path)
-    assert quick(mended) == []
-    with rasterio.open(mended) as dataset:
+    target = rewritten(path)
+    assert quick(target) == []
+    with rasterio.open(target) as dataset:
         assert dataset.scales == (0.01,) * 4
     assert quick(make_scene('b/' + DATED, ground(4) // 40, names=S2, nodata=0, **TILES)) != []
 
@@ -430,7 +430,7 @@ def test_floats_of_both_kinds_are_understood(make_scene, kind: str) -> None:
 def test_an_offset_that_was_taken_off_before(make_scene) -> None:
     path = make_scene('T31TFJ_20230601.tif', ground(), names=S2, nodata=0, **TILES)
     found = one(quick(path), 'offset_taken_twice')
-    assert found.severity == 'wrong'
+    assert found.severity == 'error'
     assert data_options(found.remedies[0]) == {'offset': 0}
     sound = make_scene('b/T31TFJ_20230601.tif', ground() + 1000, names=S2, nodata=0, **TILES)
     assert quick(sound) == []
@@ -447,8 +447,8 @@ def test_an_era_that_nothing_tells(make_scene) -> None:
 
 def test_two_bands_of_one_name(make_scene) -> None:
     found = one(quick(make_scene('a.tif', ground(2), names=('red', 'R'), **TILES)), 'unusable')
-    assert found.severity == 'wrong'
-    assert 'two bands are both called red' in found.detail
+    assert found.severity == 'error'
+    assert 'two bands are named red' in found.detail
 
 
 def test_what_the_reader_warns_of(make_scene, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -461,9 +461,9 @@ def test_what_the_reader_warns_of(make_scene, tmp_path: Path, caplog: pytest.Log
         '<SimpleSource><SourceFilename relativeToVRT="1">a.tif</SourceFilename><SourceBand>1</SourceBand>'
         '</SimpleSource></VRTRasterBand></VRTDataset>'
     )
-    found = one(quick(str(path)), 'noticed')
+    found = one(quick(str(path)), 'warning')
     assert 'declares nodata 0.5, which uint16 cannot hold: ignored' in found.detail
-    assert caplog.text == ''  # told once
+    assert caplog.text == ''  # reported once
 
 
 # Damage.
@@ -477,15 +477,15 @@ def test_a_file_that_was_cut_short(make_scene) -> None:
     Path(path).write_bytes(whole[: len(whole) * 3 // 4])
     found = quick([sound, path])
     assert topics(found) == {'damaged'}
-    assert found[0].severity == 'wrong'
+    assert found[0].severity == 'error'
     assert found[0].files == (path,)
-    assert re.search(r'blocks reach to byte [\d,]+, the file ends at', found[0].detail)
+    assert re.search(r'last block ends at byte [\d,]+, the file at', found[0].detail)
     Path(path).write_bytes(b'II*\x00 nothing more')
     assert one(quick([sound, path]), 'damaged').files == (path,)
     Path(path).write_bytes(whole[: len(whole) * 3 // 4])
     close_datasets()
-    with pytest.raises(SceneReadError, match=r'is damaged \(its blocks reach'):
-        write_mended(path, 'out.tif')
+    with pytest.raises(SceneReadError, match=r'is damaged \(the last block ends'):
+        rewrite_raster(path, 'out.tif')
     assert not Path('out.tif').exists()
 
 
@@ -497,10 +497,10 @@ def test_bytes_that_were_changed(make_scene) -> None:
     assert topics(quick(path)) == {'damaged'}
     close_datasets()
     with pytest.raises(SceneReadError, match=r'20210601.tif is damaged \('):
-        write_mended(path, 'out.tif')
+        rewrite_raster(path, 'out.tif')
 
 
-# Together.
+# Consistency.
 
 
 def pair(make_scene, first: dict[str, Any], second: dict[str, Any]) -> list[str]:
@@ -525,7 +525,7 @@ def test_mixed_crs(make_scene) -> None:
 def test_mixed_resolution(make_scene) -> None:
     paths = pair(make_scene, {'res': 10.0}, {'res': 20.0})
     found = one(quick(paths), 'mixed_resolution')
-    assert found.severity == 'wrong'
+    assert found.severity == 'error'
     module = PretrainingDataModule(paths, chip_size=16, batch_size=4, **data_options(found.remedies[0]))
     assert {scene.grid.res for scene in module.scenes.scenes} == {(20.0, 20.0)}
     degrees = pair(make_scene, {'res': 10.0}, {'crs': 'EPSG:4326', 'transform': Affine(9e-5, 0, 3, 0, -9e-5, 0.1)})
@@ -569,17 +569,17 @@ def test_mixed_eras(make_scene) -> None:
 def test_bands_that_a_scene_lacks(make_scene) -> None:
     path = make_scene(DATED, ground(), names=S2, nodata=0, **TILES)
     found = one(quick(path, bands=['B02', 'B12']), 'missing_bands')
-    assert found.severity == 'wrong'
+    assert found.severity == 'error'
     assert 'B12' in found.message
 
 
-# Mending.
+# Rewriting.
 
 
 def test_turning_without_a_nodata_value_gives_alpha(make_scene) -> None:
     turned = Affine.translation(600000, 5000000) @ Affine.rotation(30) @ Affine.scale(10, -10)
     path = make_scene('a.tif', ground(2), names=('nir', 'red'), transform=turned, **TILES)
-    write_mended(path, 'b.tif')
+    rewrite_raster(path, 'b.tif')
     with rasterio.open('b.tif') as dataset:
         assert dataset.descriptions == ('nir', 'red', 'alpha')
         assert dataset.colorinterp[2].name == 'alpha'
@@ -587,13 +587,13 @@ def test_turning_without_a_nodata_value_gives_alpha(make_scene) -> None:
     assert {'alpha', 'unknown_sensor'} == topics(quick('b.tif'))
 
 
-def test_mending_keeps_everything(make_scene) -> None:
+def test_rewriting_keeps_everything(make_scene) -> None:
     mask = np.ones((300, 400), bool)
     mask[5:50, 7:90] = False
     path = make_scene('a.tif', ground(3).astype('float32'), names=('x', 'y', 'z'), mask=mask, tags={'KEY': 'value'})
     with rasterio.open(path, 'r+') as dataset:
         dataset.scales, dataset.offsets = (0.5, 1, 2), (1, 2, 3)
-    write_mended(path, 'out/b.tif')
+    rewrite_raster(path, 'out/b.tif')
     with rasterio.open(path) as before, rasterio.open('out/b.tif') as after:
         np.testing.assert_array_equal(before.read(), after.read())
         np.testing.assert_array_equal(before.dataset_mask(), after.dataset_mask())
@@ -602,13 +602,13 @@ def test_mending_keeps_everything(make_scene) -> None:
         assert after.tags()['KEY'] == 'value'
         assert after.block_shapes == [(256, 256)] * 3
     assert [file.name for file in Path('out').iterdir()] == ['b.tif']
-    with pytest.raises(ConfigurationError, match=r'is the file that is to be mended'):
-        write_mended(path, path)
+    with pytest.raises(ConfigurationError, match='is the source itself'):
+        rewrite_raster(path, path)
 
 
-def test_mending_numbers_of_few_bits(make_scene) -> None:
+def test_rewriting_numbers_of_few_bits(make_scene) -> None:
     path = make_scene('a.tif', ground(1), names=('B02',), nbits=12)
-    write_mended(path, 'b.tif')
+    rewrite_raster(path, 'b.tif')
     with rasterio.open('b.tif') as dataset:
         np.testing.assert_array_equal(dataset.read(), ground(1))
         assert dataset.tags(ns='IMAGE_STRUCTURE')['PREDICTOR'] == '2'

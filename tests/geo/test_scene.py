@@ -69,7 +69,7 @@ def test_a_sensor_of_another_count_names_both(make_scene, random_array) -> None:
 
 def test_two_bands_of_one_name(make_scene, random_array) -> None:
     path = make_scene('s.tif', random_array((3, 8, 8)), names=['B1', 'B02', 'B01'])
-    with pytest.raises(BandError, match=r's\.tif: two bands are both called B01'):
+    with pytest.raises(BandError, match=r's\.tif: two bands are named B01'):
         only(path)
 
 

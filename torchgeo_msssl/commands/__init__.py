@@ -11,7 +11,7 @@ COMMANDS = {
     'rasterize': 'burn polygons and lines into a mask:  rasterize VECTOR --like SCENE --output MASK.tif',
     'statistics': 'measure the bands of scenes:  statistics SCENE… --output DIR',
     'vectorize': 'turn a map into polygons:  vectorize MAP.tif --output vines.gpkg',
-    'doctor': 'tell what will be slow or wrong with scenes:  doctor SCENE…',
+    'doctor': 'find what is wrong or slow about scenes:  doctor SCENE…',
     'probe': 'classify frozen features of encoders:  probe --config configs/probe_s2.yaml',
     'study': 'measure whether pretraining helps:  study --config configs/study_vines.yaml',
     'compare': 'put results side by side:  compare RESULT…',

@@ -1,16 +1,30 @@
-"""``sample``: the synthetic sample area on its own."""
+"""``sample``: write the synthetic sample area."""
 
-import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from torchgeo_msssl.commands.options import positional, read_options
 from torchgeo_msssl.geo.sample import write_sample_area
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleOptions:
+    """Write the synthetic sample area.
+
+    Attributes:
+        directory: Folder to write into.
+        seed: Seed of the pixels.
+    """
+
+    directory: str = positional('DIR')
+    seed: int = 0
 
 
 def run(arguments: Sequence[str]) -> int:
     """Write the sample area.
 
     Args:
-        arguments: What follows the command's name.
+        arguments: Arguments that follow the command's name.
 
     Returns:
         Exit status.
@@ -18,10 +32,7 @@ def run(arguments: Sequence[str]) -> int:
     Raises:
         MSSSLError: If the folder cannot be written.
     """
-    parser = argparse.ArgumentParser(prog='python -m torchgeo_msssl sample', description=__doc__)
-    parser.add_argument('directory', metavar='DIR', help='folder to write into')
-    parser.add_argument('--seed', type=int, default=0, help='same seed, same pixels (default: 0)')
-    options = parser.parse_args(arguments)
+    options = read_options(SampleOptions, 'sample', arguments)
     area = write_sample_area(options.directory, seed=options.seed)
     print(f'Wrote the synthetic sample area ({len(area.files)} files) to {area.directory}')
     return 0

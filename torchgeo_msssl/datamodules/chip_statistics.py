@@ -6,7 +6,7 @@ import numpy as np
 
 from torchgeo_msssl.datasets.chips import Chips
 from torchgeo_msssl.errors import ValidDataError
-from torchgeo_msssl.geo.band_statistics.moments import ENOUGH_PIXELS, BandStatistics, block_statistics
+from torchgeo_msssl.geo.band_statistics.moments import ENOUGH_VALUES, BandStatistics, block_statistics
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.radiometry import Radiometry
 
@@ -37,7 +37,7 @@ def manifest_statistics(chips: Chips) -> tuple[BandStatistics, list[Radiometry]]
 
 def chip_statistics(
     chips: Chips,
-    pixels: int = ENOUGH_PIXELS,
+    pixels: int = ENOUGH_VALUES,
     seed: int = 0,
     on_progress: Callable[[float], None] | None = None,
 ) -> tuple[BandStatistics, list[Radiometry]]:

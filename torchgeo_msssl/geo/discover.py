@@ -1,6 +1,6 @@
-"""Find the files of scenes, grouped into scenes.
+"""Find raster files and group them into scenes.
 
-A scene is one multi-band file, or several single-band files whose names differ in the band alone:
+A scene is one multi-band file, or several single-band files whose names differ only in the band:
 ``B02.tif`` and ``B03.tif`` of one folder; ``T31UFT_20240601T104031_B02_10m.jp2`` and its siblings, also across
 the ``R10m``, ``R20m`` and ``R60m`` folders of a SAFE product.
 """
@@ -26,7 +26,7 @@ _BAND_FILE = re.compile(
     r'(?P<resolution>[_-]\d+m)?$',
     re.IGNORECASE,
 )
-#: Layers that lie in the folders of Sentinel-2 and HLS products beside the bands and are no scenes themselves.
+#: Layers in the folders of Sentinel-2 and HLS products that are neither bands nor scenes.
 _SIDE_LAYER = re.compile(
     r'(?:^MSK_.*|(?:^|[_.])(?:TCI|SCL|AOT|WVP|PVI|CLD|SNW|Fmask|SAA|SZA|VAA|VZA|QA_\w+)(?:_\d+m)?)$', re.IGNORECASE
 )
@@ -38,16 +38,16 @@ def find_files(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]])
     """List the raster files at paths, folders and glob patterns.
 
     Args:
-        paths: One or more files (any suffix), folders or patterns such as ``dir/*.tif``; virtual and remote paths are
-            taken as they are. Folders, also those that a pattern meets, are searched to the bottom for
-            :data:`RASTER_SUFFIXES`; hidden files, and the quality layers and pictures that Sentinel-2 and HLS products
-            have beside their bands (SCL, TCI, Fmask, …), are left out there.
+        paths: One or more files (any suffix), folders or patterns such as ``dir/*.tif``. Virtual and remote paths are
+            used as they are. Folders, also those that match a pattern, are searched recursively for
+            :data:`RASTER_SUFFIXES`, without hidden files and without the quality layers and previews of Sentinel-2 and
+            HLS products (SCL, TCI, Fmask, …).
 
     Returns:
         Sorted paths, each file once.
 
     Raises:
-        ScenesNotFoundError: If there is nothing at one of the paths.
+        ScenesNotFoundError: If one of the paths has no raster files.
     """
     if isinstance(paths, str | os.PathLike):
         paths = [paths]
@@ -76,7 +76,7 @@ def _files_at(path: str) -> list[str]:
         return [path]
     if os.path.isdir(path):
         return _files_in(path)
-    # A pattern that names a suffix means it; any other one also meets sidecars and notes.
+    # a pattern without a suffix also matches sidecar and other files
     named = not glob.has_magic(os.path.splitext(path)[1]) and bool(os.path.splitext(path)[1])
     files = []
     for match in sorted(glob.glob(path, recursive=True)):
@@ -94,7 +94,7 @@ def _files_in(folder: str) -> list[str]:
         rasters.extend(os.path.join(root, name) for name in names if _is_raster(name))
     bands = [file for file in rasters if not _SIDE_LAYER.search(Path(file).stem)]
     if bands and len(bands) < len(rasters):
-        log.info('%s: left out %d layer(s) that are no bands (SCL, TCI, …).', folder, len(rasters) - len(bands))
+        log.info('%s: ignored %d layer(s) that are not bands (SCL, TCI, …).', folder, len(rasters) - len(bands))
     return bands or rasters
 
 
@@ -110,9 +110,8 @@ def group_files(files: Sequence[str]) -> list[tuple[str, dict[str, str] | str]]:
         files: Sorted paths.
 
     Returns:
-        ``(name, file)`` for a multi-band file and ``(name, {band: file})`` for single-band files, in order of
-        first appearance. Where a band lies there at several resolutions, the finest one that the names tell is
-        taken.
+        ``(name, file)`` for a multi-band file and ``(name, {band: file})`` for single-band files, in order of first
+        appearance. Of a band with several resolutions in the file names, the finest is used.
 
     Raises:
         BandError: If two files are the same band of one scene at the same resolution.
@@ -126,13 +125,13 @@ def group_files(files: Sequence[str]) -> list[tuple[str, dict[str, str] | str]]:
             continue
         folder = path.parent.parent if re.fullmatch(r'R\d+m', path.parent.name) else path.parent
         name = match['scene'].strip('_.- ') or folder.name or 'scene'
-        # L1C and L2A products of one tile and time have one name, but only those of L2A tell the resolution.
+        # L1C and L2A products of one tile and time have the same name, but only those of L2A contain the resolution.
         key = (str(folder), name, 'with resolution' if match['resolution'] else '')
         bands = scenes.setdefault(key, (name, {}))[1]
         assert isinstance(bands, dict)
         band = canonical_band_name(match['band'])
         if band in bands and _metres(file) == _metres(bands[band]):
-            msg = f'{bands[band]} and {file}: are both band {band} of one scene by their names; remove or rename one.'
+            msg = f'{bands[band]} and {file}: are band {band} of the same scene by name; remove or rename one.'
             raise BandError(msg)
         if band not in bands or _metres(file) < _metres(bands[band]):
             bands[band] = file
@@ -140,21 +139,20 @@ def group_files(files: Sequence[str]) -> list[tuple[str, dict[str, str] | str]]:
 
 
 def _metres(file: str) -> int:
-    """Resolution that a band file's name, or else its folder, tells (0 where none does)."""
+    """Return the resolution in the name of a band file, or else of its folder; 0 if there is none."""
     match = re.search(r'[_-](\d+)m$', Path(file).stem) or re.fullmatch(r'R(\d+)m', Path(file).parent.name)
     return int(match[1]) if match else 0
 
 
 def date_of(path: str) -> tuple[datetime.datetime, datetime.datetime] | None:
-    """Read the time of a scene off its file name, or off the folder above.
+    """Parse the date of a scene from its file name, or else from the name of its folder.
 
     Args:
-        path: File with a date such as ``2017-09-18``, ``20240601``, ``20240601T104031`` or, as HLS has it,
-            ``2024153T104031`` (day of the year) in its name.
+        path: File with a date such as ``2017-09-18``, ``20240601``, ``20240601T104031`` or, for HLS, ``2024153T104031``
+            (day of the year) in its name.
 
     Returns:
-        ``(first, last)`` moment that the name can mean: a whole day, or one second where the name has the time;
-        None without a date.
+        First and last moment of the day, or of the second if the name has the time; None without a date.
     """
     for text in (Path(path).stem, Path(path).parent.name):
         for match in _DATE.finditer(text):

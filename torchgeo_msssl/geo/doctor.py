@@ -1,4 +1,4 @@
-"""Examine scenes before they are used: what will be slow, what will be wrong, and what mends it."""
+"""Check scenes before training: find what is wrong or slow, and how to fix it."""
 
 import logging
 import warnings
@@ -12,18 +12,18 @@ from rasterio.io import DatasetReader
 
 from torchgeo_msssl.bands import Sensor, canonical_band_name
 from torchgeo_msssl.errors import MissingCRSError, MSSSLError
-from torchgeo_msssl.geo.checks.consistency import check_together
+from torchgeo_msssl.geo.checks.consistency import check_consistency
 from torchgeo_msssl.geo.checks.finding import Finding
 from torchgeo_msssl.geo.checks.interpretation import check_bands, check_values, sensor_of
-from torchgeo_msssl.geo.checks.pixels import check_border, check_finite, look_at
+from torchgeo_msssl.geo.checks.pixels import check_border, check_finite, sample_pixels
 from torchgeo_msssl.geo.checks.placement import check_placement, check_sidecars, check_turned
-from torchgeo_msssl.geo.checks.storage import check_storage, check_whole, damaged
+from torchgeo_msssl.geo.checks.storage import check_storage, check_truncation, damaged
 from torchgeo_msssl.geo.discover import find_files, group_files
 from torchgeo_msssl.geo.headers import name_bands, open_scene
 from torchgeo_msssl.geo.open_datasets import open_raster
 from torchgeo_msssl.geo.scene import Scene
 
-_SEVERITIES = ('wrong', 'slow', 'note')
+_SEVERITIES = ('error', 'slow', 'note')
 
 
 def examine(
@@ -33,25 +33,25 @@ def examine(
     measured: bool = True,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Finding]:
-    """Examine scenes one by one and together.
+    """Check scenes one by one and together.
 
     Args:
         paths: Files, folders or patterns.
         bands: Bands that will be used, by canonical name; None for all.
-        sensor: The sensor, where the files do not tell.
-        measured: Whether to read random chips of each file and tell by what factor it is slow.
-        on_progress: Called with the files done and their number.
+        sensor: Sensor of files that do not identify it.
+        measured: Whether to measure the time to read random chips of each file.
+        on_progress: Called with the number of files done and the number of all files.
 
     Returns:
-        Findings, what is wrong first.
+        Findings, ``error`` ones first.
 
     Raises:
-        ScenesNotFoundError: If nothing is there.
-        BandError: If two files are the same band of one scene by their names.
+        ScenesNotFoundError: If there is no file.
+        BandError: If the names of two files give the same band of one scene.
     """
     files = find_files(paths)
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore', NotGeoreferencedWarning)  # that is a finding
+        warnings.simplefilter('ignore', NotGeoreferencedWarning)  # reported as a finding
         found = _examine_files(files, bands, sensor, measured, on_progress)
     return sorted(found, key=lambda finding: _SEVERITIES.index(finding.severity))
 
@@ -76,35 +76,35 @@ def _examine_files(
             on_progress(done, len(files))
     unreadable = {path for finding in found if finding.topic == 'damaged' for path in finding.files}
     if classes:
-        message = 'Look(s) like a map of classes: what is to be known of pictures was not looked for.'
+        message = 'The file looks like a map of classes; the checks of images were skipped.'
         found.append(Finding('note', 'classes', message, tuple(classes)))
     unreadable.update(classes)
     sound = [scene for scene in scenes if unreadable.isdisjoint(file.path for file in scene.files)]
     for scene in sound:
         missing = [band for band in bands or () if band not in scene.bands]
         if missing:
-            message = f'Lacks bands that are wanted: {", ".join(missing)}.'
-            found.append(Finding('wrong', 'missing_bands', message, (scene.path,), f'has {", ".join(scene.bands)}'))
+            message = f'The scene lacks bands given with --bands: {", ".join(missing)}.'
+            found.append(Finding('error', 'missing_bands', message, (scene.path,), f'has {", ".join(scene.bands)}'))
         found.extend(_examine_scene(scene, sensor, measured))
-    with _messages():
-        found.extend(check_together(sound, sensor))
+    with _captured_warnings():
+        found.extend(check_consistency(sound, sensor))
     return found
 
 
 def _open_scenes(files: Sequence[str], sensor: Sensor | None) -> tuple[list[Scene], list[Finding]]:
-    """The scenes that can be opened, and findings of those that cannot, and of what was noticed on the way."""
+    """Return the scenes that can be opened, and findings about those that cannot and about warnings."""
     scenes: list[Scene] = []
     found: list[Finding] = []
     for name, grouped in group_files(files):
         members = (grouped,) if isinstance(grouped, str) else tuple(grouped.values())
-        with _messages() as messages:
+        with _captured_warnings() as messages:
             try:
                 scenes.append(open_scene(name, grouped, sensor))
             except MissingCRSError:
-                pass  # told of the file itself, with what mends it
+                pass  # found again by check_placement, with remedies
             except MSSSLError as error:
                 found.extend(_unopened(members, error))
-        found += [Finding('note', 'noticed', 'Was noticed when it was opened.', members, text) for text in messages]
+        found += [Finding('note', 'warning', 'Opening the scene gave a warning.', members, text) for text in messages]
     return scenes, found
 
 
@@ -115,33 +115,33 @@ def _unopened(members: tuple[str, ...], error: MSSSLError) -> Iterator[Finding]:
             open_raster(path).close()
         except MSSSLError as cause:
             broken.append(damaged(path, cause.__cause__ or cause))
-    yield from broken or [Finding('wrong', 'unusable', 'Cannot be used as a scene.', members, str(error))]
+    yield from broken or [Finding('error', 'unusable', 'The file cannot be used as a scene.', members, str(error))]
 
 
 def _examine_file(
     path: str, bands: Sequence[str] | None, sensor: Sensor | None, measured: bool, assumed: float | None
 ) -> tuple[list[Finding], bool]:
-    """Findings of one file, and whether it looks like a map of classes."""
+    """Return findings about one file, and whether it looks like a map of classes."""
     found: list[Finding] = []
     try:
         with open_raster(path) as dataset:
-            found += check_whole(path, dataset)
+            found += check_truncation(path, dataset)
             if found:
                 return found, False
             found += check_placement(path, dataset)
             found += check_sidecars(path, dataset)
             indexes = _indexes(dataset, bands, sensor)
-            look = look_at(dataset, _indexes(dataset, None, sensor))
-            found += check_border(path, dataset, look, assumed)
-            found += check_finite(path, dataset, look)
+            sample = sample_pixels(dataset, _indexes(dataset, None, sensor))
+            found += check_border(path, dataset, sample, assumed)
+            found += check_finite(path, dataset, sample)
             found += check_storage(path, dataset, indexes, measured)
     except (RasterioError, MSSSLError, OSError) as error:
         return [damaged(path, error)], False
-    return found, look.is_classes
+    return found, sample.is_classes
 
 
 def _indexes(dataset: DatasetReader, bands: Sequence[str] | None, sensor: Sensor | None) -> list[int]:
-    """GDAL's numbers of the bands that are wanted, or of all but alpha where there are none of these names."""
+    """Return the indexes of bands by name, or of all bands but alpha if none has these names."""
     colours = [i for i, colour in zip(dataset.indexes, dataset.colorinterp, strict=True) if colour != ColorInterp.alpha]
     if bands is None:
         return colours or list(dataset.indexes)
@@ -155,18 +155,18 @@ def _indexes(dataset: DatasetReader, bands: Sequence[str] | None, sensor: Sensor
 def _examine_scene(scene: Scene, sensor: Sensor | None, measured: bool) -> list[Finding]:
     known = sensor_of(scene, sensor)
     found = list(check_bands(scene, known))
-    with _messages():  # what radiometry warns of is a finding
+    with _captured_warnings():  # they are found again by check_values
         try:
             found += check_turned(scene, measured)
             found += check_values(scene, known)
         except MSSSLError as error:
-            found.append(Finding('wrong', 'unusable', 'Cannot be used as a scene.', (scene.path,), str(error)))
+            found.append(Finding('error', 'unusable', 'The file cannot be used as a scene.', (scene.path,), str(error)))
     return found
 
 
 @contextmanager
-def _messages() -> Iterator[list[str]]:
-    """Collect the warnings of the package's log instead of showing them."""
+def _captured_warnings() -> Iterator[list[str]]:
+    """Collect the warnings of the package's loggers instead of showing them."""
     texts: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: texts.append(record.getMessage())  # type: ignore[method-assign]

@@ -1,7 +1,7 @@
-"""Pixel grids on the ground with integer windows that cover them.
+"""Pixel grids with integer windows.
 
-A grid is what CRS, transform and size mean together; they travel as one object so that they cannot drift
-apart. Windows are integers in ``(row, col)``; map coordinates are float64 in ``(x, y)``.
+A grid holds CRS, transform and size in one object, so that they stay consistent. Windows are integers in ``(row,
+col)``; map coordinates are float64 in ``(x, y)``.
 """
 
 import math
@@ -20,10 +20,10 @@ class Window:
     """A rectangle of whole pixels.
 
     Attributes:
-        row: First row (pixels from the top; may be negative, outside the grid).
-        col: First column (pixels from the left; may be negative).
-        height: Rows.
-        width: Columns.
+        row: First row, from the top; negative outside the grid.
+        col: First column, from the left; negative outside the grid.
+        height: Number of rows.
+        width: Number of columns.
     """
 
     row: int
@@ -37,30 +37,30 @@ class Window:
         return self.height * self.width
 
     def intersection(self, other: 'Window') -> 'Window | None':
-        """The pixels that both windows have, or None where they have none in common."""
+        """Return the pixels that are in both windows, or None if there are none."""
         row, col = max(self.row, other.row), max(self.col, other.col)
         height = min(self.row + self.height, other.row + other.height) - row
         width = min(self.col + self.width, other.col + other.width) - col
         return Window(row, col, height, width) if height > 0 and width > 0 else None
 
     def to_rasterio(self) -> RasterioWindow:
-        """The same rectangle for rasterio's read and write methods."""
+        """Return the same rectangle for rasterio's read and write methods."""
         return RasterioWindow(self.col, self.row, self.width, self.height)
 
     def __str__(self) -> str:
-        """Rows and columns as people write them in messages."""
+        """Rows and columns for messages."""
         return f'rows {self.row}:{self.row + self.height}, columns {self.col}:{self.col + self.width}'
 
 
 @dataclass(frozen=True)
 class PixelGrid:
-    """CRS, geotransform and size of a raster, as one value.
+    """CRS, geotransform and size of a raster.
 
     Attributes:
         crs: Coordinate reference system.
         transform: Map coordinates of pixel corners: ``(x, y) = transform * (col, row)``.
-        height: Rows.
-        width: Columns.
+        height: Number of rows.
+        width: Number of columns.
     """
 
     crs: CRS
@@ -75,7 +75,7 @@ class PixelGrid:
 
     @property
     def res(self) -> tuple[float, float]:
-        """Lengths of a pixel's sides along a row and along a column, in units of the CRS."""
+        """Width and height of a pixel along a row and along a column, in units of the CRS."""
         t = self.transform
         return math.hypot(t.a, t.d), math.hypot(t.b, t.e)
 
@@ -91,13 +91,10 @@ class PixelGrid:
         return self.window_bounds(self.window)
 
     def window_bounds(self, window: Window) -> tuple[float, float, float, float]:
-        """Map coordinates of a window.
+        """Return ``(left, bottom, right, top)`` of a window in map coordinates, float64.
 
         Args:
-            window: A window of this grid; it may reach outside.
-
-        Returns:
-            ``(left, bottom, right, top)`` that enclose it, float64.
+            window: A window of this grid, which may extend beyond it.
         """
         rows = (window.row, window.row + window.height)
         cols = (window.col, window.col + window.width)
@@ -106,22 +103,22 @@ class PixelGrid:
         return min(xs), min(ys), max(xs), max(ys)
 
     def cut(self, window: Window) -> 'PixelGrid':
-        """The grid of a window, which may reach outside of this one."""
+        """Return the grid of a window, which may extend beyond this one."""
         return PixelGrid(self.crs, self.window_transform(window), window.height, window.width)
 
     def window_transform(self, window: Window) -> Affine:
-        """Geotransform of a window cut out of this grid."""
+        """Return the geotransform of a window of this grid."""
         return self.transform @ Affine.translation(window.col, window.row)
 
     def snap(self, bounds: tuple[float, float, float, float], tolerance: float = 1e-3) -> Window | None:
-        """The window whose edges are these bounds, if they fall on pixel edges.
+        """Return the window with these bounds if they lie on pixel edges.
 
         Args:
             bounds: ``(left, bottom, right, top)`` in this grid's CRS.
             tolerance: Largest distance from a pixel edge, in pixels.
 
         Returns:
-            The window (it may reach outside the grid), or None where an edge cuts through a pixel.
+            The window, which may extend beyond the grid, or None if an edge cuts a pixel.
         """
         if not self.is_north_up or not all(map(math.isfinite, bounds)):
             return None
@@ -137,10 +134,10 @@ class PixelGrid:
 
 
 def covering_offsets(extent: int, size: int, stride: int) -> list[int]:
-    """Offsets of the fewest windows at a stride that cover an axis without leaving it.
+    """Return the offsets of the fewest windows at a stride that cover an axis without leaving it.
 
-    The last window is moved back so that it ends at the border; an axis shorter than one window gets the
-    single offset 0 (the window then reaches beyond it, to be padded).
+    The last window is shifted back to end at the border. An axis that is shorter than a window gets the single offset
+    0, whose window extends beyond it and has to be padded.
 
     Args:
         extent: Length of the axis, in pixels, at least 1.
@@ -148,10 +145,10 @@ def covering_offsets(extent: int, size: int, stride: int) -> list[int]:
         stride: Distance between windows, in pixels, 1 to ``size``.
 
     Returns:
-        Rising offsets.
+        Increasing offsets.
 
     Raises:
-        ConfigurationError: If the stride would leave gaps, or not move on.
+        ConfigurationError: If the stride is 0 or would leave gaps.
     """
     if not 1 <= stride <= size:
         msg = f'stride: expected 1 to the window size {size}, got {stride}; a larger stride would leave gaps.'
@@ -163,7 +160,7 @@ def covering_offsets(extent: int, size: int, stride: int) -> list[int]:
 
 
 def covering_windows(grid: PixelGrid, size: tuple[int, int], overlap: int = 0) -> Iterator[Window]:
-    """Windows that cover a grid exactly, row by row from the north.
+    """Yield windows that cover a grid exactly, row by row from the north.
 
     Args:
         grid: The grid to cover.
@@ -171,8 +168,8 @@ def covering_windows(grid: PixelGrid, size: tuple[int, int], overlap: int = 0) -
         overlap: Pixels that neighbours share, less than either side.
 
     Yields:
-        Windows inside the grid; where the grid is smaller than a window, windows that start at its edge and
-        reach beyond it.
+        Windows inside the grid. If the grid is smaller than a window, windows that start at its edge and extend beyond
+        it.
 
     Raises:
         ConfigurationError: If the overlap is negative or not smaller than a window.

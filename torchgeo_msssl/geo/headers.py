@@ -226,7 +226,7 @@ def name_bands(dataset: DatasetReader, sensor: Sensor | None) -> tuple[str, ...]
         found = [name or f'band_{n}' for n, name in enumerate(known, start=1)]
     if len(set(found)) < len(found):
         twice = sorted({name for name in found if found.count(name) > 1})
-        raise BandError(f'{dataset.name}: two bands are both called {", ".join(twice)}; rename one of them.')
+        raise BandError(f'{dataset.name}: two bands are named {", ".join(twice)}; rename one of them.')
     if set(found) == {'alpha'}:
         raise BandError(f'{dataset.name}: has no band but alpha.')
     names = iter(found)

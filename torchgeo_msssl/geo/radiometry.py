@@ -1,6 +1,6 @@
-"""From digital numbers to reflectance: the scale and offset of each band of a scene.
+"""Scale and offset from digital numbers to reflectance.
 
-Reflectance is ``(DN + offset) * scale``. What a file declares comes first, then what its product is known for.
+Reflectance is ``(DN + offset) * scale``. The values that a file declares come first, then those of its product.
 Sentinel-2 products of processing baseline 04.00 and later (from 2022-01-25) carry an offset of -1000
 (https://sentinels.copernicus.eu/web/sentinel/-/copernicus-sentinel-2-major-products-upgrade-upcoming).
 """
@@ -28,18 +28,21 @@ _BASELINE_TAGS = ('PROCESSING_BASELINE', 'processing_baseline', 's2:processing_b
 _PRODUCT = re.compile(r'S2[A-D]_MSIL(?:1C|2A)_\d{8}T\d{6}_(N\d{4})_')
 _OFFSET_TAGS = ('BOA_ADD_OFFSET', 'RADIO_ADD_OFFSET', 'BOA_ADD_OFFSET_VALUES_LIST', 'RADIO_ADD_OFFSET_VALUES_LIST')
 
-#: A float raster whose bright pixels exceed this holds digital numbers; reflectance stays below about 2.
+#: Float rasters with brighter pixels hold digital numbers, as reflectance stays below about 2.
 _LARGEST_REFLECTANCE = 10.0
+
+#: Reason of a Sentinel-2 offset of 0 that neither metadata nor date confirm.
+UNKNOWN_OFFSET = 'offset 0: neither metadata nor date give another (set `offset` if there is one)'
 
 
 @dataclass(frozen=True)
 class Radiometry:
-    """How the digital numbers of a scene become reflectance.
+    """Scale and offset from digital numbers to reflectance.
 
     Attributes:
-        scale: Reflectance per digital number, for each band.
-        offset: Added to the digital number first, for each band.
-        reason: Where the values come from, for the log.
+        scale: Reflectance per digital number of each band.
+        offset: Offset of each band, which is added to the digital number first.
+        reason: Source of the values, for the log.
     """
 
     scale: tuple[float, ...]
@@ -53,18 +56,18 @@ def radiometry(scene: Scene, bands: Sequence[str], sensor: Sensor | None, offset
     Args:
         scene: Scene.
         bands: Canonical names.
-        sensor: Its sensor, or None where unknown.
-        offset: A number in digital numbers for all bands, or ``auto``: what the file's metadata or date tell.
+        sensor: Its sensor, or None if unknown.
+        offset: Offset of all bands in digital numbers, or ``auto`` for that of metadata or date.
 
     Returns:
-        The values, with where they come from. Without a sensor the digital numbers stand for themselves.
+        Scale, offset and their source. Without a sensor, digital numbers are used as they are.
 
     Raises:
         ConfigurationError: If ``offset`` is text other than ``auto``.
-        SceneReadError: If the file declares a scale that is none, or is damaged.
+        SceneReadError: If the file declares an invalid scale, or is damaged.
     """
     if isinstance(offset, str) and offset != 'auto':
-        raise ConfigurationError(f"offset: expected a number of digital numbers or 'auto', got {offset!r}.")
+        raise ConfigurationError(f"offset: expected a number in digital numbers, or 'auto', got {offset!r}.")
     declared = [_declared(scene, band) for band in bands]
     if all(declared):
         how = Radiometry((1.0,) * len(bands), (0.0,) * len(bands), 'scale and offset declared in the file')
@@ -81,21 +84,21 @@ def radiometry(scene: Scene, bands: Sequence[str], sensor: Sensor | None, offset
 
 
 def _known(scene: Scene, bands: Sequence[str], sensor: Sensor | None) -> Radiometry:
-    """Scale and offset of bands whose file declares none."""
+    """Return scale and offset by sensor, metadata and date."""
     ones, zeros = (1.0,) * len(bands), (0.0,) * len(bands)
     if sensor is None:
-        return Radiometry(ones, zeros, 'sensor unknown: digital numbers taken as they are')
+        return Radiometry(ones, zeros, 'unknown sensor: digital numbers are used as they are')
     spectral = [band for band in bands if sensor.find(band)]
     if np.issubdtype(scene.dtype, np.floating) and spectral and not _holds_digital_numbers(scene, spectral[0]):
-        return Radiometry(ones, zeros, f'{sensor.name}: values are reflectance already')
+        return Radiometry(ones, zeros, f'{sensor.name}: the values are already reflectance')
     if sensor.name in ('rgb', 'rgbn') and scene.dtype != np.uint8:
-        return Radiometry(ones, zeros, f'{sensor.name}: {scene.dtype} instead of uint8, taken as it is')
+        return Radiometry(ones, zeros, f'{sensor.name}: {scene.dtype} instead of uint8, used as it is')
     known = [sensor.find(band) for band in bands]
     scale = tuple(band.scale if band else 1.0 for band in known)
     value, why = sentinel2_offset(scene) if sensor.name.startswith('sentinel2') else (0.0, 'no offset')
     if value < 0 and spectral and _contradicts(scene, spectral[0], value):
         log.warning(
-            '%s: %s, yet many of its values are below %g, so the offset may have been taken off before (harmonised '
+            '%s: %s, but many of its values are below %g, so the offset may have been applied before (harmonised '
             'products); if so, set `offset: 0`.',
             scene.path,
             why,
@@ -105,19 +108,19 @@ def _known(scene: Scene, bands: Sequence[str], sensor: Sensor | None) -> Radiome
 
 
 def _declared(scene: Scene, band: str) -> tuple[float, float] | None:
-    """Scale and offset (to be added first) that a file declares for a band, or None where it declares none."""
+    """Return the scale and the offset (to be added first) that a file declares for a band, or None."""
     file = scene.file_of(band)
     scale, offset = file.scales[file.index(band) - 1], file.offsets[file.index(band) - 1]
     if (scale, offset) == (1.0, 0.0):
         return None
     if scale == 0 or not math.isfinite(scale) or not math.isfinite(offset):
-        msg = f'{file.path}: declares scale {scale:g} and offset {offset:g} for band {band}; correct them in the file.'
+        msg = f'{file.path}: has invalid scale {scale:g} or offset {offset:g} of band {band}; correct them in the file.'
         raise SceneReadError(msg)
     return scale, offset / scale
 
 
 def _sample(scene: Scene, band: str) -> NDArray[Any]:
-    """Valid values of a band in the middle of a scene, or else at the first place with data; perhaps none."""
+    """Return valid values of a band in the middle of a scene, or else in the first window with data, if any."""
     grid, side = scene.grid, 256
     middle = Window(max((grid.height - side) // 2, 0), max((grid.width - side) // 2, 0), side, side)
     for window in itertools.chain([middle], streaming_windows(scene)):
@@ -140,33 +143,33 @@ def _contradicts(scene: Scene, band: str, offset: float) -> bool:
 
 
 def sentinel2_offset(scene: Scene) -> tuple[float, str]:
-    """Find the offset of a Sentinel-2 scene from its tags, else its processing baseline, else its date.
+    """Find the offset of a Sentinel-2 scene from its tags, or else its processing baseline, or else its date.
 
     Args:
         scene: Scene.
 
     Returns:
-        The offset in digital numbers, and where it comes from. No pixel is read.
+        The offset in digital numbers, and its source. No pixel is read.
     """
     tags = {key: value for file in scene.files for key, value in file.tags.items()}
     for tag in _OFFSET_TAGS:
         numbers = re.findall(r'-?\d+(?:\.\d+)?', tags.get(tag, ''))
         if numbers:
             return float(numbers[0]), f'offset {float(numbers[0]):g} from the tag {tag}'
-    told = [tags[tag] for tag in _BASELINE_TAGS if tag in tags]
+    declared = [tags[tag] for tag in _BASELINE_TAGS if tag in tags]
     named = _PRODUCT.search(f'{tags.get("PRODUCT_URI", "")} {scene.path}')
-    baseline = next(filter(None, map(_baseline, [*told, named[1] if named else ''])), None)
+    baseline = next(filter(None, map(_baseline, [*declared, named[1] if named else ''])), None)
     if baseline is not None:
         value = SENTINEL2_OFFSET if baseline >= (4, 0) else 0.0
         return value, f'offset {value:g} from processing baseline {baseline[0]:02d}.{baseline[1]:02d}'
     if scene.date is not None:
         value = SENTINEL2_OFFSET if scene.date[0].date() >= SENTINEL2_OFFSET_SINCE else 0.0
         return value, f'offset {value:g} from the date in the name (set `offset` if it was corrected)'
-    return 0.0, 'offset 0: neither metadata nor date tell another (set `offset` if there is one)'
+    return 0.0, UNKNOWN_OFFSET
 
 
 def _baseline(text: str) -> tuple[int, int] | None:
-    """Major and minor number of ``04.00``, ``4.0``, ``N0400`` or ``0400``; None for anything else."""
+    """Parse ``04.00``, ``4.0``, ``N0400`` or ``0400`` as major and minor number; return None for other text."""
     match = re.fullmatch(r'(\d{1,2})\.(\d{1,2})|N?(\d{2})(\d{2})', text.strip())
     if match is None:
         return None

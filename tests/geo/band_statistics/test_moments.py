@@ -81,7 +81,7 @@ def test_merging_minds_neither_order_nor_brackets(a, b, c) -> None:
 
 def test_a_draw_is_a_function_of_the_seed(scenes) -> None:
     how = [PLAIN, PLAIN]
-    few = [scene_statistics(scenes, BANDS, how, pixels=300_000, seed=seed) for seed in (0, 0, 1)]
+    few = [scene_statistics(scenes, BANDS, how, values=300_000, seed=seed) for seed in (0, 0, 1)]
     assert few[0].count == few[1].count < all_pixels(scenes, how).shape[1]
     np.testing.assert_array_equal(few[0].mean, few[1].mean)
     assert not np.array_equal(few[0].mean, few[2].mean)
@@ -93,7 +93,7 @@ def test_a_draw_that_meets_no_data_goes_on(make_scene) -> None:
     array[:, :, -1] = [[4], [5], [6]]
     scene = find_scenes(make_scene('s.tif', array, nodata=0, names=BANDS, tiled=True, blockxsize=64, blockysize=64))[0]
     for seed in range(4):
-        found = scene_statistics([scene], BANDS, [PLAIN], pixels=1, seed=seed)
+        found = scene_statistics([scene], BANDS, [PLAIN], values=1, seed=seed)
         np.testing.assert_array_equal(found.mean, [4, 5, 6])
 
 

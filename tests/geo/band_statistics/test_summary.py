@@ -1,4 +1,4 @@
-"""A survey in a stream is NumPy's over all valid pixels at once."""
+"""The summary of a stream equals NumPy's of all valid pixels at once."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from torchgeo_msssl.errors import ValidDataError
 from torchgeo_msssl.geo.band_statistics import summary as module
 from torchgeo_msssl.geo.band_statistics.histograms import PERCENTILES
 from torchgeo_msssl.geo.band_statistics.moments import scene_statistics
-from torchgeo_msssl.geo.band_statistics.summary import Survey, summarize_bands
+from torchgeo_msssl.geo.band_statistics.summary import BandSummary, summarize_bands
 from torchgeo_msssl.geo.headers import find_scenes
 from torchgeo_msssl.geo.open_datasets import close_datasets
 from torchgeo_msssl.geo.radiometry import Radiometry
@@ -41,7 +41,7 @@ def whole(scenes: list[Scene], how: list[Radiometry], dtype: type = np.float64) 
     return np.concatenate(parts, axis=1)
 
 
-def check(found: Survey, pixels: np.ndarray) -> None:
+def check(found: BandSummary, pixels: np.ndarray) -> None:
     assert found.moments.count == pixels.shape[1]
     np.testing.assert_array_equal(found.percentiles, np.percentile(pixels, PERCENTILES, axis=1))
     np.testing.assert_array_equal(found.least, pixels.min(axis=1))
@@ -120,7 +120,7 @@ def test_each_band_has_its_own_gaps_under_a_mask(make_scene) -> None:
 def test_processes_change_nothing(make_scene, random_array) -> None:
     paths = [make_scene(f'{i}.tif', random_array((2, 70, 90), seed=i), names=BANDS) for i in range(2)]
     scenes = [scene for path in paths for scene in find_scenes(path)]
-    alone, together = (summarize_bands(scenes, BANDS, [OLD, NEW], workers=n) for n in (1, 2))
+    alone, together = (summarize_bands(scenes, BANDS, [OLD, NEW], num_workers=n) for n in (1, 2))
     np.testing.assert_array_equal(alone.moments.mean, together.moments.mean)
     np.testing.assert_array_equal(alone.moments.m2, together.moments.m2)
     np.testing.assert_array_equal(alone.percentiles, together.percentiles)
@@ -130,11 +130,11 @@ def test_no_data_names_the_empty_band(make_scene, random_array) -> None:
     array = random_array((2, 20, 30))
     array[1] = 0
     (scene,) = find_scenes(make_scene('gone.tif', array, nodata=0, names=BANDS))
-    with pytest.raises(ValidDataError, match=r'gone.tif.* in all of B02, B03: band B03 has no data at all'):
+    with pytest.raises(ValidDataError, match=r'gone.tif.* in all of B02, B03 \(B03 has no data at all\)'):
         summarize_bands([scene], BANDS, [PLAIN])
     array[1, :10], array[0, :10] = 5, 0
     (scene,) = find_scenes(make_scene('apart.tif', array, nodata=0, names=BANDS))
-    with pytest.raises(ValidDataError, match=r'where one band has data another has none'):
+    with pytest.raises(ValidDataError, match=r'the data of the bands do not overlap'):
         summarize_bands([scene], BANDS, [PLAIN])
 
 

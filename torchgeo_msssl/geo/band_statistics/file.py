@@ -1,4 +1,4 @@
-"""The YAML file that keeps the statistics of scenes."""
+"""YAML file of the band statistics of scenes."""
 
 import os
 from collections import defaultdict
@@ -14,7 +14,7 @@ from torchgeo_msssl.bands import Sensor, canonical_band_name
 from torchgeo_msssl.errors import BandError, ConfigurationError
 from torchgeo_msssl.files import atomic_path
 from torchgeo_msssl.geo.band_statistics.histograms import PERCENTILES
-from torchgeo_msssl.geo.band_statistics.summary import Survey
+from torchgeo_msssl.geo.band_statistics.summary import BandSummary
 from torchgeo_msssl.geo.radiometry import Radiometry
 from torchgeo_msssl.geo.scene import Scene
 
@@ -22,58 +22,55 @@ type Floats = tuple[float, ...]
 
 _HEADER = """\
 # Band statistics of scenes, over the pixels that are valid in all bands. Reflectance is (digital number + offset)
-# * scale; scale and offset are those of the first scene. Data modules read it: --data.statistics THIS_FILE.
+# * scale; scale and offset are those of the first scene. Data modules read this file with --data.statistics FILE.
 """
 
 
 def unit_of(sensor: Sensor | None) -> str:
-    """What the values of scenes are called: reflectance where the sensor is known, else digital numbers."""
+    """Return the unit of values: reflectance if the sensor is known, else digital number."""
     return 'reflectance' if sensor else 'digital number'
 
 
 def statistics_content(
-    survey: Survey,
+    summary: BandSummary,
     scenes: Sequence[Scene],
     bands: Sequence[str],
     radiometries: Sequence[Radiometry],
     sensor: Sensor | None,
 ) -> dict[str, Any]:
-    """Gather what the file says, as plain values.
+    """Return the content of the file as plain values.
 
     Args:
-        survey: What the values are.
+        summary: Distribution of the values.
         scenes: The scenes.
         bands: Canonical names.
         radiometries: Scale and offset of each scene.
         sensor: Their sensor, if known.
-
-    Returns:
-        The content of the file.
     """
     first = radiometries[0]
     return {
         'sensor': sensor.name if sensor else None,
         'unit': unit_of(sensor),
         'bands': list(bands),
-        'mean': survey.moments.mean.tolist(),
-        'std': survey.moments.std.tolist(),
-        'min': survey.least.tolist(),
-        'max': survey.most.tolist(),
-        'percentiles': {q: row.tolist() for q, row in zip(PERCENTILES, survey.percentiles, strict=True)},
+        'mean': summary.moments.mean.tolist(),
+        'std': summary.moments.std.tolist(),
+        'min': summary.least.tolist(),
+        'max': summary.most.tolist(),
+        'percentiles': {q: row.tolist() for q, row in zip(PERCENTILES, summary.percentiles, strict=True)},
         'scale': list(map(float, first.scale)),
         'offset': list(map(float, first.offset)),
-        'pixels': survey.moments.count,
-        'valid_fraction': survey.valid_fraction.tolist(),
+        'pixels': summary.moments.count,
+        'valid_fraction': summary.valid_fraction.tolist(),
         'scenes': [
             {
                 'path': scene.path,
                 'pixels': pixels,
                 'valid_fraction': pixels / scene.grid.window.area,
-                'scale': list(map(float, how.scale)),
-                'offset': list(map(float, how.offset)),
-                'reason': how.reason,
+                'scale': list(map(float, radiometry.scale)),
+                'offset': list(map(float, radiometry.offset)),
+                'reason': radiometry.reason,
             }
-            for scene, pixels, how in zip(scenes, survey.scene_pixels, radiometries, strict=True)
+            for scene, pixels, radiometry in zip(scenes, summary.scene_pixels, radiometries, strict=True)
         ],
     }
 
@@ -94,17 +91,17 @@ def write_statistics(path: str | os.PathLike[str], content: Mapping[str, Any]) -
 
 
 @dataclass(frozen=True)
-class KeptStatistics:
-    """What a data module takes from the file, in the order of its own bands.
+class FileStatistics:
+    """Statistics from the file, for the bands of a data module.
 
     Attributes:
-        mean: Of each band, in ``unit``.
-        std: Of each band.
-        pixels: Pixels that they are of.
-        scenes: Scenes that they are of.
-        sensor: Name of the sensor of those, or None.
-        radiometries: Scales and offsets of the bands that each scene was measured with, by the name of its file; a name
-            may come from several folders.
+        mean: Mean of each band.
+        std: Standard deviation of each band.
+        pixels: Number of pixels that were measured.
+        scenes: Number of scenes that were measured.
+        sensor: Name of their sensor, or None.
+        radiometries: Scales and offsets with which each scene was measured, by file name. Files of one name may be in
+            several folders.
     """
 
     mean: tuple[float, ...]
@@ -114,46 +111,46 @@ class KeptStatistics:
     sensor: str | None
     radiometries: Mapping[str, Sequence[tuple[Floats, Floats]]]
 
-    def check_scene(self, path: str, scene: str, how: Radiometry) -> None:
-        """See that a scene was measured as it is read.
+    def check_scene(self, path: str, scene: str, radiometry: Radiometry) -> None:
+        """Check that a scene was measured with the scale and offset with which it is read.
 
         Args:
             path: The statistics file.
-            scene: Path of the scene; what the file does not name is not looked at.
-            how: Scale and offset with which it is read.
+            scene: Path of the scene. Scenes that the file does not name are not checked.
+            radiometry: Scale and offset with which the scene is read.
 
         Raises:
-            ConfigurationError: If it was not.
+            ConfigurationError: If scale or offset differ.
         """
         known = self.radiometries.get(Path(scene).name, ())
-        if known and (how.scale, how.offset) not in known:
+        if known and (radiometry.scale, radiometry.offset) not in known:
             scale, offset = known[0]
             msg = (
-                f'statistics: {path} measured {Path(scene).name} with scale {_told(scale)} and offset {_told(offset)}, '
-                f'and here it has scale {_told(how.scale)} and offset {_told(how.offset)}; measure it anew, or set '
-                '`offset` as it was set there.'
+                f'statistics: {path} measured {Path(scene).name} with scale {_format(scale)} and offset '
+                f'{_format(offset)}, but it is read with scale {_format(radiometry.scale)} and offset '
+                f'{_format(radiometry.offset)}; measure it again, or set `offset` to the value used there.'
             )
             raise ConfigurationError(msg)
 
 
-def _told(values: Floats) -> str:
+def _format(values: Floats) -> str:
     return ', '.join(f'{value:g}' for value in sorted(set(values)))
 
 
-def read_statistics(path: str | os.PathLike[str], bands: Sequence[str], unit: str) -> KeptStatistics:
+def read_statistics(path: str | os.PathLike[str], bands: Sequence[str], unit: str) -> FileStatistics:
     """Read mean and standard deviation of some bands, by name.
 
     Args:
         path: The file.
-        bands: Canonical names, in the order wanted.
-        unit: What the values are to be, see :func:`unit_of`.
+        bands: Canonical names.
+        unit: Expected unit, see :func:`unit_of`.
 
     Returns:
         The statistics.
 
     Raises:
-        ConfigurationError: If the file cannot be read, holds no statistics, or such in another unit.
-        BandError: If it lacks a band, or a band has one value everywhere.
+        ConfigurationError: If the file cannot be read, is not a statistics file, or has another unit.
+        BandError: If it lacks a band, or a band is constant.
     """
     content = _load(path)
     try:
@@ -169,32 +166,35 @@ def read_statistics(path: str | os.PathLike[str], bands: Sequence[str], unit: st
         raise _unusable(path, 'numbers that are not finite')
     if found != unit:
         msg = (
-            f'statistics: {path} is in unit {found!r} and these scenes are in {unit!r}; measure them with the same '
+            f'statistics: {path} has the unit {found!r} and these scenes have {unit!r}; measure them with the same '
             'sensor (`statistics --sensor NAME`, `--data.sensor NAME`).'
         )
         raise ConfigurationError(msg)
     missing = [band for band in bands if band not in names]
     if missing:
         msg = (
-            f'statistics: {path} lacks band {", ".join(missing)} (it has {", ".join(names)}); measure the scenes anew.'
+            f'statistics: {path} lacks band {", ".join(missing)} (it has {", ".join(names)}); measure the scenes again.'
         )
         raise BandError(msg)
-    at = [names.index(band) for band in bands]
-    constant = [names[i] for i in at if std[i] <= 0]
+    positions = [names.index(band) for band in bands]
+    constant = [names[i] for i in positions if std[i] <= 0]
     if constant:
-        raise BandError(f'statistics: {path}: {", ".join(constant)} has one value everywhere; leave it out of `bands`.')
+        raise BandError(f'statistics: {path}: {", ".join(constant)} is constant; leave it out of `bands`.')
     try:
-        radiometries = _radiometries(content['scenes'], at)
+        radiometries = _radiometries(content['scenes'], positions)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise _unusable(path, f'scenes: {type(error).__name__}: {error}') from error
-    return KeptStatistics(tuple(mean[i] for i in at), tuple(std[i] for i in at), pixels, scenes, sensor, radiometries)
+    mean, std = ([column[i] for i in positions] for column in (mean, std))
+    return FileStatistics(tuple(mean), tuple(std), pixels, scenes, sensor, radiometries)
 
 
-def _radiometries(scenes: Sequence[Mapping[str, Any]], at: Sequence[int]) -> dict[str, list[tuple[Floats, Floats]]]:
-    """Scales and offsets of some bands by the names of files."""
+def _radiometries(
+    scenes: Sequence[Mapping[str, Any]], positions: Sequence[int]
+) -> dict[str, list[tuple[Floats, Floats]]]:
+    """Return scales and offsets of some bands by file name."""
     found: dict[str, list[tuple[Floats, Floats]]] = defaultdict(list)
     for scene in scenes:
-        scale, offset = (tuple(float(scene[key][i]) for i in at) for key in ('scale', 'offset'))
+        scale, offset = (tuple(float(scene[key][i]) for i in positions) for key in ('scale', 'offset'))
         found[Path(scene['path']).name].append((scale, offset))
     return dict(found)
 
@@ -203,7 +203,8 @@ def _load(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         content = yaml.safe_load(Path(path).expanduser().read_text(encoding='utf-8'))
     except OSError as error:
-        msg = f'statistics: {path} cannot be read ({error.strerror or error}); give the YAML of the statistics command.'
+        reason = error.strerror or error
+        msg = f'statistics: {path} cannot be read ({reason}); give the YAML file of the command `statistics`.'
         raise ConfigurationError(msg) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise _unusable(path, str(error).splitlines()[0]) from error
@@ -212,7 +213,7 @@ def _load(path: str | os.PathLike[str]) -> dict[str, Any]:
     return content
 
 
-def _unusable(path: str | os.PathLike[str], what: str) -> ConfigurationError:
+def _unusable(path: str | os.PathLike[str], reason: str) -> ConfigurationError:
     return ConfigurationError(
-        f'statistics: {path} holds no band statistics ({what}); write it with `python -m torchgeo_msssl statistics`.'
+        f'statistics: {path} is not a file of band statistics ({reason}); write it with the command `statistics`.'
     )

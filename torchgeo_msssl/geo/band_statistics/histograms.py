@@ -1,10 +1,10 @@
-"""How the values of each band are distributed, counted in a stream.
+"""Exact percentiles and histograms of values that are counted in a stream.
 
-Integers of at most 16 bits are counted value by value, once. Anything wider is counted twice by the bits of its
-float32 number, whose order is that of the numbers once negative ones are mirrored: first the upper 16 bits, then
-the lower 16 of those few upper halves in which a wanted percentile lies. Either way memory does not grow with the
-scenes, and percentiles are those of all pixels: exactly for integers of at most 16 bits and for float32 that stands
-for itself, to the rounding to float32 (a relative error of at most 2⁻²⁴) for what has more bits or is scaled.
+Integers of at most 16 bits are counted value by value, in one pass. Other types are counted in two passes by the bits
+of their float32 value, which sort like the values once those of negative values are mirrored: first the upper 16 bits,
+then the lower 16 bits of the few upper halves that contain a percentile. Memory does not grow with the scenes, and the
+percentiles are those of all pixels: exact for integers of at most 16 bits and for unscaled float32, rounded to float32
+(a relative error of at most 2⁻²⁴) for wider or scaled values.
 """
 
 import math
@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 #: Percentiles that are reported.
 PERCENTILES = (1, 2, 5, 25, 50, 75, 95, 98, 99)
 
-#: Every value of uint8, int8, uint16 and int16 has its place in one table, from this one on.
+#: Smallest value and size of the table of all values of uint8, int8, uint16 and int16.
 LEAST_VALUE = -(2**15)
 TABLE_SIZE = 2**16 - LEAST_VALUE
 
-#: Number of the upper, and of the lower halves of 32 bits.
+#: Number of different upper halves of 32 bits, and of lower ones.
 HALF = 2**16
 
 _SIGN = np.uint32(2**31)
@@ -33,43 +33,36 @@ def is_narrow(dtype: np.dtype[np.generic]) -> bool:
 
 
 def count_values(values: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Count how often each value occurs.
+    """Count the occurrences of each value.
 
     Args:
         values: Integers of at most 16 bits, any shape.
 
     Returns:
-        Shape (TABLE_SIZE,): the count of ``LEAST_VALUE + i`` at ``i``.
+        Counts of ``LEAST_VALUE + i``, shape (TABLE_SIZE,).
     """
     return np.bincount(values.ravel().astype(np.int64) - LEAST_VALUE, minlength=TABLE_SIZE)
 
 
 def ordered_keys(values: NDArray[np.float32]) -> NDArray[np.uint32]:
-    """Map float32 numbers to integers of the same order.
-
-    Args:
-        values: Numbers, no NaN.
-
-    Returns:
-        Keys of the same shape; -0 comes right before 0.
-    """
+    """Map float32 numbers other than NaN to integers of the same order; -0 comes right before 0."""
     bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
     return np.where(bits & _SIGN, ~bits, bits | _SIGN)
 
 
 def values_of(keys: NDArray[np.uint32]) -> NDArray[np.float64]:
-    """The numbers of keys, see :func:`ordered_keys`."""
+    """Return the numbers of keys, the inverse of :func:`ordered_keys`."""
     keys = np.asarray(keys, dtype=np.uint32)
     return np.where(keys & _SIGN, keys & ~_SIGN, ~keys).astype(np.uint32).view(np.float32).astype(np.float64)
 
 
 @dataclass(frozen=True)
 class SortedValues:
-    """Distinct values in rising order, each with how often it occurs.
+    """Values in rising order with their counts.
 
     Attributes:
-        values: Shape (n,), float64.
-        counts: Shape (n,), positive.
+        values: Values in float64, shape (n,).
+        counts: Positive counts, shape (n,).
     """
 
     values: NDArray[np.float64]
@@ -77,13 +70,13 @@ class SortedValues:
 
     @staticmethod
     def of_tables(tables: Sequence[tuple[NDArray[np.int64], float, float]]) -> 'SortedValues':
-        """Gather tables of digital numbers in reflectance.
+        """Merge tables of digital numbers as reflectance ``(DN + offset) * scale``.
 
         Args:
-            tables: ``(counts, scale, offset)`` each, counts as :func:`count_values` gives them.
+            tables: ``(counts, scale, offset)`` of each table, with counts from :func:`count_values`.
 
         Returns:
-            All values ``(DN + offset) * scale``; those of several tables may occur twice.
+            All values. A value of several tables may occur twice.
         """
         found = [np.flatnonzero(counts) for counts, _, _ in tables]
         values = np.concatenate(
@@ -94,19 +87,19 @@ class SortedValues:
         return SortedValues(values[order].astype(np.float64), counts[order])
 
     def at(self, rank: int) -> float:
-        """The value with so many values below it in the sorted whole."""
+        """Return the value of a rank, from 0, among all sorted values."""
         return float(self.values[np.searchsorted(np.cumsum(self.counts), rank, side='right')])
 
 
 def ranks_of(count: int, percentiles: Sequence[float]) -> list[int]:
-    """Ranks of the values that percentiles lie between, sorted, each once.
+    """Return the sorted ranks of the values between which percentiles lie.
 
     Args:
-        count: Values in all, at least 1.
-        percentiles: 0 to 100.
+        count: Number of values, at least 1.
+        percentiles: Percentiles from 0 to 100.
 
     Returns:
-        Ranks from 0.
+        Distinct ranks, from 0.
     """
     places = [(count - 1) * (q / 100) for q in percentiles]
     below = {math.floor(place) for place in places}
@@ -114,30 +107,27 @@ def ranks_of(count: int, percentiles: Sequence[float]) -> list[int]:
 
 
 def interpolate(count: int, percentile: float, at: Callable[[int], float]) -> float:
-    """A percentile as :func:`numpy.percentile` computes it, from the two values that it lies between.
+    """Compute a percentile like :func:`numpy.percentile`, from the two values between which it lies.
 
     Args:
-        count: Values in all, at least 1.
-        percentile: 0 to 100.
-        at: Gives the value of a rank.
-
-    Returns:
-        The percentile.
+        count: Number of values, at least 1.
+        percentile: Percentile from 0 to 100.
+        at: Returns the value of a rank.
     """
     place = (count - 1) * (percentile / 100)
     rank = math.floor(place)
     low, high, share = at(rank), at(min(rank + 1, count - 1)), place - rank
-    # NumPy's own way round, so that the last digit is the same too
+    # the order of NumPy's own computation, so that the last digit is the same
     return high - (high - low) * (1 - share) if share >= 0.5 else low + (high - low) * share
 
 
 @dataclass(frozen=True)
 class Halves:
-    """Where the values of some ranks lie among the upper halves of keys.
+    """Upper halves of keys that contain the values of some ranks.
 
     Attributes:
-        halves: Upper halves in which they lie, rising, shape (n,).
-        ranks: For each rank: position in ``halves``, and rank among the values there.
+        halves: Upper halves in rising order, shape (n,).
+        ranks: Position in ``halves`` and rank among the values there, by rank.
     """
 
     halves: NDArray[np.int64]
@@ -145,7 +135,7 @@ class Halves:
 
     @staticmethod
     def find(counts: NDArray[np.int64], ranks: Sequence[int]) -> 'Halves':
-        """Find them from the counts of all upper halves, shape (HALF,)."""
+        """Find the upper halves of some ranks from the counts of all upper halves, shape (HALF,)."""
         ends = np.cumsum(counts)
         where = np.searchsorted(ends, ranks, side='right')
         halves, position = np.unique(where, return_inverse=True)
@@ -153,7 +143,7 @@ class Halves:
         return Halves(halves, {rank: (int(p), r) for rank, p, r in zip(ranks, position, inside, strict=True)})
 
     def count_lower(self, keys: NDArray[np.uint32]) -> NDArray[np.int64]:
-        """Count the lower halves of those keys whose upper half is one of these; shape (n, HALF)."""
+        """Count the lower halves of the keys with one of these upper halves, shape (n, HALF)."""
         slots = np.full(HALF, -1, dtype=np.int32)
         slots[self.halves] = np.arange(len(self.halves))
         slot = slots[keys >> np.uint32(16)]
@@ -162,7 +152,7 @@ class Halves:
         return np.bincount(places, minlength=len(self.halves) * HALF).reshape(-1, HALF)
 
     def at(self, rank: int, lower: NDArray[np.int64]) -> float:
-        """The value of a rank, from the counts of all lower halves, shape (n, HALF)."""
+        """Return the value of a rank from the counts of lower halves, shape (n, HALF)."""
         slot, inside = self.ranks[rank]
         low = int(np.searchsorted(np.cumsum(lower[slot]), inside, side='right'))
         return float(values_of(np.array(int(self.halves[slot]) * HALF + low, dtype=np.uint32)))
@@ -171,19 +161,19 @@ class Halves:
 def bin_edges(
     least: float, low: float, high: float, most: float, bins: int, step: float | None = None
 ) -> NDArray[np.float64]:
-    """Edges of a histogram that a few far values do not squeeze.
+    """Return bin edges of a histogram that outliers do not compress.
 
     Args:
         least: Smallest value.
         low: A low percentile.
         high: A high percentile.
         most: Largest value.
-        bins: Bins at most.
-        step: Distance of neighbouring values where they lie on a lattice; each bin then holds as many of them, without
-            which histograms of integers look like combs.
+        bins: Largest number of bins.
+        step: Distance of neighbouring values on a lattice, such as scaled integers. Each bin then covers the same
+            number of lattice points; otherwise the histogram would look like a comb.
 
     Returns:
-        Rising edges, two or more, that hold what lies between the percentiles, and a tenth of that beyond.
+        Two or more rising edges, which cover the range between the percentiles and a tenth of it to each side.
     """
     margin = 0.1 * (high - low)
     start, stop = max(least, low - margin), min(most, high + margin)

@@ -1,4 +1,4 @@
-"""Everything that is told about the values of each band of some scenes, in one or two passes over their pixels."""
+"""Distribution of the values of each band of scenes, in one or two passes over all pixels."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -7,14 +7,12 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from torchgeo_msssl.errors import ValidDataError
 from torchgeo_msssl.geo.band_statistics.accumulator import (
     Portion,
     count_every_value,
     count_lower_halves,
     count_upper_halves,
-    empty_tally,
-    no_moments,
+    empty_accumulator,
 )
 from torchgeo_msssl.geo.band_statistics.histograms import (
     HALF,
@@ -29,35 +27,35 @@ from torchgeo_msssl.geo.band_statistics.histograms import (
     ranks_of,
     values_of,
 )
-from torchgeo_msssl.geo.band_statistics.moments import BandStatistics
+from torchgeo_msssl.geo.band_statistics.moments import BandStatistics, no_statistics, no_valid_pixel_error
 from torchgeo_msssl.geo.radiometry import Radiometry
 from torchgeo_msssl.geo.scene import Scene
 from torchgeo_msssl.geo.valid_counts import streaming_windows
 from torchgeo_msssl.processes import WorkerPool
 
-#: Pixels read together, about, and how many such windows make a portion of work.
+#: Approximate number of pixels of a window, and number of windows of a portion.
 _PIXELS, _WINDOWS = 500_000, 8
 
-#: Percentiles between which a histogram is drawn in any case.
+#: Percentiles that a histogram always includes.
 _SHOWN = (0.1, 99.9)
 
 
 @dataclass(frozen=True)
-class Survey:
-    """What the values of each band are, in reflectance (digital numbers without a sensor).
+class BandSummary:
+    """Distribution of the values of each band, in reflectance (in digital numbers if the sensor is unknown).
 
-    Statistics are of the pixels that are valid in all bands, those that training sees.
+    All but ``valid_fraction`` concern the pixels that are valid in all bands, those that training sees.
 
     Attributes:
         moments: Count, mean and standard deviation.
-        least: Smallest value, shape (band,).
-        most: Largest value, shape (band,).
-        percentiles: Of each band at :data:`~torchgeo_msssl.geo.band_statistics.histograms.PERCENTILES`,
-            shape (percentile, band).
-        valid_fraction: Share of all pixels at which the band itself has data, shape (band,).
-        scene_pixels: Valid pixels of each scene.
-        edges: Edges of the histogram of each band.
-        histogram: Pixels in each bin of each band.
+        least: Smallest values, shape (band,).
+        most: Largest values, shape (band,).
+        percentiles: Percentiles :data:`~torchgeo_msssl.geo.band_statistics.histograms.PERCENTILES`, shape
+            (percentile, band).
+        valid_fraction: Fraction of all pixels at which the band has data, shape (band,).
+        scene_pixels: Number of valid pixels of each scene.
+        edges: Bin edges of the histogram of each band.
+        histogram: Number of pixels in each bin of each band.
     """
 
     moments: BandStatistics
@@ -75,46 +73,46 @@ def summarize_bands(
     bands: Sequence[str],
     radiometries: Sequence[Radiometry],
     bins: int = 256,
-    workers: int = 1,
+    num_workers: int = 1,
     on_progress: Callable[[float], None] | None = None,
-) -> Survey:
-    """Read every pixel of some scenes and describe the values of each band.
+) -> BandSummary:
+    """Read every pixel of scenes and summarize the values of each band.
 
     Args:
         scenes: Scenes.
         bands: Canonical names.
         radiometries: Scale and offset of each scene.
-        bins: Bins of the histograms, at most.
-        workers: Processes that read; 1 reads in this one. The result does not depend on it.
+        bins: Largest number of bins of a histogram.
+        num_workers: Number of processes that read; 1 reads in this process. The result does not depend on it.
         on_progress: Called with the fraction done after each portion.
 
     Returns:
-        The description.
+        The summary.
 
     Raises:
         ValidDataError: If no pixel is valid in all bands.
         SceneReadError: If a scene is damaged.
     """
     narrow = all(is_narrow(scene.dtype) for scene in scenes)
-    passes = _Passes(scenes, radiometries, workers, 1 if narrow else 2, on_progress)
-    return _survey_narrow(passes, bands, bins) if narrow else _survey_wide(passes, bands, bins)
+    passes = _Passes(scenes, radiometries, num_workers, 1 if narrow else 2, on_progress)
+    return _summarize_narrow(passes, bands, bins) if narrow else _summarize_wide(passes, bands, bins)
 
 
 class _Passes:
-    """Runs functions over all portions, in order, and tells how far it is."""
+    """Passes over all portions of the scenes, with progress."""
 
     def __init__(
         self,
         scenes: Sequence[Scene],
         radiometries: Sequence[Radiometry],
-        workers: int,
+        num_workers: int,
         number: int,
         on_progress: Callable[[float], None] | None,
     ) -> None:
-        self.scenes, self.workers, self.on_progress = scenes, workers, on_progress
+        self.scenes, self.num_workers, self.on_progress = scenes, num_workers, on_progress
         self.portions = [
-            Portion(i, scene, how, tuple(windows[start : start + _WINDOWS]))
-            for i, (scene, how) in enumerate(zip(scenes, radiometries, strict=True))
+            Portion(i, scene, radiometry, tuple(windows[start : start + _WINDOWS]))
+            for i, (scene, radiometry) in enumerate(zip(scenes, radiometries, strict=True))
             for windows in [streaming_windows(scene, _PIXELS)]
             for start in range(0, len(windows), _WINDOWS)
         ]
@@ -122,29 +120,27 @@ class _Passes:
         self.total = number * self.area
 
     def run[T](self, function: Callable[[Portion], T]) -> Iterator[tuple[Portion, T]]:
-        """The result of each portion."""
-        with WorkerPool(self.workers) as pool:
-            yield from self._told(pool.map(function, self.portions, ordered=True))
-
-    def _told[T](self, results: Iterator[T]) -> Iterator[tuple[Portion, T]]:
-        for portion, result in zip(self.portions, results, strict=True):
-            self.done += portion.area
-            if self.on_progress:
-                self.on_progress(self.done / self.total)
-            yield portion, result
+        """Yield each portion and the function's result for it, in order."""
+        with WorkerPool(self.num_workers) as pool:
+            results = pool.map(function, self.portions, ordered=True)
+            for portion, result in zip(self.portions, results, strict=True):
+                self.done += portion.area
+                if self.on_progress:
+                    self.on_progress(self.done / self.total)
+                yield portion, result
 
 
-def _survey_narrow(passes: _Passes, bands: Sequence[str], bins: int) -> Survey:
-    """One pass: a table of all values for each pair of scale and offset."""
+def _summarize_narrow(passes: _Passes, bands: Sequence[str], bins: int) -> BandSummary:
+    """Summarize integers of at most 16 bits in one pass, with a table of all values per pair of scale and offset."""
     tables: dict[tuple[tuple[float, ...], tuple[float, ...]], NDArray[np.int64]] = {}
-    own, pixels = np.zeros(len(bands), dtype=np.int64), [0] * len(passes.scenes)
-    for portion, tally in passes.run(partial(count_every_value, bands=tuple(bands))):
-        key = portion.how.scale, portion.how.offset
-        tables[key] = tables[key] + tally.counts if key in tables else tally.counts
-        own += tally.own
-        pixels[portion.index] += tally.pixels
-    _check_valid(passes, bands, own, sum(pixels))
-    moments = no_moments(len(bands))
+    band_pixels, pixels = np.zeros(len(bands), dtype=np.int64), [0] * len(passes.scenes)
+    for portion, part in passes.run(partial(count_every_value, bands=tuple(bands))):
+        key = portion.radiometry.scale, portion.radiometry.offset
+        tables[key] = tables[key] + part.counts if key in tables else part.counts
+        band_pixels += part.band_pixels
+        pixels[portion.index] += part.pixels
+    _check_valid(passes, bands, band_pixels, sum(pixels))
+    moments = no_statistics(len(bands))
     for (scale, offset), counts in tables.items():
         moments = moments.merge(_table_moments(counts).to_reflectance(Radiometry(scale, offset, '')))
     columns = [
@@ -153,12 +149,12 @@ def _survey_narrow(passes: _Passes, bands: Sequence[str], bins: int) -> Survey:
     ]
     steps = [min(abs(scale[k]) for scale, _ in tables) for k in range(len(bands))]
     edges = tuple(_edges(column, moments.count, bins, step) for column, step in zip(columns, steps, strict=True))
-    return Survey(
+    return BandSummary(
         moments,
         np.array([column.values[0] for column in columns]),
         np.array([column.values[-1] for column in columns]),
         np.array([[interpolate(moments.count, q, column.at) for column in columns] for q in PERCENTILES]),
-        own / passes.area,
+        band_pixels / passes.area,
         tuple(pixels),
         edges,
         tuple(
@@ -173,16 +169,19 @@ def _edges(column: SortedValues, count: int, bins: int, step: float) -> NDArray[
     return bin_edges(float(column.values[0]), low, high, float(column.values[-1]), bins, step)
 
 
-def _survey_wide(passes: _Passes, bands: Sequence[str], bins: int) -> Survey:
-    """Two passes: the upper halves of all values, then the lower ones of those that matter."""
-    first, pixels = empty_tally(len(bands), HALF), [0] * len(passes.scenes)
-    for portion, tally in passes.run(partial(count_upper_halves, bands=tuple(bands))):
-        first.counts += tally.counts
-        first.own += tally.own
-        first.moments = first.moments.merge(tally.moments)
-        first.least, first.most = np.minimum(first.least, tally.least), np.maximum(first.most, tally.most)
-        pixels[portion.index] += tally.pixels
-    _check_valid(passes, bands, first.own, sum(pixels))
+def _summarize_wide(passes: _Passes, bands: Sequence[str], bins: int) -> BandSummary:
+    """Summarize in two passes: count the upper halves of all values, then the lower halves of some of them."""
+    first, pixels = empty_accumulator(len(bands), HALF), [0] * len(passes.scenes)
+    for portion, part in passes.run(partial(count_upper_halves, bands=tuple(bands))):
+        first.counts += part.counts
+        first.band_pixels += part.band_pixels
+        first.moments = first.moments.merge(part.moments)
+        first.least, first.most = (
+            np.minimum(first.least, part.least),
+            np.maximum(first.most, part.most),
+        )
+        pixels[portion.index] += part.pixels
+    _check_valid(passes, bands, first.band_pixels, sum(pixels))
     count = first.moments.count
     halves = tuple(Halves.find(counts, ranks_of(count, PERCENTILES)) for counts in first.counts)
     edges = tuple(
@@ -195,12 +194,12 @@ def _survey_wide(passes: _Passes, bands: Sequence[str], bins: int) -> Survey:
             lower[k] += some[k]
             histogram[k] += inside[k]
     columns = [partial(half.at, lower=counts) for half, counts in zip(halves, lower, strict=True)]
-    return Survey(
+    return BandSummary(
         first.moments,
         first.least,
         first.most,
         np.array([[interpolate(count, q, column) for column in columns] for q in PERCENTILES]),
-        first.own / passes.area,
+        first.band_pixels / passes.area,
         tuple(pixels),
         edges,
         tuple(histogram),
@@ -208,10 +207,10 @@ def _survey_wide(passes: _Passes, bands: Sequence[str], bins: int) -> Survey:
 
 
 def _table_moments(counts: NDArray[np.int64]) -> BandStatistics:
-    """Moments of the digital numbers in a table, shape (band, TABLE_SIZE)."""
+    """Return the moments of the digital numbers in a table, shape (band, TABLE_SIZE)."""
     number = int(counts[0].sum())
     if number == 0:
-        return no_moments(len(counts))
+        return no_statistics(len(counts))
     values = np.arange(TABLE_SIZE) + LEAST_VALUE
     mean = (counts @ values) / number  # a sum of integers, exact
     m2 = np.array([(row * (values - middle) ** 2).sum() for row, middle in zip(counts, mean, strict=True)])
@@ -219,20 +218,15 @@ def _table_moments(counts: NDArray[np.int64]) -> BandStatistics:
 
 
 def _rough(counts: NDArray[np.int64], count: int) -> tuple[float, float]:
-    """About the percentiles that a histogram shows, from the counts of upper halves."""
+    """Return approximate percentiles that a histogram includes, from the counts of upper halves."""
     ends = np.cumsum(counts)
     low, high = (int(np.searchsorted(ends, (count - 1) * (q / 100), side='right')) for q in _SHOWN)
     below, above = values_of(np.array([low * HALF, high * HALF + HALF - 1], dtype=np.uint32))
     return float(below), float(above)
 
 
-def _check_valid(passes: _Passes, bands: Sequence[str], own: NDArray[np.int64], pixels: int) -> None:
-    if pixels:
-        return
-    empty = [band for band, number in zip(bands, own, strict=True) if number == 0]
-    where = f'band {", ".join(empty)} has no data at all' if empty else 'where one band has data another has none'
-    msg = (
-        f'bands: no pixel of the {len(passes.scenes)} scene(s) (the first is {passes.scenes[0].path}) has data in all '
-        f'of {", ".join(bands)}: {where}; leave bands out with --bands, or correct the nodata value.'
-    )
-    raise ValidDataError(msg)
+def _check_valid(passes: _Passes, bands: Sequence[str], band_pixels: NDArray[np.int64], pixels: int) -> None:
+    if not pixels:
+        empty = [band for band, number in zip(bands, band_pixels, strict=True) if number == 0]
+        reason = f' ({", ".join(empty)} has no data at all)' if empty else ' (the data of the bands do not overlap)'
+        raise no_valid_pixel_error(passes.scenes, bands, reason)

@@ -1,4 +1,4 @@
-"""What scenes that are each in order do to each other."""
+"""Consistency checks across scenes."""
 
 import math
 from collections import defaultdict
@@ -14,11 +14,11 @@ from torchgeo_msssl.geo.checks.placement import ground_size
 from torchgeo_msssl.geo.grid import PixelGrid
 from torchgeo_msssl.geo.scene import Scene
 
-#: Pixel sizes that differ by less than this are taken for one.
-_SAME_SIZE = 0.02
+#: Relative difference below which pixel sizes count as equal.
+_TOLERANCE = 0.02
 
 
-def check_together(scenes: Sequence[Scene], named: Sensor | None) -> Iterator[Finding]:
+def check_consistency(scenes: Sequence[Scene], named: Sensor | None) -> Iterator[Finding]:
     """Find mixtures of CRS, resolution, dtype, bands and offsets.
 
     Args:
@@ -33,70 +33,87 @@ def check_together(scenes: Sequence[Scene], named: Sensor | None) -> Iterator[Fi
         groups[frozenset(scene.bands)].append(scene)
     common = [band for band in scenes[0].bands if all(band in bands for bands in groups)] if scenes else []
     if len(groups) > 1:
-        message = 'The scenes have different bands; only those that all of them have can be used together.'
+        message = 'The scenes have different bands; only the bands that all of them have can be used together.'
         if not common:
-            message = (
-                'The scenes have no band in common, so they cannot be used together; each kind is looked at apart.'
-            )
+            message = 'The scenes have no band in common, so each kind is checked and has to be used by itself.'
         remedies = (f'--data.bands [{",".join(common)}]',) if common else ()
-        detail = _told(scenes, lambda scene: ', '.join(scene.bands))
-        yield Finding('note', 'mixed_bands', message, tuple(scene.path for scene in scenes), detail, None, remedies)
+        detail = _count_values(scenes, lambda scene: ', '.join(scene.bands))
+        yield Finding('note', 'mixed_bands', message, _paths(scenes), detail, remedies=remedies)
     for some in [list(scenes)] if common else groups.values():
         if len(some) > 1:
-            yield from _check_kind(some, named)
+            yield from _mixed_crs(some)
+            yield from _mixed_resolution(some)
+            yield from _mixed_dtype(some)
+            yield from _mixed_offsets(some, named)
 
 
-def _check_kind(scenes: Sequence[Scene], named: Sensor | None) -> Iterator[Finding]:
-    """Find mixtures among scenes that have a band in common."""
-    paths = tuple(scene.path for scene in scenes)
-    yield from _mixed_crs(scenes, paths)
-    crss = {scene.grid.crs for scene in scenes}
-    # a grid in degrees is one grid, though its pixels change on the ground with latitude
-    size, unit = (_degrees, '°') if len(crss) == 1 and crss.pop().is_geographic else (_metres, 'm')
-    sizes = sorted(size(scene.grid) for scene in scenes)
-    if sizes[-1] > sizes[0] * (1 + _SAME_SIZE):
-        message = (
-            'The scenes have pixels of several sizes, so a chip shows more ground in one than in another; bring them '
-            'to one size, or train apart.'
-        )
-        detail = _told(scenes, lambda scene: f'{size(scene.grid):.4g} {unit}')
-        # a size is in units of the CRS, which have to be metres for all then
-        crs = '' if len({scene.grid.crs for scene in scenes}) == 1 else f'--data.crs {_metric(scenes)} '
-        remedy = f'{crs}--data.res {max(max(scene.grid.res) for scene in scenes) if not crs else sizes[-1]:.6g}'
-        yield Finding('wrong', 'mixed_resolution', message, paths, detail, None, (remedy,))
-    if len({scene.dtype for scene in scenes}) > 1:
-        message = 'The scenes hold numbers of several types; see that these mean the same.'
-        yield Finding('note', 'mixed_dtype', message, paths, _told(scenes, lambda scene: str(scene.dtype)))
-    hows = radiometries(scenes, named)
-    if len({how.offset for how in hows}) > 1:
-        message = 'The scenes are of both eras of Sentinel-2: this package adds the offset of each, TorchGeo of none.'
-        told = dict(zip((scene.path for scene in scenes), (f'{how.offset[0]:g}' for how in hows), strict=True))
-        yield Finding('note', 'mixed_offsets', message, paths, 'offsets: ' + _told(scenes, lambda s: told[s.path]))
-
-
-def _mixed_crs(scenes: Sequence[Scene], paths: tuple[str, ...]) -> Iterator[Finding]:
+def _mixed_crs(scenes: Sequence[Scene]) -> Iterator[Finding]:
     if len({scene.grid.crs for scene in scenes}) > 1:
         message = (
-            'The scenes are in several coordinate reference systems: chips of this package stay on the grid of their '
-            'scene, TorchGeo warps every chip of all but the first.'
+            'The scenes have different coordinate reference systems: this package reads every chip on the grid of its '
+            'scene, TorchGeo warps the chips of all scenes but the first.'
         )
-        detail = _told(scenes, lambda scene: scene.grid.crs.to_string())
-        remedy = f'--data.crs {_metric(scenes)}'
-        yield Finding('note', 'mixed_crs', message, paths, detail, None, (remedy,))
+        detail = _count_values(scenes, lambda scene: scene.grid.crs.to_string())
+        remedies = (f'--data.crs {_metric_crs(scenes)}',)
+        yield Finding('note', 'mixed_crs', message, _paths(scenes), detail, remedies=remedies)
 
 
-def _metric(scenes: Sequence[Scene]) -> str:
-    """The most frequent projected CRS, else the first one."""
+def _mixed_resolution(scenes: Sequence[Scene]) -> Iterator[Finding]:
+    crss = {scene.grid.crs for scene in scenes}
+    # a grid in degrees counts as one grid, although its pixels change on the ground with latitude
+    in_degrees = len(crss) == 1 and next(iter(crss)).is_geographic
+    size, unit = (_degrees, '°') if in_degrees else (_metres, 'm')
+    sizes = sorted(size(scene.grid) for scene in scenes)
+    if sizes[-1] <= sizes[0] * (1 + _TOLERANCE):
+        return
+    message = (
+        'The scenes have different pixel sizes, so chips of different scenes cover different areas; resample them to '
+        'one pixel size, or train on them separately.'
+    )
+    detail = _count_values(scenes, lambda scene: f'{size(scene.grid):.4g} {unit}')
+    # the pixel size is in units of the CRS, which have to be metres for scenes in several CRS
+    crs = '' if len(crss) == 1 else f'--data.crs {_metric_crs(scenes)} '
+    largest = sizes[-1] if crs else max(max(scene.grid.res) for scene in scenes)
+    remedies = (f'{crs}--data.res {largest:.6g}',)
+    yield Finding('error', 'mixed_resolution', message, _paths(scenes), detail, remedies=remedies)
+
+
+def _mixed_dtype(scenes: Sequence[Scene]) -> Iterator[Finding]:
+    if len({scene.dtype for scene in scenes}) > 1:
+        message = 'The scenes have different data types; make sure that their values have the same meaning.'
+        detail = _count_values(scenes, lambda scene: str(scene.dtype))
+        yield Finding('note', 'mixed_dtype', message, _paths(scenes), detail)
+
+
+def _mixed_offsets(scenes: Sequence[Scene], named: Sensor | None) -> Iterator[Finding]:
+    offsets = {
+        scene.path: f'{how.offset[0]:g}' for scene, how in zip(scenes, radiometries(scenes, named), strict=False)
+    }
+    if len(set(offsets.values())) > 1:
+        message = (
+            'The scenes are from before and after Sentinel-2 baseline 04.00: this package adds the offset of each '
+            'scene, TorchGeo does not.'
+        )
+        detail = 'offsets: ' + _count_values(scenes, lambda scene: offsets[scene.path])
+        yield Finding('note', 'mixed_offsets', message, _paths(scenes), detail)
+
+
+def _paths(scenes: Sequence[Scene]) -> tuple[str, ...]:
+    return tuple(scene.path for scene in scenes)
+
+
+def _metric_crs(scenes: Sequence[Scene]) -> str:
+    """Return the most frequent projected CRS, or else the first CRS."""
     known = [scene.grid.crs for scene in scenes if scene.grid.crs.is_projected] or [scenes[0].grid.crs]
     crs: CRS = max(known, key=known.count)
     return crs.to_string()
 
 
-def _told(scenes: Sequence[Scene], what: Callable[[Scene], Any]) -> str:
-    """How many scenes have what, the most frequent first."""
+def _count_values(scenes: Sequence[Scene], value_of: Callable[[Scene], Any]) -> str:
+    """List the values of a property with the number of scenes, the most frequent first."""
     groups: dict[str, list[Scene]] = defaultdict(list)
     for scene in scenes:
-        groups[what(scene)].append(scene)
+        groups[value_of(scene)].append(scene)
     ordered = sorted(groups.items(), key=lambda item: -len(item[1]))
     return '; '.join(f'{text} ({len(some)}, such as {some[0].name})' for text, some in ordered)
 
@@ -106,6 +123,5 @@ def _degrees(grid: PixelGrid) -> float:
 
 
 def _metres(grid: PixelGrid) -> float:
-    """Length of a pixel's side on the ground, about: the root of its area, in metres."""
-    across, down = ground_size(grid)
-    return float((across * down) ** 0.5)
+    """Return the square root of a pixel's area on the ground, in metres."""
+    return math.sqrt(math.prod(ground_size(grid)))

@@ -1,25 +1,25 @@
-"""What a check found."""
+"""Findings of the ``doctor`` command."""
 
 import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-Severity = Literal['wrong', 'slow', 'note']
+Severity = Literal['error', 'slow', 'note']
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing to know about one file, or about several files together.
+    """A problem or remark about one file, or about several files together.
 
     Attributes:
-        severity: ``wrong`` (pixels would be taken for what they are not, or cannot be used), ``slow``, or ``note``.
-        topic: Short key of what it is, the same for all files that have it.
-        message: What it is and what it does, the same for all files of the topic.
-        files: The files it is about.
-        detail: What was seen in these very files.
-        factor: How many times as long a random chip takes as from tiles, measured on this file; None where it was not.
-        remedies: Commands and options that mend it, the best one first.
+        severity: ``error`` (pixels cannot be used, or would be misinterpreted), ``slow``, or ``note``.
+        topic: Short key of the problem.
+        message: Description of the problem and its effect, the same for all files of the topic.
+        files: Paths of the files.
+        detail: Observation in these files.
+        factor: Time to read a random chip relative to a tiled file, measured on this file; None if not measured.
+        remedies: Commands and options that solve the problem, the best one first.
     """
 
     severity: Severity
@@ -31,34 +31,34 @@ class Finding:
     remedies: tuple[str, ...] = ()
 
     def content(self) -> dict[str, Any]:
-        """The same as plain values."""
+        """Return the attributes as plain values."""
         return asdict(self)
 
 
 def command(*words: object) -> str:
-    """A command line for a shell, with what needs quotes in quotes."""
+    """Return a command line for a shell, with quotes where they are needed."""
     return shlex.join([str(word) for word in words])
 
 
-def mend_command(path: str, *options: object) -> str:
-    """The command that writes a file anew: in tiles, with masks and names inside.
+def rewrite_command(path: str, *options: object) -> str:
+    """Return the command that rewrites a file in tiles, north up, with mask and band names inside.
 
     Args:
         path: The file.
-        *options: Further options of it.
+        *options: Further options of the command.
 
     Returns:
-        A command line.
+        A command line. The target is in a neighbouring folder, so that a search of the first folder does not find both,
+        and keeps the name of the file, which may contain date and band.
     """
-    # a folder beside, for a search of the first one must not find both; the name stays, as it may tell date and band
     source = Path(path)
     folder = source.parent.with_name(f'{source.parent.name}_tiled') if source.parent.name else Path('tiled')
     target = folder / f'{source.stem}.tif'
-    return command('python', '-m', 'torchgeo_msssl', 'doctor', path, '--mend', target, *options)
+    return command('python', '-m', 'torchgeo_msssl', 'doctor', path, '--rewrite', target, *options)
 
 
 def edit_command(path: str, *options: object) -> str:
-    """The command of rasterio that edits a file's header in place.
+    """Return the ``rio edit-info`` command that edits the header of a file in place.
 
     Args:
         path: The file.

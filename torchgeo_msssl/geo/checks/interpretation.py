@@ -1,18 +1,19 @@
-"""What the values of a scene mean: names of bands, reflectance, offsets."""
+"""Checks of the interpretation of a scene: band names, reflectance, offsets."""
 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from torchgeo_msssl.bands import SENSORS, SENTINEL2_OFFSET, Sensor, infer_sensor, is_auxiliary
-from torchgeo_msssl.geo.checks.finding import Finding, edit_command, mend_command
+from torchgeo_msssl.geo.checks.finding import Finding, edit_command, rewrite_command
 from torchgeo_msssl.geo.grid import Window
-from torchgeo_msssl.geo.radiometry import Radiometry, radiometry
+from torchgeo_msssl.geo.radiometry import UNKNOWN_OFFSET, Radiometry, radiometry
 from torchgeo_msssl.geo.scene import Scene
 
-#: What the 98th percentile of reflectance is on land and sea, in the middle band of a scene: from dark water to clouds.
+#: Plausible range of the 98th percentile of reflectance (median of the bands): from dark water to clouds.
 _REFLECTANCE = (0.01, 2.0)
 
+#: Side of the sampled windows in pixels.
 _SIDE = 128
 
 
@@ -31,33 +32,36 @@ def check_bands(scene: Scene, sensor: Sensor | None) -> Iterator[Finding]:
         if unnamed:
             count = sum(name != 'alpha' for name in file.names)
             sensors = [name for name, known in SENSORS.items() if len(known.bands) == count]
-            message = 'Has bands without names, so neither sensor nor reflectance are known; say which ones they are.'
-            named = tuple(f'--data.sensor {name}' for name in sensors)
-            edit = edit_command(file.path, '--bidx', 1, '--description', 'NAME')
-            detail = f'{len(unnamed)} of {count}' + (f'; sensors of {count} bands are listed below' if sensors else '')
-            yield Finding('note', 'unnamed_bands', message, (file.path,), detail, None, (*named, edit))
+            message = 'The bands have no names, so sensor and reflectance are unknown; name the sensor or the bands.'
+            detail = f'{len(unnamed)} of {count} bands' + (f'; sensors with {count} bands follow' if sensors else '')
+            remedies = (*map(_sensor_option, sensors), edit_command(file.path, '--bidx', 1, '--description', 'NAME'))
+            yield Finding('note', 'unnamed_bands', message, (file.path,), detail, remedies=remedies)
         elif sensor is None and not all(map(is_auxiliary, file.names)):
             sensors = [name for name, known in SENSORS.items() if set(file.names) - {'alpha'} <= set(known.names)]
-            message = 'Has named bands that leave the sensor open, so digital numbers stand for themselves.'
-            named = tuple(f'--data.sensor {name}' for name in sensors)
-            yield Finding('note', 'unknown_sensor', message, (file.path,), ', '.join(file.names), None, named)
+            message = 'The band names fit no sensor or several, so digital numbers are used as they are.'
+            remedies = tuple(map(_sensor_option, sensors))
+            yield Finding('note', 'unknown_sensor', message, (file.path,), ', '.join(file.names), remedies=remedies)
         if 'alpha' in file.names:
-            message = 'Has an alpha band: this package takes it for a mask, TorchGeo for one more band.'
+            message = 'The file has an alpha band: this package uses it as a mask, TorchGeo as another band.'
             yield Finding('note', 'alpha', message, (file.path,), f'band {file.index("alpha")}')
 
 
+def _sensor_option(name: str) -> str:
+    return f'--data.sensor {name}'
+
+
 def check_values(scene: Scene, sensor: Sensor | None) -> Iterator[Finding]:
-    """Find values that cannot be what the sensor makes of them, and offsets that contradict the values.
+    """Find values that are not plausible as reflectance, and offsets that contradict the values.
 
     Args:
         scene: The scene.
-        sensor: Its sensor, or None: then there is nothing to check.
+        sensor: Its sensor. None checks nothing.
 
     Yields:
         Findings.
 
     Raises:
-        MSSSLError: If the scene is damaged, or declares scales that are none.
+        MSSSLError: If the scene is damaged, or declares an invalid scale.
     """
     spectral = [band for band in scene.bands if sensor and (known := sensor.find(band)) and known.wavelength < 3000]
     if sensor is None or not spectral:
@@ -71,29 +75,30 @@ def check_values(scene: Scene, sensor: Sensor | None) -> Iterator[Finding]:
     raw = float(np.median(np.percentile(values, 98, axis=1)))
     if how.offset[0] < 0 and np.percentile(values[0], 5) + how.offset[0] < 0:
         message = (
-            'Should have an offset by its date or baseline, yet many of its values are below that: it was taken off '
-            'before (harmonised products), and would be taken off twice.'
+            'Date or baseline imply an offset, but many values are smaller than it: the offset has been applied before '
+            '(harmonised products) and would be applied twice.'
         )
         detail = f'{how.reason}; 5 % of {spectral[0]} are below {np.percentile(values[0], 5):g}'
-        yield Finding('wrong', 'offset_taken_twice', message, (scene.path,), detail, None, ('--data.offset 0',))
+        yield Finding('error', 'offset_taken_twice', message, (scene.path,), detail, remedies=('--data.offset 0',))
     elif not _REFLECTANCE[0] <= bright <= _REFLECTANCE[1]:
-        message = 'Has values that are no reflectance by what is known of its sensor; declare the scale in the file.'
-        detail = (
-            f'{sensor.name} with scale {how.scale[0]:g}: bright pixels ({raw:g}) have a reflectance of {bright:.3g}'
-        )
+        message = 'With the scale of the sensor the values are not plausible as reflectance; declare the right scale.'
+        detail = f'{sensor.name}, scale {how.scale[0]:g}: bright pixels ({raw:g}) have a reflectance of {bright:.3g}'
         scale = _likely_scale(raw, scene.dtype)
-        remedies = tuple(mend_command(file.path, '--scale', f'{scale:g}') for file in scene.files)
-        yield Finding('wrong', 'value_range', message, (scene.path,), detail, None, remedies)
-    elif 'neither metadata nor date' in how.reason and np.percentile(values[0], 5) + SENTINEL2_OFFSET >= 0:
-        # with darker pixels there is no doubt: the offset would make them negative
-        message = 'Could be of either era of Sentinel-2: neither metadata nor name tell, so no offset is assumed.'
+        remedies = tuple(rewrite_command(file.path, '--scale', f'{scale:g}') for file in scene.files)
+        yield Finding('error', 'value_range', message, (scene.path,), detail, remedies=remedies)
+    elif UNKNOWN_OFFSET in how.reason and np.percentile(values[0], 5) + SENTINEL2_OFFSET >= 0:
+        # darker pixels, which an offset would make negative, leave no doubt
+        message = (
+            'Neither metadata nor file name tell whether the scene is from before or after Sentinel-2 baseline 04.00, '
+            'so no offset is applied.'
+        )
+        detail = 'declare the baseline if it is 04.00 or later'
         remedies = (edit_command(scene.path, '--tag', 'PROCESSING_BASELINE=05.09'), '--data.offset -1000')
-        yield Finding('note', 'era_unknown', message, (scene.path,), 'name the baseline if it is 04.00 or later', None,
-                      remedies)  # fmt: skip
+        yield Finding('note', 'era_unknown', message, (scene.path,), detail, remedies=remedies)
 
 
 def _sample(scene: Scene, bands: Sequence[str]) -> np.ndarray:
-    """Valid values from the corners and the middle of the scene's inside, shape (band, pixel)."""
+    """Return valid values of five windows across the scene, shape (band, pixel)."""
     height, width = min(_SIDE, scene.grid.height), min(_SIDE, scene.grid.width)
     parts = []
     for down, right in ((0.5, 0.5), (0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75)):
@@ -104,7 +109,7 @@ def _sample(scene: Scene, bands: Sequence[str]) -> np.ndarray:
 
 
 def _likely_scale(bright: float, dtype: np.dtype) -> float:
-    """The scale that such bright pixels speak for."""
+    """Return the scale that makes bright pixels plausible."""
     if dtype == np.uint8:
         return 1 / 255
     for most, scale in ((2, 1.0), (200, 0.01), (2000, 1e-3), (20000, 1e-4)):
@@ -114,11 +119,11 @@ def _likely_scale(bright: float, dtype: np.dtype) -> float:
 
 
 def sensor_of(scene: Scene, named: Sensor | None) -> Sensor | None:
-    """The sensor that the user named, or else the one that the scene's names speak of."""
+    """Return the sensor that the user named, or else the one that the band names identify."""
     return named or infer_sensor(scene.bands, scene.path)
 
 
 def radiometries(scenes: Sequence[Scene], named: Sensor | None) -> list[Radiometry]:
-    """Scale and offset of the bands that all scenes have."""
+    """Return scale and offset of the bands that all scenes have; an empty list if there are none."""
     common = [band for band in scenes[0].bands if all(band in scene.bands for scene in scenes)]
     return [radiometry(scene, common, sensor_of(scene, named)) for scene in scenes] if common else []

@@ -1,4 +1,4 @@
-"""What a look at some pixels of a file tells: borders without a nodata value, NaN."""
+"""Checks of sampled pixels: frames without a nodata value, NaN."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,27 +14,27 @@ from rasterio.io import DatasetReader
 from torchgeo_msssl.geo.checks.finding import Finding, command, edit_command
 from torchgeo_msssl.geo.grid import Window
 
-#: Windows in the middle of the scene and at each of its borders; their sides in pixels.
+#: Number and side of the inner windows, and length and depth of the strips along the borders, in pixels.
 _INNER, _INNER_SIDE = 9, 96
 _BORDER_LENGTH, _BORDER_DEPTH = 32, 4
 
-#: Integers of one band with no more different values than this are taken for classes, not for a picture.
+#: An integer raster of one band with at most this number of different values counts as a map of classes.
 _CLASSES = 32
 
-#: Borders (of 12) that must hold one value to speak of a frame.
-_BORDERS = 2
+#: Number of border strips (of 12) with one value that make a frame.
+_FRAME_STRIPS = 2
 
-#: Share of pixels inside which hold a border's value in some bands, above which it cannot be the nodata value.
-_HARMED = 1e-3
+#: Fraction of inner pixels with the value of the frame in some bands, above which it cannot be the nodata value.
+_AFFECTED = 1e-3
 
 
 @dataclass(frozen=True)
-class Look:
-    """Some pixels of a file.
+class PixelSample:
+    """Sampled pixels of a file.
 
     Attributes:
-        inner: Values of windows spread over the scene, with their masks; shapes (band, height, width), (height, width).
-        borders: The same of strips at the corners and along the edges.
+        inner: Values and masks of windows spread over the scene, shapes (band, height, width) and (height, width).
+        borders: Values and masks of strips at the corners and along the edges.
     """
 
     inner: list[tuple[NDArray[Any], NDArray[np.bool_]]]
@@ -42,19 +42,19 @@ class Look:
 
     @property
     def is_classes(self) -> bool:
-        """Whether this looks like a map of classes: one band of few integers."""
+        """Whether the file looks like a map of classes: one band with few different integers."""
         first = self.inner[0][0]
         if len(first) > 1 or not np.issubdtype(first.dtype, np.integer):
             return False
         return len(np.unique(np.concatenate([image.ravel() for image, _ in self.inner]))) <= _CLASSES
 
 
-def look_at(dataset: DatasetReader, indexes: Sequence[int]) -> Look:
-    """Read some pixels.
+def sample_pixels(dataset: DatasetReader, indexes: Sequence[int]) -> PixelSample:
+    """Read windows across a file and strips along its borders.
 
     Args:
-        dataset: Open file.
-        indexes: GDAL's numbers of the bands to look at.
+        dataset: Open dataset.
+        indexes: Band indexes, from 1.
 
     Returns:
         The pixels.
@@ -66,12 +66,12 @@ def look_at(dataset: DatasetReader, indexes: Sequence[int]) -> Look:
     def read(window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         image = dataset.read(indexes, window=window.to_rasterio())
         valid = (dataset.read_masks(indexes, window=window.to_rasterio()) > 0).all(axis=0)
-        for index in alpha:  # GDAL itself overlooks some alpha bands of 16 bits
+        for index in alpha:  # GDAL's masks ignore some alpha bands of 16 bits
             valid &= dataset.read(index, window=window.to_rasterio()) > 0
         return image, valid
 
     alpha = [i for i, colour in zip(dataset.indexes, dataset.colorinterp, strict=True) if colour == ColorInterp.alpha]
-    return Look([read(window) for window in _inner(dataset)], [read(window) for window in _borders(dataset)])
+    return PixelSample([read(window) for window in _inner(dataset)], [read(window) for window in _borders(dataset)])
 
 
 def _inner(dataset: DatasetReader) -> list[Window]:
@@ -82,7 +82,7 @@ def _inner(dataset: DatasetReader) -> list[Window]:
 
 
 def _borders(dataset: DatasetReader) -> list[Window]:
-    """Strips along each edge: at both corners and in the middle."""
+    """Return strips along each edge: at both corners and in the middle."""
     rows, cols = dataset.shape
     depth = [min(_BORDER_DEPTH, extent) for extent in (rows, cols)]
     length = [min(_BORDER_LENGTH, extent) for extent in (rows, cols)]
@@ -94,31 +94,31 @@ def _borders(dataset: DatasetReader) -> list[Window]:
     ]
 
 
-def check_border(path: str, dataset: DatasetReader, look: Look, assumed: float | None) -> Iterator[Finding]:
-    """Find a frame of one value that nothing declares to be without data.
+def check_border(path: str, dataset: DatasetReader, sample: PixelSample, assumed: float | None) -> Iterator[Finding]:
+    """Find a frame of one value that is not declared as nodata.
 
     Args:
         path: The file.
-        dataset: The same, open.
-        look: Some of its pixels.
-        assumed: Nodata value that the scene's sensor is known for, or None.
+        dataset: The same file, open.
+        sample: Sampled pixels of it.
+        assumed: Nodata value of the scene's sensor, or None.
 
     Yields:
-        A finding, or none.
+        At most one finding.
     """
-    if look.is_classes:
+    if sample.is_classes:
         return
-    seen = Counter(value for image, valid in look.borders if (value := _only_value(image, valid)) is not None)
+    seen = Counter(value for image, valid in sample.borders if (value := _only_value(image, valid)) is not None)
     value, number = seen.most_common(1)[0] if seen else (0.0, 0)
-    if number < _BORDERS or _inner_is(look, value):
+    if number < _FRAME_STRIPS or _inner_is(sample, value):
         return
-    harmed = np.mean([_partly(image[:, valid], value) for image, valid in look.inner if valid.any()] or [0.0])
+    affected = np.mean([_partly(image[:, valid], value) for image, valid in sample.inner if valid.any()] or [0.0])
     declared = 'no nodata value' if dataset.nodata is None else f'{dataset.nodata:g} as its nodata value'
-    detail = f'{value:g} in all bands at {number} of {len(look.borders)} places along the border; declares {declared}'
+    detail = f'{value:g} in all bands at {number} of {len(sample.borders)} places along the border; declares {declared}'
     remedy = edit_command(path, '--nodata', f'{value:g}')
-    if harmed > _HARMED:
-        detail += f'; as nodata value {value:g} would also take {harmed:.1%} of the pixels inside, so a mask is better'
-        if set(dataset.dtypes) == {'uint8'}:  # GDAL's tool for this knows no other type
+    if affected > _AFFECTED:
+        detail += f'; nodata {value:g} would also remove {affected:.1%} of the inner pixels, so a mask is better'
+        if set(dataset.dtypes) == {'uint8'}:  # GDAL's tool for this supports no other type
             target = Path(path).with_name(f'masked_{Path(path).stem}.tif')
             colour = ','.join([f'{value:g}'] * dataset.count)
             remedy = command(
@@ -126,46 +126,47 @@ def check_border(path: str, dataset: DatasetReader, look: Look, assumed: float |
             )
     if assumed == value:
         message = (
-            'Has a frame of one value and no nodata value: this package knows it from the sensor, TorchGeo does not.'
+            'The file has a frame of one value and no nodata value: this package knows the value from the sensor, '
+            'TorchGeo does not.'
         )
-        yield Finding('note', 'frame_known_from_sensor', message, (path,), detail, None, (remedy,))
+        yield Finding('note', 'frame_known_from_sensor', message, (path,), detail, remedies=(remedy,))
         return
-    message = 'Has a frame of one value that is not declared to be without data: it would be learnt as ground.'
-    yield Finding('wrong', 'frame_without_nodata', message, (path,), detail, None, (remedy,))
+    message = 'The file has a frame of one value that is not declared as nodata: training would treat it as ground.'
+    yield Finding('error', 'frame_without_nodata', message, (path,), detail, remedies=(remedy,))
 
 
 def _only_value(image: NDArray[Any], valid: NDArray[np.bool_]) -> float | None:
-    """The value that all bands of a strip hold throughout, where it counts as data."""
+    """Return the value of all bands of a strip if it is the same everywhere and counts as data."""
     first = image.flat[0]
     return float(first) if valid.all() and (image == first).all() else None
 
 
-def _inner_is(look: Look, value: float) -> bool:
-    """Whether the inside holds nothing but this value either: a blank scene has no frame."""
-    return all((image == value).all() for image, _ in look.inner)
+def _inner_is(sample: PixelSample, value: float) -> bool:
+    """Whether all inner pixels have this value too: an empty scene has no frame."""
+    return all((image == value).all() for image, _ in sample.inner)
 
 
 def _partly(pixels: NDArray[Any], value: float) -> float:
-    """Share of pixels that hold a value in some bands and not in others; shape (band, pixel)."""
+    """Return the fraction of pixels, shape (band, pixel), with a value in some bands but not in all."""
     same = pixels == value
     return float((same.any(axis=0) & ~same.all(axis=0)).mean())
 
 
-def check_finite(path: str, dataset: DatasetReader, look: Look) -> Iterator[Finding]:
-    """Find NaN and infinite numbers that are not declared to be without data.
+def check_finite(path: str, dataset: DatasetReader, sample: PixelSample) -> Iterator[Finding]:
+    """Find NaN and infinite values that are not declared as nodata.
 
     Args:
         path: The file.
-        dataset: The same, open.
-        look: Some of its pixels.
+        dataset: The same file, open.
+        sample: Sampled pixels of it.
 
     Yields:
-        A finding, or none.
+        At most one finding.
     """
-    odd = [~np.isfinite(image).all(axis=0) & valid for image, valid in (*look.inner, *look.borders)]
+    odd = [~np.isfinite(image).all(axis=0) & valid for image, valid in (*sample.inner, *sample.borders)]
     number, pixels = sum(int(places.sum()) for places in odd), sum(places.size for places in odd)
     if number:
-        message = 'Has pixels that are NaN or infinite: this package leaves them out, TorchGeo lets them into the loss.'
-        detail = f'{number:,} of {pixels:,} pixels looked at'
+        message = 'The file has NaN or infinite pixels: this package excludes them, TorchGeo includes them in the loss.'
+        detail = f'{number:,} of {pixels:,} sampled pixels'
         remedies = (edit_command(path, '--nodata', 'nan'),) if dataset.nodata is None else ()
-        yield Finding('note', 'not_finite', message, (path,), detail, None, remedies)
+        yield Finding('note', 'not_finite', message, (path,), detail, remedies=remedies)

@@ -1,4 +1,4 @@
-"""How long random chips take from a file, against the same pixels in tiles."""
+"""Measure the time to read random chips from a file, compared with tiles."""
 
 import statistics
 import time
@@ -14,20 +14,20 @@ from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.open_datasets import close_datasets, open_raster, pooled_raster
 from torchgeo_msssl.geo.scene import Scene
 
-#: Side of a chip and of the area that chips are cut from, in pixels.
+#: Side of a chip and of the area that the chips are read from, in pixels.
 CHIP, AREA = 224, 640
 
-#: Side of the tiles that a file is measured against.
+#: Side of the tiles for comparison, in pixels.
 TILE = 256
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Median processor time of a random chip.
+    """Median CPU time to read a random chip.
 
     Attributes:
-        own: From the file itself, seconds.
-        tiled: From tiles of 256 pixels with deflate, seconds.
+        own: Seconds from the file itself.
+        tiled: Seconds from tiles of 256 pixels with deflate.
     """
 
     own: float
@@ -35,33 +35,32 @@ class Speed:
 
     @property
     def factor(self) -> float:
-        """How many times as long the file takes."""
+        """Time from the file relative to the time from tiles."""
         return self.own / self.tiled
 
     def __str__(self) -> str:
-        """Both times and the factor, as people read them."""
-        return (
-            f'{self.own * 1e3:.1f} ms a chip against {self.tiled * 1e3:.1f} ms from tiles, {self.factor:.1f} × as long'
-        )
+        """Both times and the factor."""
+        own, tiled = (f'{seconds * 1e3:.1f} ms' for seconds in (self.own, self.tiled))
+        return f'{own} per chip, {tiled} from tiles: {self.factor:.1f} × as long'
 
 
 def measure(path: str, indexes: Sequence[int], chips: int = 16, seconds: float = 1.0) -> Speed:
-    """Read random chips from a file and from a tiled copy of an area of it, in memory.
+    """Read random chips from a file and from a tiled copy of part of it in memory.
 
-    Both are opened anew for each chip, so that no block is decoded already; opening is not counted. What is told is the
-    processor's time: what else the machine does, and how fast its disk is, do not matter.
+    Both are opened again for each chip, so that no block is cached; the time to open them is not counted. CPU time is
+    measured, which depends neither on other processes nor on the disk.
 
     Args:
         path: The file.
-        indexes: GDAL's numbers of the bands wanted; where they are not all, the copy keeps each band apart.
+        indexes: Band indexes, from 1. If they are not all bands, the copy is band-interleaved.
         chips: Number of chips.
-        seconds: Time after which no further chip is read; there are three in any case.
+        seconds: Time after which no further chip is read, except for the first three.
 
     Returns:
         The median times.
 
     Raises:
-        RasterioError: If the file is damaged in the area.
+        RasterioError: If the file is damaged there.
     """
 
     def read_own(window: Window) -> float:
@@ -72,25 +71,25 @@ def measure(path: str, indexes: Sequence[int], chips: int = 16, seconds: float =
 
 
 def measure_turned(path: str, scene: Scene, bands: Sequence[str], chips: int = 16, seconds: float = 1.0) -> Speed:
-    """The same for a scene that is warped as it is read, against unwarped pixels in tiles.
+    """Read random chips from a scene that is warped as it is read, and unwarped chips from a tiled copy in memory.
 
     Args:
         path: Its file.
-        scene: The scene on the grid that it is brought to.
-        bands: Canonical names of the bands wanted.
+        scene: The scene on the warped grid.
+        bands: Canonical names.
         chips: Number of chips.
-        seconds: Time after which no further chip is read; there are three in any case.
+        seconds: Time after which no further chip is read, except for the first three.
 
     Returns:
         The median times.
 
     Raises:
-        SceneReadError: If the file is damaged in the area.
+        SceneReadError: If the file is damaged there.
     """
 
     def read_own(window: Window) -> float:
         close_datasets()
-        pooled_raster(path)  # opening is not counted
+        pooled_raster(path)  # the time to open it is not counted
         started = time.process_time()
         scene.read(window, bands)
         return time.process_time() - started
@@ -108,7 +107,7 @@ def _compare(
     chips: int,
     seconds: float,
 ) -> Speed:
-    """Time chips of an area read one way, and chips of the middle of a file read from a tiled copy of it."""
+    """Time the given reader in its area, and reading the middle of the file from a tiled copy."""
     middle = _area(*dataset.shape)
     profile = _tiled_profile(dataset, middle, len(indexes))
     own, tiled = [], []
@@ -126,7 +125,7 @@ def _compare(
 
 
 def _area(height: int, width: int) -> Window:
-    """The middle of a raster of this size, about; its origin is one of tiles, so that chips lie alike on both."""
+    """Return the approximate middle of a raster, with its origin on a tile edge, so that chips cut as many tiles."""
     rows, cols = min(AREA, height), min(AREA, width)
     return Window((height - rows) // 2 // TILE * TILE, (width - cols) // 2 // TILE * TILE, rows, cols)
 
@@ -135,11 +134,21 @@ def _tiled_profile(dataset: DatasetReader, area: Window, count: int) -> dict[str
     dtype = np.result_type(*dataset.dtypes)
     by_band = count < dataset.count or dataset.profile.get('interleave') == 'band'
     return {
-        'driver': 'GTiff', 'height': area.height, 'width': area.width, 'count': count, 'dtype': dtype.name,
-        'tiled': True, 'blockxsize': TILE, 'blockysize': TILE, 'compress': 'deflate', 'zlevel': 1,
-        'predictor': 3 if dtype.kind == 'f' else 2, 'interleave': 'band' if by_band else 'pixel',
-        'photometric': 'MINISBLACK', 'transform': from_origin(0, 0, 2, 2),  # no identity: rasterio would warn
-    }  # fmt: skip
+        'driver': 'GTiff',
+        'height': area.height,
+        'width': area.width,
+        'count': count,
+        'dtype': dtype.name,
+        'tiled': True,
+        'blockxsize': TILE,
+        'blockysize': TILE,
+        'compress': 'deflate',
+        'zlevel': 1,
+        'predictor': 3 if dtype.kind == 'f' else 2,
+        'interleave': 'band' if by_band else 'pixel',
+        'photometric': 'MINISBLACK',
+        'transform': from_origin(0, 0, 2, 2),  # rasterio warns of the identity
+    }
 
 
 def _windows(area: Window, number: int) -> list[Window]:

@@ -1,4 +1,4 @@
-"""How a file is stored: what costs time at each chip."""
+"""Checks of the storage layout: slow layouts and truncated files."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -6,35 +6,35 @@ from collections.abc import Iterator, Sequence
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
-from torchgeo_msssl.geo.checks.finding import Finding, command, mend_command
+from torchgeo_msssl.geo.checks.finding import Finding, command, rewrite_command
 from torchgeo_msssl.geo.checks.speed import CHIP, Speed, measure
 
-#: Pixels of a block above which most of what is decoded is thrown away.
+#: Number of pixels above which a block counts as large.
 _LARGE_BLOCK = 1024 * 1024
 
-#: Slowness worth telling where the storage explains it, and where it does not (some of it is chance then).
+#: Factors from which a file is reported as slow, if the layout explains it and if not (the measurement is noisy).
 _EXPLAINED, _UNEXPLAINED = 1.5, 3.0
 
-#: Time for each chip that is lost, in seconds, which nobody need care about (small files).
+#: Loss per chip in seconds that is not reported.
 _NEGLIGIBLE = 1e-3
 
-#: Side of a scene from which a GIS is slow without overviews, in pixels.
+#: Side in pixels from which a scene needs overviews to be displayed fast.
 OVERVIEWS_FROM = 8192
 
-#: Blocks of a TIFF whose places are compared with the size of the file, at most.
+#: Largest number of blocks whose offsets are compared with the size of the file.
 _MOST_BLOCKS = 50_000
 
 _CACHE = '--data.cache disk'
 
 
 def check_storage(path: str, dataset: DatasetReader, indexes: Sequence[int], measured: bool) -> Iterator[Finding]:
-    """Find what makes reading chips slow.
+    """Find storage layouts that make reading chips slow.
 
     Args:
         path: The file.
-        dataset: The same, open.
-        indexes: GDAL's numbers of the bands that are wanted.
-        measured: Whether to read some chips and tell the factor; without, what is suspicious is told as a note.
+        dataset: The same file, open.
+        indexes: Indexes of the bands that will be used, from 1.
+        measured: Whether to measure the time to read a chip. Otherwise a slow layout is reported as a note.
 
     Yields:
         Findings.
@@ -42,42 +42,41 @@ def check_storage(path: str, dataset: DatasetReader, indexes: Sequence[int], mea
     Raises:
         RasterioError: If the file is damaged.
     """
-    topic, message = _suspicion(dataset, indexes)
+    topic, message = _slow_layout(dataset, indexes)
     speed = measure(path, indexes) if measured else None
-    if speed and not topic and _is_slow(speed, _UNEXPLAINED):  # nothing explains it, so it may have been chance
+    if speed and not topic and _is_slow(speed, _UNEXPLAINED):  # it may have been noise
         speed = min(speed, measure(path, indexes), key=lambda one: one.factor)
-    remedies = (mend_command(path, *(('--interleave', 'band') if topic == 'pixel_interleaved' else ())), _CACHE)
+    remedies = (rewrite_command(path, *(('--interleave', 'band') if topic == 'pixel_interleaved' else ())), _CACHE)
     if speed is None:
         if topic:
-            yield Finding('note', topic, message, (path,), _layout(dataset), None, remedies)
+            yield Finding('note', topic, message, (path,), _layout(dataset), remedies=remedies)
     elif topic and _is_slow(speed, _EXPLAINED):
         yield Finding('slow', topic, message, (path,), f'{_layout(dataset)}: {speed}', speed.factor, remedies)
     elif _is_slow(speed, _UNEXPLAINED):
-        message = 'Chips take long to read, as the compression or the number of source files makes them.'
+        message = 'Chips take long to read because of the compression or the number of source files.'
         yield Finding('slow', 'slow_storage', message, (path,), f'{_layout(dataset)}: {speed}', speed.factor, remedies)
     if max(dataset.shape) >= OVERVIEWS_FROM and not dataset.overviews(1):
-        message = 'Has no overviews: training does not use them, but a GIS takes long to show the whole of it.'
+        message = 'The file has no overviews: training does not use them, but a GIS needs them to display it fast.'
+        detail = f'{dataset.height} × {dataset.width} pixels'
         remedy = command('rio', 'overview', '--build', '2,4,8,16,32', '--resampling', 'average', path)
-        yield Finding(
-            'note', 'no_overviews', message, (path,), f'{dataset.height} × {dataset.width} pixels', None, (remedy,)
-        )
+        yield Finding('note', 'no_overviews', message, (path,), detail, remedies=(remedy,))
 
 
 def _is_slow(speed: Speed, factor: float) -> bool:
     return speed.factor >= factor and speed.own - speed.tiled >= _NEGLIGIBLE
 
 
-def _suspicion(dataset: DatasetReader, indexes: Sequence[int]) -> tuple[str, str]:
-    """Topic and message of what should be slow by the header; empty where nothing is."""
+def _slow_layout(dataset: DatasetReader, indexes: Sequence[int]) -> tuple[str, str]:
+    """Return topic and message of a layout that is slow by its header, empty texts if there is none."""
     height, width = dataset.block_shapes[0]
     if dataset.driver.startswith('JP2'):
-        return 'jpeg2000', 'Is a JPEG 2000, which takes long to decode.'
+        return 'jpeg2000', 'The file is JPEG 2000, which takes long to decode.'
     if width >= dataset.width > 2 * CHIP and height < dataset.height and height * width <= _LARGE_BLOCK:
-        return 'striped', 'Is stored in strips: each chip decodes whole rows of the scene.'
+        return 'striped', 'The file is stored in strips, so every chip decodes whole rows of the scene.'
     if height * width > _LARGE_BLOCK and dataset.height * dataset.width > _LARGE_BLOCK:
-        return 'large_blocks', f'Is stored in large blocks: a chip of {CHIP} pixels decodes far more than it needs.'
+        return 'large_blocks', f'The file is stored in large blocks, so a chip of {CHIP} pixels decodes far too much.'
     if 2 * len(indexes) <= dataset.count and dataset.profile.get('interleave') == 'pixel':
-        return 'pixel_interleaved', 'Is stored pixel by pixel: the bands that are not wanted are decoded all the same.'
+        return 'pixel_interleaved', 'The file is pixel-interleaved, so bands that are not used are decoded too.'
     return '', ''
 
 
@@ -87,15 +86,15 @@ def _layout(dataset: DatasetReader) -> str:
     return f'blocks of {height} × {width} pixels, {compression or "no compression"}'
 
 
-def check_whole(path: str, dataset: DatasetReader) -> Iterator[Finding]:
-    """Find a TIFF that ends before its last block does, from its table of blocks alone.
+def check_truncation(path: str, dataset: DatasetReader) -> Iterator[Finding]:
+    """Find a TIFF that ends before its last block, from its table of blocks.
 
     Args:
         path: The file.
-        dataset: The same, open.
+        dataset: The same file, open.
 
     Yields:
-        A finding, or none.
+        At most one finding.
     """
     if dataset.driver != 'GTiff' or not os.path.isfile(path):
         return
@@ -103,14 +102,14 @@ def check_whole(path: str, dataset: DatasetReader) -> Iterator[Finding]:
     for index, row, col in _blocks(dataset):
         offset = dataset.get_tag_item(f'BLOCK_OFFSET_{col}_{row}', 'TIFF', bidx=index)
         length = dataset.get_tag_item(f'BLOCK_SIZE_{col}_{row}', 'TIFF', bidx=index)
-        if offset is not None and length is not None:  # a block that was never written has neither
+        if offset is not None and length is not None:  # empty blocks are not stored
             end = max(end, int(offset) + int(length))
     if end > size:
-        yield damaged(path, f'its blocks reach to byte {end:,}, the file ends at {size:,}')
+        yield damaged(path, f'the last block ends at byte {end:,}, the file at byte {size:,}')
 
 
 def _blocks(dataset: DatasetReader) -> Iterator[tuple[int, int, int]]:
-    """Band, row and column of the blocks; the last ones where there are too many, for these are at the end."""
+    """Yield band, row and column of the blocks; only of the last ones, at the end of the file, if there are many."""
     height, width = dataset.block_shapes[0]
     rows, cols = -(-dataset.height // height), -(-dataset.width // width)
     indexes = dataset.indexes if dataset.profile.get('interleave') == 'band' else dataset.indexes[:1]
@@ -121,19 +120,15 @@ def _blocks(dataset: DatasetReader) -> Iterator[tuple[int, int, int]]:
             yield index, number // cols, number % cols
 
 
-def damaged(path: str, what: str | BaseException) -> Finding:
-    """The finding for a file that cannot be read.
+def damaged(path: str, reason: str | BaseException) -> Finding:
+    """Return the finding for a file that cannot be read.
 
     Args:
         path: The file.
-        what: What went wrong.
-
-    Returns:
-        The finding.
+        reason: Description of the failure, or the error.
     """
-    if isinstance(what, RasterioError) and what.__cause__ is not None:
-        what = what.__cause__
-    message = 'Cannot be read: the file is damaged or was cut short; copy or download it again, or leave it out.'
-    return Finding(
-        'wrong', 'damaged', message, (path,), str(what).splitlines()[0] if str(what) else type(what).__name__
-    )
+    if isinstance(reason, RasterioError) and reason.__cause__ is not None:
+        reason = reason.__cause__
+    message = 'The file cannot be read: it is damaged or truncated; copy or download it again, or leave it out.'
+    detail = str(reason).splitlines()[0] if str(reason) else type(reason).__name__
+    return Finding('error', 'damaged', message, (path,), detail)

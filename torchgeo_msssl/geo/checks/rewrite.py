@@ -1,4 +1,4 @@
-"""Write a raster anew as one tiled GeoTIFF, north up, that needs no file beside it."""
+"""Rewrite a raster as one tiled GeoTIFF, north up and without sidecar files."""
 
 import os
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from rasterio.vrt import WarpedVRT
 from torchgeo_msssl.errors import ConfigurationError, OutputError, SceneReadError
 from torchgeo_msssl.files import atomic_path
 from torchgeo_msssl.geo.checks.speed import TILE
-from torchgeo_msssl.geo.checks.storage import check_whole
+from torchgeo_msssl.geo.checks.storage import check_truncation
 from torchgeo_msssl.geo.grid import PixelGrid
 from torchgeo_msssl.geo.headers import describe_file
 from torchgeo_msssl.geo.open_datasets import open_raster
@@ -24,22 +24,22 @@ from torchgeo_msssl.geo.warp import warp_scene
 from torchgeo_msssl.geo.write import copy_raster
 
 
-def write_mended(
+def rewrite_raster(
     source: str,
     target: str | os.PathLike[str],
     interleave: Literal['keep', 'pixel', 'band'] = 'keep',
     scale: float | None = None,
 ) -> None:
-    """Copy a raster with all its pixels, names, masks, nodata value, tags and scales.
+    """Copy a raster with its pixels, band names, masks, nodata value, tags and scales.
 
-    A raster that is not north up is turned (nearest neighbour); the new corners hold the nodata value, or else an alpha
-    band tells of them.
+    A raster that is not north up is warped (nearest neighbour); the new corners get the nodata value, or are masked by
+    an alpha band if there is none.
 
     Args:
-        source: The raster, with its sidecars beside it.
-        target: GeoTIFF to write: tiles of 256 pixels, ZSTD, the mask inside; it appears complete or not at all.
-        interleave: Whether the bands of a tile are kept together (``pixel``) or apart.
-        scale: Reflectance per digital number to declare for all bands, or None to leave what is declared.
+        source: The raster, together with its sidecar files.
+        target: GeoTIFF to write: tiles of 256 pixels, ZSTD, internal mask. It appears complete or not at all.
+        interleave: Whether the bands of a tile are stored together (``pixel``), separately (``band``), or as they are.
+        scale: Reflectance per digital number to declare for all bands; None keeps the declared scales.
 
     Raises:
         ConfigurationError: If the target is the source.
@@ -47,9 +47,9 @@ def write_mended(
         OutputError: If the target cannot be written.
     """
     if os.path.exists(target) and os.path.samefile(source, target):
-        raise ConfigurationError(f'{target}: is the file that is to be mended; choose another name.')
+        raise ConfigurationError(f'{target}: is the source itself; choose another path.')
     with open_raster(source) as dataset, atomic_path(target) as temporary:
-        damage = next(check_whole(source, dataset), None)
+        damage = next(check_truncation(source, dataset), None)
         try:
             with rasterio.Env(GDAL_TIFF_INTERNAL_MASK='YES'), _north_up(source, dataset) as upright:
                 copy_raster(upright, temporary, driver='GTiff', **_options(dataset, interleave))
@@ -58,13 +58,17 @@ def write_mended(
         except RasterioError as error:
             cause = str(error.__cause__ or error)
             if damage or not _is_readable(dataset):
-                msg = f'{source} is damaged ({damage.detail if damage else cause}), so it cannot be mended; replace it.'
-                raise SceneReadError(msg) from error
-            raise OutputError(f'{target} cannot be written ({cause}); mend what is named.') from error
+                cause = damage.detail if damage else cause
+                raise SceneReadError(
+                    f'{source} is damaged ({cause}), so it cannot be rewritten; replace it.'
+                ) from error
+            raise OutputError(
+                f'{target} cannot be written ({cause}); choose another path or free disk space.'
+            ) from error
 
 
 def _is_readable(dataset: DatasetReader) -> bool:
-    """Whether all of a file can be read: a failed copy does not tell which of the two files it is about."""
+    """Whether all of a file can be read; the error of a copy does not tell which of the two files failed."""
     try:
         for _, window in dataset.block_windows(1):
             dataset.read(window=window)
@@ -75,20 +79,25 @@ def _is_readable(dataset: DatasetReader) -> bool:
 
 def _options(dataset: DatasetReader, interleave: str) -> dict[str, Any]:
     dtype = np.dtype(np.result_type(*dataset.dtypes))
-    kept = 'band' if dataset.profile.get('interleave') == 'band' else 'pixel'
+    current = 'band' if dataset.profile.get('interleave') == 'band' else 'pixel'
     options = {
-        'tiled': True, 'blockxsize': TILE, 'blockysize': TILE, 'compress': 'zstd', 'zstd_level': 1,
-        'predictor': {'f': 3, 'c': 1}.get(dtype.kind, 2), 'bigtiff': 'IF_SAFER',
-        'interleave': kept if interleave == 'keep' else interleave,
-    }  # fmt: skip
+        'tiled': True,
+        'blockxsize': TILE,
+        'blockysize': TILE,
+        'compress': 'zstd',
+        'zstd_level': 1,
+        'predictor': {'f': 3, 'c': 1}.get(dtype.kind, 2),
+        'bigtiff': 'IF_SAFER',
+        'interleave': current if interleave == 'keep' else interleave,
+    }
     if dataset.tags(1, ns='IMAGE_STRUCTURE').get('NBITS'):
-        options['nbits'] = 8 * dtype.itemsize  # a copy would have as few bits, and predictors take whole bytes alone
+        options['nbits'] = 8 * dtype.itemsize  # a copy would have as few bits, and predictors need whole bytes
     return options
 
 
 @contextmanager
 def _north_up(source: str, dataset: DatasetReader) -> Iterator[DatasetReader]:
-    """The dataset itself, or a view of it that is turned so that north is up (nearest neighbour)."""
+    """Yield the dataset itself, or a view of it that is warped to north up (nearest neighbour)."""
     placed = dataset.crs is not None and not dataset.transform.is_identity
     if not placed or PixelGrid(dataset.crs, dataset.transform, *dataset.shape).is_north_up:
         yield dataset
@@ -96,15 +105,20 @@ def _north_up(source: str, dataset: DatasetReader) -> Iterator[DatasetReader]:
     grid = warp_scene(Scene('', (describe_file(source),), None, None), dataset.crs, None).grid
     has_alpha = ColorInterp.alpha in dataset.colorinterp
     with WarpedVRT(
-        dataset, crs=grid.crs, transform=grid.transform, height=grid.height, width=grid.width,
-        resampling=Resampling.nearest, nodata=dataset.nodata,
-        add_alpha=dataset.nodata is None and not has_alpha,  # the new corners hold no data
-    ) as vrt:  # fmt: skip
+        dataset,
+        crs=grid.crs,
+        transform=grid.transform,
+        height=grid.height,
+        width=grid.width,
+        resampling=Resampling.nearest,
+        nodata=dataset.nodata,
+        add_alpha=dataset.nodata is None and not has_alpha,  # masks the new corners
+    ) as vrt:
         yield vrt
 
 
 def _describe(copy: DatasetWriter, dataset: DatasetReader, scale: float | None) -> None:
-    """Write what a view of the dataset has lost, and the scale."""
+    """Write the metadata that a warped view has lost, and the scale."""
     more = copy.count - dataset.count  # an alpha band
     names = (*dataset.descriptions, *['alpha'] * more)
     if copy.descriptions != names:
