@@ -1,4 +1,4 @@
-"""Tiny GeoTIFFs to test with, and a cache folder of their own."""
+"""Small GeoTIFFs for tests, and a separate cache folder."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,13 +11,13 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 
-#: Upper left corner of the scenes that ``make_scene`` writes by itself, EPSG:32631.
+#: Upper left corner of the scenes of ``make_scene`` by default, in EPSG:32631.
 ORIGIN = (600000.0, 5000000.0)
 
 
 @pytest.fixture(scope='session', autouse=True)
 def cache_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Keep what tests compute out of the user's cache."""
+    """Use a temporary cache folder instead of the user's."""
     folder = tmp_path_factory.mktemp('cache')
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('TORCHGEO_MSSSL_CACHE', str(folder))
@@ -42,29 +42,34 @@ def write_scene(
     """Write a GeoTIFF.
 
     Args:
-        path: Where to.
+        path: File to write.
         array: Shape (band, height, width), or (height, width) for one band.
         names: Band descriptions.
-        crs: CRS, or None for none.
-        transform: Geotransform (default: north up at ``ORIGIN``).
-        res: Pixel size where ``transform`` is not given.
+        crs: CRS; None writes none.
+        transform: Geotransform; default: north up at ``ORIGIN``.
+        res: Pixel size, if ``transform`` is not given.
         placed: Whether the file has a geotransform.
         nodata: Declared nodata value.
-        mask: Where there is data, kept as a mask (internal, or ``.msk`` with GDAL_TIFF_INTERNAL_MASK=NO).
+        mask: Valid pixels, written as a mask (internal, or ``.msk`` with GDAL_TIFF_INTERNAL_MASK=NO).
         alpha: Whether the last band is an alpha band.
         tags: Dataset tags.
         **options: Creation options of GDAL's GTiff driver.
 
     Returns:
-        The path as text.
+        The path as a string.
     """
     array = array[None] if array.ndim == 2 else array
     transform = transform or Affine(res, 0, ORIGIN[0], 0, -res, ORIGIN[1])
     path.parent.mkdir(parents=True, exist_ok=True)
     profile: dict[str, Any] = {
-        'driver': 'GTiff', 'count': len(array), 'height': array.shape[1], 'width': array.shape[2],
-        'dtype': array.dtype, 'nodata': nodata, 'photometric': 'MINISBLACK',
-    }  # fmt: skip
+        'driver': 'GTiff',
+        'count': len(array),
+        'height': array.shape[1],
+        'width': array.shape[2],
+        'dtype': array.dtype,
+        'nodata': nodata,
+        'photometric': 'MINISBLACK',
+    }
     if crs is not None:
         profile |= {'crs': crs}
     if crs is not None and placed:
@@ -84,7 +89,7 @@ def write_scene(
 
 @pytest.fixture
 def make_scene(tmp_path: Path) -> Callable[..., str]:
-    """``make_scene(name_or_path, array, …)`` writes a GeoTIFF (see :func:`write_scene`) and gives its path."""
+    """Return ``make_scene(name_or_path, array, …)``: write a GeoTIFF with :func:`write_scene`, return its path."""
 
     def make(path: str | Path, array: NDArray[Any], **options: Any) -> str:
         return write_scene(tmp_path / path, array, **options)
@@ -94,7 +99,7 @@ def make_scene(tmp_path: Path) -> Callable[..., str]:
 
 @pytest.fixture
 def random_array() -> Callable[..., NDArray[Any]]:
-    """``random_array(shape, dtype)`` gives values from 1 to 120, the same ones each time."""
+    """Return ``random_array(shape, dtype)``, which draws values from 1 to 120 with a fixed seed."""
 
     def make(shape: Sequence[int], dtype: str = 'uint16', seed: int = 0) -> NDArray[Any]:
         return np.random.default_rng(seed).integers(1, 121, shape).astype(dtype)

@@ -1,8 +1,9 @@
-"""The bare loops that methods are timed against compute what the methods compute."""
+"""Benchmarks: their bare loops compute the losses of the tasks, and their tables are complete."""
 
 import argparse
 import copy
 import importlib.util
+import shlex
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -27,13 +28,13 @@ TRAIN_STEP = load('train_step')
 
 
 @pytest.mark.parametrize('method', TRAIN_STEP.METHODS)
-def test_a_bare_loop_gives_the_loss_and_the_gradient_of_the_task(method: str) -> None:
+def test_bare_loop_has_the_loss_and_gradient_of_the_task(method: str) -> None:
     torch.manual_seed(0)
     task: Any = TRAIN_STEP.make_task(method, 'resnet18', 'cpu')
     chips, x = TRAIN_STEP.prepare(task, 4, 32, 'cpu')
-    if method == 'MAE':  # its target is normalised in another way where a patch is flat, which these are not
+    if method == 'MAE':  # its target is normalized differently for flat patches, which these are not
         assert x.std() > 0.1
-    other = copy.deepcopy(task)  # a queue moves on
+    other = copy.deepcopy(task)  # a queue changes
     ours = task.compute_loss(chips)[0]
     bare = TRAIN_STEP.METHODS[method](other, x)
     assert ours.item() == pytest.approx(bare.item(), rel=1e-4)
@@ -44,7 +45,7 @@ def test_a_bare_loop_gives_the_loss_and_the_gradient_of_the_task(method: str) ->
     torch.testing.assert_close(*gradients, rtol=1e-2, atol=1e-4 * gradients[0].abs().max().item())
 
 
-def test_the_table_of_methods(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_of_methods(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     module = load('pretext_tasks')
     rows = [
         {'method': 'a', 'steps': '9', 'knn': '0.5', 'linear': '0.6'},
@@ -59,7 +60,7 @@ def test_the_table_of_methods(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert module.read(tmp_path / 'none.csv') == []
 
 
-def test_a_row_of_the_step_table() -> None:
+def test_row_of_the_step_table() -> None:
     options = argparse.Namespace(model='resnet18', batch=2, size=32, repeats=1, device='cpu', precision='32')
     cells = TRAIN_STEP.measure('SimCLR', options).strip('| ').split(' | ')
     assert cells[0] == 'SimCLR'
@@ -69,22 +70,9 @@ def test_a_row_of_the_step_table() -> None:
 
 
 @pytest.mark.slow
-def test_the_tables_of_reading(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = [
-        '--size',
-        '600',
-        '--chip',
-        '64',
-        '--batch',
-        '2',
-        '--chips-per-read',
-        '2',
-        '--repeats',
-        '1',
-        '--open',
-        '2',
-    ]
-    load('read_chips').main([*options, '--folder', str(tmp_path)])
+def test_tables_of_reading(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = '--size 600 --chip 64 --batch 2 --chips-per-read 2 --repeats 1 --open 2'
+    load('read_chips').main([*shlex.split(options), '--folder', str(tmp_path)])
     lines = capsys.readouterr().out.splitlines()
     read = [line.strip('| ').split(' | ') for line in lines if ': ' in line and line.startswith('|')]
     assert len(read) == 3 * 6

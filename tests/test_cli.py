@@ -1,9 +1,10 @@
-"""The front door: commands, the run folder, resuming, the stock command, and what is told when it fails."""
+"""Command line: commands, run folder, resuming, TorchGeo's own command, and error messages."""
 
 import csv
 import errno
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -34,39 +35,48 @@ from torchgeo_msssl.tasks import FastSiam, SimSiam
 from torchgeo_msssl.tasks.run_folder import MetricsFile
 
 REPOSITORY = Path(__file__).parents[1]
-#: Those of `fit`; `probe` and `study` have configurations of their own.
+#: Configurations of `fit`, without those of `probe` and `study`.
 CONFIGS = sorted(
     path for path in (REPOSITORY / 'configs').glob('*.yaml') if not path.name.startswith(('probe_', 'study_'))
 )
+#: Configurations that the fast loop runs; one of each kind of task and data.
+FAST = {'fastsiam_s2', 'fastsiam_chips', 'mae_s2', 'vineseg_drone'}
 BANDS = ('B02', 'B03', 'B04', 'B08')
 
-SMALL = [
-    '--model.views', '2', '--model.hidden_dim', '32', '--model.output_dim', '32', '--model.bottleneck_dim', '8',
-    '--data.chip_size', '32', '--data.batch_size', '4', '--data.chips_per_epoch', '12',
-    '--trainer.log_every_n_steps', '1', '--trainer.enable_progress_bar', 'false',
-    '--trainer.enable_model_summary', 'false',
-]  # fmt: skip
+SMALL = shlex.split(
+    '--model.views 2 --model.hidden_dim 32 --model.output_dim 32 --model.bottleneck_dim 8 '
+    '--data.chip_size 32 --data.batch_size 4 --data.chips_per_epoch 12 '
+    '--trainer.log_every_n_steps 1 --trainer.enable_progress_bar false --trainer.enable_model_summary false'
+)
 FASTSIAM = ['fit', '--config', str(REPOSITORY / 'configs' / 'fastsiam_s2.yaml')]
 
 
 def write_scene(path: Path, side: int = 80, crs: str | None = 'EPSG:32631', **options: object) -> Path:
-    """Four named uint16 bands of smooth noise in tiles."""
+    """Write four named uint16 bands of noise in tiles."""
     rng = np.random.default_rng(len(path.name))
     image = rng.integers(500, 3000, (4, side, side)).astype(np.uint16)
     profile = {'tiled': True, 'blockxsize': 32, 'blockysize': 32, 'compress': 'deflate'} | options
     path.parent.mkdir(parents=True, exist_ok=True)
     with rasterio.open(
-        path, 'w', driver='GTiff', height=side, width=side, count=4, dtype='uint16', crs=crs,
-        transform=from_origin(500000, 4900000, 10, 10), **profile,
-    ) as dataset:  # fmt: skip
+        path,
+        'w',
+        driver='GTiff',
+        height=side,
+        width=side,
+        count=4,
+        dtype='uint16',
+        crs=crs,
+        transform=from_origin(500000, 4900000, 10, 10),
+        **profile,
+    ) as dataset:
         dataset.write(image)
         dataset.descriptions = BANDS
     return path
 
 
 @pytest.fixture(autouse=True)
-def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run where nothing else is, as if no arguments had been given to pytest (Lightning compares)."""
+def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run in an empty folder, without the arguments of pytest, which Lightning would compare."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, 'argv', ['torchgeo_msssl'])
     monkeypatch.setenv('TORCHGEO_MSSSL_CACHE', str(tmp_path / 'cache'))
@@ -74,7 +84,7 @@ def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope='module')
 def area(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small sample area."""
+    """Write a small sample area."""
     directory = tmp_path_factory.mktemp('sample')
     write_sample_area(directory, scale=0.25)
     return directory
@@ -89,7 +99,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_help_answers_without_importing_torch() -> None:
+def test_help_does_not_import_torch() -> None:
     code = (
         'import sys; from torchgeo_msssl.__main__ import main; main(["--help"]); '
         'sys.exit(any(name in sys.modules for name in ("torch", "lightning", "torchgeo", "rasterio")))'
@@ -105,7 +115,7 @@ def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert "'pretrain'" in capsys.readouterr().err
 
 
-def test_the_run_folder_is_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_folder_is_complete(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scene = write_scene(tmp_path / 'scenes' / 'T31TFJ_20210601.tif')
     assert main([*FASTSIAM, *SMALL, '--data.paths', str(scene), '--trainer.max_epochs', '2']) == 0
     folder = tmp_path / 'runs' / 'fastsiam_s2' / 'version_0'
@@ -137,7 +147,7 @@ def test_the_run_folder_is_whole(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert json.loads(metadata['std']) == pytest.approx(reflectance.std((1, 2)).tolist(), rel=1e-5)
 
 
-def test_the_first_layer_follows_the_bands(tmp_path: Path) -> None:
+def test_first_layer_is_adapted_to_the_bands(tmp_path: Path) -> None:
     write_scene(tmp_path / 'a' / 'one.tif')
     write_scene(tmp_path / 'a' / 'two.tif')
     cli = fit('--data.paths', f'{tmp_path}/a/*.tif', '--data.bands', '[B8,B2]', '--trainer.max_steps', '1')
@@ -162,7 +172,7 @@ def test_checkpoint_loads_in_stock_torchgeo(tmp_path: Path) -> None:
         assert torch.equal(theirs[key], tensor), key
 
 
-def test_export_gives_the_encoder_of_the_run(tmp_path: Path) -> None:
+def test_export_writes_the_encoder_of_the_run(tmp_path: Path) -> None:
     cli = fit('--data.paths', str(write_scene(tmp_path / 'scene.tif')), '--trainer.max_steps', '1')
     folder = Path('runs/fastsiam_s2/version_0')
     assert main(['export', str(folder / 'checkpoints' / 'last.ckpt'), 'out.safetensors']) == 0
@@ -176,7 +186,7 @@ def test_export_gives_the_encoder_of_the_run(tmp_path: Path) -> None:
     assert main(['export', 'nothing.ckpt', 'out2.safetensors']) == 1
 
 
-def test_weights_start_the_next_run(tmp_path: Path) -> None:
+def test_weights_initialize_another_run(tmp_path: Path) -> None:
     scene = str(write_scene(tmp_path / 'scene.tif'))
     first = fit('--data.paths', scene, '--trainer.max_steps', '1')
     encoder = 'runs/fastsiam_s2/version_0/encoder.safetensors'
@@ -192,7 +202,7 @@ def test_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 class Kill(Callback):
-    """Dies as a process does that was killed for its memory."""
+    """Kill the process at step 12, as the system does if memory runs out."""
 
     def on_train_batch_start(self, trainer: object, pl_module: object, batch: object, batch_idx: int) -> None:
         if trainer.global_step == 12:
@@ -222,15 +232,19 @@ trainer:
 def start(command: Sequence[str], folder: Path) -> 'subprocess.Popen[str]':
     folder.mkdir(exist_ok=True)
     return subprocess.Popen(
-        command, cwd=folder, env=os.environ | {'OMP_NUM_THREADS': '1'}, text=True, stdout=subprocess.DEVNULL,
+        command,
+        cwd=folder,
+        env=os.environ | {'OMP_NUM_THREADS': '1'},
+        text=True,
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('workers', [0, 2])
-def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, workers: int) -> None:
-    """20 steps = 12 steps, SIGKILL, and on from the checkpoint of step 10 (in the middle of an epoch of 7)."""
+def test_killed_run_resumes_bit_identically(tmp_path: Path, workers: int) -> None:
+    """20 steps equal 12 steps, SIGKILL, and a resume from the checkpoint of step 10, in the middle of an epoch of 7."""
     scene = str(write_scene(tmp_path / 'scene.tif'))
     config = tmp_path / 'config.yaml'
     config.write_text(RESUME_CONFIG.replace('WORKERS', str(workers)))
@@ -242,7 +256,7 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, workers: int) -> None:
         'from torchgeo_msssl.cli import run_trainer; run_trainer(sys.argv[1:])'
     )
     ended_early = [sys.executable, '-c', script, str(Path(__file__).parent), *command[3:]]
-    # side by side, on one thread each
+    # in parallel, on one thread each
     started = [start(command, tmp_path / 'whole'), start(ended_early, tmp_path / 'killed')]
     whole_errors, killed_errors = (process.communicate()[1] for process in started)
     assert started[0].returncode == 0, whole_errors[-2000:]
@@ -266,7 +280,7 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, workers: int) -> None:
         assert torch.equal(state['momentum_buffer'], momenta[1][i]['momentum_buffer'])
 
 
-def test_last_is_the_newest_run(tmp_path: Path) -> None:
+def test_last_selects_the_newest_run(tmp_path: Path) -> None:
     for number, age in ((0, 300), (2, 100), (10, 200)):
         checkpoint = tmp_path / f'version_{number}' / 'checkpoints' / 'last.ckpt'
         checkpoint.parent.mkdir(parents=True)
@@ -275,7 +289,7 @@ def test_last_is_the_newest_run(tmp_path: Path) -> None:
     assert last_run(tmp_path)[0] == 2
 
 
-#: What small scenes need: blocks and chips that fit into them.
+#: Options for small scenes, by data module.
 SMALLER = {
     'SegmentationDataModule': {'chip_size': '32', 'block_size': '64'},
     'LabelledChipsDataModule': {'chip_size': '32'},
@@ -283,37 +297,40 @@ SMALLER = {
 
 
 def small_options(config: Path, area: Path, prefix: str) -> list[str]:
-    """Options that make a config run on the small area in a moment."""
+    """Return options with which a configuration runs on the small area in a short time."""
     data = yaml.safe_load(config.read_text())['data']['class_path'].rsplit('.', 1)[-1]
     options = {'sample_dir': str(area), 'chips_per_epoch': '4', 'batch_size': '2'} | SMALLER.get(data, {})
     return [text for key, value in options.items() for text in (f'{prefix}{key}', value)]
 
 
-@pytest.mark.parametrize('config', CONFIGS, ids=lambda path: path.stem)
-def test_every_config_takes_a_step_on_the_sample_area(config: Path, area: Path) -> None:
+@pytest.mark.parametrize(
+    'config',
+    [pytest.param(path, marks=() if path.stem in FAST else pytest.mark.slow, id=path.stem) for path in CONFIGS],
+)
+def test_config_trains_one_step_on_the_sample_area(config: Path, area: Path) -> None:
     options = [
         *small_options(config, area, '--data.'),
-        '--trainer.max_steps', '1', '--trainer.enable_progress_bar', 'false', '--trainer.accelerator', 'cpu',
-    ]  # fmt: skip
+        *('--trainer.max_steps', '1', '--trainer.enable_progress_bar', 'false', '--trainer.accelerator', 'cpu'),
+    ]
     cli = run_trainer(['fit', '--config', str(config), *options])
     assert cli.trainer.global_step == 1
-    # a step of an optimizer leaves its state for every parameter that learns
+    # after one step the optimizer has a state for every trained parameter
     (optimizer,) = cli.trainer.optimizers
-    learning = [p for p in cli.model.parameters() if p.requires_grad and p.grad is not None]
-    assert len(optimizer.state) == len(learning) > 50
-    assert all(torch.isfinite(p).all() for p in learning)
+    trained = [p for p in cli.model.parameters() if p.requires_grad and p.grad is not None]
+    assert len(optimizer.state) == len(trained) > 50
+    assert all(torch.isfinite(p).all() for p in trained)
 
 
 @pytest.mark.slow
-def test_every_config_runs_under_the_stock_command(area: Path, tmp_path: Path) -> None:
-    # few processes for all: importing the stock command alone takes longer than most of these runs
+def test_configs_run_under_the_torchgeo_command(area: Path, tmp_path: Path) -> None:
+    # two processes for all: importing TorchGeo's command takes longer than most of these runs
     code = """
 import json, sys
 from torchgeo.main import main
 calls, sys.argv = json.loads(sys.argv[1]), ['torchgeo']
 for call in calls:
     main(call)
-    print('went well:', call[2])
+    print('succeeded:', call[2])
 """
     common = ['--trainer.max_steps', '1', '--trainer.accelerator', 'cpu']
     calls = [
@@ -323,20 +340,29 @@ for call in calls:
     environment = os.environ | {'OMP_NUM_THREADS': '1'}
     processes = [
         subprocess.Popen(
-            [sys.executable, '-c', code, json.dumps(half)], cwd=tmp_path, env=environment, text=True,
-            stdout=subprocess.PIPE, stderr=(tmp_path / f'{k}.txt').open('w'),
+            [sys.executable, '-c', code, json.dumps(half)],
+            cwd=tmp_path,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=(tmp_path / f'{k}.txt').open('w'),
         )
         for k, half in enumerate((calls[::2], calls[1::2]))
-    ]  # fmt: skip
-    said = [process.communicate()[0].splitlines() for process in processes]
-    well = [line.removeprefix('went well: ') for lines in said for line in lines if line.startswith('went well')]
+    ]
+    outputs = [process.communicate()[0].splitlines() for process in processes]
+    succeeded = [
+        line.removeprefix('succeeded: ') for lines in outputs for line in lines if line.startswith('succeeded: ')
+    ]
     errors = [(tmp_path / f'{k}.txt').read_text()[-3000:] for k in range(2)]
-    assert sorted(well) == sorted(str(config) for config in CONFIGS), '\n'.join(errors)
+    assert sorted(succeeded) == sorted(str(config) for config in CONFIGS), '\n'.join(errors)
     assert len(list(tmp_path.glob('runs/*/version_0/curves.png'))) == len(CONFIGS)
 
 
-def test_vines_from_pretraining_to_the_map(area: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Pretrain on drone scenes, fine-tune, test, and map: what comes out lies where the scene lies."""
+@pytest.mark.slow
+def test_pretraining_finetuning_and_mapping_of_vines(
+    area: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Pretrain on drone scenes, fine-tune, test, and map; the map has the grid of the scene."""
     flights = sorted(str(path) for path in (area / 'drone').glob('*.tif'))
     drone = ['--data.sensor', 'micasense_rededge', '--trainer.max_steps', '1']
     assert main([*FASTSIAM, *SMALL, '--data.paths', *flights, *drone]) == 0
@@ -361,10 +387,10 @@ def test_vines_from_pretraining_to_the_map(area: Path, tmp_path: Path, capsys: p
     assert main(['test', *common, '--ckpt_path', 'best']) == 0
     (tested,) = Path('runs').glob('vineseg_drone/version_*/metrics_test.json')
     assert 0 <= json.loads(tested.read_text())['classes']['vine']['iou'] <= 1
-    told = capsys.readouterr().out
-    assert f'Taking {best}' in told
-    assert 'NDVI' in told  # the baseline stands beside the network
-    assert f'Run folder: {tested.parent}' in told
+    output = capsys.readouterr().out
+    assert f'Taking {best}' in output
+    assert 'NDVI' in output  # the baseline is printed, too
+    assert f'Run folder: {tested.parent}' in output
 
     capsys.readouterr()
     assert main(['predict', *common, '--ckpt_path', best, '--data.predict_paths', flights[0]]) == 0
@@ -393,7 +419,7 @@ def test_vines_from_pretraining_to_the_map(area: Path, tmp_path: Path, capsys: p
     assert total[valid] == pytest.approx(1, abs=1e-5)
     assert main(polygons) == 0
     assert capsys.readouterr().out.count('Already exists') == 2
-    # another map: what was beside it goes
+    # another map: its former companions are removed
     assert main([*there, '--overlap', '32', '--polygons', 'true', '--sieve', '2']) == 0
     assert not Path('predictions/vineyard_a_probabilities.tif').exists()
     assert (gpd.read_file('predictions/vineyard_a.gpkg').area >= 2).all()
@@ -407,7 +433,7 @@ def test_vines_from_pretraining_to_the_map(area: Path, tmp_path: Path, capsys: p
     assert '--data.predict_paths' in capsys.readouterr().err
 
 
-def test_a_scene_is_spoilt_and_restored(area: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reconstruction_restores_a_scene(area: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = REPOSITORY / 'configs' / 'reconstruction_drone.yaml'
     common = ['--config', str(config), *small_options(config, area, '--data.'), '--data.chip_size', '32']
     assert main(['fit', *common, '--trainer.max_steps', '1']) == 0
@@ -426,18 +452,18 @@ def test_a_scene_is_spoilt_and_restored(area: Path, tmp_path: Path, capsys: pyte
     assert 'tta: it is for maps of classes; Reconstruction restores scenes' in capsys.readouterr().err
 
 
-def test_stock_configs_name_the_channels() -> None:
-    """The stock command has no link from the data's bands to the first layer."""
+def test_configs_set_in_channels() -> None:
+    """TorchGeo's command does not link the bands of the data to the first layer."""
     assert CONFIGS
     for config in CONFIGS:
         assert 'in_channels' in yaml.safe_load(config.read_text())['model']['init_args']
 
 
-# Ways to run it.
+# Options of a run.
 
 
 @pytest.mark.slow
-def test_a_finished_run_is_prolonged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_finished_run_is_extended(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     scene = str(write_scene(tmp_path / 'scene.tif'))
     fit('--data.paths', scene, '--trainer.max_epochs', '2')
     cli = fit('--data.paths', scene, '--trainer.max_epochs', '3', '--ckpt_path', 'last')
@@ -448,24 +474,29 @@ def test_a_finished_run_is_prolonged(tmp_path: Path, caplog: pytest.LogCaptureFi
     rates = [float(row['lr']) for row in found]
     cosine = [0.06 * (1 + np.cos(np.pi * step / total)) for total in (6, 9) for step in range(total)]
     assert rates[:6] == pytest.approx(cosine[:6])
-    assert rates[7:] == pytest.approx(cosine[6:][7:])  # the first step still has the rate that the checkpoint holds
+    assert rates[7:] == pytest.approx(cosine[6:][7:])  # the first step still has the rate of the checkpoint
 
 
 @pytest.mark.slow
-def test_accumulated_batches_are_one_step(tmp_path: Path) -> None:
+def test_accumulated_batches_count_as_one_step(tmp_path: Path) -> None:
     options = ('--trainer.accumulate_grad_batches', '2', '--data.chips_per_epoch', '20', '--trainer.max_epochs', '2')
     fit('--data.paths', str(write_scene(tmp_path / 'scene.tif')), *options)
     found = [row for row in rows(Path('runs/fastsiam_s2/version_0')) if row['train_loss_step']]
-    assert [row['step'] for row in found] == ['0', '1', '2', '3', '4', '5']  # 5 batches an epoch: the last is alone
+    assert [row['step'] for row in found] == [
+        '0',
+        '1',
+        '2',
+        '3',
+        '4',
+        '5',
+    ]  # 5 batches per epoch: the last one is alone
     assert [float(row['lr']) for row in found] == pytest.approx(
         [0.06 * (1 + np.cos(np.pi * step / 6)) for step in range(6)]
     )
 
 
 @pytest.mark.parametrize('options', [['--trainer.logger', 'false'], ['--trainer.fast_dev_run', 'true']])
-def test_without_a_logger_there_is_no_run_folder(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, options: list[str]
-) -> None:
+def test_no_run_folder_without_a_logger(tmp_path: Path, caplog: pytest.LogCaptureFixture, options: list[str]) -> None:
     fit('--data.paths', str(write_scene(tmp_path / 'scene.tif')), '--trainer.max_steps', '1', *options)
     assert 'no run folder without a logger' in caplog.text
     assert not list(tmp_path.rglob('encoder.safetensors'))
@@ -473,10 +504,18 @@ def test_without_a_logger_there_is_no_run_folder(
 
 
 @pytest.mark.slow
-def test_lightnings_csv_logger_keeps_its_file(tmp_path: Path) -> None:
+def test_csv_logger_of_lightning_keeps_its_file(tmp_path: Path) -> None:
     scene = str(write_scene(tmp_path / 'scene.tif'))
-    fit('--data.paths', scene, '--trainer.max_steps', '3', '--trainer.logger', 'CSVLogger',
-        '--trainer.logger.save_dir', 'runs')  # fmt: skip
+    fit(
+        '--data.paths',
+        scene,
+        '--trainer.max_steps',
+        '3',
+        '--trainer.logger',
+        'CSVLogger',
+        '--trainer.logger.save_dir',
+        'runs',
+    )
     folder = next(Path('runs').glob('*/version_0'))
     assert 'train_loss_step' in rows(folder)[0]
     with (folder / 'curves.csv').open(newline='') as file:
@@ -486,14 +525,22 @@ def test_lightnings_csv_logger_keeps_its_file(tmp_path: Path) -> None:
 
 def test_half_precision_and_time_limit(tmp_path: Path) -> None:
     scene = str(write_scene(tmp_path / 'scene.tif'))
-    cli = fit('--data.paths', scene, '--trainer.precision', 'bf16-mixed', '--trainer.max_time', '00:01:00:00',
-              '--trainer.max_steps', '2')  # fmt: skip
+    cli = fit(
+        '--data.paths',
+        scene,
+        '--trainer.precision',
+        'bf16-mixed',
+        '--trainer.max_time',
+        '00:01:00:00',
+        '--trainer.max_steps',
+        '2',
+    )
     assert cli.trainer.global_step == 2
     losses = [float(row['train_loss_step']) for row in rows(Path('runs/fastsiam_s2/version_0')) if row['lr']]
     assert all(-1 <= loss <= 1 for loss in losses)
 
 
-def test_views_are_those_of_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_figure_shows_the_views_of_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[torch.Tensor] = []
     old = FastSiam.make_views
 
@@ -509,7 +556,7 @@ def test_views_are_those_of_the_first_step(tmp_path: Path, monkeypatch: pytest.M
     assert not torch.equal(made[1], made[2])
 
 
-def test_augmentation_on_the_command_line_and_back_from_the_checkpoint(tmp_path: Path) -> None:
+def test_augmentation_options_are_restored_from_the_checkpoint(tmp_path: Path) -> None:
     options = ('--model.augmentation.blur', '0.3', '--model.augmentation.crop_scale', '[0.4,1.0]')
     cli = fit('--data.paths', str(write_scene(tmp_path / 'scene.tif')), '--trainer.max_steps', '1', *options)
     checkpoint = 'runs/fastsiam_s2/version_0/checkpoints/last.ckpt'
@@ -521,7 +568,7 @@ def test_augmentation_on_the_command_line_and_back_from_the_checkpoint(tmp_path:
         assert torch.equal(task.state_dict()[key], tensor), key
 
 
-def test_simsiam_by_name(tmp_path: Path) -> None:
+def test_method_by_class_name(tmp_path: Path) -> None:
     scene = str(write_scene(tmp_path / 'scene.tif'))
     cli = fit('--model', 'torchgeo_msssl.tasks.SimSiam', '--data.paths', scene, '--trainer.max_steps', '1')
     assert type(cli.model) is SimSiam
@@ -533,13 +580,13 @@ def test_help_of_a_method(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(['fit', '--model.help', 'torchgeo_msssl.tasks.FastSiam'])
     assert stopped.value.code == 0
-    told = capsys.readouterr().out
-    assert 'bottleneck_dim' in told
-    assert 'crop_scale' in told
+    output = capsys.readouterr().out
+    assert 'bottleneck_dim' in output
+    assert 'crop_scale' in output
 
 
 class Interrupt(Callback):
-    """What Ctrl-C, or a queue that wants its machine back, does in the second epoch."""
+    """Send a signal in the second epoch, as Ctrl-C or a batch queue does."""
 
     def on_train_batch_start(self, trainer: object, pl_module: object, batch: object, batch_idx: int) -> None:
         if trainer.global_step == 4:
@@ -548,7 +595,7 @@ class Interrupt(Callback):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['SIGINT', 'SIGTERM'])
-def test_an_interrupted_run_keeps_what_it_learnt(tmp_path: Path, name: str) -> None:
+def test_interrupted_run_is_saved_and_resumes(tmp_path: Path, name: str) -> None:
     scene = str(write_scene(tmp_path / 'scene.tif'))
     script = (
         # a job that a shell started in the background inherits an ignored SIGINT
@@ -598,14 +645,14 @@ PretrainingTask.training_step = training_step
 cli = run_trainer(sys.argv[1:])
 assert not isinstance(cli.trainer.train_dataloader.sampler, DistributedSamplerWrapper)
 weights = [float(p.double().sum()) for p in cli.model.model.parameters()]
-told = {'seeds': seen, 'chips': chips, 'weights': weights, 'folder': str(cli.trainer.loggers[0].log_dir)}
-Path(f'rank{cli.trainer.global_rank}.json').write_text(json.dumps(told))
+record = {'seeds': seen, 'chips': chips, 'weights': weights, 'folder': str(cli.trainer.loggers[0].log_dir)}
+Path(f'rank{cli.trainer.global_rank}.json').write_text(json.dumps(record))
 """
 
 
 @pytest.mark.slow
 def test_two_ranks(tmp_path: Path) -> None:
-    """They see other chips and draw otherwise, learn the same, leave one run folder, and both come to an end."""
+    """Ranks have different chips and random draws, equal weights, and one run folder."""
     scene, labels = write_scene(tmp_path / 'scene.tif', side=128), tmp_path / 'labels.tif'
     with rasterio.open(scene) as dataset:
         profile = dataset.profile | {'count': 1, 'dtype': 'uint8', 'nodata': 0}
@@ -618,10 +665,11 @@ def test_two_ranks(tmp_path: Path) -> None:
     probe['init_args'] = {'chip_size': 16, 'block_size': 32, 'k': 1, 'every_n_epochs': 5}
     (tmp_path / 'config.yaml').write_text(yaml.safe_dump(config))
     command = [
-        sys.executable, str(script), 'fit', '--config', 'config.yaml', *SMALL, '--data.paths', str(scene),
-        '--data.labels', str(labels), '--data.chips_per_epoch', '16', '--trainer.max_epochs', '2',
-        '--trainer.accelerator', 'cpu', '--trainer.devices', '2', '--trainer.strategy', 'ddp',
-    ]  # fmt: skip
+        *(sys.executable, str(script), 'fit', '--config', 'config.yaml', *SMALL),
+        *('--data.paths', str(scene), '--data.labels', str(labels), '--data.chips_per_epoch', '16'),
+        *('--trainer.max_epochs', '2', '--trainer.accelerator', 'cpu'),
+        *('--trainer.devices', '2', '--trainer.strategy', 'ddp'),
+    ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=200)
     assert done.returncode == 0, done.stderr[-3000:]
     first, second = (json.loads((tmp_path / f'rank{rank}.json').read_text()) for rank in (0, 1))
@@ -639,7 +687,7 @@ def test_two_ranks(tmp_path: Path) -> None:
     assert done.stdout.count('Frozen 1-NN') == 1
 
 
-# What goes wrong is told in one sentence.
+# Errors are one sentence.
 
 
 @pytest.fixture
@@ -653,11 +701,11 @@ def failure(capsys: pytest.CaptureFixture[str]) -> object:
     return run
 
 
-def test_nothing_at_a_path(failure) -> None:
+def test_missing_path(failure) -> None:
     assert "'/no/such/place'" in failure('--data.paths', '/no/such/place')
 
 
-def test_no_crs(failure, tmp_path: Path) -> None:
+def test_missing_crs(failure, tmp_path: Path) -> None:
     scene = write_scene(tmp_path / 'scene.tif', crs=None)
     message = failure('--data.paths', str(scene))
     assert str(scene) in message
@@ -665,14 +713,14 @@ def test_no_crs(failure, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('bands', ['[B02,B11]', '[B02,B03,B04,B08,B12]', '[B02,sky]'])
-def test_bands_that_are_not_there(failure, tmp_path: Path, bands: str) -> None:
+def test_missing_bands(failure, tmp_path: Path, bands: str) -> None:
     scene = write_scene(tmp_path / 'scene.tif')
     message = failure('--data.paths', str(scene), '--data.bands', bands)
     assert str(scene) in message
     assert 'B02, B03, B04, B08' in message
 
 
-def test_chip_larger_than_every_scene(failure, tmp_path: Path) -> None:
+def test_chip_larger_than_all_scenes(failure, tmp_path: Path) -> None:
     message = failure('--data.paths', str(write_scene(tmp_path / 'scene.tif')), '--data.chip_size', '96')
     assert '96×96' in message
     assert '80×80' in message
@@ -687,7 +735,7 @@ def test_no_valid_chip(failure, tmp_path: Path) -> None:
     assert 'min_valid' in failure('--data.paths', str(scene))
 
 
-def test_run_folder_that_cannot_be_written(failure, tmp_path: Path) -> None:
+def test_unwritable_run_folder(failure, tmp_path: Path) -> None:
     scene = write_scene(tmp_path / 'scene.tif')
     (tmp_path / 'file').write_text('')
     target = str(tmp_path / 'file' / 'runs')
@@ -702,7 +750,7 @@ def test_option_out_of_range(failure, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('workers', ['0', '1'])
-def test_a_file_cut_short_while_training(
+def test_file_truncated_during_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], workers: str
 ) -> None:
     scene = write_scene(tmp_path / 'scene.tif', side=320)
@@ -720,7 +768,7 @@ def test_a_file_cut_short_while_training(
     assert 'columns' in error
 
 
-def test_a_loss_that_is_not_finite(
+def test_loss_is_not_finite(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scene = write_scene(tmp_path / 'scene.tif')
@@ -748,13 +796,13 @@ def test_weights_of_another_model(failure, tmp_path: Path) -> None:
 
 
 class Harmful:
-    """Pickles to a call."""
+    """Pickle to a function call."""
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return os.system, ('touch harmed',)
 
 
-def test_a_checkpoint_with_code_in_it_is_not_loaded(failure, tmp_path: Path) -> None:
+def test_checkpoint_with_pickled_code_is_refused(failure, tmp_path: Path) -> None:
     scene = write_scene(tmp_path / 'scene.tif')
     fit('--data.paths', str(scene), '--trainer.max_steps', '1')
     checkpoint = torch.load('runs/fastsiam_s2/version_0/checkpoints/last.ckpt', weights_only=True)
@@ -763,7 +811,7 @@ def test_a_checkpoint_with_code_in_it_is_not_loaded(failure, tmp_path: Path) -> 
     assert not (tmp_path / 'harmed').exists()
 
 
-def test_a_folder_that_vanishes_while_training(
+def test_run_folder_removed_during_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scene = write_scene(tmp_path / 'scene.tif')
@@ -779,9 +827,7 @@ def test_a_folder_that_vanishes_while_training(
     assert 'metrics.csv cannot be written' in capsys.readouterr().err
 
 
-def test_a_disk_that_is_full(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def save(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, 'No space left on device', 'last.ckpt')
 
@@ -792,7 +838,7 @@ def test_a_disk_that_is_full(
 
 
 @pytest.mark.parametrize('command', ['validate', 'test', 'predict'])
-def test_pretraining_has_nothing_to_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+def test_pretraining_cannot_be_evaluated(tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
     scene = write_scene(tmp_path / 'scene.tif')
     arguments = [command, *FASTSIAM[1:], *SMALL, '--data.paths', str(scene)]
     assert main(arguments) == 1
@@ -801,7 +847,7 @@ def test_pretraining_has_nothing_to_evaluate(tmp_path: Path, capsys: pytest.Capt
     assert len(error) == 1
 
 
-def test_an_unknown_option_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / 'config.yaml'
     config.write_text(Path(FASTSIAM[2]).read_text().replace('hidden_dim', 'hiden_dim'))
     with pytest.raises(SystemExit) as stopped:
@@ -810,13 +856,13 @@ def test_an_unknown_option_is_named(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert 'hiden_dim' in capsys.readouterr().err
 
 
-def test_last_needs_a_place_to_look(failure, tmp_path: Path) -> None:
+def test_last_requires_a_save_dir(failure, tmp_path: Path) -> None:
     scene = write_scene(tmp_path / 'scene.tif')
     message = failure('--data.paths', str(scene), '--trainer.logger', 'false', '--ckpt_path', 'last')
     assert 'save_dir' in message
 
 
-def test_resuming_with_other_bands_or_another_model(failure, tmp_path: Path) -> None:
+def test_resuming_with_other_bands_or_model(failure, tmp_path: Path) -> None:
     scene = str(write_scene(tmp_path / 'scene.tif'))
     fit('--data.paths', scene, '--trainer.max_epochs', '1')
     message = failure('--data.paths', scene, '--data.bands', '[B02,B03]', '--ckpt_path', 'last')
@@ -832,25 +878,25 @@ def test_resuming_another_method(failure, tmp_path: Path) -> None:
     simsiam = ['--model.class_path', 'torchgeo_msssl.tasks.SimSiam']
     common = ['--data.paths', str(scene), '--ckpt_path', last, '--trainer.max_steps', '2']
     assert 'ckpt_path: the checkpoint is of fastsiam, not simsiam' in failure(*simsiam, *common)
-    told = failure('--model.output_dim', '16', *common)
-    assert 'tensors of the checkpoint are not those of the task; the first,' in told
-    assert '32' in told
-    assert '16' in told
+    message = failure('--model.output_dim', '16', *common)
+    assert 'tensors of the checkpoint are not those of the task; the first,' in message
+    assert '32' in message
+    assert '16' in message
 
 
-def test_a_checkpoint_that_is_not_there(failure, tmp_path: Path) -> None:
+def test_missing_checkpoint(failure, tmp_path: Path) -> None:
     scene = write_scene(tmp_path / 'scene.tif')
     assert 'there is no file nothing.ckpt' in failure('--data.paths', str(scene), '--ckpt_path', 'nothing.ckpt')
 
 
-def test_chips_that_do_not_suit_the_encoder(failure, tmp_path: Path) -> None:
+def test_chip_size_does_not_fit_the_encoder(failure, tmp_path: Path) -> None:
     scene = str(write_scene(tmp_path / 'scene.tif'))
     vit = ('--model.model', 'vit_tiny_patch16_224')
     assert 'choose 32 or 48 px (chip_size' in failure('--data.paths', scene, '--data.chip_size', '40', *vit)
     assert 'batch_size' in failure('--data.paths', scene, '--data.batch_size', '1')
 
 
-def test_scenes_of_different_bands_are_told_what_they_share(failure, tmp_path: Path) -> None:
+def test_scenes_with_different_bands(failure, tmp_path: Path) -> None:
     write_scene(tmp_path / 'a' / 'one.tif')
     with rasterio.open(write_scene(tmp_path / 'a' / 'two.tif'), 'r+') as dataset:
         dataset.descriptions = ('B02', 'B03', 'B05', 'B06')

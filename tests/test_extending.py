@@ -1,4 +1,4 @@
-"""The example of docs/extending.md is a method that trains."""
+"""The example of docs/extending.md trains."""
 
 import importlib
 import math
@@ -35,11 +35,11 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleT
     sys.modules.pop('align_uniform', None)
 
 
-def test_the_example_has_about_sixty_lines() -> None:
+def test_example_has_about_sixty_lines() -> None:
     assert 40 <= len(block('python').splitlines()) <= 75
 
 
-def test_losses_of_the_paper(example: ModuleType) -> None:
+def test_losses_have_the_values_of_the_paper(example: ModuleType) -> None:
     z = torch.eye(4, dtype=torch.float64)
     assert example.alignment(z, z).item() == 0
     assert example.alignment(z, -z).item() == 4
@@ -47,15 +47,13 @@ def test_losses_of_the_paper(example: ModuleType) -> None:
     assert example.uniformity(z).item() == pytest.approx(math.log(math.exp(-4)))  # all distances are √2
 
 
-def test_the_example_trains_from_its_yaml(
-    example: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_example_trains_from_its_yaml(example: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     area = write_sample_area(tmp_path / 'area', scale=0.25)
     assert yaml.safe_load(block('yaml'))['model']['class_path'] == 'align_uniform.AlignUniform'
     options = [
-        '--data.sample_dir', str(area.directory), '--data.batch_size', '4', '--data.chips_per_epoch', '8',
-        '--trainer.max_epochs', '1', '--trainer.accelerator', 'cpu',
-    ]  # fmt: skip
+        *('--data.sample_dir', str(area.directory), '--data.batch_size', '4', '--data.chips_per_epoch', '8'),
+        *('--trainer.max_epochs', '1', '--trainer.accelerator', 'cpu'),
+    ]
     assert main(['fit', '--config', 'align_uniform.yaml', *options]) == 0
     folder = re.search(r'Run folder: (\S+)', capsys.readouterr().out)
     assert folder is not None

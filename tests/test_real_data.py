@@ -1,4 +1,4 @@
-"""Real scenes are what their providers say they are; skipped where the data are not at hand."""
+"""Real scenes are read as their providers describe them; skipped if the data are not available."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from torchgeo_msssl.geo.valid_counts import count_valid
 from torchgeo_msssl.geo.warp import warp_scene
 
 DATA = Path(__file__).parents[2] / 'shared' / 'data'
-pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason='real data are not at hand')
+pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason='real data are not available')
 
 LAHINCH = 's2_timeseries_lahinch/S2'
 RASTERS = sorted(str(path.relative_to(DATA)) for path in DATA.rglob('*.tif')) if DATA.is_dir() else []
@@ -28,7 +28,7 @@ def open_one(name: str, sensor: str | None = None) -> Scene:
 
 
 @pytest.mark.parametrize('name', RASTERS)
-def test_every_raster_reads_as_rasterio_reads_it(name: str) -> None:
+def test_rasters_are_read_as_by_rasterio(name: str) -> None:
     scene = open_one(name)
     with rasterio.open(DATA / name) as source:
         assert (scene.grid.crs, scene.grid.transform) == (source.crs, source.transform)
@@ -44,17 +44,22 @@ def test_every_raster_reads_as_rasterio_reads_it(name: str) -> None:
     assert count_valid(scene, scene.bands).total == valid.sum()
 
 
-def test_a_series_of_dates() -> None:
+def test_time_series() -> None:
     scenes = find_scenes(DATA / LAHINCH)
     assert [f'{scene.date[0]:%Y-%m-%d}' for scene in scenes if scene.date] == [
-        '2017-09-18', '2017-09-21', '2017-09-26', '2017-10-08', '2017-10-18',
-    ]  # fmt: skip
+        '2017-09-18',
+        '2017-09-21',
+        '2017-09-26',
+        '2017-10-08',
+        '2017-10-18',
+    ]
     for scene in scenes:
         assert scene.bands[:13] == SENSORS['sentinel2_l1c'].names
         assert set(scene.bands[13:]) == {'QA60', 'probability'}
         assert (scene.grid.height, scene.grid.width, scene.grid.res) == (158, 214, (10, 10)) or (
-            scene.grid.width, scene.grid.height
-        ) == (158, 214)  # fmt: skip
+            scene.grid.width,
+            scene.grid.height,
+        ) == (158, 214)
         assert infer_sensor(scene.bands) is SENSORS['sentinel2_l1c']
         spectral = scene.read(scene.grid.window, scene.bands[:13])[1]
         everything = scene.read(scene.grid.window, scene.bands)[1]
@@ -65,14 +70,14 @@ def test_a_series_of_dates() -> None:
         assert set(how.offset) == {0}
 
 
-def test_an_aerial_photograph() -> None:
+def test_aerial_photograph() -> None:
     scene = open_one('vineyard_aerial/aerial0.tif')
     assert scene.bands == ('red', 'green', 'blue')
     assert scene.always_valid
     assert (scene.grid.crs.to_epsg(), scene.grid.res) == (25830, pytest.approx((0.25, 0.25), rel=1e-3))
 
 
-def test_fields_in_degrees() -> None:
+def test_scene_in_degrees() -> None:
     scene = open_one('s2_demmin_fields/sentinel2_fields.tif')
     assert scene.bands == ('B04', 'B03', 'B02', 'B08')
     utm = warp_scene(scene, rasterio.crs.CRS.from_epsg(32633), (10.0, 10.0))
@@ -82,7 +87,7 @@ def test_fields_in_degrees() -> None:
     assert np.isclose(image[0][valid].mean(), native.mean(), rtol=0.02)
 
 
-def test_negative_reflectances_are_data_and_minus_9999_is_none() -> None:
+def test_negative_reflectance_is_valid_and_minus_9999_is_nodata() -> None:
     scene = open_one('hls_nodata')
     image, valid = scene.read(scene.grid.window, scene.bands)
     assert scene.nodata == -9999

@@ -1,4 +1,4 @@
-"""What is committed stands on its own: no path of one machine, no package registry, portable configurations."""
+"""Committed files contain no local paths or package registries, and configurations are portable."""
 
 import ast
 import os
@@ -17,7 +17,7 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 
-# Put together here, so that this file does not contain what it looks for.
+# Assembled here, so that this file does not contain the patterns.
 FORBIDDEN = re.compile(
     '|'.join(
         (
@@ -26,14 +26,14 @@ FORBIDDEN = re.compile(
         )
     )
 )
-#: Those of Lightning's commands; `probe` and `study` have configurations of their own.
+#: Configurations of `fit`, without those of `probe` and `study`.
 CONFIGS = sorted(
     path for path in (ROOT / 'configs').glob('**/*.yaml') if not path.name.startswith(('probe_', 'study_'))
 )
 
 
 def committed_files() -> list[Path]:
-    """Files that git tracks or would add."""
+    """Return the files that git tracks or would add."""
     if shutil.which('git') is None or not (ROOT / '.git').exists():
         pytest.skip('not a git checkout')
     listed = subprocess.run(
@@ -46,12 +46,12 @@ def committed_files() -> list[Path]:
 
 
 def forbidden_lines(text: str) -> list[str]:
-    """Lines that hold a machine's path or a registry option, with their numbers."""
+    """Return the lines with a local path or a registry option, with their numbers."""
     return [f'{number}: {line.strip()}' for number, line in enumerate(text.splitlines(), 1) if FORBIDDEN.search(line)]
 
 
 def third_party_imports(code: str) -> set[str]:
-    """Top-level names of the libraries that a module imports, the standard library's and our own apart."""
+    """Return the top-level names of the third-party libraries that a module imports."""
     names = set()
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
@@ -61,13 +61,13 @@ def third_party_imports(code: str) -> set[str]:
     return names - sys.stdlib_module_names - {'torchgeo_msssl'}
 
 
-def normalised(distribution: str) -> str:
-    """Name of a distribution as indexes compare it."""
+def normalized(distribution: str) -> str:
+    """Return the normalized name of a distribution."""
     return re.sub(r'[-_.]+', '-', distribution).lower()
 
 
 def class_paths(node: Any) -> Iterator[str]:
-    """Every class_path in a configuration, at any depth."""
+    """Yield every class_path in a configuration, at any depth."""
     if isinstance(node, dict):
         if 'class_path' in node:
             yield node['class_path']
@@ -78,13 +78,13 @@ def class_paths(node: Any) -> Iterator[str]:
             yield from class_paths(value)
 
 
-def test_no_machine_paths() -> None:
+def test_no_local_paths() -> None:
     faults = []
     for path in committed_files():
         try:
             text = path.read_text(encoding='utf-8')
         except UnicodeDecodeError:
-            continue  # a picture or raster
+            continue  # an image or raster
         faults += [f'{path.relative_to(ROOT)}:{line}' for line in forbidden_lines(text)]
     assert not faults, '\n'.join(faults)
 
@@ -100,14 +100,14 @@ def test_no_machine_paths() -> None:
         '--extra{d}index{d}url=y',
     ],
 )
-def test_search_finds(line: str) -> None:
+def test_local_paths_are_found(line: str) -> None:
     assert len(forbidden_lines(f'fine\n{line.format(s="/", d="-")}\n')) == 1
 
 
 @pytest.mark.parametrize(
     'line', ['frame{s}work', 'run the net{s}work{s}test', '$HOME{s}.cache', 'index_url', 'work in progress']
 )
-def test_search_leaves_alone(line: str) -> None:
+def test_other_text_passes(line: str) -> None:
     assert forbidden_lines(line.format(s='/')) == []
 
 
@@ -115,7 +115,7 @@ def test_search_leaves_alone(line: str) -> None:
 def test_configs_use_dotted_class_paths(path: Path) -> None:
     config = yaml.safe_load(path.read_text(encoding='utf-8'))
     paths = list(class_paths(config))
-    # The stock `torchgeo` command finds our classes by their full names only.
+    # TorchGeo's command finds classes of this package only by their full names.
     assert {'model', 'data'} & set(config), f'{path.name} configures neither model nor data'
     assert all('class_path' in config[key] for key in ('model', 'data') if key in config)
     short = [name for name in paths if '.' not in name]
@@ -127,16 +127,16 @@ def test_class_paths_are_found_at_any_depth() -> None:
     assert list(class_paths(config)) == ['A', 'b.C']
 
 
-def test_every_imported_library_is_declared() -> None:
+def test_imported_libraries_are_declared() -> None:
     with (ROOT / 'pyproject.toml').open('rb') as file:
         requirements = tomllib.load(file)['project']['dependencies']
-    declared = {normalised(re.split(r'[\[<>=!~; ]', requirement)[0]) for requirement in requirements}
+    declared = {normalized(re.split(r'[\[<>=!~; ]', requirement)[0]) for requirement in requirements}
     providers = packages_distributions()
     faults = [
         f'{path.relative_to(ROOT)} imports {name}, which pyproject.toml does not list'
         for path in sorted((ROOT / 'torchgeo_msssl').rglob('*.py'))
         for name in sorted(third_party_imports(path.read_text(encoding='utf-8')))
-        if declared.isdisjoint(map(normalised, providers.get(name, [name])))
+        if declared.isdisjoint(map(normalized, providers.get(name, [name])))
     ]
     assert not faults, '\n'.join(faults)
 
@@ -146,11 +146,11 @@ def test_third_party_imports_are_found() -> None:
     assert third_party_imports(code) == {'numpy', 'sklearn'}
 
 
-def test_python_version_is_stated() -> None:
+def test_python_version() -> None:
     assert (ROOT / '.python-version').read_text(encoding='utf-8').strip() == '3.12'
 
 
 @pytest.mark.parametrize('name', ['scripts/demo', 'scripts/test', '.ci/run'])
-def test_scripts_run(name: str) -> None:
+def test_scripts_are_valid(name: str) -> None:
     assert os.access(ROOT / name, os.X_OK), f'{name} is not executable'
     subprocess.run(['bash', '-n', ROOT / name], check=True)
