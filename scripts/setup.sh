@@ -1,11 +1,11 @@
-# Sourced by scripts/demo, scripts/test and .ci/run: finds Python and keeps a virtual environment up to date.
+# Sourced by scripts/demo, scripts/test and .ci/run: find Python and keep a virtual environment up to date.
 #
-#   VENV    where the environment lives (default: .venv in the checkout)
-#   PYTHON  the interpreter that makes it (default: the first of python3.12, python3, … that is 3.12 or newer)
+#   VENV    folder of the environment (default: .venv in the checkout)
+#   PYTHON  interpreter to create it with (default: the first of python3.12, python3, … that is 3.12 or newer)
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 VENV=${VENV:-$ROOT/.venv}
-case $VENV in /*) ;; *) VENV=$PWD/$VENV ;; esac # the callers change the folder
+case $VENV in /*) ;; *) VENV=$PWD/$VENV ;; esac # the callers change the working folder
 
 say() { printf '== %s\n' "$*" >&2; }
 fail() {
@@ -13,16 +13,16 @@ fail() {
     exit 1
 }
 
-# executable_of INTERPRETER: prints its real path if it is new enough, else fails.
+# executable_of INTERPRETER: print its real path if it is new enough, else fail.
 executable_of() {
     "$1" -c 'import sys; sys.version_info < (3, 12) and sys.exit(1); print(sys.executable)' 2>/dev/null
 }
 
-# Prints the interpreter to use.
+# Print the interpreter to use.
 find_python() {
     local candidate
     if [ -n "${PYTHON:-}" ]; then
-        executable_of "$PYTHON" || fail "PYTHON=$PYTHON does not run as Python 3.12 or newer; name another or unset it."
+        executable_of "$PYTHON" || fail "PYTHON=$PYTHON is not Python 3.12 or newer; set another interpreter or unset it."
         return
     fi
     cd "$ROOT" # version managers read .python-version from the working folder
@@ -31,11 +31,11 @@ find_python() {
             return
         fi
     done
-    fail 'Python 3.12 or newer is needed and none was found (tried python3.12, python3, python3.13, python3.14, python);' \
+    fail 'Python 3.12 or newer is required (tried python3.12, python3, python3.13, python3.14, python);' \
         'install it or set PYTHON to its path.'
 }
 
-# fingerprint INTERPRETER [WORD …]: a hash of pyproject.toml, the Python version and the words.
+# fingerprint INTERPRETER [WORD …]: print a hash of pyproject.toml, the Python version and the words.
 fingerprint() {
     local python=$1
     shift
@@ -51,33 +51,33 @@ make_environment() {
     if executable_of "$VENV/bin/python" >/dev/null && "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
         return
     fi
-    # Only what is an environment (or nothing at all) is cleared: VENV may point anywhere.
+    # Clear only an environment or an empty folder: VENV may point anywhere.
     if [ -e "$VENV" ] && [ ! -e "$VENV/pyvenv.cfg" ] && [ -n "$(ls -A "$VENV")" ]; then
-        fail "VENV=$VENV exists and is no virtual environment; remove it or set VENV to another folder."
+        fail "VENV=$VENV exists and is not a virtual environment; remove it or set VENV to another folder."
     fi
     python=$(find_python)
-    say "making $VENV with $python"
+    say "creating $VENV with $python"
     "$python" -m venv --clear "$VENV" ||
-        fail "$python could not make $VENV; on Debian and Ubuntu install its venv package (python3.12-venv) first."
+        fail "$python cannot create $VENV; on Debian and Ubuntu install its venv package (python3.12-venv) first."
 }
 
-# install_package EXTRAS: '' or 'tests'. A stamp written last says what was installed, so that an installation that
-# was interrupted is done again, and so is one made for another pyproject.toml or another checkout.
+# install_package EXTRAS: '' or 'tests'. A stamp is written last, so that an installation is repeated if it was
+# interrupted, or belongs to another pyproject.toml or another checkout.
 install_package() {
     local extras=$1 stamp="$VENV/.torchgeo_msssl${1:+-$1}" wanted
     wanted=$(fingerprint "$VENV/bin/python" "$ROOT")
     if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
         return
     fi
-    say "installing the package${extras:+ with its $extras} into $VENV (some minutes the first time)"
+    say "installing the package${extras:+ with the extra $extras} into $VENV (minutes the first time)"
     rm -f "$stamp"
     "$VENV/bin/python" -m pip install --disable-pip-version-check --editable "$ROOT${extras:+[$extras]}" >&2 ||
-        fail 'the installation failed, see above; run the same command again once the cause is gone.'
+        fail 'the installation failed, see above; fix the cause and run the same command again.'
     printf '%s\n' "$wanted" >"$VENV/.torchgeo_msssl"
     printf '%s\n' "$wanted" >"$stamp"
 }
 
-# set_up [EXTRAS]: afterwards $VENV/bin/python has the package. Two calls at a time take turns where flock exists.
+# set_up [EXTRAS]: install the package for $VENV/bin/python. Simultaneous calls wait for each other if flock exists.
 set_up() {
     mkdir -p "$(dirname "$VENV")"
     (
