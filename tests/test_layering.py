@@ -18,7 +18,8 @@ LAYERS: dict[str, frozenset[str]] = {
     'datasets': frozenset({'datasets'}),
     'components': frozenset({'samplers', 'models', 'losses', 'transforms'}),
     'modules': frozenset({'datamodules', 'tasks'}),
-    'applications': frozenset({'evaluation', 'prediction'}),
+    'prediction': frozenset({'prediction'}),
+    'evaluation': frozenset({'evaluation'}),
     'callbacks': frozenset({'callbacks'}),
     'commands': frozenset({'cli', 'commands', '__main__'}),
 }
@@ -206,7 +207,7 @@ FORBIDDEN = [
     ('tasks.base', 'from torchgeo_msssl.samplers import RandomChipSampler'),
     ('tasks.base', 'from torchgeo_msssl.callbacks import FrozenProbe'),
     ('datamodules.pretraining', 'from torchgeo_msssl.transforms import Normalize'),
-    ('evaluation.probes', 'from torchgeo_msssl.prediction import stitch'),
+    ('prediction.class_map', 'from torchgeo_msssl.evaluation import probes'),
     ('evaluation.probes', 'from torchgeo_msssl.callbacks import FrozenProbe'),
     ('evaluation.probes', 'from torchgeo_msssl.cli import main'),
     ('callbacks.frozen_probe', 'from torchgeo_msssl.commands import probe'),
@@ -225,6 +226,7 @@ ALLOWED = [
     ('datamodules.pretraining', 'from ..samplers.random import RandomChipSampler\nfrom ..geo import sample'),
     ('evaluation.probes', 'from torchgeo_msssl.datamodules import A\nfrom torchgeo_msssl.tasks import B'),
     ('prediction.class_map', 'from torchgeo_msssl.geo import write\nfrom torchgeo_msssl.models import weights'),
+    ('evaluation.feature_map', 'from torchgeo_msssl.prediction import pipeline'),
     ('callbacks.frozen_probe', 'from torchgeo_msssl.evaluation import probes\nimport lightning'),
     ('__main__', 'from torchgeo_msssl.cli import main'),
 ]

@@ -1,7 +1,7 @@
 """Embeddings of every chip of scenes, in files that other programs read."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,10 @@ from torchgeo_msssl.datamodules.base import ScenesDataModule
 from torchgeo_msssl.datasets.scenes import ChipQuery, Scenes, collate
 from torchgeo_msssl.errors import ConfigurationError, OutputError
 from torchgeo_msssl.evaluation.encoders import Transfer
+from torchgeo_msssl.evaluation.feature_map import FeatureColors, center_of_view, write_feature_map
 from torchgeo_msssl.evaluation.frozen_encoder import embed_batch
 from torchgeo_msssl.evaluation.geoparquet import geoparquet_writer
 from torchgeo_msssl.evaluation.neighbours import draw_neighbours, nearest_elsewhere
-from torchgeo_msssl.evaluation.pca_map import FeatureColours, blocks, centre_of_view, map_grid, write_feature_map
 from torchgeo_msssl.files import write_json
 from torchgeo_msssl.losses.collapse import alpha_req, embedding_std, lidar, mean_cosine, rank_me
 from torchgeo_msssl.progress import progress_bar
@@ -132,9 +132,9 @@ def embed_scenes(
     )  # fmt: skip
     metrics = measure(encoder, data.scenes, shown, features, settings) | {'chips': len(chips)}
     if settings.dense:
-        colours = FeatureColours.fit(features)
+        colours = FeatureColors.fit(features)
         some = [shown[i] for i in _evenly(len(shown), settings.batch_size)]
-        centre = centre_of_view(encoder, collate(data.scenes.__getitems__(some)))
+        centre = center_of_view(encoder, collate(data.scenes.__getitems__(some)))
         write_maps(encoder, data.scenes, output, colours, settings, centre)
         metrics |= {'explained_variance': colours.explained.tolist(), 'centre_of_view': list(centre)}
     metrics |= {
@@ -266,7 +266,7 @@ def write_maps(
     encoder: Transfer,
     scenes: Scenes,
     output: Path,
-    colours: FeatureColours,
+    colours: FeatureColors,
     settings: EmbedSettings,
     centre: tuple[float, float],
 ) -> None:
@@ -278,29 +278,29 @@ def write_maps(
         output: Folder.
         colours: The same for all scenes, so that colours mean the same everywhere.
         settings: Size of windows and cells.
-        centre: Point of a window that comes to lie on the middle of its cell, see :func:`.centre_of_view`.
+        centre: Point of a window that comes to lie on the middle of its cell, see :func:`.center_of_view`.
 
     Raises:
         OutputError: If a file cannot be written.
     """
-    counts = [sum(1 for _ in blocks(map_grid(scene.grid, settings.step))) for scene in scenes.scenes]
-    with progress_bar('Mapping features', sum(counts)) as advance:
-        done = _counter(advance)
-        for i, scene in enumerate(scenes.scenes):
-            path = output / map_name(scene.name)
-            write_feature_map(
-                path, encoder, scenes, i, colours, settings.chip_size, settings.step, centre, settings.batch_size, done
-            )
+    for scene, how in zip(scenes.scenes, scenes.radiometry, strict=True):
+        write_feature_map(
+            output / map_name(scene.name),
+            encoder,
+            scene,
+            how,
+            scenes.bands,
+            colours,
+            settings.chip_size,
+            settings.step,
+            centre,
+            settings.batch_size,
+        )
 
 
 def map_name(scene: str) -> str:
     """File name of a scene's map."""
     return f'{scene}_pca.tif'
-
-
-def _counter(advance: Callable[[int, float], None]) -> Callable[[], None]:
-    count = iter(range(2**62))
-    return lambda: advance(next(count), 1.0)
 
 
 def _check_output(scenes: Scenes, output: Path, settings: EmbedSettings, overwrite: bool) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
+from torch import nn
 
 import torchgeo_msssl
 from torchgeo_msssl.errors import ConfigurationError
@@ -32,7 +33,16 @@ from torchgeo_msssl.prediction.background_io import WriteBehind, read_ahead
 from torchgeo_msssl.prediction.stitch import FinishedRows, RowBandAccumulator, Tiling
 from torchgeo_msssl.progress import progress_bar
 
-__all__ = ('KEY_TAG', 'PredictionRun', 'WindowPredictor', 'content_key', 'is_complete', 'key_of', 'run_prediction')
+__all__ = (
+    'KEY_TAG',
+    'PredictionRun',
+    'WindowPredictor',
+    'content_key',
+    'hash_weights',
+    'is_complete',
+    'key_of',
+    'run_prediction',
+)
 
 #: Tag with the hash of everything that determines the content of a file.
 KEY_TAG = 'MSSSL_KEY'
@@ -169,6 +179,22 @@ def content_key(*parts: Any) -> str:
         Hexadecimal SHA-256.
     """
     return hashlib.sha256(json.dumps(parts, default=str, sort_keys=True).encode()).hexdigest()
+
+
+def hash_weights(module: nn.Module) -> str:
+    """Hash the parameters and buffers of a module, for :func:`content_key`.
+
+    Args:
+        module: The module.
+
+    Returns:
+        Hexadecimal SHA-256.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def key_of(path: Path) -> str | None:

@@ -23,7 +23,7 @@ from torchgeo_msssl.geo.radiometry import Radiometry, radiometry
 from torchgeo_msssl.geo.scene import Scene
 from torchgeo_msssl.geo.user_cache import scene_key
 from torchgeo_msssl.geo.write import GeoTIFFSpec
-from torchgeo_msssl.prediction.pipeline import WindowPredictor, content_key, run_prediction
+from torchgeo_msssl.prediction.pipeline import WindowPredictor, content_key, hash_weights, run_prediction
 from torchgeo_msssl.prediction.scenes import check_bands, check_names, open_scenes, read_mirrored
 from torchgeo_msssl.prediction.stitch import FinishedRows, Stitching
 from torchgeo_msssl.tasks.restoration import RestorationTask
@@ -72,7 +72,7 @@ def reconstruct_scenes(
     scenes, known = open_scenes(paths, sensor, metadata.sensor)
     check_names(scenes, f'_{KINDS[0]}.tif')
     task = task.to(device).eval()
-    weights = _hash_weights(task)
+    weights = hash_weights(task)
     written: list[Path] = []
     for scene in scenes:
         bands = tuple(metadata.bands or scene.bands)
@@ -206,11 +206,3 @@ class _Restoration(WindowPredictor[_Tile]):
         """Join the tiles that a window meets."""
         rows, cols = self._tiles_of(window)
         return _Tile.join([[self._tiles[row, col] for col in cols] for row in rows])
-
-
-def _hash_weights(task: RestorationTask) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in task.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).numpy().tobytes())
-    return digest.hexdigest()
