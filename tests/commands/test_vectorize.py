@@ -45,7 +45,7 @@ def test_rows_and_what_is_said(rows: str, tmp_path: Path, capsys: pytest.Capture
     assert main([*command, '--overwrite', '--class_names', 'x=2', '--simplify', '0.1', '--max-gap', '1']) == 0
     said = capsys.readouterr().out
     assert 'no polygons: the map holds none of the classes' in said
-    assert '--simplify 0.1 changed nothing: corners of pixels go from 0.177 m on' in said
+    assert '--simplify 0.1 changed nothing: it removes corners from 0.177 m on' in said
     assert main([*command, '--overwrite', '--max-gap', '1']) == 0
     assert '4 rows, 58.0 m, with 0 gaps' in capsys.readouterr().out
 
@@ -65,7 +65,9 @@ def test_what_does_not_fit_is_refused(rows: str, tmp_path: Path, capsys: pytest.
 def test_values_above_those_of_a_mask(make_scene: MakeScene, tmp_path: Path) -> None:
     path = make_scene('map.tif', np.full((5, 5), 70_000, dtype=np.int32), res=1.0)
     assert main(['vectorize', path, '--output', str(tmp_path / 'a.gpkg'), '--class_names', 'plot=70000']) == 0
-    assert gpd.read_file(tmp_path / 'a.gpkg')['class'].tolist() == [70_000]
+    assert gpd.read_file(tmp_path / 'a.gpkg')[['class', 'name']].to_numpy().tolist() == [[0, 'plot']]
+    assert main(['vectorize', path, '--output', str(tmp_path / 'b.gpkg')]) == 0
+    assert gpd.read_file(tmp_path / 'b.gpkg')['class'].tolist() == [70_000]
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason='no real data beside the repository')

@@ -1,19 +1,38 @@
-"""``vectorize``: a map of classes as polygons and rows."""
+"""``vectorize``: polygons and rows of plants from a class map."""
 
-import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from torchgeo_msssl.commands.options import option, positional, read_options
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.geo.labels.classes import parse_class_names
-from torchgeo_msssl.geo.vectorize.run import Vectorized, VectorOptions, vectorize
+from torchgeo_msssl.geo.vectorize.options import VectorizeOptions
+
+if TYPE_CHECKING:
+    from torchgeo_msssl.geo.vectorize.run import Vectorized
+
+
+@dataclass(frozen=True, kw_only=True)
+class VectorizeCommand(VectorizeOptions):
+    """Convert a class map to polygons, and rows of plants to lines.
+
+    Attributes:
+        map: Raster with one band of integers.
+        output: GeoPackage to write.
+        overwrite: Replace an existing output.
+    """
+
+    map: str = positional('MAP.tif')
+    output: str = option(metavar='VINES.gpkg')
+    overwrite: bool = False
 
 
 def run(arguments: Sequence[str]) -> int:
     """Write the polygons of a map.
 
     Args:
-        arguments: What follows the command's name.
+        arguments: Arguments that follow the command's name.
 
     Returns:
         Exit status.
@@ -21,52 +40,20 @@ def run(arguments: Sequence[str]) -> int:
     Raises:
         MSSSLError: If the map cannot be read, an option is out of its range, or the file cannot be written.
     """
-    given = _parser().parse_args(arguments)
-    output = Path(given.output)
+    options = read_options(VectorizeCommand, 'vectorize', arguments)
+    output = Path(options.output)
     if output.suffix.lower() != '.gpkg':
         raise ConfigurationError(f'output: expected the path of a GeoPackage (.gpkg), got {output}.')
-    if output.exists() and not given.overwrite:
-        raise ConfigurationError(f'output: {output} is there already; add --overwrite to replace it.')
-    options = VectorOptions(
-        classes=_classes(given.class_names) if given.class_names else None,
-        min_area=given.min_area, simplify=given.simplify, centrelines=given.centrelines, min_gap=given.min_gap,
-        max_gap=given.max_gap,
-    )  # fmt: skip
-    _tell(vectorize(given.map, output, options), options)
+    if output.exists() and not options.overwrite:
+        raise ConfigurationError(f'output: {output} exists; add --overwrite to replace it.')
+    from torchgeo_msssl.geo.vectorize.run import vectorize
+
+    _print_summary(vectorize(options.map, output, options), options)
     print(f'Wrote {output}')
     return 0
 
 
-def _classes(text: str) -> dict[str, int]:
-    given = parse_class_names(text)
-    pairs = given.items() if isinstance(given, Mapping) else ((name, value) for value, name in enumerate(given))
-    return {str(name): int(value) for name, value in pairs}
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog='python -m torchgeo_msssl vectorize',
-        description='Turn a map of classes into polygons, cut nowhere, and rows of plants into lines.',
-    )
-    add = parser.add_argument
-    add('map', metavar='MAP.tif', help='raster with one band of whole numbers')
-    add('--output', metavar='VINES.gpkg', required=True, help='GeoPackage to write')
-    add(
-        '--class-names',
-        '--class_names',
-        metavar='NAME=VALUE,…',
-        help='only these (default: all but nodata and the background)',
-    )
-    add('--min-area', type=float, default=0.0, metavar='M2', help='leave out what is smaller, in m²')
-    add('--simplify', type=float, default=0.0, metavar='METRES', help='take corners away, of shared edges together')
-    add('--centrelines', action='store_true', help='write rows with their length and gaps as a second layer')
-    add('--min-gap', type=float, default=0.5, metavar='METRES', help='shorter breaks are no gaps (default: 0.5)')
-    add('--max-gap', type=float, default=5.0, metavar='METRES', help='longer breaks end a row (default: 5)')
-    add('--overwrite', action='store_true', help='replace the output if it is there')
-    return parser
-
-
-def _tell(written: Vectorized, options: VectorOptions) -> None:
+def _print_summary(written: 'Vectorized', options: VectorizeOptions) -> None:
     for name, count in written.polygons.items():
         print(f'  {name}: {count:,} polygons, {written.areas[name]:,.1f} m²')
     if not written.polygons:
@@ -74,9 +61,9 @@ def _tell(written: Vectorized, options: VectorOptions) -> None:
     if written.small:
         print(f'  {written.small:,} areas smaller than {options.min_area:g} m² were left out')
     for name in written.left_out:
-        print(f'  class {name} was left out; name it in --class_names to have it')
+        print(f'  class {name} was left out; name it in --class_names to include it')
     if 0 < options.simplify < written.corner:
-        print(f'  --simplify {options.simplify:g} changed nothing: corners of pixels go from {written.corner:.3g} m on')
+        print(f'  --simplify {options.simplify:g} changed nothing: it removes corners from {written.corner:.3g} m on')
     if written.rows is not None:
         rows, length, gaps, missing = written.rows
         print(f'  {rows:,} rows, {length:,.1f} m, with {gaps:,} gaps of {missing:,.1f} m')

@@ -1,10 +1,9 @@
 """Prediction of whole scenes, window by window.
 
 :func:`choose_blend` decides how the windows of a network are combined into a map, :func:`predict_scene` writes the map,
-and :func:`polygonize` converts it to polygons.
+and :func:`~torchgeo_msssl.geo.vectorize.run.vectorize` converts it to polygons.
 """
 
-from torchgeo_msssl.geo.vectorize.polygons import polygonize
 from torchgeo_msssl.prediction.class_map import MapOptions, Network, PredictionResult, predict_scene
 from torchgeo_msssl.prediction.pipeline import WindowPredictor, run_prediction
 from torchgeo_msssl.prediction.plan import PredictionPlan, plan
@@ -24,7 +23,6 @@ __all__ = (
     'choose_blend',
     'class_colors',
     'plan',
-    'polygonize',
     'predict_scene',
     'reconstruct_scenes',
     'run_prediction',

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.radiometry import radiometry
-from torchgeo_msssl.geo.vectorize.polygons import polygonize, read_tags
+from torchgeo_msssl.geo.vectorize.layers import read_tags
+from torchgeo_msssl.geo.vectorize.options import VectorizeOptions
+from torchgeo_msssl.geo.vectorize.run import vectorize
 from torchgeo_msssl.prediction.class_map import MapOptions, Numbers, PredictionResult, predict_scene
 from torchgeo_msssl.prediction.pipeline import key_of
 from torchgeo_msssl.prediction.plan import plan
@@ -148,8 +150,9 @@ def _write_polygons(result: PredictionResult, class_names: Sequence[str], sieve:
     if read_tags(output) == tags:
         print(f'Already exists: {output}')
         return
-    count = polygonize(result.path, output, class_names, confidence=result.confidence, sieve=sieve, tags=tags)
-    print(f'Wrote: {output} ({count:,} polygons)')
+    options = VectorizeOptions(class_names, min_area=sieve)
+    written = vectorize(result.path, output, options, confidence=result.confidence, tags=tags, progress=False)
+    print(f'Wrote: {output} ({sum(written.polygons.values()):,} polygons)')
 
 
 def _hash(path: Path) -> str:

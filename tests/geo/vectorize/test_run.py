@@ -22,7 +22,8 @@ from torchgeo_msssl.geo.grid import PixelGrid
 from torchgeo_msssl.geo.labels.vector import VectorLabels
 from torchgeo_msssl.geo.rasterize import write_mask
 from torchgeo_msssl.geo.sample.vineyard import make_vineyard
-from torchgeo_msssl.geo.vectorize.run import VectorOptions, vectorize
+from torchgeo_msssl.geo.vectorize.options import VectorizeOptions
+from torchgeo_msssl.geo.vectorize.run import vectorize
 
 type MakeScene = Callable[..., str]
 
@@ -44,7 +45,7 @@ def test_polygons_burn_to_the_map_again(make_scene: MakeScene, tmp_path: Path, b
     transform = Affine(0.25, 0, 422_772, 0, -0.25, 4_621_047.5)
     names = tagged('ground', 'vine', 'grass', 'tree')
     path = make_scene('map.tif', array, nodata=255, transform=transform, tags=names)
-    told = vectorize(path, tmp_path / 'map.gpkg', VectorOptions(block=block), progress=False)
+    told = vectorize(path, tmp_path / 'map.gpkg', block=block, progress=False)
     got = gpd.read_file(tmp_path / 'map.gpkg')
     burned = rasterize(
         zip(got.geometry, got['class'], strict=True), array.shape, fill=255, transform=transform, dtype='uint8'
@@ -65,17 +66,17 @@ def test_what_is_background_is_left_out_and_said(make_scene: MakeScene, tmp_path
     assert (set(told.polygons), told.left_out) == ({'1', '2', '3'}, ['0'])
     told = vectorize(named, tmp_path / 'a.gpkg', progress=False)
     assert (set(told.polygons), told.left_out) == ({'vine', '2'}, ['0 (Background)', '3 (other)'])
-    told = vectorize(named, tmp_path / 'a.gpkg', VectorOptions({'soil': 0, 'vines': 1}), progress=False)
+    told = vectorize(named, tmp_path / 'a.gpkg', VectorizeOptions({'soil': 0, 'vines': 1}), progress=False)
     assert (set(told.polygons), told.left_out) == ({'soil', 'vines'}, [])
-    assert vectorize(named, tmp_path / 'a.gpkg', VectorOptions({'hops': 9}), progress=False).polygons == {}
+    assert vectorize(named, tmp_path / 'a.gpkg', VectorizeOptions({'hops': 9}), progress=False).polygons == {}
     assert len(gpd.read_file(tmp_path / 'a.gpkg')) == 0
 
 
 def test_simplified_polygons_share_their_edges(make_scene: MakeScene, tmp_path: Path) -> None:
     array = class_map(4.0)
     path = make_scene('map.tif', array, nodata=255, res=2.0, tags=tagged('a', 'b', 'c', 'd'))
-    plain = vectorize(path, tmp_path / 'plain.gpkg', VectorOptions(block=50), progress=False)
-    told = vectorize(path, tmp_path / 'map.gpkg', VectorOptions(simplify=3.0, block=50), progress=False)
+    plain = vectorize(path, tmp_path / 'plain.gpkg', block=50, progress=False)
+    told = vectorize(path, tmp_path / 'map.gpkg', VectorizeOptions(simplify=3.0), block=50, progress=False)
     got = gpd.read_file(tmp_path / 'map.gpkg').geometry.to_numpy()
     assert shapely.coverage_is_valid(got)
     assert shapely.union_all(got).area == pytest.approx(shapely.area(got).sum(), rel=1e-9)
@@ -91,7 +92,7 @@ def test_small_areas_are_left_out_in_square_metres(make_scene: MakeScene, tmp_pa
     array[5:7, 5:7] = array[20, 20] = 1
     degrees = Affine(1e-4, 0, 13, 0, -1e-4, 60)  # 11.1 m by 5.6 m
     path = make_scene('map.tif', array, crs='EPSG:4326', transform=degrees)
-    told = vectorize(path, tmp_path / 'map.gpkg', VectorOptions(min_area=100), progress=False)
+    told = vectorize(path, tmp_path / 'map.gpkg', VectorizeOptions(min_area=100), progress=False)
     assert (told.polygons, told.small) == ({'1': 1}, 1)
     frame = gpd.read_file(tmp_path / 'map.gpkg')
     assert frame['area_m2'][0] == pytest.approx(frame.to_crs('EPSG:32633').area[0], rel=2e-3)
@@ -130,7 +131,7 @@ def test_planted_rows_come_back(vineyard: tuple[PixelGrid, gpd.GeoDataFrame], tm
         grid = PixelGrid(CRS.from_user_input(crs), size, 800, 900)
     rows.to_file(tmp_path / 'rows.gpkg')
     write_mask(VectorLabels(tmp_path / 'rows.gpkg'), grid, tmp_path / 'mask.tif', progress=False)
-    told = vectorize(tmp_path / 'mask.tif', tmp_path / 'out.gpkg', VectorOptions(centrelines=True), progress=False)
+    told = vectorize(tmp_path / 'mask.tif', tmp_path / 'out.gpkg', VectorizeOptions(centrelines=True), progress=False)
     want = planted(rows)
     assert len(want) > 20
     got = gpd.read_file(tmp_path / 'out.gpkg', layer='centrelines')
@@ -152,7 +153,7 @@ def test_parcels_are_no_rows(make_scene: MakeScene, tmp_path: Path) -> None:
     array = np.zeros((100, 100), dtype=np.uint8)
     array[10:60, 10:60] = 1
     path = make_scene('map.tif', array, res=1.0)
-    told = vectorize(path, tmp_path / 'map.gpkg', VectorOptions(centrelines=True), progress=False)
+    told = vectorize(path, tmp_path / 'map.gpkg', VectorizeOptions(centrelines=True), progress=False)
     assert told.rows == (0, 0, 0, 0)
     assert len(gpd.read_file(tmp_path / 'map.gpkg', layer='centrelines')) == 0
 
@@ -160,7 +161,7 @@ def test_parcels_are_no_rows(make_scene: MakeScene, tmp_path: Path) -> None:
 def test_clear_errors(make_scene: MakeScene, tmp_path: Path) -> None:
     array = np.ones((5, 5), dtype=np.uint8)
     bad: list[tuple[str, type[Exception], str]] = [
-        (make_scene('a.tif', array, crs=None), MissingCRSError, 'its polygons would lie nowhere'),
+        (make_scene('a.tif', array, crs=None), MissingCRSError, 'its polygons cannot be placed'),
         (make_scene('b.tif', np.stack([array, array])), ConfigurationError, 'got 2 of uint8; choose the map'),
         (make_scene('c.tif', array.astype('float32')), ConfigurationError, 'got 1 of float32'),
         (make_scene('d.tif', array, tags={'CLASS_NAMES': 'vine'}), ConfigurationError, "CLASS_NAMES is 'vine'"),
@@ -170,15 +171,15 @@ def test_clear_errors(make_scene: MakeScene, tmp_path: Path) -> None:
         with pytest.raises(kind, match=sentence):
             vectorize(path, tmp_path / 'out.gpkg', progress=False)
     assert not (tmp_path / 'out.gpkg').exists()
-    wrong: list[dict[str, Any]] = [{'min_area': -1}, {'simplify': float('nan')}, {'max_gap': 0.1}, {'block': 0}]
+    wrong: list[dict[str, Any]] = [{'min_area': -1}, {'simplify': float('nan')}, {'max_gap': 0.1}]
     for options in wrong:
         with pytest.raises(ConfigurationError, match=f'{next(iter(options))}: expected'):
-            VectorOptions(**options)
+            VectorizeOptions(**options)
 
 
 def test_centrelines_of_any_shape_are_found(make_scene: MakeScene, tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
-    options = VectorOptions({'v': 1}, centrelines=True)
+    options = VectorizeOptions({'v': 1}, centrelines=True)
     for smooth in (0.6, 1.0, 1.5, 2.0, 2.5, 3.0):
         noise = ndimage.gaussian_filter(rng.random(rng.integers(100, 180, 2)), smooth) > 0.5
         path = make_scene('map.tif', noise.astype(np.uint8))
@@ -193,7 +194,7 @@ def test_what_is_masked_is_no_area(make_scene: MakeScene, tmp_path: Path, inside
     mask[30:90, 40:100] = False
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=inside):
         path = make_scene('map.tif', np.ones(mask.shape, dtype=np.uint8), mask=mask, res=1.0)
-    told = vectorize(path, tmp_path / 'map.gpkg', VectorOptions(block=50), progress=False)
+    told = vectorize(path, tmp_path / 'map.gpkg', block=50, progress=False)
     assert told.areas == {'1': mask.sum()}
 
 
@@ -201,7 +202,7 @@ def test_a_local_plane_has_its_own_metres(make_scene: MakeScene, tmp_path: Path)
     array = np.zeros((60, 100), dtype=np.uint8)
     array[10:13, 10:90] = 1
     path = make_scene('map.tif', array, res=0.5, crs='LOCAL_CS["site",UNIT["foot",0.3048]]')
-    told = vectorize(path, tmp_path / 'map.gpkg', VectorOptions(centrelines=True), progress=False)
+    told = vectorize(path, tmp_path / 'map.gpkg', VectorizeOptions(centrelines=True), progress=False)
     assert told.areas == {'1': pytest.approx(60 * 0.3048**2)}
     assert told.rows == (1, pytest.approx(40 * 0.3048), 0, 0)
 

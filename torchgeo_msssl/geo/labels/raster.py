@@ -134,6 +134,10 @@ class RasterLabels(LabelSource):
                 self._report_alignment(raster, grid)
         return set_outside(mask, self.extent, grid, window, self.ignore_index)
 
+    def describe(self) -> str:
+        """Return the number of rasters, for a report."""
+        return f'{len(self.rasters)} mask raster(s), the first {self.rasters[0].path}.'
+
     def _check(self, raster: BandFile) -> None:
         bands = [name for name in raster.names if name != 'alpha']
         if len(bands) != 1:
@@ -152,8 +156,8 @@ class RasterLabels(LabelSource):
         boxes: dict[CRS, Bounds] = {}
         found = []
         for i, raster in enumerate(self.rasters):
-            date = self.dates[i] if self.dates is not None and time is not None else None
-            if date is not None and not (date[0] <= time.right and date[1] >= time.left):
+            date = None if self.dates is None else self.dates[i]
+            if time is not None and date is not None and not (date[0] <= time.right and date[1] >= time.left):
                 continue
             crs = raster.grid.crs
             if crs not in boxes:

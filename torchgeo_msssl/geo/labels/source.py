@@ -100,6 +100,9 @@ class LabelSource(Protocol):
             SceneReadError: If a file is damaged there.
         """
 
+    def describe(self) -> str:
+        """Return what was read, for a report."""
+
 
 def time_of(scene: Scene) -> TimeSpan | None:
     """Return the time of a scene, or None without a date."""

@@ -113,8 +113,8 @@ class VectorLabels(LabelSource):
             background = self.classes.background is not None and not (values == self.classes.background).any()
         self.background = background
         order = self._order(values, priority)
-        values = np.where(values < 0, self._fill, values).astype(np.uint8)
-        self.geometries = GeometryIndex(np.concatenate(pieces)[order], values[order], crs)
+        burned = np.where(values < 0, self._fill, values).astype(np.uint8)
+        self.geometries = GeometryIndex(np.concatenate(pieces)[order], burned[order], crs)
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -147,6 +147,13 @@ class VectorLabels(LabelSource):
         """Return the classes of the pixels of a window, see :class:`LabelSource`; geometries hold for any time."""
         mask = self.geometries.burn(grid, window, self._fill, self._all_touched)
         return set_outside(mask, self.extent, grid, window, self.ignore_index)
+
+    def describe(self) -> str:
+        """Return the number of geometries, for a report."""
+        return (
+            f'{self.read:,} geometries of {self.files[0]}: {self.repaired:,} were invalid and repaired, '
+            f'{self.dropped:,} empty and dropped.'
+        )
 
     @property
     def _fill(self) -> int:

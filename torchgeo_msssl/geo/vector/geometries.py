@@ -59,32 +59,6 @@ def _explode(geometries: Geometries) -> tuple[Geometries, NDArray[np.int64]]:
     return parts[usable], parent[usable]
 
 
-class Plane:
-    """Metres on the ground beside the coordinates of a map."""
-
-    def __init__(self, crs: Any, place: Any) -> None:
-        """Choose the plane.
-
-        Args:
-            crs: CRS of the map. Where it is true to scale its own plane is taken, else the UTM zone of the place.
-            place: A geometry round what is measured, in ``crs``.
-        """
-        series = gpd.GeoSeries([place], crs=PROJ_CRS.from_user_input(crs))
-        self._unit = metres_per_unit(series)
-        if self._unit is None:
-            zone = _utm_zone(series)
-            self._there = Transformer.from_crs(series.crs, zone, always_xy=True)
-            self._back = Transformer.from_crs(zone, series.crs, always_xy=True)
-
-    def to_metres(self, xy: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Map coordinates ``(x, y)``, shape (n, 2), in metres."""
-        return xy * self._unit if self._unit else np.column_stack(self._there.transform(xy[:, 0], xy[:, 1]))
-
-    def to_map(self, xy: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Metres, shape (n, 2), in map coordinates ``(x, y)``."""
-        return xy / self._unit if self._unit else np.column_stack(self._back.transform(xy[:, 0], xy[:, 1]))
-
-
 def reprojected(geometries: Geometries, source: PROJ_CRS, target: PROJ_CRS) -> Geometries:
     """Bring geometries into another CRS, with edges that stay where they were drawn.
 
@@ -126,7 +100,7 @@ def buffer_metres(geometries: Geometries, crs: Any, distance: float) -> Geometri
         return geometries
     series = gpd.GeoSeries(geometries, crs=crs)
     unit = metres_per_unit(series)
-    plane = series if unit else series.to_crs(_utm_zone(series))
+    plane = series if unit else series.to_crs(utm_zone(series))
     shapes = plane.to_numpy()
     caps = np.where(shapely.get_type_id(shapes) == POINT, 'round', 'flat')
     wide = shapes.copy()
@@ -136,7 +110,18 @@ def buffer_metres(geometries: Geometries, crs: Any, distance: float) -> Geometri
     return gpd.GeoSeries(wide, crs=plane.crs).to_crs(series.crs).to_numpy()
 
 
-def _utm_zone(series: gpd.GeoSeries) -> PROJ_CRS:
+def utm_zone(series: gpd.GeoSeries) -> PROJ_CRS:
+    """Return the UTM zone of geometries, in which metres on the ground are measured.
+
+    Args:
+        series: Geometries with their CRS.
+
+    Returns:
+        CRS of the zone.
+
+    Raises:
+        ConfigurationError: If no transformation leads to one.
+    """
     try:
         zone = series.estimate_utm_crs()
         Transformer.from_crs(series.crs, zone)  # degrees of another body give a zone too, but no way leads there

@@ -1,7 +1,7 @@
-"""Areas of one class each in a raster, cut nowhere.
+"""Connected areas of one class in a raster.
 
-The raster is read in blocks. Pieces that touch the seam to another block are joined with their neighbours there; so the
-areas are those of the whole raster at once, and the memory is that of a row of blocks with what is still open.
+The raster is read in blocks. Pieces that touch the border of a block are joined with their neighbours there, so that
+areas are those of the whole raster, and the memory is that of a row of blocks with the areas that are still open.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,15 +21,21 @@ from shapely.geometry.base import BaseGeometry
 __all__ = ('Area', 'find_areas')
 
 
+type Pixels = NDArray[Any]
+type Mask = NDArray[np.bool_]
+#: Function from pixels, and which of them hold data, to classes, and which of them are wanted.
+type Translate = Callable[[Pixels, Mask], tuple[Pixels, Mask]]
+
+
 @dataclass
 class Area:
-    """Pixels of one class that belong together, as far as they are known.
+    """Connected pixels of one class that were found so far.
 
     Attributes:
         value: The class.
-        pixels: Their number.
+        pixels: Number of pixels.
         certainty: Sum of their probabilities.
-        pieces: Polygons in pixel coordinates ``(col, row)``, one a block; whole numbers, so that joining is exact.
+        pieces: Polygons in pixel coordinates ``(col, row)``, one per block; integers, so that joining is exact.
     """
 
     value: int
@@ -38,39 +44,38 @@ class Area:
     pieces: list[BaseGeometry] = field(default_factory=list)
 
     def join(self, other: 'Area') -> None:
-        """Take over another one's pixels."""
+        """Add the pixels of another area."""
         self.pixels += other.pixels
         self.certainty += other.certainty
         self.pieces += other.pieces
 
     def polygon(self) -> BaseGeometry:
-        """All pieces as one polygon without corners where blocks met."""
+        """Return all pieces as one polygon without corners where blocks meet."""
         if len(self.pieces) == 1:
             return self.pieces[0]
-        # On whole numbers, simplifying by nothing takes away just the points in the middle of straight sides.
-        return _without_needless_points(shapely.union_all(self.pieces))
+        return _without_collinear_points(shapely.union_all(self.pieces))
 
 
 def find_areas(
     dataset: Any,
     certain: Any = None,
-    wanted: Callable[[int], bool] | None = None,
+    translate: Translate | None = None,
     block: int = 512,
     advance: Callable[[float], None] | None = None,
 ) -> Iterator[Area]:
-    """Find all areas of a raster, those that end first first.
+    """Find all areas of a raster, in the order in which they end.
 
-    Pixels belong together where they share a side (4-connectivity). What is nodata or masked belongs to no area.
+    Pixels belong together where they share a side (4-connectivity). Nodata and masked pixels belong to no area.
 
     Args:
         dataset: Open raster of classes.
         certain: Open raster of the probability of the classes on the same grid, or None.
-        wanted: Says whether a class is to be found; None for all.
+        translate: Function from pixels, and which of them hold data, to classes, and which of them are wanted.
         block: Side of the blocks, in pixels.
         advance: Called with the fraction of the raster that has been read.
 
     Yields:
-        Areas to which nothing can be added.
+        Complete areas.
     """
     components = _Components()
     # Numbers of the areas along the last pixel row of the blocks above, and their classes; -1 for none.
@@ -82,7 +87,7 @@ def find_areas(
         for col in range(0, dataset.width, block):
             width = min(block, dataset.width - col)
             window = RasterioWindow(col, row, width, height)
-            numbers = _label(dataset, certain, window, wanted, components)
+            numbers = _label(dataset, certain, window, translate, components)
             _join(components, above[col : col + width], numbers[0])
             if left is not None:
                 _join(components, left, numbers[:, 0])
@@ -96,51 +101,53 @@ def find_areas(
 
 
 class _Components:
-    """Areas that may turn out to be one, with union-find."""
+    """Union-find of areas that may be connected."""
 
     def __init__(self) -> None:
         self.areas: dict[int, Area] = {}
         self._parents: dict[int, int] = {}
 
     def add(self, area: Area) -> int:
-        """Take an area up; returns its number."""
+        """Add an area; return its number."""
         number = len(self._parents)
         self._parents[number] = number
         self.areas[number] = area
         return number
 
     def find(self, number: int) -> int:
-        """Number under which an area is kept by now."""
+        """Return the number of the area that an area was joined to."""
         while self._parents[number] != number:
             self._parents[number] = self._parents[self._parents[number]]
             number = self._parents[number]
         return number
 
     def union(self, first: int, second: int) -> None:
-        """Make two areas one."""
+        """Join two areas."""
         kept, gone = sorted((self.find(first), self.find(second)))
         if kept != gone:
             self._parents[gone] = kept
             self.areas[kept].join(self.areas.pop(gone))
 
     def close(self, still_open: NDArray[np.int64]) -> Iterator[Area]:
-        """Give away the areas to which nothing can be added."""
+        """Remove and yield the areas that are not open any more."""
         numbers = {self.find(int(number)) for number in np.unique(still_open[still_open >= 0])}
         for number in [number for number in self.areas if number not in numbers]:
             yield self.areas.pop(number)
 
 
 def _label(
-    dataset: Any, certain: Any, window: RasterioWindow, wanted: Callable[[int], bool] | None, components: _Components
+    dataset: Any, certain: Any, window: RasterioWindow, translate: Translate | None, components: _Components
 ) -> NDArray[np.int64]:
-    """Find the areas within a block; returns their numbers, (row, col), -1 for none."""
+    """Find the areas within a block; return their numbers, (row, col), -1 for none."""
     values = dataset.read(1, window=window)
     labels = np.zeros(values.shape, dtype=np.int32)
     count, owners = 0, [-1]
     known = _known(dataset, window)
+    if dataset.nodata is not None:
+        known &= values != dataset.nodata
+    if translate is not None:
+        values, known = translate(values, known)
     for value in np.unique(values[known]):
-        if value == dataset.nodata or (wanted is not None and not wanted(int(value))):
-            continue
         here, found = ndimage.label((values == value) & known)
         labels[here > 0] = here[here > 0] + count
         owners += [components.add(Area(int(value))) for _ in range(found)]
@@ -160,7 +167,7 @@ def _label(
 
 
 def _known(dataset: Any, window: RasterioWindow) -> NDArray[np.bool_]:
-    """Where a mask inside or beside the raster, if there is one, says that there is data."""
+    """Return where the mask of the raster, internal or in a sidecar, marks data."""
     if MaskFlags.per_dataset in dataset.mask_flag_enums[0]:
         return np.asarray(dataset.read_masks(1, window=window) > 0)
     return np.ones((window.height, window.width), dtype=bool)
@@ -172,7 +179,7 @@ def _scaled(certain: Any, window: RasterioWindow) -> NDArray[np.float64]:
 
 
 def _join(components: _Components, first: NDArray[np.int64], second: NDArray[np.int64]) -> None:
-    """Unite the areas on both sides of a seam that are of one class."""
+    """Join the areas of one class on both sides of the border between two blocks."""
     pairs = np.unique(np.stack([first, second])[:, (first >= 0) & (second >= 0)], axis=1)
     for one, other in pairs.T:
         one, other = components.find(int(one)), components.find(int(other))
@@ -180,7 +187,7 @@ def _join(components: _Components, first: NDArray[np.int64], second: NDArray[np.
             components.union(one, other)
 
 
-def _without_needless_points(polygon: BaseGeometry) -> BaseGeometry:
+def _without_collinear_points(polygon: BaseGeometry) -> BaseGeometry:
     def ring(line: Any) -> NDArray[np.float64]:
         points = shapely.get_coordinates(line)[:-1]
         before, after = points - np.roll(points, 1, axis=0), np.roll(points, -1, axis=0) - points

@@ -7,9 +7,9 @@ import shapely
 from numpy.typing import DTypeLike
 from shapely.geometry.base import BaseGeometry
 
-from torchgeo_msssl.geo.vector.geometries import Plane
 from torchgeo_msssl.geo.vectorize.centrelines import Midline, elongation, midlines
 from torchgeo_msssl.geo.vectorize.layers import LayerWriter
+from torchgeo_msssl.geo.vectorize.measure import Plane
 from torchgeo_msssl.geo.vectorize.rows import LONG, link_rows, row_midlines
 
 __all__ = ('ROW_COLUMNS', 'RowCollector')

@@ -15,11 +15,18 @@ from rasterio.features import shapes
 from scipy import ndimage
 
 from torchgeo_msssl.errors import ConfigurationError, SceneReadError
-from torchgeo_msssl.geo.vectorize.polygons import polygonize
+from torchgeo_msssl.geo.vectorize.options import VectorizeOptions
+from torchgeo_msssl.geo.vectorize.run import vectorize
 
 type MakeScene = Callable[..., str]
 
 NAMES = ['background', 'vine', 'tree']
+
+
+def polygonize(class_map: Any, output: Path, *, min_area: float = 0.0, class_names: Any = NAMES, **options: Any) -> int:
+    """Number of polygons."""
+    written = vectorize(class_map, output, VectorizeOptions(class_names, min_area), progress=False, **options)
+    return sum(written.polygons.values())
 
 
 def class_map(height: int, width: int, smooth: float, seed: int = 0) -> NDArray[np.uint8]:
@@ -45,7 +52,7 @@ def test_polygons_are_those_of_the_whole_map(make_scene: MakeScene, tmp_path: Pa
     array = class_map(130, 117, smooth)
     transform = Affine(0.25, 0, 422_772, 0, -0.25, 4_621_047.5)
     path = make_scene('map.tif', array, nodata=255, transform=transform, crs='EPSG:25830')
-    count = polygonize(path, tmp_path / 'map.gpkg', NAMES, block=block)
+    count = polygonize(path, tmp_path / 'map.gpkg', block=block)
     got = gpd.read_file(tmp_path / 'map.gpkg')
     expected = of_the_whole(array, transform)
     assert count == len(got) == len(expected)
@@ -54,7 +61,7 @@ def test_polygons_are_those_of_the_whole_map(make_scene: MakeScene, tmp_path: Pa
     assert got.crs.to_epsg() == 25830
     np.testing.assert_allclose(got['area_m2'], got.area)
     assert got['area_m2'].sum() == pytest.approx((array != 255).sum() * 0.0625)
-    assert got['probability'].isna().all()
+    assert list(got.columns) == ['class', 'name', 'area_m2', 'geometry']
     assert set(zip(got['class'], got['name'], strict=True)) == set(enumerate(NAMES))
 
 
@@ -67,7 +74,7 @@ def test_probabilities_are_means_over_pixels(make_scene: MakeScene, tmp_path: Pa
     certain = make_scene('map_confidence.tif', certainty, nodata=255)
     with rasterio.open(certain, 'r+') as dataset:
         dataset.scales = (1 / 254,)
-    polygonize(path, tmp_path / 'map.gpkg', NAMES, confidence=certain, block=block)
+    polygonize(path, tmp_path / 'map.gpkg', confidence=certain, block=block)
     with rasterio.open(path) as dataset:
         transform = dataset.transform
     for row in gpd.read_file(tmp_path / 'map.gpkg').itertuples():
@@ -80,7 +87,7 @@ def test_small_polygons_are_left_out_in_square_metres(make_scene: MakeScene, tmp
     array[5:7, 5:7] = 1  # 4 pixels of 100 m²
     array[20, 20] = 1
     path = make_scene('map.tif', array, nodata=255, res=10)
-    assert polygonize(path, tmp_path / 'map.gpkg', NAMES, sieve=101, classes=[1]) == 1
+    assert polygonize(path, tmp_path / 'map.gpkg', min_area=101, class_names={'vine': 1}) == 1
     got = gpd.read_file(tmp_path / 'map.gpkg')
     assert (got['area_m2'].tolist(), got['name'].tolist()) == ([400.0], ['vine'])
 
@@ -91,17 +98,17 @@ def test_many_polygons_are_written_in_portions(
     monkeypatch.setattr('torchgeo_msssl.geo.vectorize.layers._AT_ONCE', 7)
     array = class_map(60, 50, 0.5)
     path = make_scene('map.tif', array, nodata=255)
-    count = polygonize(path, tmp_path / 'map.gpkg', NAMES, block=32)
+    count = polygonize(path, tmp_path / 'map.gpkg', block=32)
     assert count == len(gpd.read_file(tmp_path / 'map.gpkg')) == len(of_the_whole(array, Affine.identity()))
 
 
 def test_areas_are_in_square_metres_whatever_the_crs(make_scene: MakeScene, tmp_path: Path) -> None:
     array = np.ones((10, 10), dtype=np.uint8)
     feet = make_scene('feet.tif', array, nodata=255, crs='EPSG:2227', transform=Affine(1, 0, 6e6, 0, -1, 2e6))
-    polygonize(feet, tmp_path / 'feet.gpkg', NAMES)
+    polygonize(feet, tmp_path / 'feet.gpkg')
     assert gpd.read_file(tmp_path / 'feet.gpkg')['area_m2'].tolist() == pytest.approx([100 * 0.3048006096**2])
     degrees = make_scene('degrees.tif', array, nodata=255, crs='EPSG:4326', transform=Affine(1e-4, 0, 13, 0, -1e-4, 54))
-    polygonize(degrees, tmp_path / 'degrees.gpkg', NAMES)
+    polygonize(degrees, tmp_path / 'degrees.gpkg')
     frame = gpd.read_file(tmp_path / 'degrees.gpkg')
     flat = frame.to_crs(frame.estimate_utm_crs()).area
     assert frame['area_m2'].tolist() == pytest.approx(flat.tolist(), rel=2e-3)
@@ -109,7 +116,7 @@ def test_areas_are_in_square_metres_whatever_the_crs(make_scene: MakeScene, tmp_
 
 def test_a_map_without_data_gives_an_empty_file(make_scene: MakeScene, tmp_path: Path) -> None:
     path = make_scene('map.tif', np.full((30, 20), 255, dtype=np.uint8), nodata=255)
-    assert polygonize(path, tmp_path / 'map.gpkg', NAMES, block=16) == 0
+    assert polygonize(path, tmp_path / 'map.gpkg', block=16, confidence=path) == 0
     got = gpd.read_file(tmp_path / 'map.gpkg')
     assert list(got.columns) == ['class', 'name', 'area_m2', 'probability', 'geometry']
 
@@ -117,12 +124,10 @@ def test_a_map_without_data_gives_an_empty_file(make_scene: MakeScene, tmp_path:
 def test_clear_errors(make_scene: MakeScene, tmp_path: Path) -> None:
     path = make_scene('map.tif', np.full((30, 20), 7, dtype=np.uint8), nodata=255)
     other = make_scene('other.tif', np.full((30, 21), 7, dtype=np.uint8), nodata=255)
-    with pytest.raises(ConfigurationError, match='holds class 7, but there are only 3 names'):
-        polygonize(path, tmp_path / 'map.gpkg', NAMES)
+    with pytest.raises(ConfigurationError, match=r'holds the value\(s\) 7, and the classes .* have 0 to 2'):
+        polygonize(path, tmp_path / 'map.gpkg')
     assert not (tmp_path / 'map.gpkg').exists()
     with pytest.raises(ConfigurationError, match='expected the grid of'):
-        polygonize(path, tmp_path / 'map.gpkg', NAMES, confidence=other)
-    with pytest.raises(ConfigurationError, match='got 512 and -1'):
-        polygonize(path, tmp_path / 'map.gpkg', NAMES, sieve=-1)
-    with pytest.raises(SceneReadError, match='cannot be read for polygons'):
-        polygonize(tmp_path / 'none.tif', tmp_path / 'map.gpkg', NAMES)
+        polygonize(path, tmp_path / 'map.gpkg', confidence=other)
+    with pytest.raises(SceneReadError, match='cannot be read as a map'):
+        polygonize(tmp_path / 'none.tif', tmp_path / 'map.gpkg')
