@@ -37,8 +37,9 @@ def mask(make_scene: Callable[..., str]) -> str:
 def test_everything_at_once(scene: str, mask: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / 'chips'
     asked = ['chip', scene, '--output', str(output), '--size', '16', '--overlap', '4', '--bands', 'B8,B4', '--labels',
-             mask, '--class_names', 'other,vine', '--split', '0.6,0.2,0.2', '--block', '60', '--seed', '3',
-             '--compress', 'deflate', '--workers', '1', '--geojson', '--min-valid', '1', '--edge', 'shift']  # fmt: skip
+             mask, '--class_names', 'other,vine', '--split', 'blocks', '--fractions', '0.6,0.2,0.2', '--block-size',
+             '60', '--seed', '3', '--compress', 'deflate', '--workers', '1', '--geojson', '--min-valid', '1',
+             '--edge', 'shift']  # fmt: skip
     assert main([*asked, '--dry-run']) == 0
     told = capsys.readouterr().out
     assert not output.exists()
@@ -70,7 +71,8 @@ def test_everything_at_once(scene: str, mask: str, tmp_path: Path, capsys: pytes
         (['--bands', 'B02,B2'], 'bands: expected different bands'),
         (['--sensor', 'hubble'], "sensor: 'hubble' is not known"),
         (['--edge', 'drop', '--size', '512'], 'less than a chip of 512'),
-        (['--split', '0.5,0.4'], 'split: expected two or three shares'),
+        (['--split', 'blocks', '--fractions', '0.5,0.4'], 'fractions: expected two or three shares'),
+        (['--split', 'absent.geojson'], 'split: absent.geojson is neither blocks nor scenes nor a file'),
     ],
 )
 def test_mistakes_are_told_in_one_sentence(
@@ -86,8 +88,8 @@ def test_mistakes_are_told_in_one_sentence(
 @pytest.mark.parametrize('given', ['a,b', '0.5;0.5', ''])
 def test_shares_that_are_no_numbers(scene: str, capsys: pytest.CaptureFixture[str], given: str) -> None:
     with pytest.raises(SystemExit, match='2'):
-        main(['chip', scene, '--output', 'chips', '--split', given])
-    assert f'argument --split: expected shares such as 0.7,0.15,0.15, got {given!r}' in capsys.readouterr().err
+        main(['chip', scene, '--output', 'chips', '--fractions', given])
+    assert f'argument --fractions: expected shares such as 0.7,0.15,0.15, got {given!r}' in capsys.readouterr().err
 
 
 def test_a_truncated_scene_shows_in_the_status(

@@ -120,7 +120,7 @@ def test_the_manifest_brings_statistics_and_classes(make_scene: Maker, tmp_path:
     assert mixed.mean == pytest.approx(pixels.mean(axis=1), rel=1e-9)
     assert mixed.std == pytest.approx(pixels.std(axis=1), rel=1e-9)
 
-    split: dict[str, Any] = {'split': (0.5, 0.5), 'block': 33}
+    split: dict[str, Any] = {'split': 'blocks', 'fractions': (0.5, 0.5), 'block_size': 33}
     chip_scenes([earlier], tmp_path / 'split', ChipOptions(**options, **split), progress=False)
     module = LabelledChipsDataModule(str(tmp_path / 'split'), batch_size=1)
     module.setup('fit')

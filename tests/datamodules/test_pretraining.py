@@ -349,7 +349,7 @@ def test_scenes_of_two_dtypes_make_one_batch(tmp_path: Path) -> None:
         ({'min_valid': 2.0}, ConfigurationError, 'min_valid'),
         ({'val_fraction': 1.0}, ConfigurationError, 'val_fraction: expected 0 or more and below 1, got 1.0'),
         ({'val_fraction': 0.5, 'block_size': 8}, ConfigurationError, 'block_size: expected at least chip_size 16'),
-        ({'val_fraction': 0.5}, ConfigurationError, 'use smaller blocks'),
+        ({'val_fraction': 0.5, 'block_size': 10**6}, ConfigurationError, 'use smaller blocks'),
         ({'positives': 'temporal'}, ValidDataError, 'temporal needs scenes'),
         ({'sensor': 'eye'}, BandError, "sensor: 'eye' is not known; choose one of sentinel2_l1c"),
     ],

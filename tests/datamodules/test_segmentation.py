@@ -18,11 +18,11 @@ from lightning.pytorch.loggers import CSVLogger
 from matplotlib.image import imread
 
 from torchgeo_msssl.datamodules import SegmentationDataModule
-from torchgeo_msssl.datamodules.split import read_split
 from torchgeo_msssl.errors import ConfigurationError, EmptyIntersectionError, MissingCRSError
+from torchgeo_msssl.geo.ground.file import read_split
 from torchgeo_msssl.geo.open_datasets import close_datasets
 from torchgeo_msssl.geo.sample import write_sample_area
-from torchgeo_msssl.samplers.blocks import ground_blocks
+from torchgeo_msssl.samplers.blocks import ground_blocks, ground_of
 
 SIDE, BLOCK, CHIP = 128, 32, 16
 LEFT, TOP = 500_000.0, 4_900_000.0
@@ -144,8 +144,8 @@ def test_whole_scenes_are_held_out(files: dict[str, Any], tmp_path: Path) -> Non
     }
     assert sum(counts.values()) == 5
     assert min(counts.values()) >= 1
-    with pytest.raises(ConfigurationError, match='make 4 group'):
-        ready(files, split='scenes', fractions=(0.9, 0.05, 0.05))
+    with pytest.raises(ConfigurationError, match='form 2 group'):
+        ready(files | {'paths': images[1:4], 'labels': masks[1:4]}, split='scenes', fractions=(0.9, 0.05, 0.05))
 
 
 def test_a_split_is_written_and_read_again(files: dict[str, Any], tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_split_is_written_and_read_again(files: dict[str, Any], tmp_path: Path
     assert json.loads(written.read_text())['type'] == 'FeatureCollection'
     picture = imread(tmp_path / 'run' / 'split.png')
     assert len(np.unique(picture.reshape(-1, picture.shape[-1]), axis=0)) > 4  # four colours and paper
-    again = read_split(written, module.scenes)
+    again = read_split(written, ground_of(module.scenes))
     for part, region in module.regions.items():
         assert again[part].symmetric_difference(region).area < 1e-4 * region.area
     module.setup('test')

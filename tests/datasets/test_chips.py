@@ -240,7 +240,14 @@ def test_labels_of_virtual_chips_are_found_from_everywhere(
 
 
 def test_splits_come_from_the_manifest(scene: str, tmp_path: Path) -> None:
-    options: dict[str, Any] = {'size': 8, 'stride': 8, 'split': (0.5, 0.25, 0.25), 'block': 24, 'min_valid': 1.0}
+    options: dict[str, Any] = {
+        'size': 8,
+        'stride': 8,
+        'split': 'blocks',
+        'fractions': (0.5, 0.25, 0.25),
+        'block_size': 24,
+        'min_valid': 1.0,
+    }
     written = chipped([scene], tmp_path / 'written', **options)
     virtual = chipped([scene], tmp_path / 'virtual', virtual=True, **options)
     for split in ('train', 'val', 'test', 'all'):

@@ -104,7 +104,7 @@ def test_classes_by_values(tiles: tuple[list[str], str]) -> None:
     [
         ({'paths': 'a', 'folder': 'b'}, 'one of paths'),
         ({'paths': 'a'}, 'data.labels'),
-        ({'test_fraction': 1.0}, 'test_fraction'),
+        ({'fractions': (0.5, 0.6)}, 'fractions'),
         ({'purity': 0.0}, 'purity'),
         ({'block_size': 16}, 'block_size'),
         ({'max_chips': 1}, 'max_chips'),
@@ -120,9 +120,9 @@ def test_options_out_of_range_are_refused(options: dict[str, Any], message: str)
     [
         ({'test_scenes': '2022*'}, "'2022\\*' fits none of the scenes"),
         ({'test_scenes': '*'}, 'no chip to learn from'),
-        ({'classes': ['only']}, 'hold the value'),
-        ({'classes': {'a': [1], 'b': [1]}}, 'two classes'),
-        ({'classes': {'a': [1, 2]}}, 'are all a'),
+        ({'class_names': ['only']}, 'holds the value'),
+        ({'class_names': {'a': [1], 'b': [1]}}, 'two classes'),
+        ({'class_names': {'a': [1, 2]}}, 'are all a'),
     ],
 )
 def test_labels_that_make_no_probe_are_refused(

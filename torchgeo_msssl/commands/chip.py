@@ -15,7 +15,7 @@ from torchgeo_msssl.processes import available_cpus
 _EXAMPLE = """\
 example:
   chip scenes/*.tif --output chips --size 256 --labels vines.gpkg --column kind --class_names background,vine,grass \\
-       --split 0.7,0.15,0.15 --block 2048
+       --split blocks --block-size 2048
 """
 
 
@@ -102,8 +102,28 @@ def _add_labels(parser: argparse.ArgumentParser) -> None:
 
 def _add_split(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group('split').add_argument
-    add('--split', type=_shares, default=(), metavar='0.7,0.15,0.15', help='shares of train, val and test')
-    add('--block', type=int, default=2048, metavar='PIXELS', help='side of the blocks of ground (default: 2048)')
+    add(
+        '--split',
+        metavar='blocks|scenes|FILE',
+        help='divide the ground by blocks, by whole scenes, or as in a file of '
+        'polygons with a column split, such as an earlier split.geojson (default: no split)',
+    )
+    add(
+        '--fractions',
+        type=_shares,
+        default=(0.7, 0.15, 0.15),
+        metavar='0.7,0.15,0.15',
+        help='of the ground for train, val and test (default: 0.7,0.15,0.15)',
+    )
+    add(
+        '--block-size',
+        '--block_size',
+        type=int,
+        default=2048,
+        metavar='PIXELS',
+        help='side of a block of ground in pixels of the first scene (default: 2048)',
+    )
+    add('--gap', type=int, metavar='PIXELS', help='between chips of different parts (default: the size)')
     add('--seed', type=int, default=0, help='of the split and of --keep-empty (default: 0)')
 
 
@@ -124,7 +144,8 @@ def _options(given: argparse.Namespace) -> ChipOptions:
     return ChipOptions(
         size=given.size, stride=stride, bands=given.bands, sensor=given.sensor, labels=_labels(given),
         min_valid=given.min_valid, min_labelled=given.min_labelled, keep_empty=given.keep_empty, edge=given.edge,
-        crs=given.crs, res=given.res, split=given.split, block=given.block, seed=given.seed,
+        crs=given.crs, res=given.res, split=given.split, fractions=given.fractions, block_size=given.block_size,
+        gap=given.gap, seed=given.seed,
         compress=given.compress, virtual=given.virtual,
     )  # fmt: skip
 

@@ -53,5 +53,6 @@ def _of_flights(area: SampleArea) -> ChipOptions:
     size = max(32, min(min(grid.height, grid.width) for grid in grids) // _ALONG // 32 * 32)
     vines = LabelOptions((str(area.vines),), class_names=('background', 'vine'), layer='rows')
     return ChipOptions(
-        size, size, sensor='micasense_rededge', labels=vines, split=(0.6, 0.2, 0.2), block=3 * size
+        size, size, sensor='micasense_rededge', labels=vines, split='blocks',
+            fractions=(0.6, 0.2, 0.2), block_size=3 * size,
     )  # fmt: skip

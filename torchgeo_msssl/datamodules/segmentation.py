@@ -4,21 +4,22 @@ import logging
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import numpy as np
 import shapely
 from shapely.geometry.base import BaseGeometry
 
 from torchgeo_msssl.datamodules.base import ScenesDataModule
 from torchgeo_msssl.datamodules.loader import ChipLoader
-from torchgeo_msssl.datamodules.split import UNUSED, split_ground, write_split
+from torchgeo_msssl.datamodules.split import UNUSED, save_split
 from torchgeo_msssl.datasets.labels import LabelledScenes, Labels
 from torchgeo_msssl.errors import ConfigurationError, EmptyIntersectionError
+from torchgeo_msssl.geo.ground.parts import PARTS, part_names
+from torchgeo_msssl.geo.ground.split import split_ground
 from torchgeo_msssl.geo.labels.classes import resolve_classes
 from torchgeo_msssl.geo.sample import SampleArea
 from torchgeo_msssl.runs import run_folder
 from torchgeo_msssl.samplers.balanced import BalancedChipSampler
 from torchgeo_msssl.samplers.base import ChipSampler
-from torchgeo_msssl.samplers.blocks import ground_blocks
+from torchgeo_msssl.samplers.blocks import ground_blocks, ground_of
 from torchgeo_msssl.samplers.grid import GridChipSampler
 from torchgeo_msssl.samplers.random import RandomChipSampler
 
@@ -56,6 +57,7 @@ class SegmentationDataModule(ScenesDataModule):
         split: str = 'blocks',
         fractions: tuple[float, float, float] = (0.6, 0.2, 0.2),
         block_size: int = 256,
+        gap: int = 0,
         label_fraction: float = 1.0,
         shots: int | None = None,
         seed: int = 0,
@@ -98,7 +100,9 @@ class SegmentationDataModule(ScenesDataModule):
             split: How the ground is divided: ``blocks``; ``scenes``, so that whole scenes are held out; or a file of
                 polygons with a column ``split`` that says train, val or test (such as an earlier ``split.geojson``).
             fractions: Shares of the blocks or scenes for training, validation and test.
-            block_size: Side of a block of ground in pixels, at least ``chip_size``.
+            block_size: Side of a block of ground in pixels, at least ``chip_size``; blocks begin at the origin of the
+                CRS.
+            gap: Pixels between the regions; training yields to validation, and both yield to test.
             label_fraction: Share of all training blocks whose labels are used; smaller shares lie within larger ones.
             shots: Number of training blocks whose labels are used, instead of a share.
             seed: Of the deal of blocks, and of the choice among the training blocks.
@@ -133,6 +137,8 @@ class SegmentationDataModule(ScenesDataModule):
             raise ConfigurationError(msg)
         if block_size < chip_size:
             raise ConfigurationError(f'block_size: expected at least chip_size {chip_size}, got {block_size}.')
+        if len(part_names(fractions)) < len(PARTS):
+            raise ConfigurationError(f'fractions: expected three positive numbers with a sum of 1, got {fractions}.')
         if not 0 < label_fraction <= 1:
             raise ConfigurationError(f'label_fraction: expected above 0 and at most 1, got {label_fraction}.')
         if shots is not None and (shots < 1 or label_fraction != 1):
@@ -153,6 +159,7 @@ class SegmentationDataModule(ScenesDataModule):
         self.split = split
         self.fractions = fractions
         self.block_size = block_size
+        self.gap = gap
         self.label_fraction = label_fraction
         self.shots = shots
         self.seed = seed
@@ -214,13 +221,15 @@ class SegmentationDataModule(ScenesDataModule):
             labels = Labels(self.labels, **self.label_options)
             self.labelled = LabelledScenes(scenes, labels)
             self.look_for_valid_pixels()
-            self.regions = split_ground(scenes, self.split, self.fractions, self.block_size, self.seed)
+            self.regions = split_ground(
+                ground_of(scenes), self.split, self.fractions, self.block_size, self.seed, labels.source, self.gap
+            )
             ground = self.regions['train']
             self.regions['train'] = self._choose(ground)
             self.find_statistics()
             folder = run_folder(self.trainer)
             if folder is not None and self.trainer is not None and self.trainer.is_global_zero:
-                write_split(folder, {**self.regions, UNUSED: ground.difference(self.regions['train'])}, scenes)
+                save_split(folder, {**self.regions, UNUSED: ground.difference(self.regions['train'])}, scenes)
         if stage == 'fit' and 'train' not in self._samplers:
             chips = RandomChipSampler(
                 self.scenes, self.chip_size, self.chips_per_epoch, self.min_valid, self.aligned,
@@ -240,17 +249,17 @@ class SegmentationDataModule(ScenesDataModule):
     def _choose(self, ground: BaseGeometry) -> BaseGeometry:
         """The first of the training blocks that have labels, in an order that depends on the seed alone."""
         assert self.labelled is not None
-        blocks = ground_blocks(self.scenes, self.block_size, ground)
+        blocks = ground_blocks(self.scenes, self.block_size, ground, self.seed)
         wanted = self.shots or max(1, round(self.label_fraction * len(blocks)))
         if wanted > len(blocks):
             raise ConfigurationError(f'shots: there are {len(blocks)} training blocks, {wanted} were asked for.')
         if wanted == len(blocks):
             return ground
         chosen = []
-        for i in np.random.default_rng(self.seed).permutation(len(blocks)):
+        for block in blocks:
             # a block whose labels are all unknown would count and teach nothing
-            if self.labelled.labels.is_labelled(self.scenes, blocks[i]):
-                chosen.append(blocks[i])
+            if self.labelled.labels.is_labelled(self.scenes, block):
+                chosen.append(block)
             if len(chosen) == wanted:
                 break
         if not chosen:

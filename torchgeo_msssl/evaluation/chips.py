@@ -18,14 +18,20 @@ from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.evaluation.features import LabelledChips, label_chips
 from torchgeo_msssl.evaluation.probe_settings import ProbeData
 from torchgeo_msssl.geo.grid import Window
+from torchgeo_msssl.geo.ground.assignment import assign
+from torchgeo_msssl.geo.ground.blocks import BlockGrid, Cells, chances
+from torchgeo_msssl.geo.ground.split import split_ground
 from torchgeo_msssl.geo.headers import find_scenes
+from torchgeo_msssl.geo.labels.raster import RasterLabels
 from torchgeo_msssl.geo.scene import Scene
-from torchgeo_msssl.samplers.blocks import split_blocks
+from torchgeo_msssl.samplers.blocks import ground_of
 
 log = logging.getLogger(__name__)
 
 #: Share of a chip that rounding of coordinates may make of an edge that two chips have in common.
 _EDGE = 1e-6
+#: Values that class rasters may hold, but for that of unlabelled pixels.
+_VALUES = 255
 
 
 @dataclass(frozen=True)
@@ -103,15 +109,22 @@ def ground_blocks_of(scenes: Scenes, chips: LabelledChips, block_size: int) -> N
         block_size: Side of a block in pixels of the scenes' resolution.
 
     Returns:
-        A number a block, shape (n,); the blocks are those of :func:`.samplers.blocks.split_blocks`.
+        A number a block, shape (n,); the blocks are those that :func:`.samplers.blocks.split_blocks` assigns.
     """
-    left, bottom, _, top = scenes.index.total_bounds
-    width, height = block_size * scenes.res[0], block_size * scenes.res[1]
-    middles = np.array([((x.start + x.stop) / 2, (y.start + y.stop) / 2) for x, y, _ in chips.queries]).reshape(-1, 2)
-    columns = np.floor((middles[:, 0] - left) / width).astype(np.int64)
-    rows = np.floor((top - middles[:, 1]) / height).astype(np.int64)
-    # columns are few and rows are counted from the north, so that numbers of different sets of chips agree
-    return columns * (int((top - bottom) / height) + 2) + rows
+    cells = _cells(scenes, chips, block_size)
+    return cells[:, 0] * 2**32 + cells[:, 1]
+
+
+def _cells(scenes: Scenes, chips: LabelledChips, block_size: int) -> Cells:
+    """Row and column of the block in which each chip has its middle, shape (n, 2)."""
+    middles = [((x.start + x.stop) / 2, (y.start + y.stop) / 2) for x, y, _ in chips.queries]
+    return BlockGrid(ground_of(scenes), block_size).cells_at(np.array(middles).reshape(-1, 2))
+
+
+def _split_name(options: ProbeData) -> str:
+    if options.split != 'blocks':
+        return options.split
+    return f'blocks of {options.block_size}×{options.block_size} pixels'
 
 
 # ------------------------------------------------------------------------------------------------ label rasters
@@ -127,10 +140,15 @@ def _from_rasters(options: ProbeData, data: PretrainingDataModule) -> tuple[list
         chosen = _matching(scenes, options.test_scenes)
         parts, split = _by_mask(every, np.array([query.scene in chosen for query in every.queries])), 'scenes'
     else:
-        shares = (1 - options.test_fraction, options.test_fraction)
-        regions = split_blocks(scenes, shares, options.block_size, options.seed)
-        parts = [label_chips(scenes, data.labels, *cut, roi=region, recode=recode) for region in regions]
-        split = f'blocks of {options.block_size}×{options.block_size} pixels'
+        every_value = [str(value) for value in range(_VALUES)]
+        classes = RasterLabels(data.labels, options.class_names or every_value)
+        regions = split_ground(
+            ground_of(scenes), options.split, options.fractions, options.block_size, options.seed, classes
+        )
+        *learnt, test = regions.values()
+        learn = shapely.union_all(learnt)
+        parts = [label_chips(scenes, data.labels, *cut, roi=region, recode=recode) for region in (learn, test)]
+        split = _split_name(options)
     found = np.unique(np.concatenate([part.labels for part in parts])).tolist()
     if options.class_names is not None and (strange := [value for value in found if value not in names]):
         raise ConfigurationError(
@@ -234,15 +252,17 @@ def _from_files(
             log.warning('%d rows are neither train nor test and are left out.', others)
         parts, how = [_where(every, split == part) for part in ('train', 'test')], 'the column split'
     else:
-        blocks = ground_blocks_of(scenes, every, options.block_size)
-        dealt = np.random.default_rng(options.seed).permutation(np.unique(blocks))
-        tested = dealt[: round(len(dealt) * options.test_fraction)]
-        train, test = _by_mask(every, np.isin(blocks, tested))
+        cells, number = np.unique(_cells(scenes, every, options.block_size), axis=0, return_inverse=True)
+        totals = np.zeros((len(cells), len(classes)))
+        np.add.at(totals, (number, labels), 1)
+        shares = (sum(options.fractions[:-1]), options.fractions[-1])
+        tested = assign(totals, shares, chances(cells, options.seed).tolist()) == 1
+        train, test = _by_mask(every, tested[number])
         # a file is in the block of its middle, but may reach beyond it
         shared = _on_ground_of(train, test)
         if shared.any():
             log.info('%d of %d chips to learn from show ground of test chips; left out.', shared.sum(), len(shared))
-        parts, how = [_where(train, ~shared), test], f'blocks of {options.block_size}×{options.block_size} pixels'
+        parts, how = [_where(train, ~shared), test], _split_name(options)
         return parts, names, how
     if (count := int(_on_ground_of(parts[0], parts[1]).sum())) and len(parts[0].labels):
         log.warning('%d of %d chips to learn from show ground of test chips.', count, len(parts[0].labels))

@@ -4,19 +4,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import shapely
 import torch
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 from torch import Tensor
 
 from torchgeo_msssl.datasets.scenes import ChipQuery, Scenes, collate
-from torchgeo_msssl.errors import ConfigurationError, EmptyIntersectionError
+from torchgeo_msssl.errors import EmptyIntersectionError
 from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.headers import find_scenes
 from torchgeo_msssl.geo.scene import Scene, with_data
 from torchgeo_msssl.geo.warp import read_warped
-from torchgeo_msssl.samplers.blocks import ground_blocks, split_blocks
+from torchgeo_msssl.samplers.blocks import split_blocks
 from torchgeo_msssl.samplers.grid import GridChipSampler
 
 #: Error that GDAL may make in placing a pixel of a label, in pixels: so small that it computes each one.
@@ -130,13 +129,9 @@ def split_chips_to_choose(
         ConfigurationError: If that half is a single block.
         EmptyIntersectionError: If no chip of a part has a label.
     """
-    # not three shares in one deal: with an odd number of blocks the test half would be another one
+    # not three fractions at once: the test half would be another one
     half, _ = split_blocks(scenes, (0.5, 0.5), block_size, seed=0)
-    blocks = ground_blocks(scenes, block_size, half)
-    if len(blocks) < 2:
-        raise ConfigurationError(f'block_size: blocks of {block_size} pixels leave one to learn from; use less.')
-    order = np.random.default_rng(0).permutation(len(blocks))
-    regions = (shapely.union_all(blocks[part]) for part in np.array_split(order, 2))
+    regions = split_blocks(scenes, (0.5, 0.5), block_size, seed=1, within=half)
     learn, choose = (label_chips(scenes, labels, size, purity, roi=region) for region in regions)
     return learn, choose
 

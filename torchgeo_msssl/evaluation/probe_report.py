@@ -11,7 +11,7 @@ import shapely
 import torch
 from matplotlib.figure import Figure
 
-from torchgeo_msssl.datamodules.split import write_split
+from torchgeo_msssl.datamodules.split import save_split
 from torchgeo_msssl.evaluation.features import LabelledChips
 from torchgeo_msssl.evaluation.probe import ProbeReport, ProbeRow
 from torchgeo_msssl.files import atomic_path, write_json
@@ -69,7 +69,7 @@ def write_report(report: ProbeReport, folder: Path) -> None:
             draw_confusion(folder / f'{name}.png', matrix, report.chips.class_names, unit='chips')
     draw_scores(report, folder / 'scores.png')
     parts = {'train': _ground(report.chips.train), 'test': _ground(report.chips.test)}
-    write_split(folder, parts, report.chips.data.scenes)
+    save_split(folder, parts, report.chips.data.scenes)
     write_json(folder / 'results.json', _summary(report))  # last: with it the folder is whole
 
 

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.evaluation.encoder_names import CONSTANT, CONVOLUTIONS, RANDOM, STATISTICS, encoder_name
 from torchgeo_msssl.evaluation.scores import Average, Metric, metric_name
+from torchgeo_msssl.geo.ground.parts import part_names
 
 ProbeName = Literal['knn', 'linear']
 Distance = Literal['cosine', 'euclidean']
@@ -33,7 +34,10 @@ class ProbeData:
         chip_size: Side of a chip in pixels. Files are cropped to their centre.
         purity: For `labels`: minimum fraction of a chip's pixels that its class covers.
         min_valid: For `labels`: minimum fraction of valid pixels per chip.
-        test_fraction: Fraction of the ground blocks to test on.
+        split: How to split the ground: `blocks`; `scenes`, to hold out whole scenes; or a file of polygons with a
+            column `split` that holds train, val or test, such as the `split.geojson` of `fit` or `chip`.
+        fractions: Fractions of the ground for training and test, or for training, validation and test as in `fit` and
+            `chip`. The last part is tested on, the others are for training.
         block_size: Side of a ground block in pixels. Blocks are assigned to training or testing, and resampled for the
             intervals.
         test_scenes: Test on the scenes whose file names match these patterns, such as `2017-10-*`, instead of on
@@ -54,7 +58,8 @@ class ProbeData:
     chip_size: int = 32
     purity: float = 0.7
     min_valid: float = 0.9
-    test_fraction: float = 0.5
+    split: str = 'blocks'
+    fractions: tuple[float, ...] = (0.5, 0.5)
     block_size: int = 128
     test_scenes: str | list[str] | None = None
     max_chips: int = 10_000
@@ -72,9 +77,7 @@ class ProbeData:
             raise ConfigurationError('data: expected one of paths (with labels), folder and csv, got several.')
         if self.paths is not None and self.labels is None:
             raise ConfigurationError('data.labels: paths need a class raster; set labels, or use csv.')
-        if not 0 < self.test_fraction < 1:
-            msg = f'data.test_fraction: expected a fraction between 0 and 1, got {self.test_fraction}.'
-            raise ConfigurationError(msg)
+        part_names(self.fractions)
         if not 0 < self.purity <= 1:
             raise ConfigurationError(f'data.purity: expected a fraction above 0, at most 1, got {self.purity}.')
         if self.block_size < self.chip_size:

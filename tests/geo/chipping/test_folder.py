@@ -95,10 +95,10 @@ def test_nothing_is_lost_before_the_first_chip_is_cut(
     for name in ('chips', 'fresh'):
         cut(path, name, size=20)
     with stopped('survey'):
-        cut(path, size=20, overwrite=True, split=(0.5, 0.5), block=45)
+        cut(path, size=20, overwrite=True, split='blocks', fractions=(0.5, 0.5), block_size=45)
     assert same()
-    with pytest.raises(ConfigurationError, match='too few for 2 parts'):
-        cut(path, size=20, overwrite=True, split=(0.5, 0.5), block=20000)
+    with pytest.raises(ConfigurationError, match='for 2 regions'):
+        cut(path, size=20, overwrite=True, split='blocks', fractions=(0.5, 0.5), block_size=20000)
     assert same()
     with pytest.raises(ValidDataError, match='none of the 1 chips is kept'):
         cut(path, size=96, overwrite=True, virtual=True, min_valid=1.0)
@@ -112,7 +112,7 @@ def test_a_run_that_is_killed_while_it_replaces_another(
     cut: Any, write: Any, stopped: Any, same: Any, tmp_path: Path, where: str, overwrite: bool
 ) -> None:
     path = write()
-    cut([path, write('other')], size=20, split=(0.5, 0.5), block=45)
+    cut([path, write('other')], size=20, split='blocks', fractions=(0.5, 0.5), block_size=45)
     cut(path, 'fresh', size=30)
     with stopped(where):
         cut(path, size=30, overwrite=True)
@@ -315,7 +315,7 @@ def test_outputs_that_cannot_be_written(cut: Any, write: Any, tmp_path: Path, mo
     (tmp_path / 'file').write_text('mine')
     for output in ('file', 'file/below', 'file/below/it'):
         with pytest.raises(OutputError, match=r'file.* cannot be written \(.*file is no folder\)'):
-            cut(path, output, size=30, split=(0.5, 0.5), block=70)
+            cut(path, output, size=30, split='blocks', fractions=(0.5, 0.5), block_size=70)
     cut(path, size=30)
     monkeypatch.setattr(folder_module.os, 'access', lambda *_: False)  # the superuser may write everywhere
     with pytest.raises(OutputError, match=r'new cannot be written \(nothing may be written into'):

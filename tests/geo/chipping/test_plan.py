@@ -101,7 +101,8 @@ def test_empty_chips_are_kept_by_chance() -> None:
     ('option', 'value'),
     [
         ('size', 0), ('stride', 65), ('min_valid', 1.1), ('keep_empty', -0.1), ('edge', 'crop'), ('compress', 'lzw'),
-        ('res', 0.0), ('split', (0.7, 0.2)), ('split', (1.0,)), ('split', (0.5, 0.3, 0.3, -0.1)), ('min_labelled', 0.5),
+        ('res', 0.0), ('fractions', (0.7, 0.2)), ('fractions', (1.0,)), ('fractions', (0.5, 0.3, 0.3, -0.1)),
+        ('gap', -1), ('min_labelled', 0.5),
     ],
 )  # fmt: skip
 def test_options_out_of_range(option: str, value: Any) -> None:
@@ -110,8 +111,8 @@ def test_options_out_of_range(option: str, value: Any) -> None:
 
 
 def test_blocks_need_room_for_the_gap() -> None:
-    with pytest.raises(ConfigurationError, match=r'^block: expected more than two chips \(128 pixels\)'):
-        ChipOptions(size=64, stride=64, split=(0.5, 0.5), block=128)
+    with pytest.raises(ConfigurationError, match=r'^block_size: expected more than two chips \(128 pixels\)'):
+        ChipOptions(size=64, stride=64, split='blocks', fractions=(0.5, 0.5), block_size=128)
 
 
 def test_chances_are_even() -> None:

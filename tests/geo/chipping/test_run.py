@@ -137,7 +137,7 @@ def test_chips_with_too_little_in_them_are_left_out(cut: Any, scene: str, mask: 
     assert counts['too_little_data'] + counts['too_few_labels'] == 9
 
 
-@pytest.mark.parametrize('how', [{}, {'split': (1.0, 0.0)}, {'virtual': True}])
+@pytest.mark.parametrize('how', [{}, {'split': 'blocks', 'fractions': (1.0, 0.0)}, {'virtual': True}])
 @pytest.mark.parametrize('size', [16, 30])
 def test_classes_are_those_of_pixels_with_data(
     cut: Any, reassemble: Any, make_scene: Any, tmp_path: Path, how: dict[str, Any], size: int
@@ -147,7 +147,7 @@ def test_classes_are_those_of_pixels_with_data(
     path = make_scene('ortho.tif', array, names=['red'], nodata=0)
     classes = np.random.default_rng(0).integers(0, 3, (90, 90)).astype(np.uint8)
     labels = LabelOptions((make_scene('mask.tif', classes),), CLASSES)
-    cut(path, size=size, labels=labels, block=61, **how)
+    cut(path, size=size, labels=labels, block_size=61, **how)
     frame = gpd.read_parquet(tmp_path / 'chips' / 'chips.parquet')
     total = np.zeros(3, int)
     for chip in frame.itertuples():
@@ -189,11 +189,11 @@ def test_a_dry_run_tells_what_a_run_does(cut: Any, scene: str, mask: str, tmp_pa
     assert told.size == pytest.approx(written, rel=0.1)
 
 
-@pytest.mark.parametrize('split', [(), (0.6, 0.2, 0.2)])
+@pytest.mark.parametrize('split', [None, 'blocks'])
 def test_virtual_chips_are_those_that_would_be_written(
-    cut: Any, scene: str, mask: str, tmp_path: Path, split: tuple[float, ...]
+    cut: Any, scene: str, mask: str, tmp_path: Path, split: str | None
 ) -> None:
-    asked = {'size': 16, 'min_valid': 0.4, 'labels': LabelOptions((mask,), CLASSES), 'split': split, 'block': 50}
+    asked = {'size': 16, 'min_valid': 0.4, 'labels': LabelOptions((mask,), CLASSES), 'split': split, 'block_size': 50}
     cut(scene, **asked)
     cut(scene, 'virtual', virtual=True, **asked)
     written, virtual = (gpd.read_parquet(tmp_path / name / 'chips.parquet') for name in ('chips', 'virtual'))
@@ -202,7 +202,8 @@ def test_virtual_chips_are_those_that_would_be_written(
     assert written['image'].notna().all()
     same = [name for name in written.columns if name not in ('image', 'mask')]
     assert written[same].equals(virtual[same])
-    assert sorted(os.listdir(tmp_path / 'virtual')) == ['.chips.journal', 'chips.parquet', 'summary.json']
+    regions = ['split.geojson'] if split else []
+    assert sorted(os.listdir(tmp_path / 'virtual')) == ['.chips.journal', 'chips.parquet', *regions, 'summary.json']
     first, second = (json.loads((tmp_path / name / 'summary.json').read_text()) for name in ('chips', 'virtual'))
     assert first['splits'] == second['splits']
     assert second['statistics'] is None
@@ -222,7 +223,7 @@ def test_statistics_are_those_of_the_pixels(cut: Any, scene: str, tmp_path: Path
 
 def test_parts_have_folders_of_their_own(cut: Any, make_scene: Any, random_array: Any, tmp_path: Path) -> None:
     path = make_scene('a.tif', random_array((1, 300, 300), 'uint8'), names=['red'])
-    report = cut(path, size=16, split=(0.6, 0.2, 0.2), block=60, geojson=True)
+    report = cut(path, size=16, split='blocks', fractions=(0.6, 0.2, 0.2), block_size=60, geojson=True)
     frame = gpd.read_parquet(tmp_path / 'chips' / 'chips.parquet')
     assert set(frame['split']) == {'train', 'val', 'test'}
     for chip in frame.itertuples():
@@ -274,7 +275,7 @@ def series(make_scene: Any, mask: str) -> Callable[..., dict[str, Any]]:
         paths.append(make_scene(f'day_{i}.tif', array, names=['B02', 'B03', 'B04', 'B08', 'B11', 'B12']))
 
     def asked(split: bool) -> dict[str, Any]:
-        how = {'split': (0.6, 0.4), 'block': 70} if split else {}
+        how = {'split': 'blocks', 'fractions': (0.6, 0.4), 'block_size': 70} if split else {}
         return {'paths': paths, 'size': 22, 'min_valid': 0.5, 'labels': LabelOptions((mask,), CLASSES), **how}
 
     return asked
@@ -295,7 +296,7 @@ def test_a_killed_run_ends_with_the_same_bytes(cut: Any, series: Any, tmp_path: 
     arguments = [
         sys.executable, '-m', 'torchgeo_msssl', 'chip', *asked['paths'], '--output', str(tmp_path / 'broken'), '--size',
         '22', '--labels', asked['labels'].paths[0], '--class_names', 'background,vine,grass', '--workers', '2',
-        '--split', '0.6,0.4', '--block', '70',
+        '--split', 'blocks', '--fractions', '0.6,0.4', '--block-size', '70',
     ]  # fmt: skip
     for enough in (20, 90):
         process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
@@ -364,7 +365,7 @@ def test_a_damaged_scene_does_not_stop_the_others(
                         compress='deflate') for name in ('good', 'bad')]  # fmt: skip
     whole = Path(paths[1]).read_bytes()
     Path(paths[1]).write_bytes(whole[: 100 if where == 'header' else len(whole) * 2 // 3])
-    how = {'split': (0.5, 0.5), 'block': 100} if split else {}
+    how = {'split': 'blocks', 'fractions': (0.5, 0.5), 'block_size': 100} if split else {}
     report = cut(paths, size=32, workers=2, **how)
     assert list(report.failed) == ['bad']
     assert 'bad.tif' in report.failed['bad']

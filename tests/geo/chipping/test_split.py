@@ -1,21 +1,17 @@
 """Parts of a split are apart on the ground, balanced, and the same whatever else is there."""
 
-import itertools
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import shapely
 from affine import Affine
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from rasterio.crs import CRS
 
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.chipping.options import ChipOptions
 from torchgeo_msssl.geo.chipping.plan import chips_of
-from torchgeo_msssl.geo.chipping.split import Split, deal, footprints, split_chips
+from torchgeo_msssl.geo.chipping.split import Split, footprints, regions_of, split_chips
 from torchgeo_msssl.geo.grid import PixelGrid
 from torchgeo_msssl.geo.scene import BandFile, Scene
 
@@ -30,13 +26,15 @@ def scene(
     return Scene(name, (file,), None, None)
 
 
-def options(size: int = 50, block: int = 200, seed: int = 0, split: Sequence[float] = (0.6, 0.2, 0.2)) -> ChipOptions:
-    return ChipOptions(size=size, stride=size, split=tuple(split), block=block, seed=seed)
+def options(
+    size: int = 50, block: int = 200, seed: int = 0, fractions: Sequence[float] = (0.6, 0.2, 0.2)
+) -> ChipOptions:
+    return ChipOptions(size=size, stride=size, split='blocks', fractions=tuple(fractions), block_size=block, seed=seed)
 
 
 def split(scenes: Sequence[Scene], how: ChipOptions) -> Split:
     chips = [chip for i, one in enumerate(scenes) for chip in chips_of(one, i, how)]
-    return split_chips(chips, np.ones((len(chips), 1)), scenes, how)
+    return split_chips(chips, scenes, regions_of(scenes, how), how)
 
 
 def ground(result: Split, scenes: Sequence[Scene], part: str) -> shapely.Geometry:
@@ -73,57 +71,6 @@ def test_a_scene_elsewhere_changes_few_blocks() -> None:
     assert split([alone], options()).chips != split([alone], options(seed=1)).chips
 
 
-@given(st.integers(0, 10_000), st.integers(4, 60), st.integers(1, 5))
-@settings(deadline=None, max_examples=60)
-def test_deal_is_balanced(seed: int, blocks: int, classes: int) -> None:
-    rng = np.random.default_rng(seed)
-    totals = rng.exponential(size=(blocks, classes))
-    shares = np.array([0.6, 0.2, 0.2])
-    parts = deal(totals, shares, rng.random(blocks).tolist())
-    assert set(parts) == {0, 1, 2}
-    weights = totals / totals.sum(axis=0)
-
-    def excess(dealt: Any) -> Any:
-        return np.array([weights[dealt == part].sum(axis=0) for part in range(3)]) - shares[:, None]
-
-    def squares(dealt: Any) -> float:
-        return float(np.square(excess(dealt)).sum())
-
-    reached = squares(parts)
-    if np.abs(excess(parts)).max() > 0.01:  # near enough otherwise
-        assert reached <= min(map(squares, neighbours(parts))) + 1e-9
-    draws = rng.choice(3, size=(200, blocks), p=shares)
-    by_chance = [squares(draw) for draw in draws if len(set(draw)) == 3]
-    assert reached <= np.median(by_chance)
-
-
-def neighbours(parts: Any) -> Iterator[Any]:
-    """Every deal that differs by one block's part, or by two blocks that are exchanged, and leaves no part empty."""
-    for block, part in itertools.product(range(len(parts)), range(3)):
-        moved = parts.copy()
-        moved[block] = part
-        if len(set(moved)) == 3:
-            yield moved
-    for first, second in itertools.combinations(range(len(parts)), 2):
-        exchanged = parts.copy()
-        exchanged[[first, second]] = parts[[second, first]]
-        yield exchanged
-
-
-def test_deal_keeps_the_parts_by_nature_where_they_will_do() -> None:
-    chances = (np.arange(1000) + 0.5) / 1000
-    parts = deal(np.ones((1000, 1)), np.array([0.7, 0.15, 0.15]), chances.tolist())
-    np.testing.assert_array_equal(parts, np.repeat([0, 1, 2], [700, 150, 150]))
-
-
-def test_rare_classes_are_dealt_out_too() -> None:
-    rng = np.random.default_rng(0)
-    totals = np.column_stack([np.full(60, 100.0), np.where(np.arange(60) % 10 == 0, 5.0, 0)])
-    for seed in range(5):
-        parts = deal(totals, np.array([0.5, 0.5]), rng.random(60).tolist())
-        assert totals[parts == 0, 1].sum() == 15, seed
-
-
 def test_scenes_of_neighbouring_zones() -> None:
     other = scene('b', x=172_000, crs=CRS.from_epsg(32632))  # some 15 km east of the first, on the zone's border
     scenes = [scene('a', x=690_000), other]
@@ -139,11 +86,11 @@ def test_scenes_that_cannot_be_measured_together() -> None:
 
 
 def test_too_few_blocks() -> None:
-    with pytest.raises(ConfigurationError, match=r'^block: .* too few for 3 parts'):
+    with pytest.raises(ConfigurationError, match=r'^block_size: .* 1 block\(s\) for 3 regions'):
         split([scene('a', side=300)], options(block=1000, size=100))
 
 
 def test_parts_without_a_share_are_left_out() -> None:
-    result = split([scene('a')], options(split=(0.5, 0, 0.5)))
+    result = split([scene('a')], options(fractions=(0.5, 0, 0.5)))
     assert {chip.part for chip in result.chips} == {'train', 'test'}
     assert list(result.blocks) == ['train', 'test']

@@ -3,11 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-import geopandas as gpd
 import numpy as np
 import shapely
 from jsonargparse import ArgumentParser
-from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from torchgeo_msssl.datamodules.base import ScenesDataModule
@@ -18,8 +16,9 @@ from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.evaluation.study.cell_commands import as_arguments, split_file
 from torchgeo_msssl.evaluation.study.design import Cell, Initialisation, Options, Study
 from torchgeo_msssl.evaluation.study.provenance import Provenance
-from torchgeo_msssl.files import atomic_path
-from torchgeo_msssl.samplers.blocks import ground_blocks
+from torchgeo_msssl.geo.ground.area import Ground
+from torchgeo_msssl.geo.ground.file import write_split
+from torchgeo_msssl.samplers.blocks import ground_blocks, ground_of, split_blocks
 
 #: Share of a block that has labels and data, for it to count as a whole one.
 _WHOLE = 0.95
@@ -82,12 +81,11 @@ def scene_groups(scenes: Scenes) -> dict[str, BaseGeometry]:
     Returns:
         Ground of each group, by the name of its first file.
     """
-    boxes = scenes.index.geometry.to_numpy()
-    names = [Path(scene.path).stem for scene in scenes.scenes]
+    ground = ground_of(scenes)
     found = {}
-    for part in shapely.get_parts(shapely.union_all(boxes)):
-        members = [name for name, box in zip(names, boxes, strict=True) if box.intersects(part)]
-        found[min(members)] = part
+    for group in ground.groups:
+        touching = shapely.intersects(ground.outlines, group)
+        found[min(Path(path).stem for path, touches in zip(ground.paths, touching, strict=True) if touches)] = group
     return dict(sorted(found.items()))
 
 
@@ -109,13 +107,11 @@ def prepare_split(study: Study, cell: Cell) -> None:
     held_out = list(groups)[cell.seed % len(groups)] if cell.region == 'scene' else str(cell.region)
     test = groups.pop(held_out)
     if cell.scenes is None:
-        parts = _deal_rest(data, groups, cell.seed)
+        parts = _split_rest(data, groups, cell.seed)
     else:
         assert cell.shots is not None
         parts = _draw_from_scenes(data, groups, cell.scenes, cell.shots, cell.seed)
-    frame = gpd.GeoDataFrame({'split': [*parts, 'test']}, geometry=[*parts.values(), test], crs=data.scenes.crs)
-    with atomic_path(path) as temporary:  # twelve decimals: a centimetre is much for a drone's pixels
-        frame.to_crs('EPSG:4326').to_file(temporary, driver='GeoJSON', engine='pyogrio', COORDINATE_PRECISION=12)
+    write_split(path, {**parts, 'test': test}, ground_of(data.scenes).crs)
 
 
 def provenance_of(study: Study, initialisation: Initialisation) -> Provenance:
@@ -160,11 +156,9 @@ def check_pretrainings(study: Study) -> None:
 
 def _share_ground(one: Scenes, other: Scenes) -> bool:
     """Whether they have more than a pixel of ground in common, by whatever file or date."""
-    grounds = [
-        gpd.GeoSeries([shapely.union_all(each.index.geometry.to_numpy())], crs=each.crs) for each in (one, other)
-    ]
-    common = grounds[0].to_crs(other.crs).iloc[0].intersection(grounds[1].iloc[0])
-    return bool(common.area > other.res[0] * other.res[1])
+    tested = ground_of(other)
+    common = Ground.of(one.scenes, tested.crs).union.intersection(tested.union)
+    return bool(common.area > tested.pixel[0] * tested.pixel[1])
 
 
 def _open_fit(study: Study) -> SegmentationDataModule:
@@ -186,18 +180,18 @@ def _groups_to_hold_out(study: Study) -> dict[str, BaseGeometry]:
     return groups
 
 
-def _deal_rest(data: SegmentationDataModule, groups: dict[str, BaseGeometry], seed: int) -> dict[str, BaseGeometry]:
-    """Blocks of all other scenes, for training and validation in the proportion of the data module's shares."""
-    blocks = ground_blocks(data.scenes, data.block_size, shapely.union_all(list(groups.values())))
+def _split_rest(data: SegmentationDataModule, groups: dict[str, BaseGeometry], seed: int) -> dict[str, BaseGeometry]:
+    """Split the other scenes by blocks, in the proportion of the data module's fractions."""
     training, validation, _ = data.fractions
-    count = round(len(blocks) * validation / (training + validation))
-    if not 0 < count < len(blocks):
-        raise ConfigurationError(f'block_size: {len(blocks)} block(s) besides the held-out scene; use smaller blocks.')
-    order = np.random.default_rng(seed).permutation(len(blocks))
-    return {
-        'train': shapely.union_all(blocks[np.sort(order[count:])]),
-        'val': shapely.union_all(blocks[np.sort(order[:count])]),
-    }
+    fractions = (training / (training + validation), validation / (training + validation))
+    rest = shapely.union_all(list(groups.values()))
+    regions = split_blocks(data.scenes, fractions, data.block_size, seed, _labels(data).source, within=rest)
+    return dict(zip(('train', 'val'), regions, strict=True))
+
+
+def _labels(data: SegmentationDataModule) -> Labels:
+    assert data.labels is not None
+    return Labels(data.labels, **data.label_options)
 
 
 def _draw_from_scenes(
@@ -207,12 +201,11 @@ def _draw_from_scenes(
     generator = np.random.default_rng(seed)
     names = list(groups)
     chosen = [names[i] for i in generator.permutation(len(names))[:number]]
-    assert data.labels is not None
-    labels = Labels(data.labels, **data.label_options)
+    labels = _labels(data)
     parts: dict[str, list[BaseGeometry]] = {'train': [], 'val': []}
     for i, name in enumerate(chosen):
         each = shots // number + (i < shots % number)
-        found = _labelled_blocks(data, labels, groups[name], 2 * each, np.random.default_rng([seed, i]))
+        found = _labelled_blocks(data, labels, groups[name], 2 * each, seed)
         if len(found) < 2 * each:
             msg = f'shots: {name} has {len(found)} labelled blocks and {2 * each} are needed, half of them to validate.'
             raise ConfigurationError(msg)
@@ -222,15 +215,14 @@ def _draw_from_scenes(
 
 
 def _labelled_blocks(
-    data: SegmentationDataModule, labels: Labels, ground: BaseGeometry, count: int, generator: np.random.Generator
+    data: SegmentationDataModule, labels: Labels, ground: BaseGeometry, count: int, seed: int
 ) -> list[BaseGeometry]:
-    """Up to ``count`` blocks that are labelled nearly everywhere: what a border leaves would be a smaller budget."""
-    blocks: NDArray[np.object_] = ground_blocks(data.scenes, data.block_size, ground)
+    """Up to ``count`` blocks that are labelled nearly everywhere: pieces of blocks would be a smaller budget."""
     least = _WHOLE * data.block_size**2
     found: list[BaseGeometry] = []
-    for i in generator.permutation(len(blocks)):
+    for block in ground_blocks(data.scenes, data.block_size, ground, seed):
         if len(found) == count:
             break
-        if labels.class_counts(data.scenes, blocks[i], progress=False).sum() >= least:
-            found.append(blocks[i])
+        if labels.class_counts(data.scenes, block, progress=False).sum() >= least:
+            found.append(block)
     return found

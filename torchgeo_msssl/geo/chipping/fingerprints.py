@@ -23,6 +23,11 @@ def state_of_labels(labels: 'ChipLabels | None') -> State:
     return [] if labels is None else _state(labels.source.files)
 
 
+def state_of_split(split: str | None) -> State:
+    """The state of the file of regions; empty where the ground is split otherwise."""
+    return [] if split in (None, 'blocks', 'scenes') else _state([split])
+
+
 def _state_of_rasters(files: Iterable[BandFile]) -> State:
     return _state(path for file in files for path in file.sources or (file.path,))
 

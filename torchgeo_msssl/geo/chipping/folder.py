@@ -20,6 +20,7 @@ from torchgeo_msssl.geo.chipping.options import ALL, PARTS
 from torchgeo_msssl.geo.chipping.progress_log import GEOJSON, JOURNAL, MANIFEST, SUMMARY, Header, Journal
 from torchgeo_msssl.geo.chipping.resume import Found, find_earlier
 from torchgeo_msssl.geo.chipping.write import TEMPORARY
+from torchgeo_msssl.geo.ground.parts import SPLIT_FILE
 from torchgeo_msssl.geo.locks import Lock, ask, has_locks
 from torchgeo_msssl.geo.scene import Scene
 
@@ -106,7 +107,7 @@ class OutputFolder:
             # first, and with the names of all scenes: if the run is killed in what follows, the next one can do it
             header = replace(self.header, earlier=sorted(self.names))
             self._journal = Journal(self.path, header, self.scenes, good)
-            for name in (SUMMARY, MANIFEST, GEOJSON):
+            for name in (SUMMARY, MANIFEST, GEOJSON, SPLIT_FILE):
                 (self.path / name).unlink(missing_ok=True)
             self._remove_but(files)
             for part in parts:

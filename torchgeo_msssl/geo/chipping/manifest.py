@@ -22,6 +22,8 @@ from torchgeo_msssl.geo.chipping.options import ALL, IGNORE
 from torchgeo_msssl.geo.chipping.progress_log import GEOJSON, MANIFEST, SUMMARY
 from torchgeo_msssl.geo.chipping.split import Split, footprints
 from torchgeo_msssl.geo.geoparquet import geoparquet_metadata
+from torchgeo_msssl.geo.ground.file import write_split
+from torchgeo_msssl.geo.ground.parts import SPLIT_FILE
 from torchgeo_msssl.geo.scene import Scene
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ class Content:
 
 
 def write_manifest(content: Content, geojson: bool) -> None:
-    """Write ``chips.parquet``, with ``geojson`` ``chips.geojson``, and ``summary.json`` last.
+    """Write ``chips.parquet``, ``split.geojson``, with ``geojson`` ``chips.geojson``, and ``summary.json`` last.
 
     Args:
         content: What the folder holds.
@@ -68,6 +70,8 @@ def write_manifest(content: Content, geojson: bool) -> None:
         OutputError: If a file cannot be written.
     """
     _write_parquet(content)
+    if content.split is not None:
+        write_split(content.job.folder / SPLIT_FILE, content.split.regions, content.split.crs)
     if geojson:
         write_geojson(content.job.folder)
     write_json(content.job.folder / SUMMARY, summary(content))

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.geo.ground.parts import PARTS, part_names
 from torchgeo_msssl.geo.labels.classes import ClassNames
 
 Edge = Literal['pad', 'shift', 'drop']
@@ -12,8 +13,7 @@ Compression = Literal['zstd', 'deflate', 'none']
 
 EDGES: tuple[Edge, ...] = ('pad', 'shift', 'drop')
 COMPRESSIONS: tuple[Compression, ...] = ('zstd', 'deflate', 'none')
-#: Parts of a split in the order of their shares; without a split there is :data:`ALL` alone.
-PARTS = ('train', 'val', 'test')
+#: The only part without a split.
 ALL = 'all'
 #: Value of unlabelled pixels in masks.
 IGNORE = 255
@@ -65,9 +65,13 @@ class ChipOptions:
             ``drop`` it.
         crs: CRS to bring the scenes to, or None for their own.
         res: Pixel size to bring them to, in units of that CRS, or None.
-        split: Shares of training, validation and test; empty for no split.
-        block: Side of the blocks of ground that a split deals out, in pixels.
-        seed: Decides where balance leaves a choice, and which empty chips are kept.
+        split: How the ground is divided: ``blocks``; ``scenes``, so that whole scenes are held out; or a file of
+            polygons with a column ``split`` that says train, val or test, such as an earlier ``split.geojson``. None
+            for no split.
+        fractions: Fractions of the ground for training, validation and test; 0 leaves a part out.
+        block_size: Side of a block of ground in pixels of the first scene; blocks begin at the origin of the CRS.
+        gap: Smallest distance between chips of different parts, in pixels of the first scene; None for ``size``.
+        seed: Seed of the split, and of the choice of empty chips.
         compress: ``zstd``, ``deflate`` or ``none``.
         virtual: Whether to write the manifest alone.
     """
@@ -83,8 +87,10 @@ class ChipOptions:
     edge: Edge = 'pad'
     crs: str | None = None
     res: float | None = None
-    split: tuple[float, ...] = ()
-    block: int = 2048
+    split: str | None = None
+    fractions: tuple[float, ...] = (0.7, 0.15, 0.15)
+    block_size: int = 2048
+    gap: int | None = None
     seed: int = 0
     compress: Compression = 'zstd'
     virtual: bool = False
@@ -99,11 +105,10 @@ class ChipOptions:
         _expect(self.edge in EDGES, 'edge', f'one of {", ".join(EDGES)}', self.edge)
         _expect(self.compress in COMPRESSIONS, 'compress', f'one of {", ".join(COMPRESSIONS)}', self.compress)
         _expect(self.res is None or 0 < self.res < math.inf, 'res', 'a positive pixel size', self.res)
-        shares = 'two or three shares from 0 on with a sum of 1, the first one positive'
-        right = 2 <= len(self.split) <= len(PARTS) and all(share >= 0 for share in self.split) and self.split[0] > 0
-        _expect(not self.split or (right and abs(sum(self.split) - 1) < 1e-6), 'split', shares, self.split)
+        part_names(self.fractions)
         expected = f'more than two chips ({2 * self.size} pixels), or hardly any chip would be left between the parts'
-        _expect(not self.split or self.block > 2 * self.size, 'block', expected, self.block)
+        _expect(self.split != 'blocks' or self.block_size > 2 * self.size, 'block_size', expected, self.block_size)
+        _expect(self.gap is None or self.gap >= 0, 'gap', '0 pixels or more', self.gap)
         if self.labels is None and (self.min_labelled > 0 or self.keep_empty < 1):
             name = 'min_labelled' if self.min_labelled > 0 else 'keep_empty'
             raise ConfigurationError(f'{name}: speaks of labels, and there are none; give them, or leave it out.')
@@ -115,7 +120,14 @@ class ChipOptions:
     @property
     def parts(self) -> tuple[str, ...]:
         """Names of the parts that get chips."""
-        return tuple(part for part, share in zip(PARTS, self.split, strict=False) if share > 0) or (ALL,)
+        if self.split is None:
+            return (ALL,)
+        return part_names(self.fractions) if self.split in ('blocks', 'scenes') else PARTS
+
+    @property
+    def chip_gap(self) -> int:
+        """Smallest distance between chips of different parts, in pixels."""
+        return self.size if self.gap is None else self.gap
 
 
 def _expect(right: bool, option: str, expected: str, got: Any) -> None:

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from shapely.geometry.base import BaseGeometry
 
 from torchgeo_msssl.errors import ConfigurationError, ValidDataError
 from torchgeo_msssl.geo.chipping.cutting import Job, Outcome, cache_bytes, cut, encode, tasks_of
-from torchgeo_msssl.geo.chipping.fingerprints import state_of_labels, state_of_scene
+from torchgeo_msssl.geo.chipping.fingerprints import state_of_labels, state_of_scene, state_of_split
 from torchgeo_msssl.geo.chipping.folder import OutputFolder
 from torchgeo_msssl.geo.chipping.inputs import Inputs, absolute, open_inputs
 from torchgeo_msssl.geo.chipping.manifest import Content, write_geojson, write_manifest
@@ -25,7 +26,7 @@ from torchgeo_msssl.geo.chipping.plan import Chip, chips_of
 from torchgeo_msssl.geo.chipping.progress_log import Header
 from torchgeo_msssl.geo.chipping.report import Report
 from torchgeo_msssl.geo.chipping.resume import Key
-from torchgeo_msssl.geo.chipping.split import Split, split_chips
+from torchgeo_msssl.geo.chipping.split import Split, regions_of, split_chips
 from torchgeo_msssl.geo.chipping.workers import Workers
 from torchgeo_msssl.geo.chipping.write import ENVIRONMENT, chip_format
 
@@ -102,6 +103,7 @@ def _header(job: Job, inputs: Inputs, plain: dict[str, Any]) -> Header:
         'labels': state_of_labels(job.labels),
         # mappings of class names that differ in their order alone are equal, and number other classes
         'class_names': list(job.labels.class_names) if job.labels else [],
+        'split': state_of_split(job.options.split),
     }
     return Header(plain, common, {scene.name: state_of_scene(scene) for scene in job.scenes})
 
@@ -174,6 +176,10 @@ class _Run:
 
     def _survey(self, chips: Sequence[Chip]) -> list[Outcome]:
         """Chips that are wanted, with what is in them and, with a split, their parts."""
+        regions = None
+        if self.job.options.split:  # before any scene is read, so that mistakes show at once
+            labels = self.job.labels.source if self.job.labels else None
+            regions = regions_of(self.job.scenes, self.job.options, labels)
         by_scene: dict[int, list[Chip]] = {}
         for chip in chips:
             by_scene.setdefault(chip.scene, []).append(chip)
@@ -190,17 +196,13 @@ class _Run:
         results = self._run(partial(measure, self.job), tasks, len, 'Measuring', 'chips')
         outcomes = self._settled(outcome for result in results for outcome in result)
         wanted = sorted((outcome for outcome in outcomes if self._take(outcome)), key=lambda outcome: outcome.chip)
-        return self._divide(wanted) if self.job.options.split else wanted
+        return wanted if regions is None else self._divide(wanted, regions)
 
-    def _divide(self, wanted: Sequence[Outcome]) -> list[Outcome]:
+    def _divide(self, wanted: Sequence[Outcome], regions: dict[str, BaseGeometry]) -> list[Outcome]:
         if not wanted:
             return []
-        weights = np.array(
-            [[outcome.facts.valid, *outcome.facts.classes] for outcome in wanted if outcome.facts is not None],
-            dtype=np.float64,
-        )
         chips = [outcome.chip for outcome in wanted]
-        self.split = split_chips(chips, weights, self.job.scenes, self.job.options)
+        self.split = split_chips(chips, self.job.scenes, regions, self.job.options)
         part = {(chip.scene, chip.window): chip for chip in self.split.chips}
         return [
             replace(outcome, chip=part[outcome.chip.scene, outcome.chip.window])

@@ -1,15 +1,5 @@
-"""Chips dealt out to training, validation and test by blocks of ground.
+"""Assignment of chips to training, validation and test by the ground that they show."""
 
-Chips that overlap, or lie side by side, share texture and illumination; a random split of chips therefore measures
-memory. Blocks of ground are apart whatever scene or date shows them (Roberts et al. 2017,
-https://doi.org/10.1111/ecog.02881).
-
-Each block has a part by nature, drawn from its place on the ground and the seed alone. Blocks change their part only
-as far as balance asks for it: one after the other the block that brings the shares of all classes nearest to what was
-asked for, until they are near enough. Another scene elsewhere therefore changes the part of few blocks.
-"""
-
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -17,43 +7,41 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 from rasterio.crs import CRS
+from rasterio.warp import transform
+from shapely.geometry.base import BaseGeometry
 
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.geo.chipping.options import PARTS, ChipOptions
+from torchgeo_msssl.geo.chipping.options import ChipOptions
 from torchgeo_msssl.geo.chipping.plan import Chip
+from torchgeo_msssl.geo.ground.area import Ground, Polygons, outline, unplaceable
+from torchgeo_msssl.geo.ground.split import split_ground
+from torchgeo_msssl.geo.labels.source import LabelSource
 from torchgeo_msssl.geo.scene import Scene
 
-type Polygons = NDArray[np.object_]
-
-#: Shares of chips and classes that differ by less from what was asked for are near enough.
-_NEAR_ENOUGH = 0.01
-#: A change of the sum of squared shares that is rounding.
-_NO_GAIN = 1e-12
-#: Blocks up to which pairs of them are looked at.
-_EXCHANGED = 500
 #: Rounding of coordinates, in pixels.
-_ROUNDING = 1e-6
-#: How much an area may change on the way to another CRS for distances there to mean something.
+_ROUNDING = 1e-3
+#: How much the area of a scene may change in another CRS for distances there to mean something.
 _DISTORTION = 0.1
 
 
 @dataclass(frozen=True)
 class Split:
-    """What a split came to.
+    """Result of a split.
 
     Attributes:
-        chips: The chips that stay, with their parts.
-        left_out: Chips that crossed a border between parts, or came nearer than the gap.
-        blocks: Blocks of ground in each part.
-        gap: Smallest distance asked for, in pixels.
-        distance: Smallest distance there is between chips of different parts, in pixels; None where one part alone
-            has chips.
+        chips: The chips that are kept, with their parts.
+        left_out: Chips that lie in no region or in several, or nearer than the gap to another part.
+        regions: Ground of each part, in ``crs``.
+        blocks: Blocks of ground in each part; empty where the ground is not split by blocks.
+        gap: Smallest distance required between parts, in pixels.
+        distance: Smallest distance between chips of different parts, in pixels; None where one part has all chips.
         pixel: Sides of those pixels, in units of ``crs``.
-        crs: CRS that distances were measured in.
+        crs: CRS in which distances were measured.
     """
 
     chips: tuple[Chip, ...]
     left_out: int
+    regions: dict[str, BaseGeometry]
     blocks: dict[str, int]
     gap: float
     distance: float | None
@@ -61,64 +49,75 @@ class Split:
     crs: CRS
 
     def sentence(self) -> str:
-        """The smallest distance, as people read it."""
+        """Describe the smallest distance between parts."""
         if self.distance is None:
             return 'All chips are in one part.'
         units = self.crs.linear_units if self.crs.is_projected else 'degree'
         length = self.distance * min(self.pixel)
         return (
             f'The smallest distance between chips of different parts is {self.distance:,.1f} pixels '
-            f'({length:,.6g} {units}); asked for were {self.gap:,.0f}.'
+            f'({length:,.6g} {units}); the gap is {self.gap:,.0f}.'
         )
+
+
+def regions_of(
+    scenes: Sequence[Scene], options: ChipOptions, labels: LabelSource | None = None
+) -> dict[str, BaseGeometry]:
+    """Split the ground of scenes; no scene is read.
+
+    Args:
+        scenes: The scenes.
+        options: Split, fractions, side of a block and seed.
+        labels: Labels whose classes are balanced between the parts, or None.
+
+    Returns:
+        Regions in the CRS of the first scene by the name of the part.
+
+    Raises:
+        ConfigurationError: If there are too few blocks, the file of regions does not fit, or scenes in several CRS lie
+            too far apart.
+    """
+    assert options.split is not None
+    ground = Ground.of(scenes)
+    _check_distortion(scenes, ground.crs)
+    return split_ground(ground, options.split, options.fractions, options.block_size, options.seed, labels)
 
 
 def split_chips(
-    chips: Sequence[Chip], weights: NDArray[np.float64], scenes: Sequence[Scene], options: ChipOptions
+    chips: Sequence[Chip], scenes: Sequence[Scene], regions: dict[str, BaseGeometry], options: ChipOptions
 ) -> Split:
-    """Deal chips out to the parts of a split.
+    """Assign chips to the parts of a split of the ground.
 
     Args:
-        chips: Chips that are wanted.
-        weights: What is to be balanced (pixels with data, pixels of each class, …), shape (chip, quantity).
+        chips: Chips to assign.
         scenes: The scenes.
-        options: Shares, side of a block, seed; the gap is the side of a chip.
+        regions: Regions of the parts, see :func:`regions_of`.
+        options: Side of a block and gap.
 
     Returns:
-        The split.
+        The split. A chip is kept if it lies wholly in the region of one part; where chips of two parts are nearer than
+        the gap, those of training yield to validation, and both yield to test.
 
     Raises:
-        ConfigurationError: If there are too few blocks, a part is left without chips, or scenes in several CRS lie too
-            far apart.
+        ConfigurationError: If a part is left without chips.
     """
-    crs, pixel = scenes[0].grid.crs, _coarsest(scenes)
-    plane = _in_pixels(footprints(chips, scenes, crs), pixel)
-    blocks, number = np.unique(_blocks(shapely.centroid(plane), options.block), axis=0, return_inverse=True)
-    shares = np.array([share for share in options.split if share > 0])
-    alone = {(row, col): i for i, (row, col) in enumerate(blocks.tolist())}
-    # A chip that crosses a border stays only if both sides are of one part: it is nothing that a deal can count on.
-    within = ~_crosses(plane, number, alone, options.block)
-    totals = np.zeros((len(blocks), weights.shape[1]))
-    np.add.at(totals, number[within], weights[within])
-    usable = int(totals.any(axis=1).sum())
-    if usable < len(shares):
-        msg = (
-            f'block: {usable} block(s) of {options.block} pixels hold chips of {options.size} pixels, too few for '
-            f'{len(shares)} parts; choose another block, a smaller size, or more scenes.'
-        )
-        raise ConfigurationError(msg)
-    dealt = deal(totals, shares, [_chance(options.seed, *block) for block in blocks.tolist()])
-    part_of = {(int(row), int(col)): int(part) for (row, col), part in zip(blocks, dealt, strict=True)}
-    mine = np.array([part_of[int(row), int(col)] for row, col in blocks[number]])
-    stays = ~_crosses(plane, mine, part_of, options.block)
-    _give_way(plane, mine, stays, shares, float(options.size))
-    parts = [part for part, share in zip(PARTS, options.split, strict=False) if share > 0]
-    _check_parts(mine[stays], parts, options)
-    kept = tuple(
-        replace(chip, part=parts[part]) for chip, part, stay in zip(chips, mine.tolist(), stays, strict=True) if stay
-    )
-    counts = {part: int((dealt == i).sum()) for i, part in enumerate(parts)}
-    distance = smallest_distance(plane[stays], mine[stays])
-    return Split(kept, len(chips) - len(kept), counts, float(options.size), distance, pixel, crs)
+    ground = Ground.of(scenes)
+    outlines = footprints(chips, scenes, ground.crs)
+    part = np.full(len(chips), -1)
+    for i, region in enumerate(regions.values()):
+        widened = region.buffer(_ROUNDING * min(ground.pixel), join_style='mitre')
+        shapely.prepare(widened)
+        part[shapely.covers(widened, outlines)] = i
+    plane = shapely.transform(outlines, lambda xy: xy / np.asarray(ground.pixel))
+    gap = float(options.chip_gap)
+    _keep_apart(plane, part, len(regions), gap)
+    _check_parts(part, list(regions), options)
+    names, stays = list(regions), part >= 0
+    kept = tuple(replace(chip, part=names[i]) for chip, i in zip(chips, part.tolist(), strict=True) if i >= 0)
+    block = options.block_size**2 * ground.pixel[0] * ground.pixel[1]
+    blocks = {name: round(region.area / block) for name, region in regions.items() if options.split == 'blocks'}
+    distance = smallest_distance(plane[stays], part[stays])
+    return Split(kept, len(chips) - len(kept), regions, blocks, gap, distance, ground.pixel, ground.crs)
 
 
 def footprints(chips: Sequence[Chip], scenes: Sequence[Scene], crs: CRS) -> Polygons:
@@ -145,151 +144,33 @@ def footprints(chips: Sequence[Chip], scenes: Sequence[Scene], crs: CRS) -> Poly
     for index in np.unique(owner).tolist():
         own = scenes[index].grid.crs
         if own != crs:
-            from pyproj import Transformer  # imported here: most scenes have one CRS, and it takes its time
-
-            move = Transformer.from_crs(own.to_wkt(), crs.to_wkt(), always_xy=True)
-            x, y = move.transform(corners[owner == index, :, 0], corners[owner == index, :, 1])
+            x, y = transform(own, crs, *corners[owner == index].reshape(-1, 2).T)
             if not (np.isfinite(x).all() and np.isfinite(y).all()):
-                raise _unplaced(scenes[index], crs)
-            corners[owner == index] = np.stack([x, y], axis=-1)
+                raise unplaceable(scenes[index].path, own, crs)
+            corners[owner == index] = np.column_stack([x, y]).reshape(-1, 4, 2)
     return shapely.polygons(corners)
 
 
-def _unplaced(scene: Scene, crs: CRS) -> ConfigurationError:
-    return ConfigurationError(
-        f'crs: {scene.path} (in {scene.grid.crs}) cannot be placed in {crs}, so distances to it cannot be measured; '
-        'bring the scenes to one CRS with --crs, or chip distant places separately.'
-    )
+def _check_distortion(scenes: Sequence[Scene], crs: CRS) -> None:
+    """Check that distances in one CRS mean something for all scenes."""
+    for scene in scenes:
+        own = scene.grid.crs
+        if own == crs or not (own.is_projected and crs.is_projected):
+            continue
+        areas = [outline(scene.grid, each, scene.path).area for each in (crs, own)]
+        if abs(areas[0] / areas[1] - 1) > _DISTORTION:
+            raise unplaceable(scene.path, own, crs)
 
 
-def _coarsest(scenes: Sequence[Scene]) -> tuple[float, float]:
-    """Largest pixel of all scenes, along x and y, in units of the first one's CRS."""
-    crs = scenes[0].grid.crs
-    sides = [scene.grid.res if scene.grid.crs == crs else _pixel_in(scenes, i, crs) for i, scene in enumerate(scenes)]
-    x, y = np.max(sides, axis=0).tolist()
-    return x, y
-
-
-def _pixel_in(scenes: Sequence[Scene], index: int, crs: CRS) -> tuple[float, float]:
-    """Sides of a scene's pixels in another CRS."""
-    scene = scenes[index]
-    whole = [Chip(index, scene.grid.window)]
-    (own,), (there,) = footprints(whole, scenes, scene.grid.crs), footprints(whole, scenes, crs)
-    if scene.grid.crs.is_projected and crs.is_projected and abs(there.area / own.area - 1) > _DISTORTION:
-        raise _unplaced(scene, crs)
-    corners = shapely.get_coordinates(there)
-    along, down = np.linalg.norm(corners[1] - corners[0]), np.linalg.norm(corners[3] - corners[0])
-    return float(along / scene.grid.width), float(down / scene.grid.height)
-
-
-def _in_pixels(polygons: Polygons, pixel: tuple[float, float]) -> Polygons:
-    return shapely.transform(polygons, lambda xy: xy / np.asarray(pixel))
-
-
-def _blocks(points: Polygons, side: int) -> NDArray[np.int64]:
-    """Row and column of the block that each point is in, counted from the origin of the CRS; shape (point, 2)."""
-    xy = shapely.get_coordinates(points)
-    return np.floor(xy[:, ::-1] / side + _ROUNDING).astype(np.int64)
-
-
-def _chance(seed: int, row: int, col: int) -> float:
-    """A number from 0 to 1 that depends on the seed and a block's place on the ground alone."""
-    return int.from_bytes(hashlib.blake2b(f'{seed}/{row}/{col}'.encode(), digest_size=7).digest()) / 2**56
-
-
-def deal(totals: NDArray[np.float64], shares: NDArray[np.float64], chances: Sequence[float]) -> NDArray[np.int64]:
-    """Deal blocks out so that each part has about its share of every quantity.
-
-    Args:
-        totals: Quantities in each block, shape (block, quantity).
-        shares: Share of each part, with a sum of 1.
-        chances: A number from 0 to 1 for each block, which decides its part by nature, and ties.
-
-    Returns:
-        Part of each block, shape (block,). Blocks without anything keep their part by nature; no part is without
-        the other blocks where there are as many of them as parts.
-    """
-    total = totals.sum(axis=0)
-    weights = totals[:, total > 0] / total[total > 0]
-    full = np.flatnonzero(weights.any(axis=1))
-    full = full[np.argsort(np.asarray(chances)[full], kind='stable')]
-    parts = np.minimum(np.searchsorted(np.cumsum(shares), chances, side='right'), len(shares) - 1)
-    parts[full] = _balanced(weights[full], shares, parts[full])
-    return parts
-
-
-def _balanced(weights: NDArray[np.float64], shares: NDArray[np.float64], parts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Change the parts of blocks until each part has its share (in the sense of least squares), or none helps."""
-    for _ in range(4 * len(parts)):
-        excess = np.array([weights[parts == part].sum(axis=0) for part in range(len(shares))]) - shares[:, None]
-        counts = np.bincount(parts, minlength=len(shares))
-        if np.abs(excess).max(initial=0) <= _NEAR_ENOUGH and counts.all():
-            break
-        pull = weights @ excess.T
-        gain, block, part = _best_move(weights, pull, parts, counts)
-        if gain > -_NO_GAIN and counts.all():
-            gain, first, second = _best_exchange(weights, pull, parts)
-            if gain > -_NO_GAIN:
-                break
-            parts[first], parts[second] = parts[second], parts[first]
-        else:
-            parts[block] = part
-    return parts
-
-
-def _best_move(
-    weights: NDArray[np.float64], pull: NDArray[np.float64], parts: NDArray[np.int64], counts: NDArray[np.int64]
-) -> tuple[float, int, int]:
-    """Change of the sum of squares, block and new part of the best move; an empty part comes first."""
-    here = np.arange(len(parts))
-    change = 2 * (weights**2).sum(axis=1)[:, None] + 2 * (pull - pull[here, parts][:, None])
-    change[here, parts] = np.inf
-    change[counts[parts] == 1] = np.inf  # nobody takes the last block of a part
-    if not counts.all():
-        change[:, counts > 0] = np.inf
-    block, part = np.unravel_index(np.argmin(change), change.shape)
-    return float(change[block, part]), int(block), int(part)
-
-
-def _best_exchange(
-    weights: NDArray[np.float64], pull: NDArray[np.float64], parts: NDArray[np.int64]
-) -> tuple[float, int, int]:
-    """Change of the sum of squares and the two blocks of the best exchange; among many blocks none is needed."""
-    if not 2 <= len(parts) <= _EXCHANGED:
-        return 0.0, 0, 0
-    square, product = (weights**2).sum(axis=1), weights @ weights.T
-    own, other = pull[np.arange(len(parts)), parts], pull[:, parts]
-    # by how much a block pulls less where it goes to than where it is, for both of them
-    change = 2 * (square[:, None] + square[None] - 2 * product) + 2 * (other + other.T - own[:, None] - own[None])
-    first, second = np.unravel_index(np.argmin(change), change.shape)
-    return float(change[first, second]), int(first), int(second)
-
-
-def _crosses(
-    plane: Polygons, mine: NDArray[np.int64], part_of: dict[tuple[int, int], int], side: int
-) -> NDArray[np.bool_]:
-    """Whether chips reach into a block of another part, shape (chip,)."""
-    left, bottom, right, top = shapely.bounds(plane).T
-    crosses = np.zeros(len(plane), dtype=np.bool_)
-    slack = 2 * _ROUNDING * side
-    for y in (bottom + slack, top - slack):
-        for x in (left + slack, right - slack):
-            there = np.floor(np.column_stack([y, x]) / side + _ROUNDING).astype(np.int64)
-            parts = np.array([part_of.get((row, col), -1) for row, col in there.tolist()])
-            crosses |= (parts >= 0) & (parts != mine)
-    return crosses
-
-
-def _give_way(
-    plane: Polygons, mine: NDArray[np.int64], stays: NDArray[np.bool_], shares: NDArray[np.float64], gap: float
-) -> None:
-    """Leave chips out that are nearer than the gap to one of a smaller part, in place: the larger part gives way."""
-    order = np.argsort(shares, kind='stable')
-    for place, part in enumerate(order[1:], start=1):
-        smaller = plane[stays & np.isin(mine, order[:place])]
-        candidates = np.flatnonzero(stays & (mine == part))
-        near, _ = shapely.STRtree(smaller).query(plane[candidates], predicate='dwithin', distance=gap - _ROUNDING)
-        stays[candidates[np.unique(near)]] = False
+def _keep_apart(plane: Polygons, part: NDArray[np.int64], count: int, gap: float) -> None:
+    """Leave out (part -1, in place) chips that are nearer than the gap to one of a later part."""
+    if gap == 0:
+        return
+    for earlier in reversed(range(count - 1)):
+        later = shapely.STRtree(plane[part > earlier])
+        candidates = np.flatnonzero(part == earlier)
+        near, _ = later.query(plane[candidates], predicate='dwithin', distance=gap - _ROUNDING)
+        part[candidates[np.unique(near)]] = -1
 
 
 def smallest_distance(polygons: Polygons, parts: NDArray[np.int64]) -> float | None:
@@ -310,11 +191,12 @@ def smallest_distance(polygons: Polygons, parts: NDArray[np.int64]) -> float | N
     return min(found, default=None)
 
 
-def _check_parts(mine: NDArray[np.int64], parts: Sequence[str], options: ChipOptions) -> None:
-    empty = [part for i, part in enumerate(parts) if not (mine == i).any()]
+def _check_parts(part: NDArray[np.int64], names: Sequence[str], options: ChipOptions) -> None:
+    empty = [name for i, name in enumerate(names) if not (part == i).any()]
     if empty:
         msg = (
-            f'split: no chip is left for {", ".join(empty)} with blocks of {options.block} pixels and a gap of '
-            f'{options.size} pixels between the parts; choose another block, a smaller size, or more scenes.'
+            f'split: no chip is left for {", ".join(empty)} with blocks of {options.block_size} pixels and a gap of '
+            f'{options.chip_gap} pixels between the parts; choose another block_size, a smaller chip_size or gap, or '
+            'more scenes.'
         )
         raise ConfigurationError(msg)

@@ -130,8 +130,6 @@ class RasterLabels(LabelSource):
                 labelled &= values != raster.nodata
             classes, labelled = self.classes.of_pixels(values, labelled, raster.path)
             mask[labelled] = classes[labelled]
-            if offset is None:
-                self._report_alignment(raster, grid)
         return set_outside(mask, self.extent, grid, window, self.ignore_index)
 
     def describe(self) -> str:
