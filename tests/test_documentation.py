@@ -23,6 +23,8 @@ TRAINER_COMMANDS = ('fit', 'validate', 'test', 'predict')
 
 #: Options of other programs that the pages mention: sbatch, mypy, rio.
 OTHER_PROGRAMS = {'--array', '--strict', '--transform'}
+#: Names of Python files that are no files of this repository: a program of GDAL, an example, a placeholder.
+OTHER_FILES = {'gdal_retile.py', 'align_uniform.py', 'data_prep/COMMAND.py'}
 
 OPTION = re.compile(r'(?<![\w-])--[a-z][\w.-]*\w')
 
@@ -161,4 +163,26 @@ def test_options_exist(parse_only: list[Any], capsys: pytest.CaptureFixture[str]
                     continue
                 if short.replace('-', '_') not in known:
                     faults.append(f'{page.name}:{number}: {name}')
+    assert not faults, '\n'.join(faults)
+
+
+def test_modules_exist() -> None:
+    """Every Python file that a page names exists, with the folders that it names."""
+    known = {path.relative_to(ROOT).as_posix() for path in ROOT.glob('*/**/*.py')}
+    faults = [
+        f'{page.name}: {name}'
+        for page in PAGES
+        for name in re.findall(r'(?<![\w/<>.-])[\w/]+\.py\b', page.read_text(encoding='utf-8'))
+        if name not in OTHER_FILES and not any(f'/{path}'.endswith(f'/{name}') for path in known)
+    ]
+    assert not faults, '\n'.join(faults)
+
+
+def test_links_between_pages_exist() -> None:
+    faults = [
+        f'{page.name}: {target}'
+        for page in PAGES
+        for target in re.findall(r'\]\(([^)#:]+)(?:#[^)]*)?\)', page.read_text(encoding='utf-8'))
+        if not (page.parent / target).exists()
+    ]
     assert not faults, '\n'.join(faults)
