@@ -462,7 +462,7 @@ def test_what_the_reader_warns_of(make_scene, tmp_path: Path, caplog: pytest.Log
         '</SimpleSource></VRTRasterBand></VRTDataset>'
     )
     found = one(quick(str(path)), 'warning')
-    assert 'declares nodata 0.5, which uint16 cannot hold: ignored' in found.detail
+    assert 'ignored its nodata value 0.5, which uint16 cannot represent' in found.detail
     assert caplog.text == ''  # reported once
 
 

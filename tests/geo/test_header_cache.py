@@ -1,4 +1,4 @@
-"""Headers that are remembered are those that the files have."""
+"""Cached headers are those of the files."""
 
 import json
 import os
@@ -29,16 +29,16 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     original = headers.describe_file
 
-    def noted(path: str, *arguments: Any) -> Any:
+    def recorded(path: str, *arguments: Any) -> Any:
         names.append(Path(path).name)
         return original(path, *arguments)
 
-    monkeypatch.setattr(headers, 'describe_file', noted)
+    monkeypatch.setattr(headers, 'describe_file', recorded)
     return names
 
 
 def age(folder: Path) -> None:
-    """Files of a moment ago are not remembered."""
+    """Files that have just been written are not cached."""
     for path in folder.iterdir():
         os.utime(path, (1e9, 1e9))
 
@@ -61,8 +61,8 @@ def folder(tmp_path: Path, make_scene: Callable[..., str], random_array: Callabl
     return tmp_path / 'many'
 
 
-def told(scenes: list[Scene]) -> list[list[Any]]:
-    """Everything that is known of scenes, as text where values are compared by more than their number."""
+def described(scenes: list[Scene]) -> list[list[Any]]:
+    """All properties of scenes, as text where equal numbers may differ."""
     return [
         [scene.name, scene.date, repr(scene.nodata), scene.always_valid, str(scene.grid.crs)]
         + [repr(getattr(file, field.name)) for file in scene.files for field in fields(file)]
@@ -70,13 +70,13 @@ def told(scenes: list[Scene]) -> list[list[Any]]:
     ]
 
 
-def test_a_second_opening_reads_no_header_and_tells_the_same(folder: Path, opened: list[str]) -> None:
+def test_a_second_opening_reads_no_header(folder: Path, opened: list[str]) -> None:
     first = find_scenes(folder)
     assert len(opened) == 9
     opened.clear()
     second = find_scenes(folder)
     assert not opened
-    assert told(second) == told(first)
+    assert described(second) == described(first)
     assert [scene.grid for scene in second] == [scene.grid for scene in first]
     for a, b in zip(first, second, strict=True):
         np.testing.assert_array_equal(b.read(b.grid.window, b.bands)[0], a.read(a.grid.window, a.bands)[0])
@@ -86,7 +86,7 @@ def test_a_second_opening_reads_no_header_and_tells_the_same(folder: Path, opene
 
 
 @pytest.mark.parametrize(
-    'change', ['rewritten', 'touched', 'mask beside', 'MASK BESIDE', 'world file', 'mask gone', 'other sensor']
+    'change', ['rewritten', 'touched', 'new mask', 'NEW MASK', 'world file', 'mask gone', 'other sensor']
 )
 def test_what_changed_is_read_again(folder: Path, opened: list[str], make_scene, random_array, change: str) -> None:
     find_scenes(folder)
@@ -97,9 +97,9 @@ def test_what_changed_is_read_again(folder: Path, opened: list[str], make_scene,
             make_scene('many/plain.tif', random_array((3, 20, 30)))
         case 'touched':
             os.utime(folder / 'plain.tif', (2e9, 2e9))
-        case 'mask beside':
+        case 'new mask':
             (folder / 'plain.tif.msk').write_bytes((folder / 'masked.tif.msk').read_bytes())
-        case 'MASK BESIDE':  # GDAL finds it whatever its case
+        case 'NEW MASK':  # GDAL finds it whatever its case
             (folder / 'PLAIN.TIF.MSK').write_bytes((folder / 'masked.tif.msk').read_bytes())
         case 'world file':
             (folder / 'plain.tfw').write_text('1\n0\n0\n-1\n0\n0\n')
@@ -117,11 +117,13 @@ def test_what_changed_is_read_again(folder: Path, opened: list[str], make_scene,
     assert opened == ['masked.tif' if change == 'mask gone' else 'plain.tif']
     masked, plain = (next(scene for scene in again if scene.name == name) for name in ('masked', 'plain'))
     assert masked.files[0].masked is (change != 'mask gone')
-    assert plain.files[0].masked is (change.lower() == 'mask beside')
+    assert plain.files[0].masked is (change.lower() == 'new mask')
     assert len(plain.bands) == (3 if change == 'rewritten' else 2)
 
 
-def test_a_file_of_a_moment_ago_is_not_remembered(folder: Path, opened: list[str], make_scene, random_array) -> None:
+def test_a_file_that_has_just_been_written_is_not_cached(
+    folder: Path, opened: list[str], make_scene, random_array
+) -> None:
     """It may be written again within the same tick of the clock."""
     make_scene('many/plain.tif', random_array((3, 20, 30)))
     find_scenes(folder)
@@ -133,7 +135,7 @@ def test_a_file_of_a_moment_ago_is_not_remembered(folder: Path, opened: list[str
 @pytest.mark.parametrize(
     'content', ['', '{', '[]', '{"key": 1}', 'no dtype', 'other version', 'no crs', 'wrong crs', 'text for numbers']
 )
-def test_a_torn_or_foreign_index_is_not_believed(folder: Path, opened: list[str], content: str) -> None:
+def test_a_damaged_or_foreign_cache_is_ignored(folder: Path, opened: list[str], content: str) -> None:
     first = find_scenes(folder)
     (path,) = (folder.parent / 'cache' / 'headers').iterdir()
     found = json.loads(path.read_text())
@@ -145,43 +147,44 @@ def test_a_torn_or_foreign_index_is_not_believed(folder: Path, opened: list[str]
         case 'no crs':
             found['files']['plain.tif']['crs'] = 99
         case 'wrong crs':
-            found['crs'] = ['nowhere' for _ in found['crs']]
+            for entry in found['files'].values():
+                entry['crs'] = 'nowhere'
         case 'text for numbers':
             found['files']['plain.tif']['transform'] = 'abcdef'
         case _:
             found = None
     path.write_text(content if found is None else json.dumps(found))
     opened.clear()
-    assert told(find_scenes(folder)) == told(first)
+    assert described(find_scenes(folder)) == described(first)
     assert 'plain.tif' in opened
     opened.clear()
     find_scenes(folder)
-    assert not opened  # it is whole again
+    assert not opened  # it was written again
 
 
-def test_of_files_that_are_alike_one_is_opened(tmp_path: Path, opened: list[str], make_scene, random_array) -> None:
+def test_of_similar_files_one_is_opened(tmp_path: Path, opened: list[str], make_scene, random_array) -> None:
     tiled = {'tiled': True, 'blockxsize': 16, 'blockysize': 16}
     for k in range(5):
-        make_scene(f'alike/{k}.tif', random_array((2, 20 + k, 30)), **tiled)
-    make_scene('alike/5.tif', random_array((2, 20, 30)), nodata=7, **tiled)
-    (tmp_path / 'alike' / '3.tif.aux.xml').write_text('<PAMDataset/>')
-    age(tmp_path / 'alike')
-    first = find_scenes(tmp_path / 'alike')
+        make_scene(f'similar/{k}.tif', random_array((2, 20 + k, 30)), **tiled)
+    make_scene('similar/5.tif', random_array((2, 20, 30)), nodata=7, **tiled)
+    (tmp_path / 'similar' / '3.tif.aux.xml').write_text('<PAMDataset/>')
+    age(tmp_path / 'similar')
+    first = find_scenes(tmp_path / 'similar')
     assert opened == ['0.tif', '3.tif', '5.tif']
     opened.clear()
-    assert told(find_scenes(tmp_path / 'alike')) == told(first)
+    assert described(find_scenes(tmp_path / 'similar')) == described(first)
     assert not opened
     assert [scene.grid.height for scene in first] == [20, 21, 22, 23, 24, 20]
     assert [scene.nodata for scene in first] == [None] * 5 + [7]
 
 
-def test_few_files_leave_nothing_behind(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_files_are_not_cached(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(header_cache, 'MANY', 50)
     find_scenes(folder)
     assert not (folder.parent / 'cache').exists()
 
 
-def test_a_cache_that_cannot_be_written_is_said_and_done_without(
+def test_a_cache_that_cannot_be_written_gives_a_warning(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (folder.parent / 'file').touch()

@@ -67,27 +67,27 @@ def text(file: BandFile) -> list[str]:
 def test_a_file_like_another_is_told_as_gdal_tells_it(write: Any, kind: str, dtype: str) -> None:
     options, understood = KINDS[kind]
     first, second = write(options, (200, 180), dtype), write(options, (150, 333), dtype)
-    alike = SimilarHeaders()
-    alike.keep(describe_file(first), 'x')
-    found = alike.find(second, 'x')
+    similar = SimilarHeaders()
+    similar.keep(describe_file(first), 'x')
+    found = similar.find(second, 'x')
     assert (found is not None) is understood
     if found is not None:
         assert text(found) == text(describe_file(second))
-    assert alike.find(second, 'y') is None
+    assert similar.find(second, 'y') is None
 
 
 def test_stripes_go_with_the_size(write: Any) -> None:
-    alike = SimilarHeaders()
-    alike.keep(describe_file(write({}, (200, 180))), 'x')
-    assert alike.find(write({}, (200, 190)), 'x') is None
+    similar = SimilarHeaders()
+    similar.keep(describe_file(write({}, (200, 180))), 'x')
+    assert similar.find(write({}, (200, 190)), 'x') is None
     same = write({}, (200, 180))
-    found = alike.find(same, 'x')
+    found = similar.find(same, 'x')
     assert found is not None
     assert text(found) == text(describe_file(same))
 
 
 @pytest.mark.parametrize('one', KINDS)
-def test_files_of_two_kinds_are_not_alike(write: Any, one: str) -> None:
+def test_files_of_two_kinds_are_not_similar(write: Any, one: str) -> None:
     header = read_header(write(KINDS[one][0], (200, 180)))
     for other in KINDS:
         if other != one and header is not None:
@@ -95,9 +95,9 @@ def test_files_of_two_kinds_are_not_alike(write: Any, one: str) -> None:
             # tags of these two differ in nothing but the place, which is looked at apart
             if {one, other} <= {'tiled', 'south up'} or another is None:
                 continue
-            assert header.alike != another.alike
+            assert header.common != another.common
     other_dtype = read_header(write(KINDS[one][0], (200, 180), 'int16'))
-    assert header is None or other_dtype is None or header.alike != other_dtype.alike
+    assert header is None or other_dtype is None or header.common != other_dtype.common
 
 
 def test_damage_is_left_to_gdal(write: Any, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ from torchgeo.datasets.utils import GeoSlice, Sample
 
 from torchgeo_msssl.bands import Sensor, canonical_band_name, get_sensor, infer_sensor
 from torchgeo_msssl.errors import BandError, ConfigurationError, EmptyIntersectionError
-from torchgeo_msssl.geo.block_reads import Place, read_windows
+from torchgeo_msssl.geo.block_reads import Target, read_windows
 from torchgeo_msssl.geo.decoded_cache import Claim, DecodedScene, claim, decoded
 from torchgeo_msssl.geo.eviction import parse_size
 from torchgeo_msssl.geo.grid import PixelGrid, Window
@@ -318,7 +318,7 @@ class Scenes(RasterDataset):
             self._read_scene(i, [queries[k].window for k in mine], places)
         return self._samples(queries, images, valids)
 
-    def _read_scene(self, i: int, windows: Sequence[Window], places: Sequence[Place]) -> None:
+    def _read_scene(self, i: int, windows: Sequence[Window], places: Sequence[Target]) -> None:
         scene = self.scenes[i]
         inside = [window.intersection(scene.grid.window) == window for window in windows]
         for window, (image, valid) in itertools.compress(zip(windows, places, strict=True), map(not_, inside)):

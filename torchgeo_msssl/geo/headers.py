@@ -1,4 +1,4 @@
-"""Find out what scenes are, from the headers of their files."""
+"""Open scenes: read the headers of their files."""
 
 import logging
 import re
@@ -21,43 +21,43 @@ log = logging.getLogger(__name__)
 
 _COLOURS = {ColorInterp.red: 'red', ColorInterp.green: 'green', ColorInterp.blue: 'blue', ColorInterp.nir: 'nir'}
 _RGB = ['blue', 'green', 'red']
-#: Descriptions that number a band and do not name it.
+#: Descriptions that are a number and not a name.
 _NUMBER_ONLY = re.compile(r'(?:band|layer)[\s_]*\d+', re.IGNORECASE)
 
 
 def find_scenes(paths: Any, sensor: Sensor | None = None) -> list[Scene]:
-    """Open every scene at some paths, once, and note what it is.
+    """Open all scenes at paths.
 
     Args:
         paths: Files, folders or patterns, see :func:`~torchgeo_msssl.geo.discover.find_files`.
-        sensor: Gives unnamed bands their names where the counts agree.
+        sensor: Names unnamed bands if the number of bands agrees.
 
     Returns:
         Scenes in the order of their paths.
 
     Raises:
-        ScenesNotFoundError: If nothing is there.
+        ScenesNotFoundError: If there are no files.
         MissingCRSError: If a scene has no CRS.
         BandError: If bands cannot be named.
         SceneReadError: If a file cannot be opened.
     """
     found = find_files(paths)
-    index = HeaderCache(found)
-    scenes = [open_scene(name, files, sensor, index) for name, files in group_files(found)]
-    index.save()
+    cache = HeaderCache(found)
+    scenes = [open_scene(name, files, sensor, cache) for name, files in group_files(found)]
+    cache.save()
     return scenes
 
 
 def open_scene(
-    name: str, files: str | dict[str, str], sensor: Sensor | None = None, index: HeaderCache | None = None
+    name: str, files: str | dict[str, str], sensor: Sensor | None = None, cache: HeaderCache | None = None
 ) -> Scene:
-    """Note what a scene is, from the headers of its files.
+    """Open a scene from the headers of its files.
 
     Args:
         name: Short name.
         files: The multi-band file, or single-band files by band name.
-        sensor: Gives unnamed bands their names where the counts agree.
-        index: Headers that are known already; takes those that are not.
+        sensor: Names unnamed bands if the number of bands agrees.
+        cache: Known headers; new ones are added.
 
     Returns:
         The scene.
@@ -65,16 +65,12 @@ def open_scene(
     Raises:
         MissingCRSError: If it has no CRS.
         BandError: If bands cannot be named.
-        SceneReadError: If a file cannot be opened, or its band files do not lie on one place.
+        SceneReadError: If a file cannot be opened, or the band files do not cover the same area.
     """
-    if isinstance(files, str):
-        described = [_described(files, sensor, None, index)]
-    elif len(files) == 1:
-        (band, path), *_ = files.items()
-        described = [_described(path, sensor, band, index)]
-    else:
-        described = [_described(path, sensor, band, index) for band, path in files.items()]
-        _check_together(described)
+    members: dict[str | None, str] = {None: files} if isinstance(files, str) else {**files}
+    described = [_cached(path, sensor, band, cache) for band, path in members.items()]
+    if len(described) > 1:
+        _check_band_files(described)
         described.sort(key=lambda file: (file.grid.res, min(map(band_position, _spectral(file.names)))))
     first = described[0]
     nodata = next((file.nodata for file in described if file.nodata is not None), None)
@@ -85,26 +81,27 @@ def open_scene(
     return Scene(name, tuple(described), date_of(first.path), nodata)
 
 
-def _described(path: str, sensor: Sensor | None, band: str | None, index: HeaderCache | None) -> BandFile:
-    asked = (sensor.names if sensor else None, band)
-    file = index.find(path, asked) if index is not None else None
+def _cached(path: str, sensor: Sensor | None, band: str | None, cache: HeaderCache | None) -> BandFile:
+    if cache is None:
+        return describe_file(path, sensor, band)
+    options = (sensor.names if sensor else None, band)
+    file = cache.find(path, options)
     if file is None:
         file = describe_file(path, sensor, band)
-        if index is not None:
-            index.keep(asked, file)
+        cache.keep(options, file)
     return file
 
 
 def describe_file(path: str, sensor: Sensor | None = None, band: str | None = None) -> BandFile:
-    """Note what a raster file is, from its header.
+    """Read the header of a raster file.
 
     Args:
         path: Local or virtual path.
-        sensor: Gives unnamed bands their names where the counts agree.
-        band: Name of its only band, where the file's own name tells it.
+        sensor: Names unnamed bands if the number of bands agrees.
+        band: Name of its only band, from the file name.
 
     Returns:
-        The description.
+        The header.
 
     Raises:
         MissingCRSError: If it has no CRS.
@@ -113,16 +110,10 @@ def describe_file(path: str, sensor: Sensor | None = None, band: str | None = No
     """
     with open_raster(path) as dataset:
         if dataset.crs is None:
-            msg = (
-                f'{path}: has no coordinate reference system, so it cannot be placed on the ground; '
-                'assign one, for example with `gdal_edit.py -a_srs EPSG:32631`.'
-            )
+            msg = f'{path}: has no coordinate reference system; assign one, such as `rio edit-info --crs EPSG:32631`.'
             raise MissingCRSError(msg)
         if dataset.transform.is_identity:
-            msg = (
-                f'{path}: has a coordinate reference system but no geotransform, so it cannot be placed on the ground; '
-                'assign its corners, for example with `gdal_edit.py -a_ullr`.'
-            )
+            msg = f'{path}: has a coordinate reference system but no geotransform; set one with `rio edit-info`.'
             raise MissingCRSError(msg)
         alpha = [interp == ColorInterp.alpha for interp in dataset.colorinterp]
         if band is not None and dataset.count - sum(alpha) == 1:
@@ -146,22 +137,19 @@ def describe_file(path: str, sensor: Sensor | None = None, band: str | None = No
 
 
 def dtype_of(dataset: DatasetReader, names: Sequence[str]) -> np.dtype[Any]:
-    """The type that holds the values of all bands but alpha.
+    """Return the dtype that holds the values of all bands but alpha.
 
     Args:
         dataset: Open dataset.
         names: Names of its bands.
 
-    Returns:
-        The type.
-
     Raises:
-        SceneReadError: If it is none of real numbers.
+        SceneReadError: If its numbers are not real.
     """
     kinds = [np.dtype(kind) for kind, name in zip(dataset.dtypes, names, strict=True) if name != 'alpha']
     dtype = np.result_type(*kinds)
     if dtype.kind not in 'iuf':
-        msg = f'{dataset.name}: holds {dtype} numbers, and bands have to be real; write amplitude or parts as bands.'
+        msg = f'{dataset.name}: has {dtype} bands, which are not supported; write real numbers, such as the amplitude.'
         raise SceneReadError(msg)
     return dtype
 
@@ -169,16 +157,16 @@ def dtype_of(dataset: DatasetReader, names: Sequence[str]) -> np.dtype[Any]:
 def _nodata_of(dataset: DatasetReader, names: Sequence[str], dtype: np.dtype[Any]) -> float | None:
     declared = [value for value, name in zip(dataset.nodatavals, names, strict=True) if name != 'alpha']
     if len({repr(value) for value in declared}) > 1:
-        msg = f'{dataset.name}: declares other nodata values for other bands ({declared}); give all bands one value.'
+        msg = f'{dataset.name}: has different nodata values for its bands ({declared}); set one value for all bands.'
         raise SceneReadError(msg)
     if declared[0] is not None and not representable(declared[0], dtype):
-        log.warning('%s: declares nodata %s, which %s cannot hold: ignored.', dataset.name, declared[0], dtype)
+        log.warning('%s: ignored its nodata value %s, which %s cannot represent.', dataset.name, declared[0], dtype)
         return None
     return declared[0]
 
 
 def is_masked(flags: Sequence[MaskFlags]) -> bool:
-    """Whether a band's mask is stored (for all bands or for itself) and does not just follow from its nodata."""
+    """Whether a band has a stored mask, its own or that of all bands, and not only a nodata value."""
     return MaskFlags.per_dataset in flags or not {MaskFlags.all_valid, MaskFlags.nodata}.intersection(flags)
 
 
@@ -189,24 +177,24 @@ def _spectral(names: Sequence[str]) -> list[str]:
 def name_bands(dataset: DatasetReader, sensor: Sensor | None) -> tuple[str, ...]:
     """Name the bands of an open dataset.
 
-    Names come from the band descriptions; else from the sensor's list where the counts agree; else, without a
-    sensor, from the colour interpretation where that has red, green and blue; ``band_1``, ``band_2``, … are left.
-    A description such as ``Band 3`` is a number and no name.
+    Names come from the band descriptions; or else from the sensor if the number of bands agrees; or else, without a
+    sensor, from the colour interpretation if that has red, green and blue. Other bands are named ``band_1``,
+    ``band_2``, … A description such as ``Band 3`` is not a name.
 
     Args:
         dataset: Open dataset.
-        sensor: The sensor the user named, or None.
+        sensor: The sensor that the user named, or None.
 
     Returns:
         Canonical names in file order, ``alpha`` for an alpha band.
 
     Raises:
-        BandError: If a sensor was named and its band count differs, or two bands have one name.
+        BandError: If the sensor has another number of bands, or two bands have the same name.
     """
     alpha = [interp == ColorInterp.alpha for interp in dataset.colorinterp]
     spectral = [i for i in range(dataset.count) if not alpha[i]]
     if not spectral:
-        raise BandError(f'{dataset.name}: has no band but alpha.')
+        raise BandError(f'{dataset.name}: has only alpha bands.')
     described = [_description(dataset.descriptions[i]) for i in spectral]
     if all(described):
         found = [canonical_band_name(name) for name in described]
@@ -215,8 +203,8 @@ def name_bands(dataset: DatasetReader, sensor: Sensor | None) -> tuple[str, ...]
     elif sensor is not None:
         msg = (
             f'{dataset.name}: its {len(spectral)} bands have no names and sensor {sensor.name} has '
-            f'{len(sensor.names)} ({", ".join(sensor.names)}); name them in the file (band descriptions) or choose '
-            'the sensor that made it.'
+            f'{len(sensor.names)} ({", ".join(sensor.names)}); set band descriptions in the file, or choose the right '
+            'sensor.'
         )
         raise BandError(msg)
     else:
@@ -228,7 +216,7 @@ def name_bands(dataset: DatasetReader, sensor: Sensor | None) -> tuple[str, ...]
         twice = sorted({name for name in found if found.count(name) > 1})
         raise BandError(f'{dataset.name}: two bands are named {", ".join(twice)}; rename one of them.')
     if set(found) == {'alpha'}:
-        raise BandError(f'{dataset.name}: has no band but alpha.')
+        raise BandError(f'{dataset.name}: has only alpha bands.')
     names = iter(found)
     return tuple('alpha' if is_alpha else next(names) for is_alpha in alpha)
 
@@ -238,12 +226,12 @@ def _description(text: str | None) -> str:
     return '' if _NUMBER_ONLY.fullmatch(text) else text
 
 
-def _check_together(files: Sequence[BandFile]) -> None:
+def _check_band_files(files: Sequence[BandFile]) -> None:
     first = files[0]
     for file in files:
         if len(_spectral(file.names)) != 1:
             msg = (
-                f'{file.path}: has {len(file.names)} bands where its name says it is one band of a scene; '
+                f'{file.path}: has {len(file.names)} bands but the name of a single band of a scene; '
                 'give multi-band files a name that does not end in a band.'
             )
             raise BandError(msg)
@@ -252,7 +240,7 @@ def _check_together(files: Sequence[BandFile]) -> None:
         apart = max(abs(a - b) for a, b in zip(file.grid.bounds, first.grid.bounds, strict=True))
         if file.grid.crs != first.grid.crs or turned or apart > max(*file.grid.res, *first.grid.res):
             msg = (
-                f'{file.path} and {first.path}: are bands of one scene by their names, yet their CRS or extents differ '
-                f'({file.grid.crs}, {file.grid.bounds} against {first.grid.crs}, {first.grid.bounds}).'
+                f'{file.path} and {first.path}: are bands of the same scene by name, but their CRS or extents differ '
+                f'({file.grid.crs}, {file.grid.bounds}; {first.grid.crs}, {first.grid.bounds}); rename one.'
             )
             raise SceneReadError(msg)

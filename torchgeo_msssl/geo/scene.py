@@ -1,7 +1,7 @@
-"""A scene: one place at one time, whatever files it is kept in, read by window.
+"""Scenes, which are read by window.
 
-What a scene is (grid, band names, dtype, nodata, block layout) is gathered once from its files; pixels are
-read by integer window from handles that belong to the reading process and thread.
+A scene is one area at one time, in one file or in several. Its grid, band names, dtype, nodata value and block layout
+come from the headers of the files, which are read once. Pixels are read by integer window.
 """
 
 from collections.abc import Sequence
@@ -23,20 +23,20 @@ from torchgeo_msssl.geo.open_datasets import pooled_raster
 
 @dataclass(frozen=True)
 class BandFile:
-    """One file of a scene, as far as reading it needs to know.
+    """Header of a file of a scene.
 
     Attributes:
         path: Local or virtual path.
-        grid: Its own pixel grid.
+        grid: Its pixel grid.
         names: Canonical name of each band in file order; ``alpha`` for an alpha band.
-        dtype: NumPy dtype name that holds all its bands.
-        nodata: Declared nodata value, or None (also where its dtype cannot hold what is declared).
+        dtype: Name of the NumPy dtype that holds all bands.
+        nodata: Declared nodata value, or None (also if the dtype cannot represent it).
         masked: Whether it has an alpha band or a mask (internal or ``.msk``).
-        block_shape: ``(height, width)`` of the blocks it is stored in, in pixels.
-        scales: GDAL's scale for each band (1 where none is declared).
-        offsets: GDAL's offset for each band (0 where none is declared).
+        block_shape: ``(height, width)`` of its blocks, in pixels.
+        scales: GDAL's scale of each band, by default 1.
+        offsets: GDAL's offset of each band, by default 0.
         tags: Dataset tags.
-        sources: Every file whose content decides the pixels: itself, its sidecars, the sources of a virtual raster.
+        sources: All files that decide the pixels: itself, sidecar files, the sources of a virtual raster.
     """
 
     path: str
@@ -52,22 +52,22 @@ class BandFile:
     sources: tuple[str, ...] = ()
 
     def index(self, band: str) -> int:
-        """GDAL's number (from 1) of a band."""
+        """Return the index of a band, from 1."""
         return self.names.index(band) + 1
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One place at one time on one pixel grid.
+    """One area at one time on one pixel grid.
 
     Attributes:
-        name: Short name (the file's stem, or what its band files have in common).
-        files: The files, one for a multi-band scene; the one with the finest pixels first.
-        date: First and last moment its name can mean, or None.
-        nodata: Value of pixels without data: that of the first file which declares one, else that of the sensor (it
-            then holds for spectral bands only), else None.
-        filled: Whether pixels under a mask or alpha band come as the nodata value, 0 without one, as TorchGeo gives
-            them; else as they are stored.
+        name: Short name: the stem of the file, or the common part of the names of band files.
+        files: The files, the one with the finest pixels first.
+        date: First and last moment that the name can mean, or None.
+        nodata: Nodata value of the first file that declares one, or else of the sensor (for spectral bands only), or
+            else None.
+        filled: Whether masked pixels are read as the nodata value (0 without one), like in TorchGeo; otherwise they are
+            read as they are stored.
     """
 
     name: str
@@ -78,12 +78,12 @@ class Scene:
 
     @property
     def grid(self) -> PixelGrid:
-        """The pixel grid chips are cut on: that of the finest band."""
+        """The pixel grid of chips: that of the finest band."""
         return self.files[0].grid
 
     @property
     def path(self) -> str:
-        """The file that stands for the scene in messages and indexes."""
+        """The file that represents the scene in messages and indexes."""
         return self.files[0].path
 
     @property
@@ -99,39 +99,36 @@ class Scene:
 
     @property
     def block_shape(self) -> tuple[int, int]:
-        """``(height, width)`` of the blocks the finest band is stored in, in pixels."""
+        """``(height, width)`` of the blocks of the finest band, in pixels."""
         return self.files[0].block_shape
 
     @property
     def is_stored(self) -> bool:
-        """Whether a pixel is the same in whichever window it is read, and comes in blocks of :attr:`block_shape`.
+        """Whether pixels are stored in blocks of :attr:`block_shape` and do not depend on the window.
 
-        A scene on another grid than its files' is not: GDAL warps each window a little differently.
+        Warped scenes are not, since GDAL warps every window slightly differently.
         """
         return type(self) is Scene
 
     @cached_property
     def always_valid(self) -> bool:
-        """Whether no pixel inside the grid can lack data.
+        """Whether all pixels inside the grid have data.
 
-        So it is without nodata values and masks, with integers, and with every file reaching all over the grid.
+        This is known for integers without nodata values and masks, if every file covers the whole grid.
         """
         return self.nodata is None and all(
             file.nodata is None
             and not file.masked
             and np.issubdtype(np.dtype(file.dtype), np.integer)
-            and _reaches_over(file.grid, self.grid)
+            and _covers(file.grid, self.grid)
             for file in self.files
         )
 
     def file_of(self, band: str) -> BandFile:
-        """The file that holds a band.
+        """Return the file with a band.
 
         Args:
             band: Canonical name.
-
-        Returns:
-            The file.
 
         Raises:
             BandError: If no file of the scene has it.
@@ -142,20 +139,20 @@ class Scene:
         raise missing_bands_error(self, [band])
 
     def file_of_path(self, path: str) -> BandFile:
-        """The file at a path, which must be one of the scene's."""
+        """Return the file of the scene with a path."""
         return next(file for file in self.files if file.path == path)
 
     def read(self, window: Window, bands: Sequence[str]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Read a window in the files' own dtype, with the pixels that have data.
+        """Read a window in the dtype of the files, with the mask of pixels that have data.
 
         Args:
-            window: Window on :attr:`grid`; it may reach outside.
-            bands: Canonical names, in the order wanted.
+            window: Window on :attr:`grid`, which may extend beyond it.
+            bands: Canonical names, in the order of the result.
 
         Returns:
-            ``(image, valid)``: image of shape (band, height, width); valid of shape (height, width), true where
-            every band has data. Outside the grid the image holds the nodata value (0 without one) and valid is
-            false. A coarser band is brought onto the grid bilinearly.
+            ``(image, valid)``: image of shape (band, height, width), and mask of shape (height, width), true if all
+            bands have data. Outside the grid the image has the nodata value (0 without one) and the mask is false.
+            Coarser bands are interpolated bilinearly.
 
         Raises:
             BandError: If a band is missing.
@@ -174,13 +171,13 @@ class Scene:
         return image, valid
 
     def read_into(self, window: Window, bands: Sequence[str], image: NDArray[Any], valid: NDArray[np.bool_]) -> None:
-        """Read a window inside the grid into arrays that are there already, such as their places in a batch.
+        """Read a window inside the grid into arrays, such as parts of a batch.
 
         Args:
             window: Window inside :attr:`grid`.
-            bands: Canonical names, in the order wanted.
-            image: Takes the pixels, shape (band, height, width), of a dtype that holds those of the scene.
-            valid: Takes what :meth:`read` tells, shape (height, width).
+            bands: Canonical names, in the order of the array.
+            image: Array for the pixels, shape (band, height, width), of a dtype that holds those of the scene.
+            valid: Array for the mask of pixels with data, shape (height, width).
 
         Raises:
             BandError: If a band is missing.
@@ -216,16 +213,16 @@ class Scene:
         return image, valid
 
     def _by_file(self, bands: Sequence[str]) -> list[tuple[BandFile, list[int]]]:
-        """Each file that holds some of the bands, with their positions."""
+        """Return each file with some of the bands, with their positions."""
         files = [self.file_of(band) for band in bands]
         return [(file, [i for i, f in enumerate(files) if f is file]) for file in self.files if file in files]
 
     def _interpolate(
         self, file: BandFile, window: Window, bands: Sequence[str]
     ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Bring bands of a file on another grid onto this one, bilinearly.
+        """Interpolate bands of a file on another grid bilinearly onto this one.
 
-        A pixel is valid where all those it is mixed from are, so that no nodata value ever seeps into data.
+        A pixel is valid if all pixels that contribute to it are, so nodata values never affect data.
         """
         rows, cols = _mixtures(file.grid, self.grid, window)
         row, row_end = int(rows.first.min()), int(rows.second.max()) + 1
@@ -240,7 +237,7 @@ class Scene:
         valid = ok[rows.first - row] & ok[rows.second - row]
         valid = valid[:, cols.first - col] & valid[:, cols.second - col]
         valid &= rows.inside[:, None] & cols.inside[None, :]
-        # What is not valid may be NaN or a mixture with nodata; a definite value cannot be mistaken for data.
+        # invalid pixels may be NaN or mixed with nodata, so they get a defined value
         fill = file.nodata if file.nodata is not None else (self.nodata if self.nodata is not None else 0)
         mixed[:, ~valid] = fill if representable(fill, coarse.dtype) else 0
         return mixed.astype(coarse.dtype), valid
@@ -248,16 +245,16 @@ class Scene:
 
 @dataclass(frozen=True)
 class _Mixture:
-    """Which two source pixels each target pixel along an axis is mixed from, and the share of the second."""
+    """The two source pixels of each target pixel along an axis, and the weight of the second."""
 
     first: NDArray[np.int64]
     second: NDArray[np.int64]
-    share: NDArray[np.float64]
+    weight: NDArray[np.float64]
     inside: NDArray[np.bool_]
 
 
 def _mixtures(source: PixelGrid, target: PixelGrid, window: Window) -> tuple[_Mixture, _Mixture]:
-    """Bilinear weights along rows and columns for a window of ``target``; both grids turned alike."""
+    """Return bilinear weights along rows and columns of a window of ``target``; both grids have the same rotation."""
     between = ~source.transform @ target.transform
     rows = between.e * (window.row + np.arange(window.height) + 0.5) + between.f
     cols = between.a * (window.col + np.arange(window.width) + 0.5) + between.c
@@ -265,27 +262,27 @@ def _mixtures(source: PixelGrid, target: PixelGrid, window: Window) -> tuple[_Mi
 
 
 def _mixture(centres: NDArray[np.float64], extent: int) -> _Mixture:
-    """Weights for target centres at these positions (pixel edges are whole numbers) of an axis of that length."""
+    """Return the weights of target centres at positions on a source axis (integers are pixel edges)."""
     inside = (centres > -1e-6) & (centres < extent + 1e-6)
     place = np.clip(centres - 0.5, 0, extent - 1)
     first = np.floor(place + 1e-6).astype(np.int64)
-    share = place - first
-    share[share < 1e-6] = 0.0  # rounding of the geotransform mixes nothing
-    second = np.where(share > 0, first + 1, first)
-    return _Mixture(first, second, share, inside)
+    weight = place - first
+    weight[weight < 1e-6] = 0.0  # differences from rounding in the geotransform
+    second = np.where(weight > 0, first + 1, first)
+    return _Mixture(first, second, weight, inside)
 
 
 def _mix(image: NDArray[np.float64], how: _Mixture, start: int, axis: int) -> NDArray[np.float64]:
     shape = [1, 1, 1]
     shape[axis] = -1
-    share = how.share.reshape(shape)
+    weight = how.weight.reshape(shape)
     first, second = image.take(how.first - start, axis=axis), image.take(how.second - start, axis=axis)
-    with np.errstate(invalid='ignore', over='ignore'):  # of pixels that are not valid
-        return first * (1 - share) + second * share
+    with np.errstate(invalid='ignore', over='ignore'):  # from invalid pixels
+        return first * (1 - weight) + second * weight
 
 
-def _reaches_over(grid: PixelGrid, other: PixelGrid) -> bool:
-    """Whether a grid covers another one, to a thousandth of its pixels."""
+def _covers(grid: PixelGrid, other: PixelGrid) -> bool:
+    """Whether a grid covers another one, with a tolerance of a thousandth of a pixel."""
     slack = 1e-3 * max(grid.res)
     left, bottom, right, top = grid.bounds
     west, south, east, north = other.bounds
@@ -293,7 +290,7 @@ def _reaches_over(grid: PixelGrid, other: PixelGrid) -> bool:
 
 
 def representable(value: float, dtype: np.dtype[Any]) -> bool:
-    """Whether a dtype can hold a value: integers exactly, floats within their range (NaN counts)."""
+    """Whether a dtype can represent a value: integers exactly, floats within their range (including NaN)."""
     if np.issubdtype(dtype, np.floating):
         return not np.isfinite(value) or abs(value) <= float(np.finfo(dtype).max)
     info = np.iinfo(dtype)
@@ -301,27 +298,24 @@ def representable(value: float, dtype: np.dtype[Any]) -> bool:
 
 
 def has_data(image: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
-    """Find the pixels that hold neither nodata nor a non-finite number in any band.
+    """Return the mask of pixels, shape (height, width), without nodata and non-finite values in any band.
 
     Args:
-        image: Shape (band, height, width).
+        image: Values, shape (band, height, width).
         nodata: Nodata value, or None.
-
-    Returns:
-        Shape (height, width).
     """
     valid = np.ones(image.shape[1:], dtype=np.bool_)
     if np.issubdtype(image.dtype, np.floating):
         _keep_where_all(valid, np.isfinite(image))
     if nodata is not None and np.isfinite(nodata) and representable(nodata, image.dtype):
         value = np.asarray(nodata, dtype=image.dtype)
-        if not (image.size and image.min() > value):  # most windows lie above it, which is found out soonest
+        if not (image.size and image.min() > value):  # a quick test that most windows pass
             _keep_where_all(valid, image != value)
     return valid
 
 
 def _keep_where_all(valid: NDArray[np.bool_], good: NDArray[np.bool_]) -> None:
-    """Clear what is not good in every band; most windows are good all over, which is found out much sooner."""
+    """Clear pixels that are not good in all bands; that all pixels of a window are good is tested much faster."""
     if not good.all():
         valid &= good.all(axis=0)
 
@@ -329,22 +323,19 @@ def _keep_where_all(valid: NDArray[np.bool_], good: NDArray[np.bool_]) -> None:
 def with_data(
     image: NDArray[Any], bands: Sequence[str], declared: float | None, assumed: float | None
 ) -> NDArray[np.bool_]:
-    """Find the pixels that hold data in every band.
+    """Return the mask of pixels, shape (height, width), that have data in all bands.
 
     Args:
-        image: Shape (band, height, width).
+        image: Values, shape (band, height, width).
         bands: Canonical names of the bands.
         declared: Nodata value that the file declares, or None.
-        assumed: Nodata value that the scene goes by where the file declares none (that of its sensor). It says nothing
-            about quality layers: 0 in QA60 is no gap.
-
-    Returns:
-        Shape (height, width).
+        assumed: Nodata value of the scene for files that declare none. It does not apply to quality layers, in which 0
+            (such as in QA60) is data.
     """
     if declared is not None:
         return has_data(image, declared)
     spectral = [i for i, band in enumerate(bands) if not is_auxiliary(band)]
-    if len(spectral) == len(bands):  # picking bands out copies them
+    if len(spectral) == len(bands):  # selecting bands would copy them
         return has_data(image, assumed)
     return has_data(image, None) & has_data(image[spectral], assumed)
 
@@ -363,13 +354,13 @@ def read_file(
         file: The file.
         window: Window inside its grid.
         bands: Canonical names.
-        grid: The grid that the window is on; anything but the file's own is a mistake of the caller.
-        out: Takes the pixels instead of a new array: contiguous, in the file's dtype.
-        fill: Whether masked pixels come as the nodata value, 0 without one, instead of as they are stored.
+        grid: The grid of the window, which has to be that of the file.
+        out: Array for the pixels, contiguous and of the file's dtype, instead of a new one.
+        fill: Whether masked pixels are read as the nodata value (0 without one) instead of as they are stored.
 
     Returns:
-        ``(image, unmasked)``, shapes (band, height, width) and (height, width); unmasked knows alpha bands and
-        mask files, not nodata values.
+        ``(image, unmasked)``, shapes (band, height, width) and (height, width). The mask considers alpha bands and
+        stored masks, but not nodata values.
 
     Raises:
         BandError: If the file lacks a band.
@@ -394,7 +385,7 @@ def read_file(
         unmasked = np.ones(image.shape[1:], dtype=np.bool_)
         if 'alpha' in file.names:
             unmasked &= dataset.read(file.index('alpha'), window=source) > 0
-            if fill and file.nodata is None:  # where there is a nodata value, GDAL goes by it and not by the alpha band
+            if fill and file.nodata is None:  # with a nodata value, GDAL ignores the alpha band
                 np.copyto(image, 0, where=~unmasked)
         elif file.masked:
             shared = MaskFlags.per_dataset in dataset.mask_flag_enums[indexes[0] - 1]
@@ -402,23 +393,23 @@ def read_file(
             unmasked &= (masks > 0).all(axis=0)
             if fill:
                 np.copyto(image, file.nodata or 0, where=masks == 0, casting='unsafe')
-    except (RasterioError, OSError) as error:  # the handle's error too: the file may be gone by now
+    except (RasterioError, OSError) as error:  # also if the file no longer exists
         raise unreadable_error(file.path, window, error) from error
     return image, unmasked
 
 
 def unreadable_error(path: str, window: Window, error: BaseException) -> SceneReadError:
-    """The error for a damaged file, naming file and window."""
+    """Return the error for a damaged file, with file and window."""
     cause = error.__cause__ or error
     return SceneReadError(
         f'{path}: cannot be read at {window} ({str(cause).splitlines()[0] if str(cause) else type(cause).__name__}); '
-        'the file is damaged or was cut short: copy or download it again, or leave it out.'
+        'the file is damaged or truncated: copy or download it again, or leave it out.'
     )
 
 
 def missing_bands_error(scene: Scene, missing: Sequence[str]) -> BandError:
-    """The error for bands that a scene lacks, with the names there are."""
+    """Return the error for bands that a scene lacks, with the names of those it has."""
     return BandError(
         f'{scene.path}: has no band {", ".join(missing)}; it has {len(scene.bands)}: {", ".join(scene.bands)}. '
-        'Choose among these with `bands`, or say with `sensor` what its unnamed bands are.'
+        'Choose some of these with `bands`, or name unnamed bands with `sensor`.'
     )

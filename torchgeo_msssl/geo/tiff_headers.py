@@ -1,7 +1,7 @@
-"""Headers of GeoTIFFs that differ from a known one in place and size alone.
+"""Headers of GeoTIFFs that differ from a known one only in position and size.
 
-GDAL takes about a millisecond to open a file. Where thousands of files have the same tags, byte for byte, it is asked
-about the first one; of the others only the tags are compared, and place and size taken from them.
+GDAL takes about one millisecond to open a file. Of many files with identical tags, GDAL opens only the first. The
+headers of the others are derived from it, with position and size from their own tags.
 """
 
 from collections.abc import Hashable
@@ -24,78 +24,70 @@ from torchgeo_msssl.geo.tags import (
     read_directory,
 )
 
-_WIDTH, _HEIGHT, _SUBFILE = 256, 257, 254
-_TILE_WIDTH = 322
+_WIDTH, _HEIGHT, _SUBFILE, _TILE_WIDTH = 256, 257, 254, 322
+#: Tags in which similar files differ.
 _OWN = frozenset({_WIDTH, _HEIGHT, TIE_POINT})
 
-#: No tag that is compared is longer than this, nor has a file more parts (overviews, masks).
+#: Longest tag that is compared, in bytes, and largest number of parts (overviews, masks) of a file.
 _LONGEST, _MOST_PARTS = 1_000_000, 32
 
 
 @dataclass(frozen=True)
 class Header:
-    """What the tags of a file say.
+    """Header of a file according to its tags.
 
     Attributes:
-        alike: Equal where two files differ in place and size alone.
-        height: Rows.
-        width: Columns.
-        transform: Geotransform, if the file tells it as a corner and a pixel size.
+        common: Equal in files that differ only in position and size.
+        height: Number of rows.
+        width: Number of columns.
+        transform: Geotransform, if the tags give a corner and a pixel size.
     """
 
-    alike: Hashable
+    common: Hashable
     height: int
     width: int
     transform: Affine | None
 
 
 class SimilarHeaders:
-    """Files that GDAL was asked about, by what they have in common with others."""
+    """Headers from GDAL, by the tags that they have in common with other files."""
 
     def __init__(self) -> None:
-        """Begin with none."""
         self._known: dict[Hashable, BandFile] = {}
 
-    def find(self, path: str, asked: str) -> BandFile | None:
-        """Tell what a file is from one that is like it.
+    def find(self, path: str, options: str) -> BandFile | None:
+        """Derive the header of a file from that of a similar one.
 
         Args:
-            path: A local file without sidecars.
-            asked: What else decides how a header is understood.
+            path: A local file without sidecar files.
+            options: Text that the interpretation of headers depends on.
 
         Returns:
-            What GDAL would say of it, or None where no file like it is known.
+            The header that GDAL would give, or None if no similar file is known.
         """
         header = read_header(path)
-        known = self._known.get((header.alike, asked)) if header is not None else None
+        known = self._known.get((header.common, options)) if header is not None else None
         if header is None or known is None or header.transform is None:
             return None
         grid = PixelGrid(known.grid.crs, header.transform, header.height, header.width)
         return replace(known, path=path, grid=grid, sources=(path,), tags=dict(known.tags))
 
-    def keep(self, file: BandFile, asked: str) -> None:
-        """Learn what GDAL says of a file without sidecars.
+    def keep(self, file: BandFile, options: str) -> None:
+        """Store a header from GDAL.
 
         Args:
-            file: What it said.
-            asked: As for :meth:`find`.
+            file: Header of a file without sidecar files.
+            options: See :meth:`find`.
         """
         header = read_header(file.path) if file.sources == (file.path,) else None
-        place = file.grid.transform, file.grid.height, file.grid.width
-        # otherwise it is placed in a way that is not understood here
-        if header is not None and (header.transform, header.height, header.width) == place:
-            self._known.setdefault((header.alike, asked), file)
+        grid = file.grid.transform, file.grid.height, file.grid.width
+        # otherwise its georeference is of a kind that is not understood here
+        if header is not None and (header.transform, header.height, header.width) == grid:
+            self._known.setdefault((header.common, options), file)
 
 
 def read_header(path: str) -> Header | None:
-    """Read the tags of a little-endian TIFF or BigTIFF.
-
-    Args:
-        path: Local file.
-
-    Returns:
-        What they say, or None where the file is another one, or damaged.
-    """
+    """Read the tags of a little-endian TIFF or BigTIFF; return None for damaged files and other formats."""
     return parse_file(path, lambda content, _: _parse(content), _LONGEST)
 
 
@@ -113,13 +105,13 @@ def _parse(content: Content) -> Header | None:
         part, following = read_directory(content, following, big, PLACES)
         parts.append(part.get(_SUBFILE))
     common: list[Any] = [(tag, *value) for tag, value in sorted(tags.items()) if tag not in _OWN]
-    if _TILE_WIDTH not in tags:  # the layout of stripes goes with the size
+    if _TILE_WIDTH not in tags:  # the layout of strips depends on the size
         common.append((height, width))
     return Header((big, tuple(common), tuple(parts)), height, width, _transform(tags))
 
 
 def _transform(tags: dict[int, Tag]) -> Affine | None:
-    """Geotransform of a north-up file whose one tie point is its corner."""
+    """Return the geotransform of a north-up file whose only tie point is its corner."""
     scale, tie = doubles(tags, PIXEL_SCALE, 3), doubles(tags, TIE_POINT, 6)
     if not scale or not tie or any(tie[:3]) or scale[0] <= 0 or scale[1] <= 0:
         return None

@@ -1,8 +1,8 @@
-"""A scene brought onto another CRS or resolution, window by window.
+"""Scenes that are warped to another CRS or resolution as they are read.
 
-Each window is warped by itself, which costs a tenth of warping through a grid over the whole scene. Pixels are
-taken by nearest neighbour, as TorchGeo does across CRS. GDAL interpolates the projection to an eighth of a source
-pixel, so that a pixel whose centre falls that close to the edge of two may come from either.
+Each window is warped by itself, which takes a tenth of the time of a warped dataset of the whole scene. Resampling is
+nearest neighbour, as in TorchGeo. GDAL interpolates the projection with an error of up to an eighth of a source pixel,
+so a pixel whose centre is that close to the edge of two source pixels may have the value of either.
 """
 
 import logging
@@ -27,33 +27,33 @@ from torchgeo_msssl.geo.scene import BandFile, Scene, representable, unreadable_
 
 log = logging.getLogger(__name__)
 
-#: A larger grid is a mistake in the resolution.
+#: Number of pixels from which the resolution must be wrong.
 _MOST_PIXELS = 10**13
 
 
 @dataclass(frozen=True)
 class WarpedScene(Scene):
-    """A scene that is read on a grid other than its own.
+    """A scene that is read on another grid.
 
     Attributes:
-        target: The grid to read on.
+        target: That grid.
     """
 
     target: PixelGrid
 
     @property
     def grid(self) -> PixelGrid:
-        """The grid chips are cut on."""
+        """The pixel grid of chips."""
         return self.target
 
     @property
     def block_shape(self) -> tuple[int, int]:
-        """Nothing is stored on this grid, so any origin is as good as another."""
+        """One row: nothing is stored in blocks on this grid."""
         return 1, self.target.width
 
     @property
     def always_valid(self) -> bool:
-        """The corners of a warped scene may lie outside the original."""
+        """Always false: the corners of a warped scene may be outside the original."""
         return False
 
     def _read_inside(self, window: Window, bands: Sequence[str]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
@@ -71,19 +71,18 @@ class WarpedScene(Scene):
 def read_warped(
     file: BandFile, grid: PixelGrid, window: Window, bands: Sequence[str], tolerance: float = 0.125
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Read a file on a window of another grid: each pixel takes the value under its centre.
-
-    Nodata is an ordinary value here, found by whoever asks which pixels have data.
+    """Read a file on a window of another grid: each pixel has the source value at its centre.
 
     Args:
         file: The file.
         grid: Pixel grid in any CRS.
         window: Window on it.
         bands: Canonical names.
-        tolerance: Error that GDAL may make in placing a pixel, in pixels; its own default.
+        tolerance: Largest error of GDAL's approximate projection, in pixels; the default is GDAL's.
 
     Returns:
-        Values (band, height, width), and where there are pixels of the file that are not masked (height, width).
+        Values (band, height, width), in which nodata is an ordinary value, and the mask of pixels inside the file that
+        are not masked there (height, width).
 
     Raises:
         SceneReadError: If the file is damaged there.
@@ -112,40 +111,40 @@ def read_warped(
 
 
 def warp_scene(scene: Scene, crs: CRS, res: tuple[float, float] | None) -> Scene:
-    """Give a scene the grid it would have in another CRS or at another resolution.
+    """Give a scene a grid in another CRS or at another resolution.
 
     Args:
         scene: Scene on its own grid.
-        crs: Wanted CRS.
-        res: Wanted pixel size ``(x, y)`` in units of ``crs``, or None for what keeps the pixels about as large.
+        crs: Target CRS.
+        res: Target pixel size ``(x, y)`` in units of ``crs``, or None to keep the pixel size approximately.
 
     Returns:
-        The same object where nothing changes, else a scene that is warped as it is read. A scene whose rows do not
-        run from west to east and columns from north to south changes in any case: it is turned.
+        The same object if nothing changes, else a scene that is warped as it is read. A scene that is not north up is
+        always warped.
 
     Raises:
-        SceneReadError: If the scene cannot be projected there.
+        SceneReadError: If the scene cannot be projected.
     """
     grid = scene.grid
     if grid.is_north_up and grid.crs == crs and (res is None or np.allclose(grid.res, res, rtol=1e-9)):
         return scene
-    target = _turned(grid)
+    target = _north_up(grid)
     if target.crs != crs or res is not None:
         target = _projected(scene, target, crs, res)
     if not grid.is_north_up:
-        log.info('%s: is not north up, so its pixels are brought onto a grid that is (nearest neighbour).', scene.path)
+        log.info('%s: is not north up and will be warped to north up as it is read (nearest neighbour).', scene.path)
     return WarpedScene(scene.name, scene.files, scene.date, scene.nodata, target)
 
 
-def _turned(grid: PixelGrid) -> PixelGrid:
-    """The grid of the same CRS and pixel size that is north up and encloses all of another one."""
+def _north_up(grid: PixelGrid) -> PixelGrid:
+    """Return the north-up grid of the same CRS and pixel size that encloses a grid."""
     if grid.is_north_up:
         return grid
     left, bottom, right, top = grid.bounds
     x, y = grid.res
-    if abs(grid.transform.b) > abs(grid.transform.a):  # nearer to a quarter turn: rows run along y
+    if abs(grid.transform.b) > abs(grid.transform.a):  # rotated by about 90°: rows run along y
         x, y = y, x
-    # a thousandth of a pixel is rounding and asks for no further pixel
+    # a thousandth of a pixel is rounding and needs no further pixel
     width, height = math.ceil((right - left) / x - 1e-3), math.ceil((top - bottom) / y - 1e-3)
     return PixelGrid(grid.crs, from_origin(left, top, x, y), height, width)
 
@@ -155,16 +154,16 @@ def _projected(scene: Scene, grid: PixelGrid, crs: CRS, res: tuple[float, float]
         transform, width, height = calculate_default_transform(
             grid.crs, crs, grid.width, grid.height, *grid.bounds, resolution=res
         )
-        # Metres taken for degrees, or degrees for metres, give a single pixel or more than any disk holds.
+        # a resolution in metres instead of degrees, or vice versa, gives a single pixel or far too many
         pixels = int(width) * int(height)
         usable = min(grid.window.area, 2) <= pixels < _MOST_PIXELS and np.isfinite(list(transform)).all()
-        reason = f'it would have {height} × {width} pixels there'
+        reason = f'it would have {height} × {width} pixels'
     except (RasterioError, CRSError, ValueError, OverflowError) as error:
         usable, reason = False, str(error)
     if not usable:
         msg = (
-            f'{scene.path}: cannot be brought from {grid.crs} to {crs}{f" at {res}" if res else ""} ({reason}); '
-            'choose a CRS that covers its ground and a resolution in units of that CRS.'
+            f'{scene.path}: cannot be warped from {grid.crs} to {crs}{f" at {res}" if res else ""} ({reason}); '
+            'choose a CRS that covers its area and a resolution in units of that CRS.'
         )
         raise SceneReadError(msg)
     return PixelGrid(crs, transform, int(height), int(width))
