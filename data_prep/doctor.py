@@ -1,12 +1,8 @@
-"""Tell what will be slow or wrong with scenes: ``python data_prep/doctor.py --help``."""
+"""Check scenes for errors and slow formats: ``python data_prep/doctor.py --help``."""
 
-import os
 import sys
 
+from _run import run
+
 if __name__ == '__main__':
-    # This folder comes first on the path, and its statistics.py would be taken for the standard library's.
-    sys.path = [folder for folder in sys.path if folder != os.path.dirname(os.path.realpath(__file__))]
-
-    from torchgeo_msssl.__main__ import main
-
-    sys.exit(main(['doctor', *sys.argv[1:]]))
+    sys.exit(run('doctor'))

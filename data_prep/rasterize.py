@@ -1,12 +1,8 @@
 """Burn polygons and lines into a mask: ``python data_prep/rasterize.py --help``."""
 
-import os
 import sys
 
+from _run import run
+
 if __name__ == '__main__':
-    # This folder comes first on the path, and its statistics.py would be taken for the standard library's.
-    sys.path = [folder for folder in sys.path if folder != os.path.dirname(os.path.realpath(__file__))]
-
-    from torchgeo_msssl.__main__ import main
-
-    sys.exit(main(['rasterize', *sys.argv[1:]]))
+    sys.exit(run('rasterize'))
