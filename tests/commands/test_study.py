@@ -13,8 +13,8 @@ from torchgeo_msssl.__main__ import main
 from torchgeo_msssl.commands.study import read_study
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.evaluation.study import session
-from torchgeo_msssl.evaluation.study.cell_locks import claim
 from torchgeo_msssl.evaluation.study.results import Result
+from torchgeo_msssl.evaluation.study.run import try_lock
 from torchgeo_msssl.geo.open_datasets import close_datasets
 from torchgeo_msssl.geo.sample import write_sample_area
 
@@ -155,9 +155,8 @@ def test_a_cell_that_another_process_has_is_not_run_by_its_index(
     monkeypatch.setattr(session, 'write_results', lambda _, cells: written.append(len(cells)))
     arguments = ['study', '--config', str(CONFIGS / 'study_vines.yaml'), '--output', 'study', '--index', '0']
     arguments += ['--fractions', '[0.1]', '--seeds', '[0]']
-    name = 'cells_random_fraction-0.1_on-blocks_seed-0'
-    with claim(Path('study', 'claims', name)) as mine:
-        assert mine
+    with try_lock(Path('study', 'cells', 'random_fraction-0.1_on-blocks_seed-0')) as free:
+        assert free
         assert main(arguments) == 1
     assert 'another process runs it' in capsys.readouterr().out
     assert not written

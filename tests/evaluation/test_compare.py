@@ -102,5 +102,5 @@ def test_folders_without_results_are_refused(tmp_path: Path) -> None:
 
 
 def test_metrics_that_nobody_measured_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r'nobody measured f2; there are accuracy\.'):
+    with pytest.raises(ConfigurationError, match=r'unknown metric f2; available: accuracy\.'):
         compare([write_probe(tmp_path / 'probe')], ['f2'])

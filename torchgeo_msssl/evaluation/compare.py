@@ -1,44 +1,43 @@
-"""Results of runs, probes and studies side by side."""
+"""Comparison of runs, probes and studies."""
 
-import csv
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+import pandas as pd
 from matplotlib.figure import Figure
 
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.evaluation.study.conditions import (
     AXES,
-    Condition,
-    Values,
     baseline_metric,
-    by_seed,
-    conditions,
+    condition_label,
+    estimates,
+    read_results,
+    read_table,
     varying_axes,
 )
 from torchgeo_msssl.evaluation.study.metrics import read_metrics
-from torchgeo_msssl.evaluation.study.statistics import Estimate, mean_interval
 from torchgeo_msssl.files import atomic_path
 
-matplotlib.use('agg')  # pictures go to files; a display need not exist
+matplotlib.use('agg')  # figures are written to files, without a display
 
-#: What a comparison writes.
+#: Files of a comparison.
 COMPARISON = ('compare.md', 'compare.csv', 'compare.png')
 
 _RUN_FILES = ('metrics_test.json', 'metrics.csv', 'knn.json')
 _PROBE_COLUMNS = ('encoder', 'probe', 'metric', 'value', 'low', 'high', 'seed')
 _STUDY_COLUMNS = (
-    'cell', 'initialisation', 'fraction', 'shots', 'scenes', 'seed', 'region', 'metric', 'value', 'run',
-)  # fmt: skip
+    *('cell', 'initialisation', 'fraction', 'shots', 'scenes', 'seed', 'region', 'metric', 'value', 'run'),
+)
 
-#: What the run folder has to compare its own network with, under names of their own.
-_OTHERS = {'baseline_': 'threshold on an index', 'everything_': 'everything is the class'}
+#: Baselines in a run folder by the prefix of their metrics.
+_BASELINES = {'baseline_': 'threshold on an index', 'everything_': 'everything is the class'}
 _PANELS_IN_A_ROW = 2
 
 
@@ -47,14 +46,14 @@ class Score:
     """A number with its interval.
 
     Attributes:
-        result: Run, probe or study, by a short name.
+        result: Short name of the run, probe or study.
         kind: ``run``, ``probe`` or ``study``.
-        name: What was measured there: an encoder with its probe, an initialisation with its labels, or a baseline.
+        name: Encoder with its probe, initialisation with its labels, or baseline; empty for the network of a run.
         metric: Name of the metric.
-        value: The value, or the mean over seeds.
-        low: Lower end of the 95 % interval, for several seeds of a probe the smallest value; NaN where there is none.
-        high: Upper end, likewise.
-        count: Seeds.
+        value: Value, or mean over seeds.
+        low: Lower end of the 95 % interval, or the smallest value of several seeds of a probe; NaN without any.
+        high: Upper end, or the largest value.
+        count: Number of seeds.
     """
 
     result: str
@@ -72,7 +71,7 @@ class Score:
         return f'{self.result}: {self.name}' if self.name else self.result
 
     def __str__(self) -> str:
-        """``0.830 [0.809, 0.851]``, without brackets where there is no interval."""
+        """``0.830 [0.809, 0.851]``, without brackets if there is no interval."""
         return f'{self.value:.3f}' + ('' if math.isnan(self.low) else f' [{self.low:.3f}, {self.high:.3f}]')
 
 
@@ -81,7 +80,7 @@ def compare(
     metrics: Sequence[str] | None = None,
     output: str | os.PathLike[str] | None = None,
 ) -> list[Score]:
-    """Put the results of runs, probes and studies side by side.
+    """Compare the results of runs, probes and studies.
 
     Args:
         results: Run folders, folders of probes, folders of studies.
@@ -92,7 +91,7 @@ def compare(
         Scores of these metrics.
 
     Raises:
-        ConfigurationError: If a folder has no results, or nobody measured a metric.
+        ConfigurationError: If a folder has no results, or none of them has a metric.
         OutputError: If a file cannot be written.
     """
     scores = read_scores([Path(result) for result in results])
@@ -119,38 +118,38 @@ def read_scores(folders: Sequence[Path]) -> list[Score]:
     for folder, name in zip(folders, _short_names(folders), strict=True):
         scores = [replace(score, result=name) for score in _read_folder(folder)]
         if not scores:
-            raise ConfigurationError(f'{folder}: has no results yet; let it end, or leave it out.')
+            raise ConfigurationError(f'{folder}: has no results yet; wait for it to end, or leave it out.')
         found += scores
     return found
 
 
 def choose_metrics(scores: Sequence[Score], metrics: Sequence[str] | None) -> list[str]:
-    """Decide which metrics to show.
+    """Choose the metrics to show.
 
     Args:
         scores: All scores.
-        metrics: Names that the user gave; None for all.
+        metrics: Requested names; None for all.
 
     Returns:
         Names in the order given, or in that of the scores.
 
     Raises:
-        ConfigurationError: If nobody measured one of them.
+        ConfigurationError: If no score has one of them.
     """
     known = list(dict.fromkeys(score.metric for score in scores))
-    if strangers := [name for name in metrics or () if name not in known]:
-        raise ConfigurationError(f'metric: nobody measured {", ".join(strangers)}; there are {", ".join(known)}.')
+    if unknown := [name for name in metrics or () if name not in known]:
+        raise ConfigurationError(f'metric: unknown metric {", ".join(unknown)}; available: {", ".join(known)}.')
     return list(metrics or known)
 
 
 def comparison_table(scores: Sequence[Score]) -> str:
-    """Put scores into Markdown, a table a metric.
+    """Format scores in Markdown, one table per metric.
 
     Args:
         scores: Scores.
 
     Returns:
-        The text; in each table the best value is not marked, since it depends on the metric what is better.
+        The text; the best value is not marked, because it depends on the metric whether more is better.
     """
     parts = []
     for metric in dict.fromkeys(score.metric for score in scores):
@@ -160,9 +159,9 @@ def comparison_table(scores: Sequence[Score]) -> str:
         parts.append('\n'.join([*lines, '']))
     if any(not math.isnan(score.low) for score in scores):
         parts.append(
-            'In brackets: for a probe its interval, drawn from blocks of ground or from chips (its results.md says '
-            'which), or the smallest and the largest of several seeds; for a study the 95 % interval (Student) of the '
-            'mean over seeds.\n'
+            'In brackets: for a probe its bootstrap interval over ground blocks or chips (see its results.md), or the '
+            'smallest and the largest value of several seeds; for a study the 95 % interval (Student) of the mean over '
+            'seeds.\n'
         )
     return '\n'.join(parts)
 
@@ -183,16 +182,14 @@ def write_comparison(scores: Sequence[Score], output: Path) -> list[Path]:
     paths = [output / name for name in COMPARISON]
     with atomic_path(paths[0]) as temporary:
         temporary.write_text(comparison_table(scores), encoding='utf-8')
-    with atomic_path(paths[1]) as temporary, temporary.open('w', newline='', encoding='utf-8') as file:
-        writer = csv.writer(file)
-        writer.writerow(list(Score.__dataclass_fields__))
-        writer.writerows([_blank_nan(value) for value in vars(score).values()] for score in scores)
+    with atomic_path(paths[1]) as temporary:
+        pd.DataFrame(map(vars, scores)).to_csv(temporary, index=False)
     draw_comparison(paths[2], scores)
     return paths
 
 
 def draw_comparison(path: Path, scores: Sequence[Score]) -> None:
-    """Draw scores with their intervals, a panel a metric, a colour a result.
+    """Plot scores with their intervals, one panel per metric and one colour per result.
 
     Args:
         path: PNG to write.
@@ -202,15 +199,14 @@ def draw_comparison(path: Path, scores: Sequence[Score]) -> None:
         OutputError: If the file cannot be written.
     """
     results = list(dict.fromkeys(score.result for score in scores))
-    rows: dict[str, list[Score]] = {}
-    for score in scores:
-        rows.setdefault(score.metric, []).append(score)
-    columns = min(_PANELS_IN_A_ROW, len(rows))
-    lines = math.ceil(len(rows) / columns)
-    tallest = max(len(found) for found in rows.values())
+    metrics = list(dict.fromkeys(score.metric for score in scores))
+    panels_of = {metric: [score for score in scores if score.metric == metric] for metric in metrics}
+    columns = min(_PANELS_IN_A_ROW, len(metrics))
+    lines = math.ceil(len(metrics) / columns)
+    tallest = max(map(len, panels_of.values()))
     figure = Figure(figsize=(7.5 * columns, (1.1 + 0.3 * tallest) * lines), layout='constrained')
     panels = list(figure.subplots(lines, columns, squeeze=False).flat)
-    for axes, (metric, found) in zip(panels, rows.items(), strict=False):
+    for axes, (metric, found) in zip(panels, panels_of.items(), strict=False):
         for place, score in enumerate(found):
             colour = f'C{results.index(score.result) % 10}'
             if not math.isnan(score.low):
@@ -220,42 +216,22 @@ def draw_comparison(path: Path, scores: Sequence[Score]) -> None:
         axes.set_ylim(len(found) - 0.5, -0.5)
         axes.set_title(metric, fontsize=9)
         axes.grid(axis='x', alpha=0.3)
-    for axes in panels[len(rows) :]:
+    for axes in panels[len(metrics) :]:
         axes.axis('off')
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110)
 
 
 def is_study(folder: Path) -> bool:
-    """Whether a folder is that of a study, by its ``results.csv``."""
+    """Tell whether a folder is that of a study, by its ``results.csv``."""
     return _kind_of(folder) == 'study'
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    """Read a table.
-
-    Args:
-        path: CSV file.
-
-    Returns:
-        Rows by column.
-
-    Raises:
-        ConfigurationError: If it is no text in UTF-8.
-    """
-    try:
-        with path.open(newline='', encoding='utf-8') as file:
-            return list(csv.DictReader(file))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ConfigurationError(f'{path}: cannot be read as CSV ({error}); write it again.') from error
 
 
 def _kind_of(folder: Path) -> str | None:
     if (folder / 'results.csv').is_file():
-        with (folder / 'results.csv').open(newline='', encoding='utf-8', errors='replace') as file:
-            columns = next(csv.reader(file), [])
+        columns = set(read_table(folder / 'results.csv').columns)
         for kind, needed in (('study', _STUDY_COLUMNS), ('probe', _PROBE_COLUMNS)):
-            if set(needed) <= set(columns):
+            if set(needed) <= columns:
                 return kind
     return 'run' if any((folder / name).is_file() for name in _RUN_FILES) else None
 
@@ -285,8 +261,8 @@ def _read_run(folder: Path) -> Iterator[Score]:
 
 
 def _baseline_of(metric: str) -> tuple[str, str]:
-    """Name of a baseline (empty for the network itself), and the metric that it can be compared in."""
-    for prefix, name in _OTHERS.items():
+    """Name of a baseline (empty for the network itself), and the metric to compare it in."""
+    for prefix, name in _BASELINES.items():
         if metric.startswith(prefix):
             return name, f'test_{metric.removeprefix(prefix)}'
     for score in ('knn_balanced_accuracy', 'knn_accuracy'):
@@ -296,54 +272,49 @@ def _baseline_of(metric: str) -> tuple[str, str]:
 
 
 def _read_probe(folder: Path) -> Iterator[Score]:
-    groups: dict[tuple[str, str, str], list[dict[str, str]]] = {}
-    for row in read_csv(folder / 'results.csv'):
-        groups.setdefault((row['metric'], row['encoder'], row['probe']), []).append(row)
-    for (metric, encoder, probe), rows in groups.items():
-        values = [float(row['value']) for row in rows]
-        ends = min(values), max(values)
-        if len(rows) == 1:
-            ends = float(rows[0]['low'] or 'nan'), float(rows[0]['high'] or 'nan')
-        yield Score('', 'probe', f'{encoder}, {probe}', metric, sum(values) / len(values), *ends, len(values))
+    table = read_table(folder / 'results.csv')
+    numbers = {name: table[name].map(lambda text: float(text or 'nan')) for name in ('value', 'low', 'high')}
+    for (metric, encoder, probe), rows in table.assign(**numbers).groupby(['metric', 'encoder', 'probe'], sort=False):
+        values = rows['value']
+        ends = (rows['low'].iloc[0], rows['high'].iloc[0]) if len(rows) == 1 else (values.min(), values.max())
+        yield Score('', 'probe', f'{encoder}, {probe}', metric, float(values.mean()), *map(float, ends), len(values))
 
 
 def _read_study(folder: Path) -> Iterator[Score]:
-    rows = [dict.fromkeys(AXES, '') | row for row in read_csv(folder / 'results.csv')]
-    for metric in study_metrics(folder, rows):
-        found = conditions(rows, metric)
-        varying = varying_axes(found)
+    table = read_results(folder)
+    for metric in study_metrics(folder, table):
+        found = estimates(table, metric)
         # the threshold depends on labels and ground alone, not on the initialisation
-        thresholds: dict[Condition, Values] = {}
-        for condition, values in conditions(rows, baseline_metric(metric)).items():
-            thresholds.setdefault(replace(condition, initialisation=_OTHERS['baseline_']), {}).update(values)
-        for condition, values in (found | thresholds).items():
-            numbers = _numbers(mean_interval(by_seed(values)))
-            yield Score('', 'study', condition.label(varying=varying), metric, *numbers)
+        thresholds = estimates(table, baseline_metric(metric), AXES).assign(initialisation=_BASELINES['baseline_'])
+        axes = varying_axes(found)
+        for row in [*found.to_dict('records'), *thresholds.to_dict('records')]:
+            one = row['estimate']
+            yield Score('', 'study', condition_label(row, axes), metric, one.mean, one.low, one.high, one.count)
 
 
-def study_metrics(folder: Path, rows: Iterable[dict[str, str]]) -> list[str]:
-    """Metrics that a study shows.
+def study_metrics(folder: Path, table: pd.DataFrame) -> list[str]:
+    """List the metrics that a study shows.
 
     Args:
         folder: Folder of the study.
-        rows: Rows of its ``results.csv``.
+        table: Rows of its ``results.csv``.
 
     Returns:
-        Those that its ``study.json`` names and that were measured; without that file all of them.
+        Metrics with results that its ``study.json`` names; all of them without that file.
     """
-    known = list(dict.fromkeys(row['metric'] for row in rows))
+    known = list(table['metric'].unique())
     wanted = read_plan(folder).get('metrics', known)
     return [metric for metric in wanted if metric in known] or known
 
 
 def read_plan(folder: Path) -> dict[str, Any]:
-    """What a study notes of itself in ``study.json``.
+    """Read ``study.json``.
 
     Args:
         folder: Folder of the study.
 
     Returns:
-        ``name``, ``metrics``, ``reference``, ``cells``; empty where there is no such file.
+        ``name``, ``metrics``, ``reference``, ``cells``; empty without such a file.
 
     Raises:
         ConfigurationError: If the file is damaged.
@@ -354,16 +325,12 @@ def read_plan(folder: Path) -> dict[str, Any]:
     try:
         plan = json.loads(path.read_text(encoding='utf-8'))
     except ValueError as error:
-        raise ConfigurationError(f'{path}: is no JSON ({error}); run the study again, it goes on.') from error
+        raise ConfigurationError(f'{path}: is not valid JSON ({error}); rerun the study to resume.') from error
     return plan if isinstance(plan, dict) else {}
 
 
-def _numbers(estimate: Estimate) -> tuple[float, float, float, int]:
-    return estimate.mean, estimate.low, estimate.high, estimate.count
-
-
 def _short_names(folders: Sequence[Path]) -> list[str]:
-    """Names that tell folders apart: ``experiment/version_N`` or the last part, longer where that is taken."""
+    """Unique names: ``experiment/version_N`` or the last part of the path, longer if that is not unique."""
     parts = [folder.absolute().parts for folder in folders]
     names = []
     for own in parts:
@@ -376,7 +343,3 @@ def _short_names(folders: Sequence[Path]) -> list[str]:
 
 def _cell(text: str) -> str:
     return text.replace('|', '\\|').replace('\n', ' ')
-
-
-def _blank_nan(value: Any) -> Any:
-    return '' if isinstance(value, float) and math.isnan(value) else value

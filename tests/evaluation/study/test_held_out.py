@@ -149,7 +149,7 @@ def test_a_pretraining_with_labels_of_the_test_ground_is_refused(study: Callable
     split = pretraining('fit.yaml', {}, each_seed=True, same_split=True)
     one = study(initialisations=[random, split])
     check_pretrainings(one)
-    assert 'learnt from the labels of the training ground' in provenance_of(one, split).sentence
+    assert 'learned from the labels of the training ground' in provenance_of(one, split).sentence
 
 
 def test_a_split_is_of_its_options_and_its_configuration(study: Callable[..., Study]) -> None:

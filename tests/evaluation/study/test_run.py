@@ -15,11 +15,10 @@ from jsonargparse.typing import Path_fr
 
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.evaluation.study.cell_commands import cell_folder
-from torchgeo_msssl.evaluation.study.cell_locks import claim
 from torchgeo_msssl.evaluation.study.design import Initialisation, Pretraining, Study, make_cells
 from torchgeo_msssl.evaluation.study.jobs import forget_failures
 from torchgeo_msssl.evaluation.study.results import finished, read_result, write_results
-from torchgeo_msssl.evaluation.study.run import output_to, pretrain, run_cell, work
+from torchgeo_msssl.evaluation.study.run import output_to, pretrain, run_cell, run_pending, try_lock
 from torchgeo_msssl.evaluation.study.summary import write_plan
 
 Make = Callable[..., Study]
@@ -66,16 +65,16 @@ def test_killed_and_continued_the_table_is_that_of_an_uninterrupted_study(
 
     child = os.fork()
     if child == 0:
-        work(study, cells, dies)
+        run_pending(study, cells, dies)
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     assert len(finished(study, cells)) < len(cells)
-    work(study, cells, run)
+    run_pending(study, cells, run)
     continued = table(study)
     assert len({row['cell'] for row in continued}) == len(cells)
 
     other = make_study('another')
-    work(other, make_cells(other, ['blocks']), run)
+    run_pending(other, make_cells(other, ['blocks']), run)
     assert continued == table(other)
 
 
@@ -86,7 +85,7 @@ def test_a_pretraining_runs_once(make_study: Make, run: Run) -> None:
         ran.append(arguments[2])
         run(arguments)
 
-    work(study, make_cells(study, ['blocks']), counts)
+    run_pending(study, make_cells(study, ['blocks']), counts)
     assert ran.count('pretrain.yaml') == 1
     assert ran.count('fit.yaml') == 16
     folder = Path(study.output) / 'pretraining' / 'pretrained'
@@ -102,7 +101,7 @@ def test_a_failure_is_recorded_and_the_others_go_on(make_study: Make, run: Run) 
             raise ConfigurationError('chip_size: too large.')
         run(arguments)
 
-    work(study, cells, fails)
+    run_pending(study, cells, fails)
     found = finished(study, cells)
     assert [found[cell.index].error for cell in cells if found[cell.index].error] == ['chip_size: too large.']
     write_results(study, cells)
@@ -110,7 +109,7 @@ def test_a_failure_is_recorded_and_the_others_go_on(make_study: Make, run: Run) 
         assert [row['cell'] for row in csv.DictReader(file)] == ['random_fraction-0.1_on-blocks_seed-1']
 
     forget_failures(study, cells)
-    work(study, cells, run)
+    run_pending(study, cells, run)
     assert not any(result.error for result in finished(study, cells).values())
 
 
@@ -123,10 +122,10 @@ def test_a_failed_pretraining_fails_its_cells_alone(make_study: Make, run: Run) 
             raise SystemExit(2)  # what the parser does with a wrong option
         run(arguments)
 
-    work(study, cells, fails)
+    run_pending(study, cells, fails)
     errors = {cell.initialisation.name: finished(study, cells)[cell.index].error for cell in cells}
     assert errors['random'] is None
-    assert 'the pretraining pretrained failed: the options of `fit` were refused' in str(errors['pretrained'])
+    assert 'the pretraining pretrained failed: the options of `fit` are invalid' in str(errors['pretrained'])
 
 
 def test_the_user_stops_it(make_study: Make, run: Run) -> None:
@@ -148,7 +147,7 @@ def test_results_of_other_options_are_not_taken(make_study: Make, run: Run) -> N
     study = make_study()
     run_cell(study, make_cells(study, ['blocks'])[0], run)
     other = make_study(options={'model.lr': 0.5})
-    with pytest.raises(ConfigurationError, match='result of other options'):
+    with pytest.raises(ConfigurationError, match='has a result of other options'):
         finished(other, make_cells(other, ['blocks']))
     more = make_study(seeds=[0, 1, 2])  # more of the same is no other study
     assert len(finished(more, make_cells(more, ['blocks']))) == 1
@@ -232,9 +231,9 @@ def test_work_of_others_is_left_alone(make_study: Make, run: Run) -> None:
         ran.append(' '.join(arguments))
         run(arguments)
 
-    with claim(Path(study.output) / 'claims' / f'cells_{cells[0].name}') as mine:
-        assert mine
-        child = os.fork()  # claims are of a process
+    with try_lock(cell_folder(study, cells[0])) as free:
+        assert free
+        child = os.fork()  # a lock belongs to a process
         if child == 0:
             from torchgeo_msssl.evaluation.study.run import _try
 

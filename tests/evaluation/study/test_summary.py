@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.image import imread
 
@@ -55,7 +56,7 @@ def test_curves_show_every_line(tmp_path: Path, axis: str | None) -> None:
             for number, name in enumerate(names) for seed in range(2)
             for value in (['0.1', '1.0'] if axis == 'fraction' else ['2 views', '4 views'])
         ]  # fmt: skip
-        draw_curves(tmp_path / 'curves.png', rows, ['m'])
+        draw_curves(tmp_path / 'curves.png', pd.DataFrame(rows), ['m'])
         return imread(tmp_path / 'curves.png')[..., :3]
 
     def coloured(image: np.ndarray, colour: str) -> bool:

@@ -1,4 +1,4 @@
-"""The commands of a cell, which can be repeated by hand."""
+"""Commands of a cell, which can be repeated by hand."""
 
 import hashlib
 import json
@@ -16,13 +16,13 @@ from torchgeo_msssl.evaluation.study.design import Cell, Options, Study, folder_
 
 @dataclass(frozen=True)
 class Steps:
-    """What runs for a cell.
+    """Commands and folder of a cell.
 
     Attributes:
         folder: Folder of the cell.
-        pretraining: Arguments of the pretraining, None where there is none.
+        pretraining: Arguments of the pretraining, None without one.
         fit: Arguments of the training.
-        test: Arguments of the test, None where nothing is tested.
+        test: Arguments of the test, None without one.
     """
 
     folder: Path
@@ -32,12 +32,12 @@ class Steps:
 
     @property
     def command(self) -> str:
-        """All of it, for a shell."""
+        """All commands as one line for a shell."""
         return ' && '.join(command_line(step) for step in (self.pretraining, self.fit, self.test) if step)
 
 
 def command_line(arguments: Sequence[str]) -> str:
-    """Write arguments as a user would.
+    """Format arguments as a command.
 
     Args:
         arguments: ``fit`` or ``test`` with its options.
@@ -49,14 +49,14 @@ def command_line(arguments: Sequence[str]) -> str:
 
 
 def steps_of(study: Study, cell: Cell) -> Steps:
-    """Put the commands of a cell together.
+    """Compose the commands of a cell.
 
     Args:
         study: The study.
         cell: One of its cells.
 
     Returns:
-        The commands; they run in the folder in which the study does.
+        The commands, for the working folder of the study.
     """
     folder = cell_folder(study, cell)
     common = (study.options | (cell.variant.options if cell.variant else {}) | cell.initialisation.options) | {
@@ -72,42 +72,42 @@ def steps_of(study: Study, cell: Cell) -> Steps:
 
 
 def cell_folder(study: Study, cell: Cell) -> Path:
-    """Folder of a cell: ``fit/`` and ``test/`` are its run folders."""
+    """Return the folder of a cell, whose run folders are ``fit/`` and ``test/``."""
     return Path(study.output) / 'cells' / cell.name
 
 
 def pretraining_folder(study: Study, cell: Cell) -> Path | None:
-    """Folder of the pretraining of a cell, ``fit/`` being its run folder; None where there is none."""
+    """Return the folder of the pretraining of a cell, whose run folder is ``fit/``; None without a pretraining."""
     name = cell.pretraining_name
     return None if name is None else Path(study.output) / 'pretraining' / name
 
 
 def weights_of(study: Study, cell: Cell) -> str | None:
-    """File that the pretraining of a cell hands over; None where there is none."""
+    """Return the file with the weights of the pretraining of a cell; None without a pretraining."""
     folder, pretraining = pretraining_folder(study, cell), cell.initialisation.pretraining
     return str(folder / 'fit' / pretraining.weights) if folder and pretraining else None
 
 
 def pretraining_command(study: Study, cell: Cell) -> tuple[str, str] | None:
-    """What the pretraining of a cell runs, and the digest of its configuration; None where there is none."""
+    """Return the command of the pretraining of a cell and the digest of its configuration; None without one."""
     pretraining, arguments = cell.initialisation.pretraining, _pretraining(study, cell)
     return (command_line(arguments), digest(_content(pretraining.config))) if pretraining and arguments else None
 
 
 def configuration_digest(study: Study, cell: Cell) -> str:
-    """Digest of what is in the configurations of a cell: the command has their names alone."""
+    """Return the digest of the content of a cell's configurations, of which the command has the names only."""
     pretraining = cell.initialisation.pretraining
     return digest(*(_content(path) for path in (study.fit, pretraining.config if pretraining else None) if path))
 
 
 def digest(*contents: bytes) -> str:
-    """Put contents into a dozen letters.
+    """Hash contents.
 
     Args:
-        contents: Whatever is to be told apart.
+        contents: Contents to tell apart.
 
     Returns:
-        Hexadecimal digits, others for other contents.
+        Twelve hexadecimal digits.
     """
     found = hashlib.sha256()
     for content in contents:
@@ -116,9 +116,9 @@ def digest(*contents: bytes) -> str:
 
 
 def split_file(study: Study, cell: Cell) -> Path | None:
-    """File of the split where a scene is held out; None where the data module deals blocks out, or has a file.
+    """Return the file of the split if a scene is held out; None if the data module splits blocks or reads a file.
 
-    Its name has a digest of what it depends on besides: the options of the data, and the configuration.
+    Its name contains a digest of the options of the data and of the configuration, on which it depends.
     """
     if cell.region is None or (cell.region in study.regions and cell.region != 'scene'):
         return None
@@ -130,7 +130,7 @@ def split_file(study: Study, cell: Cell) -> Path | None:
 
 
 def as_arguments(options: Options) -> list[str]:
-    """Write options as arguments.
+    """Format options as arguments.
 
     Args:
         options: Values by dotted name.
@@ -146,7 +146,7 @@ def _as_text(value: Any) -> str:
 
 
 def _label_options(study: Study, cell: Cell) -> Options:
-    """Split and choice of labels; labels that are drawn from some scenes are all that the split's file has."""
+    """Options of the split and of the labels; a split file of drawn scenes holds no other labels."""
     if cell.region is None:
         return {}
     split = split_file(study, cell) or cell.region
@@ -176,13 +176,13 @@ def _content(path: Path_fr) -> bytes:
 
 
 def _config(path: Path_fr) -> list[str]:
-    """The configuration as seen from the working folder, where it lies below."""
+    """Path of a configuration, relative to the working folder if it lies below it."""
     absolute = Path(path.absolute)
     below = absolute.is_relative_to(Path.cwd())
     return ['--config', os.path.relpath(absolute) if below else str(absolute)]
 
 
 def _logger(folder: Path, version: str) -> list[str]:
-    """Where the run folder is: a logger's ``save_dir/name/version``."""
+    """Options that make ``save_dir/name/version`` of the logger the run folder."""
     logger = {'save_dir': str(folder.parent), 'name': folder.name, 'version': version}
     return as_arguments({f'trainer.logger.init_args.{name}': value for name, value in logger.items()})

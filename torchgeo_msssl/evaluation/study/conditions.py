@@ -1,101 +1,148 @@
-"""Results of a study put in order for tables and figures."""
+"""Results of a study, grouped by condition.
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+A condition is an initialisation with its values on the axes of the study. Tables are frames of text as ``results.csv``
+holds it, empty where a study lacks an axis.
+"""
 
-Row = Mapping[str, str]
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-#: Axes of a study that a figure can have below it, the first one that varies is taken.
+import pandas as pd
+
+from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.evaluation.study.statistics import mean_interval
+
+#: Axes of a study that a figure can have below it; the first one that varies is used.
 AXES = ('fraction', 'shots', 'scenes', 'variant')
 
-#: Values by seed and region.
-Values = dict[tuple[str, str], float]
+#: Columns that tell conditions apart.
+CONDITION = ('initialisation', *AXES)
 
 
-@dataclass(frozen=True)
-class Condition:
-    """What the cells of one point have in common.
-
-    Attributes:
-        initialisation: What they start from.
-        axis: Values of :data:`AXES`, empty where a study has none.
-    """
-
-    initialisation: str
-    axis: tuple[str, ...]
-
-    def value(self, name: str) -> str:
-        """Value on one of :data:`AXES`."""
-        return self.axis[AXES.index(name)]
-
-    def label(self, left_out: str | None = None, varying: Sequence[str] = AXES) -> str:
-        """Name for people: the initialisation, and the values on the axes that vary but for ``left_out``."""
-        parts = [f'{name} {self.value(name)}' for name in varying if name != left_out and self.value(name)]
-        return ', '.join([self.initialisation, *parts])
-
-
-def conditions(rows: Iterable[Row], metric: str) -> dict[Condition, Values]:
-    """Collect the values of a metric.
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a CSV file as text.
 
     Args:
-        rows: Rows of ``results.csv``.
+        path: CSV file.
+
+    Returns:
+        Frame of text, empty where there is no value.
+
+    Raises:
+        ConfigurationError: If it is not a CSV file in UTF-8.
+    """
+    try:
+        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding='utf-8')
+    except pd.errors.EmptyDataError:
+        return pd.DataFrame()
+    except (UnicodeDecodeError, pd.errors.ParserError) as error:
+        raise ConfigurationError(f'{path}: cannot be read as CSV ({error}); write it again.') from error
+
+
+def read_results(folder: Path) -> pd.DataFrame:
+    """Read ``results.csv`` of a study.
+
+    Args:
+        folder: Folder of the study.
+
+    Returns:
+        One row per metric of each cell; no rows if no cell has ended.
+
+    Raises:
+        ConfigurationError: If the file cannot be read.
+    """
+    path = folder / 'results.csv'
+    table = read_table(path) if path.is_file() else pd.DataFrame()
+    missing = [name for name in (*CONDITION, 'metric', 'cell') if name not in table]
+    return table.assign(**dict.fromkeys(missing, '')).fillna('')
+
+
+def estimates(table: pd.DataFrame, metric: str, by: Sequence[str] = CONDITION) -> pd.DataFrame:
+    """Estimate the mean of a metric over seeds for each condition.
+
+    Args:
+        table: Rows of ``results.csv``.
+        metric: Name of the metric.
+        by: Columns to group by.
+
+    Returns:
+        One row per group with the columns ``by`` and ``estimate`` (:class:`.statistics.Estimate`), in the order of the
+        table.
+    """
+    rows = values_of(table, metric).drop_duplicates([*by, 'seed', 'region'], keep='last')
+    if not by:
+        return pd.DataFrame({'estimate': [mean_interval(seed_means(rows))] if len(rows) else []})
+    groups = rows.groupby(list(by), sort=False)
+    found = [(*key, mean_interval(seed_means(group))) for key, group in groups]
+    return pd.DataFrame(found, columns=[*by, 'estimate'])
+
+
+def values_of(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Select the rows of a metric, with their values as numbers.
+
+    Args:
+        table: Rows of ``results.csv``.
         metric: Name of the metric.
 
     Returns:
-        Values by seed and region, by condition, in the order of the rows.
+        Rows; of several with the same condition, seed and region the last one.
     """
-    found: dict[Condition, Values] = defaultdict(dict)
-    for row in rows:
-        if row['metric'] == metric:
-            condition = Condition(row['initialisation'], tuple(row[name] for name in AXES))
-            found[condition][row['seed'], row['region']] = float(row['value'])
-    return dict(found)
+    rows = table[table['metric'] == metric]
+    rows = rows.drop_duplicates([*CONDITION, 'seed', 'region'], keep='last')
+    return rows.assign(value=rows['value'].map(float)) if len(rows) else rows
 
 
-def by_seed(values: Values) -> list[float]:
-    """Mean over the regions for each seed that has all of them.
+def seed_means(rows: pd.DataFrame) -> list[float]:
+    """Average over regions for each seed.
 
     Args:
-        values: Values by seed and region.
+        rows: Rows of one condition, with the columns ``seed``, ``region`` and ``value``.
 
     Returns:
-        One value a seed.
+        One mean per seed; seeds that lack a region which another seed has are left out.
     """
-    seeds: dict[str, list[float]] = defaultdict(list)
-    for (seed, _), value in values.items():
-        seeds[seed].append(value)
-    regions = max(len(found) for found in seeds.values())
-    return [sum(found) / regions for found in seeds.values() if len(found) == regions]
+    seeds = rows.groupby('seed', sort=False)['value'].agg(['mean', 'count'])
+    return seeds.loc[seeds['count'] == seeds['count'].max(), 'mean'].tolist()
 
 
-def varying_axes(found: Iterable[Condition]) -> list[str]:
-    """Axes on which conditions have more than one value.
+def varying_axes(table: pd.DataFrame) -> list[str]:
+    """List the axes with more than one value.
 
     Args:
-        found: Conditions.
+        table: Table with the columns :data:`AXES`.
 
     Returns:
         Names in the order of :data:`AXES`.
     """
-    known = list(found)
-    return [name for name in AXES if len({condition.value(name) for condition in known}) > 1]
+    return [name for name in AXES if table[name].nunique() > 1]
 
 
-def main_axis(found: Iterable[Condition]) -> str | None:
-    """Axis to draw below a figure.
+def main_axis(table: pd.DataFrame) -> str | None:
+    """Choose the axis of a figure.
 
     Args:
-        found: Conditions.
+        table: Table with the columns :data:`AXES`.
 
     Returns:
-        The first that varies, else the first that has a value; None where there is none.
+        The first axis that varies, otherwise the first that has a value; None without any.
     """
-    known = list(found)
-    given = [name for name in AXES if any(condition.value(name) for condition in known)]
-    return next(iter([*varying_axes(known), *given]), None)
+    given = [name for name in AXES if table[name].ne('').any()]
+    return next(iter([*varying_axes(table), *given]), None)
+
+
+def condition_label(row: Mapping[str, str], axes: Sequence[str]) -> str:
+    """Name a condition in a figure or a table.
+
+    Args:
+        row: Row with the columns :data:`CONDITION`.
+        axes: Axes to name.
+
+    Returns:
+        Such as ``random, fraction 0.1``.
+    """
+    return ', '.join([row['initialisation'], *(f'{name} {row[name]}' for name in axes if row[name])])
 
 
 def baseline_metric(metric: str) -> str:
-    """Name of the same score of the threshold that a test compares with: ``test_iou_vine`` → ``baseline_iou_vine``."""
+    """Name the same score of the threshold that a test compares with: ``test_iou_vine`` → ``baseline_iou_vine``."""
     return f'baseline_{metric.removeprefix("test_")}'

@@ -1,4 +1,4 @@
-"""Label-efficiency curves: a metric against labels, with bands over seeds."""
+"""Label-efficiency curves: a metric against labels, with intervals over seeds."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -6,39 +6,38 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullFormatter, NullLocator
 
 from torchgeo_msssl.evaluation.study.conditions import (
-    Condition,
-    Row,
-    Values,
     baseline_metric,
-    by_seed,
-    conditions,
+    condition_label,
+    estimates,
     main_axis,
     varying_axes,
 )
-from torchgeo_msssl.evaluation.study.statistics import Estimate, mean_interval
 from torchgeo_msssl.files import atomic_path
 
-matplotlib.use('agg')  # pictures go to files; a display need not exist
+matplotlib.use('agg')  # figures are written to files, without a display
 
 _TITLES = {
-    'fraction': 'share of the training labels', 'shots': 'labelled training blocks', 'scenes': 'scenes with labels',
+    'fraction': 'fraction of the training labels',
+    'shots': 'labelled training blocks',
+    'scenes': 'scenes with labels',
     'variant': '',
-}  # fmt: skip
+}
 _MARKERS = 'osD^vP*X'
 
 
-def draw_curves(path: Path, rows: Sequence[Row], metrics: Sequence[str]) -> None:
-    """Draw each metric against the main axis of a study, a line an initialisation.
+def draw_curves(path: Path, table: pd.DataFrame, metrics: Sequence[str]) -> None:
+    """Plot each metric against the main axis of a study, one line per initialisation.
 
     Bands are 95 % intervals of the mean over seeds. A dashed line is the threshold that tests compare with.
 
     Args:
         path: PNG to write.
-        rows: Rows of ``results.csv``.
+        table: Rows of ``results.csv``.
         metrics: Names of the metrics, one panel each.
 
     Raises:
@@ -46,76 +45,68 @@ def draw_curves(path: Path, rows: Sequence[Row], metrics: Sequence[str]) -> None
     """
     figure = Figure(figsize=(6 * len(metrics), 4.5), layout='constrained')
     for axes, metric in zip(figure.subplots(1, len(metrics), squeeze=False).flat, metrics, strict=True):
-        _draw_metric(axes, rows, metric)
+        _draw_metric(axes, table, metric)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120)
 
 
-def _draw_metric(axes: Any, rows: Sequence[Row], metric: str) -> None:
-    found = conditions(rows, metric)
+def _draw_metric(axes: Any, table: pd.DataFrame, metric: str) -> None:
+    found = estimates(table, metric)
     axis = main_axis(found)
     axes.set_title(metric)
+    axes.grid(alpha=0.3)
     if axis is None:
-        _draw_single(axes, found)
+        _draw_points(axes, found)
         return
-    ticks = _positions(found, axis)
-    varying = varying_axes(found)
-    lines: dict[str, dict[float, Estimate]] = {}
-    for condition, values in found.items():
-        points = lines.setdefault(condition.label(axis, varying), {})
-        points[ticks[condition.value(axis)]] = mean_interval(by_seed(values))
-    for number, (label, points) in enumerate(lines.items()):
-        _draw_line(axes, label, points, f'C{number}', _MARKERS[number % len(_MARKERS)], joined=_are_numbers(ticks))
-    _draw_baseline(axes, rows, metric, axis, ticks)
+    ticks = _positions(found[axis])
+    others = [name for name in varying_axes(found) if name != axis]
+    found = found.assign(x=found[axis].map(ticks), mean=[estimate.mean for estimate in found['estimate']])
+    found['label'] = [condition_label(row, others) for row in found.to_dict('records')]
+    for number, (label, points) in enumerate(found.groupby('label', sort=False)):
+        style = {'color': f'C{number}', 'marker': _MARKERS[number % len(_MARKERS)]}
+        _draw_line(axes, str(label), points.sort_values('x'), style, joined=_are_numbers(ticks))
+    _draw_baseline(axes, table, metric, axis, ticks)
     _set_ticks(axes, axis, ticks)
-    means = [estimate.mean for points in lines.values() for estimate in points.values()]
-    if all(0 <= mean <= 1 for mean in means):  # shares: an interval of few seeds may reach beyond what they can be
+    if found['mean'].between(0, 1).all():  # an interval of few seeds may reach beyond the range of a fraction
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, 0), min(high, 1))
-    axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
 
 
-def _draw_line(axes: Any, label: str, points: dict[float, Estimate], colour: str, marker: str, *, joined: bool) -> None:
-    """Points with intervals; between names there is nothing to join."""
-    x = sorted(points)
-    mean = [points[position].mean for position in x]
-    half = [0.0 if math.isnan(points[position].half) else points[position].half for position in x]
-    low, high = ([m + sign * h for m, h in zip(mean, half, strict=True)] for sign in (-1, 1))
-    seeds = {points[position].count for position in x}
-    told = f'{min(seeds)}–{max(seeds)}' if len(seeds) > 1 else f'{min(seeds)}'
-    style = '-' if joined else 'none'
-    axes.plot(x, mean, color=colour, linestyle=style, marker=marker, markersize=5, label=f'{label} ({told} seeds)')
+def _draw_line(axes: Any, label: str, points: pd.DataFrame, style: dict[str, str], *, joined: bool) -> None:
+    """Draw points with intervals, joined by a line unless the positions are names."""
+    x, mean = points['x'], points['mean']
+    half = pd.Series([estimate.half for estimate in points['estimate']], points.index).fillna(0)
+    counts = {estimate.count for estimate in points['estimate']}
+    seeds = f'{min(counts)}–{max(counts)}' if len(counts) > 1 else f'{min(counts)}'
+    line = '-' if joined else 'none'
+    axes.plot(x, mean, linestyle=line, markersize=5, label=f'{label} ({seeds} seeds)', **style)
     if joined:
-        axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
-    axes.errorbar(x, mean, yerr=half, color=colour, fmt='none', capsize=3, linewidth=1)
+        axes.fill_between(x, mean - half, mean + half, color=style['color'], alpha=0.15, linewidth=0)
+    axes.errorbar(x, mean, yerr=half, color=style['color'], fmt='none', capsize=3, linewidth=1)
 
 
-def _draw_baseline(axes: Any, rows: Sequence[Row], metric: str, axis: str, ticks: dict[str, float]) -> None:
-    """The threshold depends on labels and region alone: that of each seed and region counts once."""
-    points: dict[float, Values] = {}
-    for condition, values in conditions(rows, baseline_metric(metric)).items():
-        points.setdefault(ticks[condition.value(axis)], {}).update(values)
-    if points:
-        x = sorted(points)
-        mean = [mean_interval(by_seed(points[position])).mean for position in x]
+def _draw_baseline(axes: Any, table: pd.DataFrame, metric: str, axis: str, ticks: dict[str, float]) -> None:
+    """Draw the threshold, which depends on labels and region alone: each seed and region counts once."""
+    found = estimates(table, baseline_metric(metric), [axis])
+    if len(found):
+        points = sorted((ticks[row[axis]], row['estimate'].mean) for row in found.to_dict('records'))
+        x, mean = zip(*points, strict=True)
         axes.plot(x, mean, color='black', linestyle='--', linewidth=1, marker='.', label='threshold on an index')
 
 
-def _draw_single(axes: Any, found: dict[Condition, Values]) -> None:
-    """One point an initialisation, where nothing else varies."""
-    for number, values in enumerate(found.values()):
-        estimate = mean_interval(by_seed(values))
+def _draw_points(axes: Any, found: pd.DataFrame) -> None:
+    """Draw one point per initialisation of a study without axes."""
+    for number, estimate in enumerate(found['estimate']):
         half = 0.0 if math.isnan(estimate.half) else estimate.half
         axes.errorbar([number], [estimate.mean], yerr=[half], fmt='o', color=f'C{number}', capsize=4)
-    axes.set_xticks(range(len(found)), [condition.initialisation for condition in found])
+    axes.set_xticks(range(len(found)), list(found['initialisation']))
     axes.set_xlim(-0.5, len(found) - 0.5)
-    axes.grid(alpha=0.3)
 
 
-def _positions(found: dict[Condition, Values], axis: str) -> dict[str, float]:
-    """Places on the axis: the numbers themselves, or the order of names that are none."""
-    texts = list(dict.fromkeys(condition.value(axis) for condition in found))
+def _positions(values: Iterable[str]) -> dict[str, float]:
+    """Positions on the axis: the numbers themselves, or the order of other values."""
+    texts = list(dict.fromkeys(values))
     return {text: float(text) if _are_numbers(texts) else float(number) for number, text in enumerate(texts)}
 
 
@@ -133,13 +124,13 @@ def _set_ticks(axes: Any, axis: str, ticks: dict[str, float]) -> None:
         axes.tick_params('x', rotation=30)
     elif min(places) > 0:
         axes.set_xscale('log')
-    labels = [_tick(axis, names[place]) for place in places]
     axes.xaxis.set_major_locator(FixedLocator(places))
-    axes.xaxis.set_major_formatter(FixedFormatter(labels))
+    axes.xaxis.set_major_formatter(FixedFormatter([axis_value(axis, names[place]) for place in places]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(_TITLES[axis])
 
 
-def _tick(axis: str, text: str) -> str:
-    return f'{100 * float(text):.3g} %' if axis == 'fraction' else text
+def axis_value(axis: str, text: str) -> str:
+    """Format a value of an axis, fractions as percentages."""
+    return f'{100 * float(text):.3g} %' if axis == 'fraction' and text else text

@@ -1,68 +1,67 @@
-"""Several processes that work on one study side by side."""
+"""Several processes that run the cells of one study."""
 
-import contextlib
-import multiprocessing
 import os
 import shutil
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from multiprocessing.process import BaseProcess
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
 
 from torchgeo_msssl.evaluation.study.cell_commands import cell_folder, pretraining_folder
 from torchgeo_msssl.evaluation.study.design import Cell, Study
 from torchgeo_msssl.evaluation.study.results import Result, finished, read_result, write_results
-from torchgeo_msssl.evaluation.study.run import Run, work
-from torchgeo_msssl.processes import available_cpus
+from torchgeo_msssl.evaluation.study.run import Run, run_pending
+from torchgeo_msssl.processes import WorkerPool, available_cpus
 from torchgeo_msssl.progress import progress_bar
 
-#: Called with each cell that ends.
-Told = Callable[[Cell, Result], None]
 
-_PATIENCE = 0.5
-
-
-def run_study(study: Study, cells: Sequence[Cell], run: Run, jobs: int, told: Told) -> bool:
-    """Run all cells that have no result yet; those that failed are tried again.
+def run_study(
+    study: Study, cells: Sequence[Cell], run: Run, jobs: int, on_result: Callable[[Cell, Result], None]
+) -> bool:
+    """Run all cells that have no result yet, and those that failed again.
 
     Args:
         study: The study.
         cells: Its cells.
-        run: Runs a command; a function of a module, since other processes import it.
-        jobs: Number of processes.
-        told: Called with each cell that ends, in this process.
+        run: Runs a command; a function of a module, because worker processes import it.
+        jobs: Number of worker processes.
+        on_result: Called in this process with each cell that ends.
 
     Returns:
         Whether all of them succeeded.
 
     Raises:
-        KeyboardInterrupt: If the user stops it; the same call goes on.
+        WorkerError: If a worker process was killed; the same call resumes.
+        KeyboardInterrupt: If the user stops it; the same call resumes.
     """
     forget_failures(study, cells)
     done = finished(study, cells)
     write_results(study, cells)
     rest = [cell for cell in cells if cell.index not in done]
-    with _threads(jobs), progress_bar('Cells', len(cells)) as advance:
-        advance(len(done), 0.0)
-        workers = [_start(study, rest, run) for _ in range(min(jobs, len(rest)))]
-        try:
-            while any(worker.is_alive() for worker in workers):
-                time.sleep(_PATIENCE)
-                _tell(study, cells, done, told)
-                advance(len(done), 0.0)
-        except BaseException:
-            for worker in workers:
-                worker.terminate()
-            raise
-        finally:
-            for worker in workers:
-                worker.join()
-        _tell(study, cells, done, told)
+
+    with progress_bar('Cells', len(cells)) as advance:
+
+        def collect() -> None:
+            found = finished(study, cells)
+            new = [cell for cell in cells if cell.index in found and cell.index not in done]
+            done.update(found)
+            if new:
+                write_results(study, cells)
+            for cell in new:
+                on_result(cell, found[cell.index])
+            advance(len(done), 0.0)
+
+        collect()
+        workers = min(jobs, len(rest))
+        threads = max(1, available_cpus() // workers) if workers > 1 and 'OMP_NUM_THREADS' not in os.environ else None
+        with WorkerPool(workers, isolated=True) as pool:
+            for _ in pool.map(partial(_work, study, rest, run), [threads] * workers, on_wait=collect):
+                collect()
     return len(done) == len(cells) and all(result.error is None for result in done.values())
 
 
 def forget_failures(study: Study, cells: Sequence[Cell]) -> None:
-    """Remove the results of cells and pretrainings that failed, so that they are run again.
+    """Remove the results of cells and pretrainings that failed, so that they run again.
 
     Args:
         study: The study.
@@ -74,62 +73,26 @@ def forget_failures(study: Study, cells: Sequence[Cell]) -> None:
             if folder and result and result.error is not None:
                 for name in ('result.json', 'command.json'):
                     (folder / name).unlink(missing_ok=True)
-                # what a failed run left may be the reason of the failure
-                shutil.rmtree(folder / 'fit', ignore_errors=True)
-
-
-def _tell(study: Study, cells: Sequence[Cell], done: dict[int, Result], told: Told) -> None:
-    found = finished(study, cells)
-    new = [cell for cell in cells if cell.index in found and cell.index not in done]
-    done.update(found)
-    if new:
-        write_results(study, cells)
-    for cell in new:
-        told(cell, found[cell.index])
-
-
-def _start(study: Study, cells: Sequence[Cell], run: Run) -> BaseProcess:
-    worker = multiprocessing.get_context('spawn').Process(target=_worker, args=(study, list(cells), run))
-    worker.start()
-    return worker
-
-
-def _worker(study: Study, cells: Sequence[Cell], run: Run) -> None:
-    """Work until everything is done, or the process that asked for it has gone."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
-    with contextlib.suppress(KeyboardInterrupt):
-        work(study, cells, run)
-
-
-@contextlib.contextmanager
-def _threads(jobs: int) -> Iterator[None]:
-    """Share the cores between several jobs, for processes that start now."""
-    before = os.environ.get('OMP_NUM_THREADS')
-    if jobs > 1 and before is None:
-        os.environ['OMP_NUM_THREADS'] = str(max(1, available_cpus() // jobs))
-    try:
-        yield
-    finally:
-        if jobs > 1 and before is None:
-            del os.environ['OMP_NUM_THREADS']
+                shutil.rmtree(folder / 'fit', ignore_errors=True)  # which may have caused the failure
 
 
 def mean_seconds(study: Study, cells: Sequence[Cell]) -> float | None:
-    """Mean seconds of the cells that have ended.
+    """Average the duration of the cells that have ended.
 
     Args:
         study: The study.
         cells: Its cells.
 
     Returns:
-        Seconds, None where none has.
+        Seconds, None if no cell has ended.
     """
     known = [result.seconds for result in finished(study, cells).values() if result.error is None]
     return sum(known) / len(known) if known else None
+
+
+def _work(study: Study, cells: Sequence[Cell], run: Run, threads: int | None) -> None:
+    """Run cells in a worker process, with its share of the CPUs."""
+    if threads is not None:
+        os.environ['OMP_NUM_THREADS'] = str(threads)  # of processes that it starts
+        torch.set_num_threads(threads)
+    run_pending(study, cells, run)

@@ -1,4 +1,4 @@
-"""What the run folders of a cell tell in numbers."""
+"""Metrics from the run folders of a cell."""
 
 import csv
 import json
@@ -9,7 +9,7 @@ from typing import Any
 from torchgeo_msssl.tasks.confusion import CLASS_SCORES
 from torchgeo_msssl.tasks.segmentation_figures import metric_name
 
-#: Columns of ``metrics.csv`` whose last value is collected, and what they are called here.
+#: Columns of ``metrics.csv`` whose last value is collected, with their names in the results.
 _LAST = {'train_loss_epoch': 'train_loss', 'rank_me': 'rank_me', 'mean_cosine': 'mean_cosine', 'val_loss': 'val_loss'}
 
 
@@ -18,12 +18,11 @@ def read_metrics(fit: Path, test: Path | None) -> dict[str, float]:
 
     Args:
         fit: Run folder of the training.
-        test: Run folder of the test, None where nothing is tested.
+        test: Run folder of the test, None without one.
 
     Returns:
-        ``test_mean_iou``, ``test_accuracy``, ``test_iou_CLASS``, …; ``baseline_iou_CLASS`` where the test compared
-        with a threshold; ``knn_accuracy`` where training probed its encoder; ``train_loss`` and others at the end of
-        training.
+        ``test_mean_iou``, ``test_accuracy``, ``test_iou_CLASS``, …; ``baseline_iou_CLASS`` if the test compared with a
+        threshold; ``knn_accuracy`` if training probed its encoder; ``train_loss`` and others at the end of training.
     """
     found = _last_values(fit / 'metrics.csv') | _probe(fit / 'knn.json')
     if test is not None:
@@ -44,7 +43,7 @@ def _scores(path: Path) -> dict[str, float]:
 
 
 def _baseline(path: Path) -> dict[str, float]:
-    """The threshold's scores, which are neither the network's nor those of calling everything the class."""
+    """Scores of the threshold, and those of assigning the class everywhere."""
     report = _read(path)
     found: dict[str, Any] = {}
     for name, scores in report.get('scores', {}).items():

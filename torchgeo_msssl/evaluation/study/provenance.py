@@ -1,4 +1,4 @@
-"""What a pretraining knew of the ground that its cells are tested on."""
+"""Use that a pretraining made of the ground on which its cells are tested."""
 
 import json
 from dataclasses import dataclass
@@ -7,11 +7,11 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a pretraining knew.
+    """Data that a pretraining used.
 
     Attributes:
         reads_test_ground: Whether its scenes share ground with those that cells are tested on.
-        labels: Whether it learnt from labels; None where an earlier version did not note it.
+        labels: Whether it learned from labels; None in files of earlier versions.
         same_split: Whether it had the split of its cell.
         chosen_by_labels: Whether labels chose its checkpoint.
     """
@@ -23,12 +23,12 @@ class Provenance:
 
     @property
     def sentence(self) -> str:
-        """What it knew, after ``it``."""
+        """Description that follows the name of the pretraining in a sentence."""
         if self.labels and self.same_split:
-            return 'learnt from the labels of the training ground of its cell (never from those of the test ground)'
+            return 'learned from the labels of the training ground of its cell (never from those of the test ground)'
         if self.labels:
             where = 'ground that includes the test ground' if self.reads_test_ground else 'other ground'
-            return f'learnt from labels of {where}'
+            return f'learned from labels of {where}'
         if not self.reads_test_ground:
             return 'did not read the pixels of the test ground'
         if self.chosen_by_labels:
@@ -43,9 +43,9 @@ def read_provenance(folder: Path) -> Provenance | None:
         folder: Folder of a pretraining.
 
     Returns:
-        What it knew; None where that was not noted.
+        Its content; None without such a file.
     """
     try:
         return Provenance(**json.loads((folder / 'provenance.json').read_text(encoding='utf-8')))
-    except (OSError, ValueError, TypeError):  # not there yet, or of another version
+    except (OSError, ValueError, TypeError):  # does not exist yet, or is of another version
         return None

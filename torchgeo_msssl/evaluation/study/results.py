@@ -1,11 +1,13 @@
-"""Results of a study's cells, each of which lands complete or not at all."""
+"""Results of a study's cells, each written completely or not at all."""
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
+from filelock import FileLock
 
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.evaluation.study.cell_commands import (
@@ -15,27 +17,28 @@ from torchgeo_msssl.evaluation.study.cell_commands import (
     pretraining_folder,
     steps_of,
 )
-from torchgeo_msssl.evaluation.study.cell_locks import claim
+from torchgeo_msssl.evaluation.study.conditions import read_table
 from torchgeo_msssl.evaluation.study.design import Cell, Study
 from torchgeo_msssl.files import atomic_path, write_json
 
-#: Columns of ``results.csv``, a row a metric of a cell.
+#: Columns of ``results.csv``, one row per metric of each cell.
 COLUMNS = (
-    'study', 'cell', 'initialisation', 'variant', 'fraction', 'shots', 'scenes', 'seed', 'region', 'metric', 'value',
-    'seconds', 'run', 'command',
-)  # fmt: skip
+    *('study', 'cell', 'initialisation', 'variant', 'fraction', 'shots', 'scenes', 'seed', 'region'),
+    *('metric', 'value', 'seconds', 'run', 'command'),
+)
+_FAILURE_COLUMNS = ('cell', 'error', 'command')
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came out of a cell.
+    """Result of a cell or a pretraining.
 
     Attributes:
-        metrics: Numbers by name; empty where it failed.
-        seconds: How long it took, without its pretraining.
-        command: What ran.
-        error: Why it failed, None where it did not.
-        digest: Of the content of its configurations; None where an earlier version did not note it.
+        metrics: Metrics by name; empty if it failed.
+        seconds: Duration; that of a cell excludes its pretraining.
+        command: Command that ran.
+        error: Reason of a failure, None if it succeeded.
+        digest: Digest of the content of its configurations; None in results of earlier versions.
     """
 
     metrics: Mapping[str, float]
@@ -50,7 +53,7 @@ def write_result(folder: Path, result: Result) -> None:
 
     Args:
         folder: Folder of a cell or a pretraining.
-        result: What came out.
+        result: Its result.
 
     Raises:
         OutputError: If it cannot be written.
@@ -65,7 +68,7 @@ def read_result(folder: Path) -> Result | None:
         folder: Folder of a cell or a pretraining.
 
     Returns:
-        What came out, None where it did not end.
+        Its result, None if it has not ended.
     """
     path = folder / 'result.json'
     return Result(**json.loads(path.read_text(encoding='utf-8'))) if path.is_file() else None
@@ -82,68 +85,66 @@ def finished(study: Study, cells: Sequence[Cell]) -> dict[int, Result]:
         Results by the index of their cell.
 
     Raises:
-        ConfigurationError: If the output folder has results, or pretrainings, of other options or configurations.
+        ConfigurationError: If the output folder has results or pretrainings of other options or configurations.
     """
     found = {}
     for cell in cells:
         check_pretraining(study, cell)
-        result = read_result(cell_folder(study, cell))
-        if result is None:
-            continue
-        digest = configuration_digest(study, cell)
-        if result.command != steps_of(study, cell).command or result.digest not in (None, digest):
-            raise ConfigurationError(
-                f'output: {cell_folder(study, cell)} has a result of other options ({result.command}), or of another '
-                'content of its configuration; choose another output, or remove the folder.'
-            )
-        found[cell.index] = result
+        folder = cell_folder(study, cell)
+        if (result := read_result(folder)) is not None:
+            expected = steps_of(study, cell).command, configuration_digest(study, cell)
+            _check_same(folder, 'result', (result.command, result.digest), expected)
+            found[cell.index] = result
     return found
 
 
 def check_pretraining(study: Study, cell: Cell) -> None:
-    """See that the pretraining of a cell, as far as there is one already, is the one that the study asks for.
+    """Check that the pretraining of a cell that exists or has begun is the one of the study.
 
     Args:
         study: The study.
         cell: A cell.
 
     Raises:
-        ConfigurationError: If it is one of other options, or of another content of its configuration.
+        ConfigurationError: If it has other options, or another content of its configuration.
     """
-    folder, wanted = pretraining_folder(study, cell), pretraining_command(study, cell)
-    if folder is None or wanted is None:
-        return
-    begun = read_begun(folder)
-    if begun is not None and (begun[0] != wanted[0] or begun[1] not in (None, wanted[1])):
+    folder, expected = pretraining_folder(study, cell), pretraining_command(study, cell)
+    begun = read_begun(folder) if folder is not None else None
+    if folder is not None and expected is not None and begun is not None:
+        _check_same(folder, 'pretraining', begun, expected)
+
+
+def _check_same(folder: Path, what: str, found: tuple[str, str | None], expected: tuple[str, str]) -> None:
+    """Compare command and digest; results of earlier versions have no digest."""
+    if found[0] != expected[0] or found[1] not in (None, expected[1]):
         raise ConfigurationError(
-            f'output: {folder} has a pretraining of other options ({begun[0]}), or of another content of its '
-            'configuration; choose another output, or remove the folder.'
+            f'output: {folder} has a {what} of other options ({found[0]}) or of another content of its configuration; '
+            'choose another output, or remove the folder.'
         )
 
 
 def read_begun(folder: Path) -> tuple[str, str | None] | None:
-    """Read what a pretraining that ended, or began, is.
+    """Read the command of a pretraining that ended or began.
 
     Args:
         folder: Its folder.
 
     Returns:
-        Its command, and the digest of its configuration (None where an earlier version did not note it); None where
-        there is no pretraining.
+        Its command and the digest of its configuration, None in earlier versions; None if there is no pretraining.
     """
     if result := read_result(folder):
         return result.command, result.digest
     path = folder / 'command.json'
     if not path.is_file():
         return None
-    noted = json.loads(path.read_text(encoding='utf-8'))
-    return noted['command'], noted['digest']
+    begun = json.loads(path.read_text(encoding='utf-8'))
+    return begun['command'], begun['digest']
 
 
 def write_results(study: Study, cells: Sequence[Cell]) -> Path:
-    """Write ``results.csv``, in the order of the cells whatever order they ended in, and ``failures.csv``.
+    """Write ``results.csv`` and ``failures.csv`` in the order of the cells, whatever order they ended in.
 
-    Rows of cells outside of these, which an earlier call with more seeds ran for instance, stay behind them.
+    Rows of other cells, such as those of an earlier call with more seeds, follow.
 
     Args:
         study: The study.
@@ -156,59 +157,43 @@ def write_results(study: Study, cells: Sequence[Cell]) -> Path:
         OutputError: If a file cannot be written.
     """
     folder = Path(study.output)
-    with claim(folder / 'claims' / 'results', wait=True):  # others may be at it, with fewer cells
+    with FileLock(folder / 'locks' / 'results.lock'):  # other processes may write it, with fewer cells
         results = finished(study, cells)
-        good = [row for cell in cells if cell.index in results for row in _rows(study, cell, results[cell.index])]
-        _write(folder / 'results.csv', COLUMNS, [*good, *_of_others(folder, 'results.csv', cells)])
-        failed: list[Mapping[str, Any]] = [
+        ended = [cell for cell in cells if cell.index in results]
+        rows = [row for cell in ended for row in _rows(study, cell, results[cell.index])]
+        failures = [
             {'cell': cell.name, 'error': result.error, 'command': result.command}
-            for cell in cells
-            if (result := results.get(cell.index)) and result.error is not None
+            for cell in ended
+            if (result := results[cell.index]).error is not None
         ]
-        failed += _of_others(folder, 'failures.csv', cells)
-        if failed or (folder / 'failures.csv').exists():
-            _write(folder / 'failures.csv', ('cell', 'error', 'command'), failed)
+        _write(folder / 'results.csv', COLUMNS, rows, cells)
+        if failures or (folder / 'failures.csv').exists():
+            _write(folder / 'failures.csv', _FAILURE_COLUMNS, failures, cells)
     return folder / 'results.csv'
 
 
-def read_results(folder: Path) -> list[dict[str, str]]:
-    """Read ``results.csv``.
-
-    Args:
-        folder: Folder of a study.
-
-    Returns:
-        Rows by column; empty where no cell ended.
-    """
-    return _read(folder / 'results.csv')
-
-
-def _of_others(folder: Path, name: str, cells: Sequence[Cell]) -> list[dict[str, str]]:
-    """Rows of cells that another call of the study ran, with other seeds for instance, and that are still there."""
-    known = {cell.name for cell in cells}
-    rows = [row for row in _read(folder / name) if row['cell'] not in known]
-    return [row for row in rows if (folder / 'cells' / row['cell'] / 'result.json').is_file()]
-
-
-def _read(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        return []
-    with path.open(newline='', encoding='utf-8') as file:
-        return list(csv.DictReader(file))
-
-
 def _rows(study: Study, cell: Cell, result: Result) -> list[dict[str, Any]]:
-    what = {
-        'study': study.name, 'cell': cell.name, 'initialisation': cell.initialisation.name,
-        'variant': cell.variant.name if cell.variant else None, 'fraction': cell.fraction, 'shots': cell.shots,
-        'scenes': cell.scenes, 'seed': cell.seed, 'region': cell.region, 'seconds': f'{result.seconds:.1f}',
-        'run': cell_folder(study, cell).relative_to(study.output).as_posix(), 'command': result.command,
-    }  # fmt: skip
-    return [what | {'metric': name, 'value': repr(value)} for name, value in sorted(result.metrics.items())]
+    common = {
+        'study': study.name,
+        'cell': cell.name,
+        'initialisation': cell.initialisation.name,
+        'variant': cell.variant.name if cell.variant else None,
+        'seconds': f'{result.seconds:.1f}',
+        'run': cell_folder(study, cell).relative_to(study.output).as_posix(),
+        'command': result.command,
+    } | {name: getattr(cell, name) for name in ('fraction', 'shots', 'scenes', 'seed', 'region')}
+    return [common | {'metric': name, 'value': repr(value)} for name, value in sorted(result.metrics.items())]
 
 
-def _write(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    with atomic_path(path) as temporary, temporary.open('w', newline='', encoding='utf-8') as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
+def _write(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]], cells: Sequence[Cell]) -> None:
+    """Write rows, followed by those of other cells in the file whose results still exist."""
+    table = pd.DataFrame(rows, columns=columns, dtype=object)
+    if path.is_file():
+        before = read_table(path).reindex(columns=columns)
+        others = [
+            name not in {cell.name for cell in cells} and (path.parent / 'cells' / name / 'result.json').is_file()
+            for name in before['cell']
+        ]
+        table = pd.concat([table, before[others].astype(object)])
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, index=False, encoding='utf-8')

@@ -1,4 +1,4 @@
-"""Run the cells of a study, each as the commands that a user would type."""
+"""Run the cells of a study as the commands that a user would type."""
 
 import contextlib
 import gc
@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from torchgeo_msssl.errors import MSSSLError
 from torchgeo_msssl.evaluation.study.cell_commands import (
     cell_folder,
@@ -21,7 +23,6 @@ from torchgeo_msssl.evaluation.study.cell_commands import (
     steps_of,
     weights_of,
 )
-from torchgeo_msssl.evaluation.study.cell_locks import claim
 from torchgeo_msssl.evaluation.study.design import Cell, Study
 from torchgeo_msssl.evaluation.study.held_out import prepare_split, provenance_of
 from torchgeo_msssl.evaluation.study.metrics import read_metrics
@@ -34,12 +35,12 @@ log = logging.getLogger(__name__)
 #: Runs ``fit`` or ``test`` with its options, as the command line does.
 Run = Callable[[Sequence[str]], object]
 
-#: Seconds between two looks at what other processes are doing.
-_PATIENCE = 0.5
+#: Seconds between two checks of what other processes have finished.
+_INTERVAL = 0.5
 
 
 def run_cell(study: Study, cell: Cell, run: Run) -> Result:
-    """Train and test a cell, and pretrain for it where nobody did; what it left of an earlier attempt goes.
+    """Train and test a cell from scratch, after its pretraining unless that has ended.
 
     Args:
         study: The study.
@@ -47,7 +48,7 @@ def run_cell(study: Study, cell: Cell, run: Run) -> Result:
         run: Runs a command.
 
     Returns:
-        Its metrics, or why it failed; it is in ``result.json`` of the cell's folder.
+        Its metrics or the reason of its failure, which are also written to ``result.json`` of the cell's folder.
 
     Raises:
         KeyboardInterrupt: If the user stops it.
@@ -73,7 +74,7 @@ def run_cell(study: Study, cell: Cell, run: Run) -> Result:
 
 
 def pretrain(study: Study, cell: Cell, run: Run) -> None:
-    """Run the pretraining of a cell, unless it is done; another process that is at it is waited for.
+    """Run the pretraining of a cell unless it has ended; wait for another process that runs it.
 
     Args:
         study: The study.
@@ -81,13 +82,13 @@ def pretrain(study: Study, cell: Cell, run: Run) -> None:
         run: Runs a command.
 
     Raises:
-        RuntimeError: If it failed, here or elsewhere.
-        ConfigurationError: If the folder has a pretraining of other options, done or half done.
+        RuntimeError: If it failed, here or in another process.
+        ConfigurationError: If the folder has a pretraining of other options, finished or not.
     """
     folder, arguments = pretraining_folder(study, cell), steps_of(study, cell).pretraining
     if folder is None or arguments is None:
         return
-    with claim(claim_of(folder), wait=True):
+    with lock_of(folder):
         check_pretraining(study, cell)
         result = read_result(folder)
         if result is None:
@@ -97,8 +98,8 @@ def pretrain(study: Study, cell: Cell, run: Run) -> None:
         raise RuntimeError(f'the pretraining {folder.name} failed: {result.error}')
 
 
-def work(study: Study, cells: Sequence[Cell], run: Run) -> None:
-    """Run cells until all of them have ended, here or in other processes that work on the same folder.
+def run_pending(study: Study, cells: Sequence[Cell], run: Run) -> None:
+    """Run cells until all of them have ended, in this process or in others that share the folder.
 
     Args:
         study: The study.
@@ -107,14 +108,14 @@ def work(study: Study, cells: Sequence[Cell], run: Run) -> None:
     """
     while pending := [cell for cell in cells if read_result(cell_folder(study, cell)) is None]:
         if not any([_try(study, cell, run) for cell in pending]):
-            time.sleep(_PATIENCE)
+            time.sleep(_INTERVAL)
 
 
 def _try(study: Study, cell: Cell, run: Run) -> bool:
-    """Run a cell if nobody else has it, nor is busy with its pretraining."""
+    """Run a cell unless another process runs it or its pretraining."""
     folder = cell_folder(study, cell)
-    with claim(claim_of(folder)) as mine:
-        if not mine or read_result(folder) is not None or _awaits_pretraining(study, cell):
+    with try_lock(folder) as free:
+        if not free or read_result(folder) is not None or _awaits_pretraining(study, cell):
             return False
         with output_to(folder / 'log.txt'):
             run_cell(study, cell, run)
@@ -125,17 +126,43 @@ def _awaits_pretraining(study: Study, cell: Cell) -> bool:
     folder = pretraining_folder(study, cell)
     if folder is None or read_result(folder) is not None:
         return False
-    with claim(claim_of(folder)) as free:
+    with try_lock(folder) as free:
         return not free
 
 
-def claim_of(folder: Path) -> Path:
-    """File that a process claims while it is at a cell or a pretraining, by the folder of that."""
-    return folder.parent.parent / 'claims' / f'{folder.parent.name}_{folder.name}'
+def lock_of(folder: Path) -> FileLock:
+    """Return the lock that a process holds while it runs a cell or a pretraining.
+
+    Args:
+        folder: Folder of the cell or the pretraining.
+
+    Returns:
+        A lock between processes, which the system releases when its process ends.
+    """
+    return FileLock(folder.parent.parent / 'locks' / f'{folder.parent.name}_{folder.name}.lock')
+
+
+@contextlib.contextmanager
+def try_lock(folder: Path) -> Iterator[bool]:
+    """Hold the lock of a cell or a pretraining if it is free.
+
+    Args:
+        folder: Folder of the cell or the pretraining.
+
+    Yields:
+        Whether it was free.
+    """
+    lock = lock_of(folder)
+    with contextlib.suppress(Timeout):
+        lock.acquire(blocking=False)
+    try:
+        yield lock.is_locked
+    finally:
+        lock.release()
 
 
 def _pretrain(study: Study, cell: Cell, arguments: Sequence[str], run: Run) -> Result:
-    """Pretrain, going on where a killed run stopped: that gives the same encoder, and takes longest of all."""
+    """Pretrain, resuming a run that was stopped, which gives the same encoder."""
     folder, begin, weights = pretraining_folder(study, cell), time.monotonic(), weights_of(study, cell)
     known = pretraining_command(study, cell)
     assert folder is not None
@@ -149,7 +176,7 @@ def _pretrain(study: Study, cell: Cell, arguments: Sequence[str], run: Run) -> R
             prepare_split(study, cell)
         _run([*arguments, *(['--ckpt_path', str(last)] if last.is_file() else [])], run)
         if not Path(weights).is_file():
-            raise FileNotFoundError(f'{weights} is not there after the pretraining; check `weights`.')
+            raise FileNotFoundError(f'{weights} does not exist after the pretraining; check `weights`.')
         if study.test:
             write_json(folder / 'provenance.json', asdict(provenance_of(study, cell.initialisation)))
         metrics = read_metrics(folder / 'fit', None)
@@ -162,19 +189,19 @@ def _run(arguments: Sequence[str], run: Run) -> None:
     """Run a command as if it were the only one of its process.
 
     Raises:
-        RuntimeError: If its options are refused.
+        RuntimeError: If its options are invalid.
         KeyboardInterrupt: If the user stopped it, which Lightning turns into an exit.
     """
     before = sys.argv
-    sys.argv = ['torchgeo_msssl', *arguments]  # Lightning compares with what it is given
+    sys.argv = ['torchgeo_msssl', *arguments]  # Lightning compares its arguments with it
     try:
         run(arguments)
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from stop
-        if stop.code != 2:  # what the parser of options says for a mistake
+        if stop.code != 2:  # the status of argparse for invalid options
             raise
-        raise RuntimeError(f'the options of `{arguments[0]}` were refused; the output above says why.') from stop
+        raise RuntimeError(f'the options of `{arguments[0]}` are invalid, see the output above.') from stop
     finally:
         sys.argv = before
         close_datasets()
@@ -182,7 +209,7 @@ def _run(arguments: Sequence[str], run: Run) -> None:
 
 
 def _sentence(error: Exception) -> str:
-    """What to tell of an error; the traceback of one that nobody foresaw goes to the log."""
+    """Describe an error in one sentence; print the traceback of an unexpected one to the log."""
     if isinstance(error, MSSSLError | RuntimeError):
         return str(error)
     traceback.print_exception(error)
@@ -191,25 +218,25 @@ def _sentence(error: Exception) -> str:
 
 @contextlib.contextmanager
 def output_to(path: Path) -> Iterator[None]:
-    """Send everything that the process writes, libraries in C included, to a file.
+    """Redirect standard output and error of the process, those of C libraries included, to a file.
 
     Args:
-        path: The file; it is begun anew.
+        path: File to write.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = {descriptor: os.dup(descriptor) for descriptor in (1, 2)}
     with path.open('w', encoding='utf-8') as file:
-        _point({descriptor: file.fileno() for descriptor in kept})
+        _redirect({descriptor: file.fileno() for descriptor in kept})
     try:
         yield
     finally:
-        _point(kept)
+        _redirect(kept)
         for descriptor in kept.values():
             os.close(descriptor)
 
 
-def _point(targets: Mapping[int, int]) -> None:
-    """Let descriptors be those of other files, with nothing left behind in Python's buffers."""
+def _redirect(targets: Mapping[int, int]) -> None:
+    """Point descriptors to other files after flushing Python's buffers."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     for descriptor, target in targets.items():

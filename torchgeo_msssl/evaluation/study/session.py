@@ -5,12 +5,12 @@ from pathlib import Path
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.evaluation.report import write_report
 from torchgeo_msssl.evaluation.study.cell_commands import cell_folder, steps_of
-from torchgeo_msssl.evaluation.study.cell_locks import claim
+from torchgeo_msssl.evaluation.study.conditions import read_results
 from torchgeo_msssl.evaluation.study.design import Cell, Study, make_cells
 from torchgeo_msssl.evaluation.study.held_out import check_pretrainings, find_regions
 from torchgeo_msssl.evaluation.study.jobs import forget_failures, mean_seconds, run_study
-from torchgeo_msssl.evaluation.study.results import Result, finished, read_results, write_results
-from torchgeo_msssl.evaluation.study.run import Run, claim_of, run_cell
+from torchgeo_msssl.evaluation.study.results import Result, finished, write_results
+from torchgeo_msssl.evaluation.study.run import Run, run_cell, try_lock
 from torchgeo_msssl.evaluation.study.summary import write_plan, write_summary
 from torchgeo_msssl.evaluation.study.vineyards import with_flights
 
@@ -81,7 +81,7 @@ class Session:
         if not 0 <= index < len(self.cells):
             raise ConfigurationError(f'index: expected 0 to {len(self.cells) - 1}, got {index}.')
         cell = self.cells[index]
-        with claim(claim_of(cell_folder(self.study, cell))) as free:
+        with try_lock(cell_folder(self.study, cell)) as free:
             if not free:
                 print(f'{index}  {cell.name}: another process runs it; wait for it, or choose another index.')
                 return 1
@@ -102,7 +102,7 @@ class Session:
         """Write tables and figures of the results so far."""
         for path in write_summary(self.study.output):
             print(f'Wrote {path}')
-        if read_results(Path(self.study.output)):
+        if len(read_results(Path(self.study.output))):
             print(f'Wrote {write_report(Path(self.study.output))}')
 
     def _print_result(self, cell: Cell, result: Result) -> None:

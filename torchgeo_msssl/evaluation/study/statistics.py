@@ -1,4 +1,4 @@
-"""Means with intervals, over seeds and over pairs."""
+"""Means with confidence intervals."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from scipy.stats import t as student
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its interval.
+    """A mean with its confidence interval.
 
     Attributes:
         mean: Mean.
@@ -35,13 +35,13 @@ class Estimate:
 
 
 def mean_interval(values: Sequence[float], level: float = 0.95) -> Estimate:
-    """Estimate a mean with Student's interval, which is honest for as few as three to five seeds.
+    """Estimate a mean with Student's interval, which also holds for three to five seeds.
 
     A bootstrap of so few values is too narrow (Student 1908, https://doi.org/10.2307/2331554).
 
     Args:
         values: Independent values, at least one.
-        level: Share of the intervals that hold the true mean, if the values are normal.
+        level: Confidence level, for normally distributed values.
 
     Returns:
         Mean and interval.

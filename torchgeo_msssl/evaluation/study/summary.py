@@ -1,4 +1,4 @@
-"""Tables and figures of a study, from what its folder holds so far."""
+"""Tables and figures of a study, from the results in its folder."""
 
 import json
 import os
@@ -6,24 +6,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.evaluation.study.conditions import (
     AXES,
-    Row,
     baseline_metric,
-    by_seed,
-    conditions,
+    estimates,
+    read_results,
+    read_table,
     varying_axes,
 )
 from torchgeo_msssl.evaluation.study.curves import draw_curves
 from torchgeo_msssl.evaluation.study.design import Cell, Study
-from torchgeo_msssl.evaluation.study.paired import paired_differences, paired_table, write_paired
+from torchgeo_msssl.evaluation.study.paired import COLUMNS, paired_differences, paired_table, write_paired
 from torchgeo_msssl.evaluation.study.provenance import read_provenance
-from torchgeo_msssl.evaluation.study.results import read_results
-from torchgeo_msssl.evaluation.study.statistics import mean_interval
 from torchgeo_msssl.files import atomic_path, write_json
 
-#: What a share of labels is of, and what else the cells take from the data whatever the share.
+#: What a fraction of labels refers to, and what the cells use regardless of it.
 FRACTION_NOTE = (
     'The labels counted here are those of the training ground. Whatever their number, all labels of the validation '
     'ground choose the checkpoint (best.ckpt), and mean and standard deviation come from the pixels of all scenes, '
@@ -32,13 +32,13 @@ FRACTION_NOTE = (
 
 
 def shared_note(names: Sequence[str]) -> str:
-    """Say what intervals lack where one pretraining is shared by all seeds.
+    """Describe what intervals lack if all seeds share one pretraining.
 
     Args:
-        names: Initialisations of which that is so.
+        names: Initialisations for which they do.
 
     Returns:
-        A sentence; empty where there is none.
+        A sentence; empty without any.
     """
     if not names:
         return ''
@@ -47,7 +47,7 @@ def shared_note(names: Sequence[str]) -> str:
 
 
 def write_plan(study: Study, cells: Sequence[Cell]) -> None:
-    """Note in ``study.json`` what the study is, so that its folder can be summarised without its configuration.
+    """Write ``study.json``, so that the folder can be summarized without the configuration.
 
     Args:
         study: The study.
@@ -57,15 +57,15 @@ def write_plan(study: Study, cells: Sequence[Cell]) -> None:
         OutputError: If the file cannot be written.
     """
     names = [cell.name for cell in cells]
-    ended = [row['cell'] for row in read_results(Path(study.output))]  # those of an earlier call with more cells, too
+    names += list(read_results(Path(study.output))['cell'])  # of an earlier call with more cells, too
+    entries = study.initialisations if len(study.seeds) > 1 else []
     plan = {
-        'name': study.name, 'metrics': study.metrics, 'reference': study.reference,
-        'cells': [*names, *(name for name in dict.fromkeys(ended) if name not in names)],
-        'shared_pretrainings': [
-            entry.name for entry in study.initialisations
-            if len(study.seeds) > 1 and entry.pretraining and not entry.pretraining.each_seed
-        ],
-    }  # fmt: skip
+        'name': study.name,
+        'metrics': study.metrics,
+        'reference': study.reference,
+        'cells': list(dict.fromkeys(names)),
+        'shared_pretrainings': [one.name for one in entries if one.pretraining and not one.pretraining.each_seed],
+    }
     write_json(Path(study.output) / 'study.json', plan)
 
 
@@ -76,27 +76,27 @@ def write_summary(folder: str | os.PathLike[str]) -> list[Path]:
         folder: Folder of a study, finished or not.
 
     Returns:
-        ``summary.md``, ``paired.csv``, ``paired.md``, and ``curves.png`` where there is something to draw.
+        ``paired.csv``, ``paired.md``, ``curves.png`` if there is something to plot, and ``summary.md``.
 
     Raises:
-        ConfigurationError: If it is no folder of a study.
+        ConfigurationError: If it is not the folder of a study.
         OutputError: If a file cannot be written.
     """
     folder = Path(folder)
     if not (folder / 'study.json').is_file():
         raise ConfigurationError(f'{folder}: expected the folder of a study, with study.json; there is none.')
     plan = json.loads((folder / 'study.json').read_text(encoding='utf-8'))
-    rows = read_results(folder)
-    known = {row['metric'] for row in rows}
-    metrics = [metric for metric in plan['metrics'] if metric in known]
-    differences = [one for metric in metrics for one in paired_differences(rows, metric, plan['reference'])]
+    table = read_results(folder)
+    metrics = [metric for metric in plan['metrics'] if metric in set(table['metric'])]
+    every = [paired_differences(table, metric, plan['reference']) for metric in metrics]
+    differences = pd.concat(every or [pd.DataFrame(columns=COLUMNS)], ignore_index=True)
     paths = write_paired(folder, differences)
     if metrics:
         paths.append(folder / 'curves.png')
-        draw_curves(paths[-1], rows, metrics)
+        draw_curves(paths[-1], table, metrics)
     paths.append(folder / 'summary.md')
-    parts = [_heading(folder, plan, rows), *(_means(rows, metric) for metric in metrics)]
-    if differences:
+    parts = [_heading(folder, plan, table), *(_means(table, metric) for metric in metrics)]
+    if len(differences):
         note = shared_note(plan.get('shared_pretrainings', []))
         parts.append(f'## Difference to {plan["reference"]}\n\n{paired_table(differences)}')
         parts += [f'{note}\n'] if note else []
@@ -105,41 +105,34 @@ def write_summary(folder: str | os.PathLike[str]) -> list[Path]:
     return paths
 
 
-def _heading(folder: Path, plan: dict[str, Any], rows: Sequence[Row]) -> str:
-    ended = len({row['cell'] for row in rows})
-    seconds = {row['cell']: float(row['seconds']) for row in rows}
-    lines = [f'# {plan["name"]}', '', f'{ended} of {len(plan["cells"])} cells ended.']
-    if seconds:
-        lines[-1] += f' A cell took {sum(seconds.values()) / len(seconds):.0f} s on average, without pretraining.'
+def _heading(folder: Path, plan: dict[str, Any], table: pd.DataFrame) -> str:
+    cells = table.drop_duplicates('cell')
+    lines = [f'# {plan["name"]}', '', f'{len(cells)} of {len(plan["cells"])} cells ended.']
+    if len(cells):
+        lines[-1] += f' A cell took {cells["seconds"].map(float).mean():.0f} s on average, without pretraining.'
     failures = folder / 'failures.csv'
-    if failures.is_file() and len(failures.read_text(encoding='utf-8').splitlines()) > 1:
+    if failures.is_file() and len(read_table(failures)):
         lines[-1] += ' Some failed: see failures.csv.'
-    if any(row['fraction'] or row['shots'] for row in rows):
+    if table[['fraction', 'shots']].ne('').any(axis=None):
         lines += ['', FRACTION_NOTE]
     return '\n'.join([*lines, ''])
 
 
-def _means(rows: Sequence[Row], metric: str) -> str:
-    """Means over seeds as a table, with the threshold's."""
-    found = conditions(rows, metric)
-    axes = varying_axes(found) or [name for name in AXES if any(one.value(name) for one in found)][:1]
+def _means(table: pd.DataFrame, metric: str) -> str:
+    """Means over seeds as a table, with those of the threshold."""
+    found = estimates(table, metric)
+    axes = varying_axes(found) or [name for name in AXES if found[name].ne('').any()][:1]
+    thresholds = estimates(table, baseline_metric(metric), axes).assign(initialisation='threshold on an index')
     lines = [f'## {metric}', '', f'| initialisation | {"".join(f"{name} | " for name in axes)}mean | seeds |']
     lines.append('|---|' + '---|' * (len(axes) + 2))
-    for condition, values in found.items():
-        estimate = mean_interval(by_seed(values))
-        cells = [condition.initialisation, *(condition.value(name) for name in axes), str(estimate)]
-        lines.append(f'| {" | ".join(cells)} | {estimate.count} |')
-    thresholds: dict[tuple[str, ...], dict[tuple[str, str], float]] = {}
-    for condition, values in conditions(rows, baseline_metric(metric)).items():
-        thresholds.setdefault(tuple(condition.value(name) for name in axes), {}).update(values)
-    for where, values in thresholds.items():
-        estimate = mean_interval(by_seed(values))
-        lines.append(f'| {" | ".join(["threshold on an index", *where, str(estimate)])} | {estimate.count} |')
+    for row in [*found.to_dict('records'), *thresholds.to_dict('records')]:
+        cells = [row['initialisation'], *(row[name] for name in axes), str(row['estimate'])]
+        lines.append(f'| {" | ".join(cells)} | {row["estimate"].count} |')
     return '\n'.join([*lines, '', 'Mean over seeds, with the 95 % interval (Student) of the mean.', ''])
 
 
 def _pretrainings(folder: Path) -> str:
-    """What each pretraining took, and what it knew of the ground that is tested on."""
+    """Duration of each pretraining, and what it used of the test ground."""
     lines = []
     for path in sorted(folder.glob('pretraining/*/result.json')):
         result = json.loads(path.read_text(encoding='utf-8'))

@@ -1,7 +1,7 @@
-"""Several synthetic vineyards that share no ground, for studies of how many scenes labels should come from.
+"""Synthetic vineyards that share no ground, for studies of the number of labelled scenes.
 
-The sample area has two flights, too few to draw labels from several scenes and to test on others. As there, nothing was
-measured.
+The two flights of the sample area are too few to draw labels from several scenes and to test on others. Like these, the
+vineyards are generated, not measured.
 """
 
 import json
@@ -13,11 +13,11 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 from affine import Affine
+from filelock import FileLock
 from rasterio.crs import CRS
 
 from torchgeo_msssl.bands import SENSORS
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.evaluation.study.cell_locks import claim
 from torchgeo_msssl.evaluation.study.design import Options, Study
 from torchgeo_msssl.files import atomic_path
 from torchgeo_msssl.geo.grid import PixelGrid
@@ -27,18 +27,19 @@ from torchgeo_msssl.progress import progress_bar
 
 _CRS = CRS.from_epsg(32631)
 _PIXEL = 0.08  # metres, as in the sample area
-_APART = 1000.0  # metres from one flight to the next
+_SPACING = 1000.0  # metres between the origins of two flights
 _SENSOR = 'micasense_rededge'
 
 
 def with_flights(study: Study) -> Study:
-    """Let a study take the flights that it asks for, in its cells and in its pretrainings.
+    """Make a study use synthetic vineyards, in its cells and in its pretrainings.
 
     Args:
         study: The study.
 
     Returns:
-        The same study, or one whose options name the flights; they are generated where they are not there.
+        The same study if it requests none, otherwise one whose options name the vineyards, which are generated if
+        missing.
 
     Raises:
         ConfigurationError: If there are fewer than two.
@@ -58,36 +59,40 @@ def with_flights(study: Study) -> Study:
 
 
 def write_flights(directory: str | os.PathLike[str], number: int, side: int = 900, seed: int = 0) -> Options:
-    """Generate flights over different vineyards, unless they are there.
+    """Generate orthomosaics of different vineyards unless they exist.
 
     Args:
-        directory: Folder to make their folder in, which has these numbers in its name.
-        number: Flights.
+        directory: Folder to create their folder in, whose name contains the following numbers.
+        number: Number of orthomosaics.
         side: Side of each in pixels of 8 cm.
-        seed: Same number, side and seed, same pixels.
+        seed: Seed; the same number, side and seed give the same pixels.
 
     Returns:
-        Options of a data module that takes them: ``data.paths``, ``data.labels``, …
+        Options of a data module for them: ``data.paths``, ``data.labels``, …
 
     Raises:
         ConfigurationError: If there are fewer than two, or they are too small to hold a parcel.
         OutputError: If the folder cannot be written.
     """
     if number < 2 or side < 200:
-        raise ConfigurationError(f'flights: expected 2 or more of 200 pixels or more, got {number} of {side}.')
-    # flights of another number would be taken for scenes without a vine, and the command tells which were meant
+        raise ConfigurationError(f'flights: expected 2 or more of 200 pixels or more, got {number} of {side} pixels.')
+    # a folder of its own, because others would be read as scenes without a vine; and commands name it
     folder = Path(directory) / f'{number}x{side}_seed-{seed}'
     manifest: dict[str, object] = {'flights': number, 'side': side, 'seed': seed, 'synthetic': True}
-    with claim(folder / '.claim', wait=True):  # several processes may start at once
-        if not _is_there(folder, manifest):
+    with FileLock(folder / '.lock'):  # several processes may start at the same time
+        if not _exists(folder, manifest):
             _write(folder, manifest, number, side, seed)
     return {
-        'data.paths': str(folder / 'flight_*.tif'), 'data.labels': str(folder / 'vines.gpkg'), 'data.layer': 'rows',
-        'data.class_names': ['background', 'vine'], 'data.background': True, 'data.sensor': _SENSOR,
-    }  # fmt: skip
+        'data.paths': str(folder / 'flight_*.tif'),
+        'data.labels': str(folder / 'vines.gpkg'),
+        'data.layer': 'rows',
+        'data.class_names': ['background', 'vine'],
+        'data.background': True,
+        'data.sensor': _SENSOR,
+    }
 
 
-def _is_there(folder: Path, manifest: dict[str, object]) -> bool:
+def _exists(folder: Path, manifest: dict[str, object]) -> bool:
     path = folder / 'flights.json'
     return path.is_file() and json.loads(path.read_text(encoding='utf-8')) == manifest
 
@@ -95,9 +100,9 @@ def _is_there(folder: Path, manifest: dict[str, object]) -> bool:
 def _write(folder: Path, manifest: dict[str, object], number: int, side: int, seed: int) -> None:
     (folder / 'flights.json').unlink(missing_ok=True)
     rows = []
-    with progress_bar('Generating synthetic flights', number) as advance:
+    with progress_bar('Generating synthetic vineyards', number) as advance:
         for index, stream in enumerate(np.random.SeedSequence([seed, 3]).spawn(number)):
-            transform = Affine(_PIXEL, 0, 698_400 + _APART * index, 0, -_PIXEL, 4_858_500)
+            transform = Affine(_PIXEL, 0, 698_400 + _SPACING * index, 0, -_PIXEL, 4_858_500)
             grid = PixelGrid(_CRS, transform, side, side)
             flight = make_vineyard(np.random.default_rng(stream), grid, f'flight_{index}')
             _write_flight(folder / f'flight_{index}.tif', flight, grid)
@@ -105,7 +110,7 @@ def _write(folder: Path, manifest: dict[str, object], number: int, side: int, se
             advance(index, 1.0)
     with atomic_path(folder / 'vines.gpkg') as path:
         gpd.GeoDataFrame(pd.concat(rows, ignore_index=True), crs=_CRS).to_file(path, layer='rows', driver='GPKG')
-    with atomic_path(folder / 'flights.json') as path:  # last: without it the flights are unfinished
+    with atomic_path(folder / 'flights.json') as path:  # written last: without it the folder is incomplete
         path.write_text(json.dumps(manifest, indent=2), encoding='utf-8')
 
 
