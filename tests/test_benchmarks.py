@@ -27,6 +27,7 @@ def load(name: str) -> ModuleType:
 TRAIN_STEP = load('train_step')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('method', TRAIN_STEP.METHODS)
 def test_bare_loop_has_the_loss_and_gradient_of_the_task(method: str) -> None:
     torch.manual_seed(0)

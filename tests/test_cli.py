@@ -433,6 +433,7 @@ def test_pretraining_finetuning_and_mapping_of_vines(
     assert '--data.predict_paths' in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_reconstruction_restores_a_scene(area: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = REPOSITORY / 'configs' / 'reconstruction_drone.yaml'
     common = ['--config', str(config), *small_options(config, area, '--data.'), '--data.chip_size', '32']
@@ -862,6 +863,7 @@ def test_last_requires_a_save_dir(failure, tmp_path: Path) -> None:
     assert 'save_dir' in message
 
 
+@pytest.mark.slow
 def test_resuming_with_other_bands_or_model(failure, tmp_path: Path) -> None:
     scene = str(write_scene(tmp_path / 'scene.tif'))
     fit('--data.paths', scene, '--trainer.max_epochs', '1')

@@ -203,6 +203,7 @@ def test_a_query_gives_the_pixels_that_torchgeo_gives(tmp_path: Path, case: str)
     assert assert_same(stock, ours, queries_over(stock)) > QUERIES // 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'options', [{'crs': 'EPSG:32632'}, {'crs': 'EPSG:4326'}, {'res': 20.0}, {'res': (15.0, 25.0)},
                 {'crs': 'EPSG:3857', 'res': 12.0}], ids=str

@@ -33,6 +33,7 @@ def test_pooled_features_for_any_number_of_bands(name, bands):
     assert encoder.state_dict()[f'{found}.weight'].shape[1] == bands
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('size', [64, 96, 224])
 @pytest.mark.parametrize('name', ['swin_tiny_patch4_window7_224', 'vit_small_patch16_224', 'convnext_nano'])
 def test_parameters_do_not_depend_on_the_chip_size(name, size):

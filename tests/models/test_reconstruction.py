@@ -25,6 +25,7 @@ def build(architecture: str, name: str, bands: int = 4) -> tuple[nn.Module, Rest
 ARCHITECTURES = ('unet', 'unetplusplus', 'fpn', 'segformer', 'upernet')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('architecture', 'name'),
     [
@@ -49,6 +50,7 @@ def test_the_parts_are_the_smp_network(architecture: str, name: str) -> None:
         torch.testing.assert_close(found, network(image))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['resnet18', 'convnext_atto', 'mobilenetv3_small_100', 'vgg11_bn'])
 def test_what_learns_gets_gradients(name: str) -> None:
     encoder, parts, _ = build('unet', name)

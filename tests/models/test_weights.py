@@ -259,6 +259,7 @@ def last_feature(network, image):
     return features[0][-1] if isinstance(features, tuple) else features[-1]  # smp's ViT gives prefix tokens too
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('architecture', 'backbone', 'name', 'size', 'options'),
     [

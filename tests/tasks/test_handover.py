@@ -42,6 +42,7 @@ def test_all_methods_are_tried() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('method', [method for method in METHODS if method != 'MAE'])
 def test_stock_tasks_take_the_encoder(method: str, tmp_path: Path) -> None:
     task, path = checkpoint_of(method, 'resnet18', tmp_path)
@@ -65,6 +66,7 @@ def test_only_the_encoder_is_called_model(method: str, tmp_path: Path) -> None:
     assert {key.removeprefix('model.') for key in keys if 'model.' in key} == set(task.model.state_dict())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('method', 'backbone'),
     [
