@@ -1,7 +1,7 @@
-"""How long commands take to start, beside TorchGeo's own.
+"""Measure how long commands take to start, compared with TorchGeo's own.
 
-Each command runs in a process of its own, ours and TorchGeo's alternately; the CPU time of the process is measured
-(user and system, its children included), and the median of the ratios is printed. `first step` is a `fit` of one
+Each command runs in its own process, alternating with TorchGeo's. The CPU time of the process is measured (user and
+system, including its children), and the median of the ratios is printed. `first step` is a `fit` of one
 training step on a small scene, the same task and configuration under both commands.
 
     python benchmarks/startup.py
@@ -26,7 +26,7 @@ STOCK = (sys.executable, '-c', 'from torchgeo.main import main; main()')
 
 
 def commands(area: str) -> dict[str, tuple[Sequence[str], Sequence[str]]]:
-    """Name, our command, TorchGeo's."""
+    """Return our command and TorchGeo's by name."""
     fit = ('fit', '--config', str(CONFIG), '--data.init_args.sample_dir', area, *STEP)
     return {
         '`--help`': ((*OURS, '--help'), (*STOCK, '--help')),
@@ -36,7 +36,7 @@ def commands(area: str) -> dict[str, tuple[Sequence[str], Sequence[str]]]:
 
 
 def cpu_seconds(command: Sequence[str], folder: Path, cache: str) -> float:
-    """CPU time of a process and its children."""
+    """Return the CPU time of a process and its children."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     environment = os.environ | {'TORCHGEO_MSSSL_CACHE': cache, 'OMP_NUM_THREADS': '1'}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)

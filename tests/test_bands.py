@@ -63,7 +63,7 @@ def test_sensors_and_bands_are_found_by_any_spelling() -> None:
     assert sensor is SENSORS['sentinel2_l2a']
     assert sensor.find('NIR') is sensor.find('b8')
     assert sensor.find('B10') is None
-    with pytest.raises(BandError, match=r"sensor: 'sentinel3' is not known; choose one of .*sentinel2_l2a"):
+    with pytest.raises(BandError, match=r"sensor: unknown sensor 'sentinel3'; choose one of .*sentinel2_l2a"):
         get_sensor('sentinel3')
 
 

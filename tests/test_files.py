@@ -141,7 +141,7 @@ def test_the_longest_name_that_a_folder_holds(tmp_path):
 @pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='needs named pipes')
 def test_devices_and_pipes_are_not_replaced(tmp_path):
     os.mkfifo(tmp_path / 'pipe')
-    with pytest.raises(OutputError, match='it is no ordinary file'), atomic_path(tmp_path / 'pipe'):
+    with pytest.raises(OutputError, match='it is not a regular file'), atomic_path(tmp_path / 'pipe'):
         pass
     assert (tmp_path / 'pipe').is_fifo()
 

@@ -11,7 +11,7 @@ RedEdge-MX and Altum, DJI Mavic 3 Multispectral and Phantom 4 Multispectral, and
 
 import datetime
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torchgeo_msssl.errors import BandError
@@ -20,20 +20,17 @@ from torchgeo_msssl.errors import BandError
 SENTINEL2_OFFSET_SINCE = datetime.date(2022, 1, 25)
 SENTINEL2_OFFSET = -1000.0
 
-#: Layers that come along in the files of a sensor and are no spectral bands.
-AUXILIARY_LAYERS = frozenset({'QA10', 'QA20', 'QA60', 'SCL', 'AOT', 'WVP', 'TCI', 'CLD', 'SNW', 'PROBABILITY',
-                              'CLOUDMASK', 'MSK_CLDPRB', 'MSK_SNWPRB', 'MSK_CLASSI_OPAQUE', 'MSK_CLASSI_CIRRUS',
-                              'MSK_CLASSI_SNOW_ICE', 'FMASK', 'SZA', 'SAA', 'VZA', 'VAA', 'DATAMASK'})  # fmt: skip
+#: Layers in the files of a sensor that are not spectral bands.
+AUXILIARY_LAYERS = frozenset(
+    {'QA10', 'QA20', 'QA60', 'SCL', 'AOT', 'WVP', 'TCI', 'CLD', 'SNW', 'PROBABILITY', 'CLOUDMASK', 'DATAMASK', 'FMASK'}
+    | {'MSK_CLDPRB', 'MSK_SNWPRB', 'MSK_CLASSI_OPAQUE', 'MSK_CLASSI_CIRRUS', 'MSK_CLASSI_SNOW_ICE'}
+    | {'SZA', 'SAA', 'VZA', 'VAA'}
+)
 
-_COLOURS = {
-    'b': 'blue', 'blue': 'blue',
-    'g': 'green', 'green': 'green',
-    'r': 'red', 'red': 'red',
-    're': 'rededge', 'rededge': 'rededge',
-    'n': 'nir', 'nir': 'nir', 'nearinfrared': 'nir',
-    'lwir': 'lwir', 'thermal': 'lwir',
-    'alpha': 'alpha', 'a': 'alpha',
-}  # fmt: skip
+#: Names of colours, in the order of wavelength, and their other spellings.
+_COLOURS = ('blue', 'green', 'red', 'rededge', 'nir', 'lwir')
+_SPELLINGS = {'b': 'blue', 'g': 'green', 'r': 'red', 're': 'rededge', 'n': 'nir', 'nearinfrared': 'nir'}
+_SPELLINGS |= {'thermal': 'lwir', 'a': 'alpha', 'alpha': 'alpha'} | {name: name for name in _COLOURS}
 _NUMBERED = re.compile(r'^b0*(\d{1,2})(a?)(?![a-z0-9])', re.IGNORECASE)
 
 
@@ -44,8 +41,8 @@ class Band:
     Attributes:
         name: Canonical name.
         wavelength: Central wavelength in nanometres.
-        scale: Reflectance per digital number (after ``offset`` was added).
-        offset: Added to the digital number first.
+        scale: Reflectance per digital number, after ``offset`` has been added.
+        offset: Offset in digital numbers.
         common: Colour name (``blue``, ``nir``, …) or None.
     """
 
@@ -58,13 +55,13 @@ class Band:
 
 @dataclass(frozen=True)
 class Sensor:
-    """The bands of a sensor in the order in which its products hold them.
+    """The bands of a sensor in the order of its products.
 
     Attributes:
         name: Key in :data:`SENSORS`.
         bands: Bands in order.
-        rgb: Names of the three bands that make a natural (or the usual false-colour) picture.
-        nodata: Digital number of pixels without data where a file declares none, or None.
+        rgb: Names of the three bands of a natural-colour (or the usual false-colour) composite.
+        nodata: Digital number of pixels without data in files that declare none, or None.
     """
 
     name: str
@@ -78,14 +75,7 @@ class Sensor:
         return tuple(band.name for band in self.bands)
 
     def find(self, name: str) -> Band | None:
-        """Look a band up by canonical or colour name.
-
-        Args:
-            name: Any spelling that :func:`canonical_band_name` understands.
-
-        Returns:
-            The band, or None where the sensor has none of that name.
-        """
+        """Return a band by canonical or colour name, in any spelling of :func:`canonical_band_name`, or None."""
         wanted = canonical_band_name(name)
         for band in self.bands:
             if band.name == wanted:
@@ -97,118 +87,101 @@ def _sensor(
     name: str,
     scale: float,
     rgb: tuple[str, str, str],
-    *bands: tuple[str, float] | tuple[str, float, str],
+    wavelengths: Mapping[str, float],
+    common: Mapping[str, str] | None = None,
     nodata: float | None = None,
 ) -> Sensor:
-    made = tuple(Band(band[0], band[1], scale, common=band[2] if len(band) == 3 else None) for band in bands)
-    return Sensor(name, made, rgb, nodata)
+    bands = (Band(band, nm, scale, common=(common or {}).get(band)) for band, nm in wavelengths.items())
+    return Sensor(name, tuple(bands), rgb, nodata)
 
 
-_S2 = (
-    ('B01', 442.7), ('B02', 492.4, 'blue'), ('B03', 559.8, 'green'), ('B04', 664.6, 'red'),
-    ('B05', 704.1, 'rededge'), ('B06', 740.5), ('B07', 782.8), ('B08', 832.8, 'nir'), ('B8A', 864.7),
-    ('B09', 945.1), ('B10', 1373.5), ('B11', 1613.7), ('B12', 2202.4),
-)  # fmt: skip
-_HLS_L30 = (
-    ('B01', 443.0), ('B02', 482.0, 'blue'), ('B03', 561.5, 'green'), ('B04', 654.5, 'red'), ('B05', 865.0, 'nir'),
-    ('B06', 1608.5), ('B07', 2200.5), ('B09', 1373.5), ('B10', 10895.0), ('B11', 12005.0),
-)  # fmt: skip
-_NUMBERED_RGB = ('B04', 'B03', 'B02')
-_RGB = ('red', 'green', 'blue')
+_S2_NAMES = ('B01', 'B02', 'B03', 'B04', 'B05', 'B06', 'B07', 'B08', 'B8A', 'B09', 'B10', 'B11', 'B12')
+_S2_NM = (442.7, 492.4, 559.8, 664.6, 704.1, 740.5, 782.8, 832.8, 864.7, 945.1, 1373.5, 1613.7, 2202.4)
+_S2_COMMON = {'B02': 'blue', 'B03': 'green', 'B04': 'red', 'B05': 'rededge', 'B08': 'nir'}
+_L1C = dict(zip(_S2_NAMES, _S2_NM, strict=True))
+_L2A = {name: nm for name, nm in _L1C.items() if name != 'B10'}
+_L30_NAMES = ('B01', 'B02', 'B03', 'B04', 'B05', 'B06', 'B07', 'B09', 'B10', 'B11')
+_L30_NM = (443.0, 482.0, 561.5, 654.5, 865.0, 1608.5, 2200.5, 1373.5, 10895.0, 12005.0)
+_L30 = dict(zip(_L30_NAMES, _L30_NM, strict=True))
+_L30_COMMON = {'B02': 'blue', 'B03': 'green', 'B04': 'red', 'B05': 'nir'}
+_REDEDGE = {'blue': 475.0, 'green': 560.0, 'red': 668.0, 'rededge': 717.0, 'nir': 840.0}
+_ALTUM = _REDEDGE | {'nir': 842.0, 'lwir': 11000.0}
+_MAVIC_3M = {'green': 560.0, 'red': 650.0, 'rededge': 730.0, 'nir': 860.0}
+_P4M = {'blue': 450.0, 'green': 560.0, 'red': 650.0, 'rededge': 730.0, 'nir': 840.0}
+_SEQUOIA = {'green': 550.0, 'red': 660.0, 'rededge': 735.0, 'nir': 790.0}
+_CAMERA = {'red': 650.0, 'green': 550.0, 'blue': 450.0}
+_NUMBERED_RGB, _RGB, _FALSE_COLOUR = ('B04', 'B03', 'B02'), ('red', 'green', 'blue'), ('nir', 'red', 'green')
 
-#: Every sensor the package knows, by name.
+#: All known sensors by name.
 #:
-#: The orthomosaics of MicaSense cameras are listed by wavelength (blue, green, red, red edge, near infrared),
-#: which is what Metashape and Pix4D export; a file whose bands have descriptions overrides any order.
+#: The bands of MicaSense cameras are in the order of wavelength (blue, green, red, red edge, near infrared), in which
+#: Metashape and Pix4D export orthomosaics. Band descriptions in a file override the order.
 SENSORS: dict[str, Sensor] = {
     sensor.name: sensor
     for sensor in (
-        _sensor('sentinel2_l1c', 1e-4, _NUMBERED_RGB, *_S2, nodata=0),
-        _sensor('sentinel2_l2a', 1e-4, _NUMBERED_RGB, *(band for band in _S2 if band[0] != 'B10'), nodata=0),
-        _sensor('hls_l30', 1e-4, _NUMBERED_RGB, *_HLS_L30, nodata=-9999),
-        _sensor('hls_s30', 1e-4, _NUMBERED_RGB, *_S2, nodata=-9999),
-        _sensor('micasense_rededge', 1 / 32768, _RGB,
-                ('blue', 475.0), ('green', 560.0), ('red', 668.0), ('rededge', 717.0), ('nir', 840.0)),
-        _sensor('micasense_altum', 1 / 32768, _RGB,
-                ('blue', 475.0), ('green', 560.0), ('red', 668.0), ('rededge', 717.0), ('nir', 842.0),
-                ('lwir', 11000.0)),
-        _sensor('dji_mavic_3m', 1 / 65535, ('nir', 'red', 'green'),
-                ('green', 560.0), ('red', 650.0), ('rededge', 730.0), ('nir', 860.0)),
-        _sensor('dji_p4m', 1 / 65535, _RGB,
-                ('blue', 450.0), ('green', 560.0), ('red', 650.0), ('rededge', 730.0), ('nir', 840.0)),
-        _sensor('parrot_sequoia', 1 / 65535, ('nir', 'red', 'green'),
-                ('green', 550.0), ('red', 660.0), ('rededge', 735.0), ('nir', 790.0)),
-        _sensor('rgb', 1 / 255, _RGB, ('red', 650.0), ('green', 550.0), ('blue', 450.0)),
-        _sensor('rgbn', 1 / 255, _RGB, ('red', 650.0), ('green', 550.0), ('blue', 450.0), ('nir', 840.0)),
+        _sensor('sentinel2_l1c', 1e-4, _NUMBERED_RGB, _L1C, _S2_COMMON, nodata=0),
+        _sensor('sentinel2_l2a', 1e-4, _NUMBERED_RGB, _L2A, _S2_COMMON, nodata=0),
+        _sensor('hls_l30', 1e-4, _NUMBERED_RGB, _L30, _L30_COMMON, nodata=-9999),
+        _sensor('hls_s30', 1e-4, _NUMBERED_RGB, _L1C, _S2_COMMON, nodata=-9999),
+        _sensor('micasense_rededge', 1 / 32768, _RGB, _REDEDGE),
+        _sensor('micasense_altum', 1 / 32768, _RGB, _ALTUM),
+        _sensor('dji_mavic_3m', 1 / 65535, _FALSE_COLOUR, _MAVIC_3M),
+        _sensor('dji_p4m', 1 / 65535, _RGB, _P4M),
+        _sensor('parrot_sequoia', 1 / 65535, _FALSE_COLOUR, _SEQUOIA),
+        _sensor('rgb', 1 / 255, _RGB, _CAMERA),
+        _sensor('rgbn', 1 / 255, _RGB, _CAMERA | {'nir': 840.0}),
     )
-}  # fmt: skip
+}
 
 
 def get_sensor(name: str) -> Sensor:
-    """Look a sensor up by name.
+    """Return a sensor by name.
 
     Args:
-        name: A key of :data:`SENSORS`; case, spaces and hyphens do not matter.
-
-    Returns:
-        The sensor.
+        name: Key of :data:`SENSORS`, in any case, with spaces or hyphens instead of underscores.
 
     Raises:
         BandError: If there is no such sensor.
     """
     key = re.sub(r'[\s-]+', '_', name.strip().lower())
     if key not in SENSORS:
-        msg = f'sensor: {name!r} is not known; choose one of {", ".join(SENSORS)}, or leave it out.'
+        msg = f'sensor: unknown sensor {name!r}; choose one of {", ".join(SENSORS)}, or leave it out.'
         raise BandError(msg)
     return SENSORS[key]
 
 
 def canonical_band_name(text: str) -> str:
-    """Bring a band's name into the one spelling that this package compares.
+    """Return the canonical spelling of a band name from a file or a user.
 
-    ``B1``, ``b01`` and ``B1, central wavelength 443 nm`` become ``B01``; ``B8A`` stays;
-    ``NIR``, ``Near Infrared`` and ``n`` become ``nir``. Any other name is only stripped.
-
-    Args:
-        text: A name as a file or a user writes it.
-
-    Returns:
-        The canonical name.
+    ``B1``, ``b01`` and ``B1, central wavelength 443 nm`` become ``B01``; ``B8A`` stays; ``NIR``, ``Near Infrared`` and
+    ``n`` become ``nir``. White space around other names is removed.
     """
     text = text.strip()
     numbered = _NUMBERED.match(text)
     if numbered:
         number, narrow = numbered.groups()
         return f'B{int(number)}A' if narrow else f'B{int(number):02d}'
-    return _COLOURS.get(re.sub(r'[\s_-]+', '', text).lower(), text)
+    return _SPELLINGS.get(re.sub(r'[\s_-]+', '', text).lower(), text)
 
 
 def is_auxiliary(name: str) -> bool:
-    """Tell whether a layer is known to be no spectral band (QA60, SCL, cloud probability, alpha, …).
-
-    Args:
-        name: Canonical name.
-
-    Returns:
-        True for a quality, classification or alpha layer.
-    """
+    """Whether a layer, by canonical name, is not a spectral band (QA60, SCL, cloud probability, alpha, …)."""
     return name.upper() in AUXILIARY_LAYERS or name == 'alpha'
 
 
 def infer_sensor(names: Sequence[str], filename: str = '') -> Sensor | None:
-    """Find the sensor that the band names (and a product's file name) speak of.
+    """Infer the sensor from band names and the file name of a product.
 
-    Only what the names prove is concluded: numbered bands are Sentinel-2 (L1C where B10 is among them) unless
-    the file name is that of an HLS product, or of a Landsat one, whose sensors are not listed; ``red, green, blue``
-    is a plain RGB picture. Several drone cameras share colour names with different wavelengths, so those need to be
-    named by the user.
+    Numbered bands are Sentinel-2 (L1C if B10 is one of them), unless the file name is that of an HLS product, or of a
+    Landsat product, whose sensors are not listed. ``red, green, blue`` is an ordinary RGB image. Several drone cameras
+    have the same colour names at different wavelengths, so the user has to name them.
 
     Args:
         names: Canonical band names of a scene.
         filename: File name of the scene.
 
     Returns:
-        The sensor, or None where the names leave it open.
+        The sensor, or None if the names do not identify it.
     """
     spectral = {name for name in names if not is_auxiliary(name)}
     if not spectral:
@@ -228,17 +201,17 @@ def infer_sensor(names: Sequence[str], filename: str = '') -> Sensor | None:
 
 
 def rgb_names(names: Sequence[str], sensor: Sensor | None) -> tuple[str, str, str]:
-    """Choose three of the given bands for a picture, red first.
+    """Choose three bands for a figure, red first.
 
     Args:
-        names: Canonical names of the bands at hand, at least one.
+        names: Canonical names of the available bands, at least one.
         sensor: Their sensor, if known.
 
     Returns:
-        The sensor's RGB triple where it is complete; else the colours that are there; else the last, middle
-        and first band (bands are listed by rising wavelength as a rule). One or two bands are repeated.
+        The RGB bands of the sensor if they are available, or else a common triple, or else the last, middle and first
+        band (usually in the order of wavelength). One or two bands are repeated.
     """
-    for triple in (sensor.rgb if sensor else (), _NUMBERED_RGB, _RGB, ('nir', 'red', 'green')):
+    for triple in (sensor.rgb if sensor else (), _NUMBERED_RGB, _RGB, _FALSE_COLOUR):
         if triple and all(name in names for name in triple):
             red, green, blue = triple
             return red, green, blue
@@ -246,16 +219,8 @@ def rgb_names(names: Sequence[str], sensor: Sensor | None) -> tuple[str, str, st
 
 
 def band_position(name: str) -> tuple[float, str]:
-    """Sort key that puts bands in the order of rising wavelength as Sentinel-2 lists them (B8A after B08).
-
-    Args:
-        name: Canonical name.
-
-    Returns:
-        A key; names that are neither numbered nor colours come last, by letter.
-    """
+    """Return the sort key of a canonical name: by wavelength like Sentinel-2 (B8A after B08), other names last."""
     numbered = _NUMBERED.match(name)
     if numbered:
         return int(numbered[1]) + (0.5 if numbered[2] else 0.0), name
-    colours = ('blue', 'green', 'red', 'rededge', 'nir', 'lwir')
-    return (100.0 + colours.index(name) if name in colours else 200.0), name
+    return (100.0 + _COLOURS.index(name) if name in _COLOURS else 200.0), name

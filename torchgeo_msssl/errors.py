@@ -1,20 +1,20 @@
 """Exceptions of the package: one root, one subclass for each kind of failure.
 
-Every message is one sentence (or two) that says what was expected, what came, and what to do,
-with the path, band, option or shape concerned. The command line prints the message alone.
+Every message states in one or two sentences what was expected, what was found, and how to fix it, with the path, band,
+option or shape. The command line prints only the message.
 """
 
 
 class MSSSLError(Exception):
-    """Root of everything that this package raises on purpose."""
+    """Root of all exceptions that this package raises."""
 
 
 class ConfigurationError(MSSSLError, ValueError):
-    """An option is out of its range, or two options contradict each other."""
+    """An option is out of range, or options contradict each other."""
 
 
 class ScenesNotFoundError(MSSSLError, FileNotFoundError):
-    """No readable scene was found where a path or pattern pointed."""
+    """No readable scene exists at a path or pattern."""
 
 
 class MissingCRSError(MSSSLError, ValueError):
@@ -22,23 +22,23 @@ class MissingCRSError(MSSSLError, ValueError):
 
 
 class BandError(MSSSLError, ValueError):
-    """Bands were asked for that a scene or a sensor does not have, or cannot be named."""
+    """A scene or sensor lacks requested bands, or bands cannot be named."""
 
 
 class SceneReadError(MSSSLError, OSError):
-    """A scene could not be read; the message names the file and, where known, the window."""
+    """A scene cannot be read; the message names the file and, if known, the window."""
 
 
 class EmptyIntersectionError(MSSSLError, IndexError):
-    """A query, region or pair of datasets has no place in common."""
+    """A query, region or pair of datasets does not overlap."""
 
 
 class ChipSizeError(MSSSLError, ValueError):
-    """The chip is larger than every scene it could be cut from."""
+    """The chip is larger than every scene."""
 
 
 class ValidDataError(MSSSLError, ValueError):
-    """No chip has as much valid data as was asked for."""
+    """No chip has the requested fraction of valid data."""
 
 
 class OutputError(MSSSLError, OSError):
@@ -46,8 +46,8 @@ class OutputError(MSSSLError, OSError):
 
 
 class WeightsError(MSSSLError, ValueError):
-    """Weights do not fit the network they were to be loaded into, or cannot be read."""
+    """Weights do not fit the network, or cannot be read."""
 
 
 class NonFiniteLossError(MSSSLError, ArithmeticError):
-    """The loss became NaN or infinite; the message names the step and the chips."""
+    """The loss is NaN or infinite; the message names the step and the chips."""

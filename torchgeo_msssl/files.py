@@ -1,4 +1,4 @@
-"""Files that land complete or not at all."""
+"""Files that appear complete or not at all."""
 
 import contextlib
 import errno
@@ -12,61 +12,61 @@ from typing import Any
 
 from torchgeo_msssl.errors import MSSSLError, OutputError
 
-#: What GDAL keeps beside a raster: statistics and colours, masks, overviews. They belong to the pixels they describe.
+#: Suffixes of GDAL's sidecar files of a raster: statistics and colours, masks, overviews.
 SIDECARS = ('.aux.xml', '.msk', '.ovr')
 
-#: A file that was written this many seconds ago may be written again within the same tick of the clock.
+#: Age in seconds up to which a file may be written again within the same tick of the clock.
 FRESH = 2.0
 
-#: Failures of the disk itself, whoever was writing: full, over quota, too large, read-only, broken.
+#: Failures of the disk: full, over quota, file too large, read-only, broken.
 _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
 
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Lend a temporary path beside a target and move it onto the target at the end.
+    """Yield a temporary path next to a target, and rename it to the target at the end.
 
-    A reader never sees a half-written file, and an older file at the target stays as it is until the new one is
-    complete. When the block raises, the temporary file is removed; a killed process leaves at most a hidden file
-    (``.name.<hexadecimal>.suffix``), which no search for scenes takes up. Folders above the target are made.
-    :data:`SIDECARS` that the block writes beside the temporary file move with it, and those of the older file go.
+    Readers never find a partial file, and an existing file stays until the new one is complete. If the block raises,
+    the temporary file is removed. A killed process leaves at most a hidden file (``.name.<hexadecimal>.suffix``), which
+    a search for scenes ignores. Missing folders are created. :data:`SIDECARS` that the block writes are renamed, too,
+    and those of the old file are removed.
 
     Args:
-        path: Where the file is to be in the end.
+        path: Path of the target.
 
     Yields:
-        A path in the same folder with the same suffix, at which nothing exists yet.
+        A path in the same folder and with the same suffix, at which no file exists.
 
     Raises:
         OutputError: If the target cannot be written, the disk is full, or the block wrote nothing.
     """
     target = Path(path)
-    # The name is cut short so that a target with the longest name that a folder can hold has room for the rest.
+    # the stem is cut, so that the name is not too long for the file system
     temporary = target.with_name(f'.{target.stem[:64]}.{uuid.uuid4().hex[:12]}{target.suffix}')
     mode = _check_writable(target, temporary)
     try:
         yield temporary
         if not temporary.exists():
             raise unwritable(target, 'nothing was written')
-        temporary.chmod(mode)  # some writers (safetensors) leave files that only their owner may read
+        temporary.chmod(mode)  # some writers (safetensors) create files that only their owner may read
         _flush_to_disk(temporary)
         _publish(temporary, target)
     except MSSSLError:
         raise
     except OSError as error:
-        # Any other OSError in the block may be about another file (a scene that cannot be read): it is not ours.
-        ours = {str(temporary), str(target)}
-        if error.errno in _DISK_ERRORS or not ours.isdisjoint({str(error.filename), str(error.filename2)}):
+        # other errors may be about another file, such as a scene that cannot be read
+        own = {str(temporary), str(target)}
+        if error.errno in _DISK_ERRORS or not own.isdisjoint({str(error.filename), str(error.filename2)}):
             raise unwritable(target, error.strerror or str(error)) from error
         raise
     finally:
-        for leftover in (temporary, *(_beside(temporary, suffix) for suffix in SIDECARS)):
+        for leftover in (temporary, *(_sidecar(temporary, suffix) for suffix in SIDECARS)):
             with contextlib.suppress(OSError):
                 leftover.unlink(missing_ok=True)
 
 
 def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
-    """Write plain values as JSON, NaN as null.
+    """Write plain values as JSON, with null for NaN.
 
     Args:
         path: The file; it appears complete or not at all.
@@ -88,14 +88,14 @@ def _without_nan(value: Any) -> Any:
 
 
 def _check_writable(target: Path, temporary: Path) -> int:
-    """Find out now, not after hours of work, whether the target can be written, and what mode new files have here."""
+    """Raise if the target cannot be written, before hours of work; return the mode of new files in its folder."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_dir():
             raise IsADirectoryError(errno.EISDIR, 'it is a folder')
         if target.exists() and not target.is_file():
-            raise OSError(errno.EINVAL, 'it is no ordinary file')
-        # The probe is removed because some writers refuse existing files.
+            raise OSError(errno.EINVAL, 'it is not a regular file')
+        # removed again, as some writers refuse existing files
         temporary.touch()
         mode = temporary.stat().st_mode & 0o777
         temporary.unlink()
@@ -106,20 +106,20 @@ def _check_writable(target: Path, temporary: Path) -> int:
 
 def _publish(temporary: Path, target: Path) -> None:
     for suffix in SIDECARS:
-        if _beside(temporary, suffix).exists():
-            _beside(temporary, suffix).replace(_beside(target, suffix))
-        elif os.path.lexists(_beside(target, suffix)):
-            # The mask or statistics of the file that is being replaced would be taken for the new one's.
-            _beside(target, suffix).unlink()
+        if _sidecar(temporary, suffix).exists():
+            _sidecar(temporary, suffix).replace(_sidecar(target, suffix))
+        elif os.path.lexists(_sidecar(target, suffix)):
+            # the mask or statistics of the old file would be used for the new one
+            _sidecar(target, suffix).unlink()
     temporary.replace(target)
 
 
-def _beside(path: Path, suffix: str) -> Path:
+def _sidecar(path: Path, suffix: str) -> Path:
     return path.with_name(f'{path.name}{suffix}')
 
 
 def _flush_to_disk(path: Path) -> None:
-    """Force a file out of the system's buffers, so that a rename never outlives its content in a power cut."""
+    """Write the buffers of a file to the disk, so that after a power failure a renamed file has its content."""
     with path.open('rb+') as file:
         os.fsync(file.fileno())
 

@@ -1,4 +1,4 @@
-"""Progress bars with rate and time left, on standard error."""
+"""Progress bars with rate and remaining time, on standard error."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,29 +18,29 @@ from rich.text import Text
 
 
 class _RateColumn(ProgressColumn):
-    """Pieces a second."""
+    """Steps per second."""
 
     def __init__(self, unit: str) -> None:
         super().__init__()
         self.unit = unit
 
     def render(self, task: Task) -> Text:
-        """Show the rate of a task, once it is known."""
+        """Return the rate of a task once it is known."""
         rate = task.finished_speed or task.speed
         return Text(f'{rate:.1f} {self.unit}/s' if rate else '')
 
 
 @contextmanager
 def progress_bar(description: str, total: int = 1, unit: str = '') -> Iterator[Callable[[int, float], None]]:
-    """Show the progress of ``total`` pieces of work.
+    """Show the progress of an operation.
 
     Args:
-        description: What is being done.
-        total: Number of pieces.
-        unit: What the pieces are; their rate is shown where this is given.
+        description: Text next to the bar.
+        total: Number of steps.
+        unit: Unit of the steps. If given, their rate is shown.
 
     Yields:
-        A function to call with ``(piece, fraction of that piece)``.
+        A function to call with the number of completed steps and the fraction of the next one.
     """
     columns = (
         TextColumn('{task.description}'),
@@ -53,7 +53,7 @@ def progress_bar(description: str, total: int = 1, unit: str = '') -> Iterator[C
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(description, total=total)
 
-        def advance(piece: int, fraction: float) -> None:
-            progress.update(task, completed=piece + fraction)
+        def advance(completed: int, fraction: float) -> None:
+            progress.update(task, completed=completed + fraction)
 
         yield advance

@@ -69,7 +69,7 @@ def test_everything_at_once(scene: str, mask: str, tmp_path: Path, capsys: pytes
         (['--size', '201'], '20210415_a.tif has 200 × 200 pixels, less than a chip of 201 × 201'),
         (['--bands', 'B02,B11'], 'has no band B11'),
         (['--bands', 'B02,B2'], 'bands: expected different bands'),
-        (['--sensor', 'hubble'], "sensor: 'hubble' is not known"),
+        (['--sensor', 'hubble'], "sensor: unknown sensor 'hubble'"),
         (['--edge', 'drop', '--size', '512'], 'less than a chip of 512'),
         (['--split', 'blocks', '--fractions', '0.5,0.4'], 'fractions: expected two or three shares'),
         (['--split', 'absent.geojson'], 'split: absent.geojson is neither blocks nor scenes nor a file'),

@@ -136,7 +136,7 @@ def test_failures_are_one_sentence(make_scene, capsys: pytest.CaptureFixture[str
         ([a, '--scale', '2'], 'only used with --rewrite'),
         ([a, '--rewrite', b], 'b.tif exists; add --overwrite'),
         ([a, '--rewrite', a], 'is the source itself'),
-        ([a, '--sensor', 'eye'], "'eye' is not known"),
+        ([a, '--sensor', 'eye'], "unknown sensor 'eye'"),
     ):
         assert main(['doctor', *arguments]) == 1
         err = capsys.readouterr().err.strip().splitlines()[-1]

@@ -78,7 +78,7 @@ def test_dense_is_true_or_false(capsys: pytest.CaptureFixture[str]) -> None:
         (['--chip_size', '0'], 'chip_size: expected at least 1'),
         (['--lidar_chips', '0'], 'lidar_chips: expected at least 2'),
         (['--lidar_chips', '-3'], 'lidar_chips: expected at least 2'),
-        (['--sensor', 'foo'], "sensor: 'foo' is not known"),
+        (['--sensor', 'foo'], "sensor: unknown sensor 'foo'"),
         (['--weights', 'imagenet'], 'weights: the ImageNet weights of test_resnet are not on this machine'),
     ],
 )

@@ -351,7 +351,7 @@ def test_scenes_of_two_dtypes_make_one_batch(tmp_path: Path) -> None:
         ({'val_fraction': 0.5, 'block_size': 8}, ConfigurationError, 'block_size: expected at least chip_size 16'),
         ({'val_fraction': 0.5, 'block_size': 10**6}, ConfigurationError, 'use smaller blocks'),
         ({'positives': 'temporal'}, ValidDataError, 'temporal needs scenes'),
-        ({'sensor': 'eye'}, BandError, "sensor: 'eye' is not known; choose one of sentinel2_l1c"),
+        ({'sensor': 'eye'}, BandError, "sensor: unknown sensor 'eye'; choose one of sentinel2_l1c"),
     ],
 )
 def test_errors_name_the_option(tmp_path: Path, options: dict[str, Any], error: type, message: str) -> None:

@@ -831,7 +831,7 @@ def test_errors_name_the_file_and_the_remedy(tmp_path: Path) -> None:
         Scenes(path, bands=['B02', 'B08'])
     with pytest.raises(BandError, match='twice'):
         Scenes(path, bands=['B02', 'B2'])
-    with pytest.raises(BandError, match="sensor: 'sentinel9' is not known"):
+    with pytest.raises(BandError, match="sensor: unknown sensor 'sentinel9'"):
         Scenes(path, sensor='sentinel9')
     with pytest.raises(ConfigurationError, match='cache'):
         Scenes(path, cache='ram')  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
-"""A synthetic landscape: what is on the ground of the sample area.
+"""Synthetic land cover of the sample area.
 
-Everything is made up from a seed: zones of land use, parcels inside them, a river, roads, and the character of
-each parcel. What a sensor sees of it is the business of :mod:`torchgeo_msssl.geo.sample.scenes`.
+Zones of land use, parcels inside them, a river, roads, and the properties of each parcel are drawn from a seed.
+:mod:`torchgeo_msssl.geo.sample.scenes` renders them as a sensor would.
 """
 
 from dataclasses import dataclass
@@ -32,47 +32,78 @@ COARSE_CLASSES: tuple[str, ...] = tuple(CLASSES)
 FINE_CLASSES: tuple[str, ...] = tuple(name for names in CLASSES.values() for name in names)
 #: Index of the coarse class of each fine class.
 COARSE_OF_FINE: Labels = np.array([i for i, names in enumerate(CLASSES.values()) for _ in names], np.uint8)
-#: Label of places that nobody surveyed.
+#: Label of places that were not surveyed.
 IGNORE = 255
 
-_ZONE = 68  # pixels from one zone's centre to the next
+_ZONE = 68  # distance of the centres of zones, in pixels
 _INDEX = {name: i for i, name in enumerate(FINE_CLASSES)}
 
-# How many zones of each class a landscape holds, in proportion.
-_SHARES = {'vineyard': 5, 'orchard': 3, 'winter cereals': 4, 'rapeseed': 2, 'maize': 3, 'sunflower': 3, 'meadow': 3,
-           'heath': 3, 'broadleaf': 4, 'conifer': 3, 'village': 3, 'industry and transport': 2, 'quarry': 2,
-           'water': 2}  # fmt: skip
+# Relative number of zones of each class.
+_SHARES = {
+    'vineyard': 5,
+    'orchard': 3,
+    'winter cereals': 4,
+    'rapeseed': 2,
+    'maize': 3,
+    'sunflower': 3,
+    'meadow': 3,
+    'heath': 3,
+    'broadleaf': 4,
+    'conifer': 3,
+    'village': 3,
+    'industry and transport': 2,
+    'quarry': 2,
+    'water': 2,
+}
 _CROPS = ('vineyard', 'orchard', 'winter cereals', 'rapeseed', 'maize', 'sunflower', 'meadow')
 
-# Least and greatest (short, long) side of a parcel, in pixels.
-_PARCEL = {'vineyard': (11, 30), 'orchard': (11, 28), 'winter cereals': (18, 48), 'rapeseed': (18, 46),
-           'maize': (16, 46), 'sunflower': (16, 44), 'meadow': (16, 40), 'village': (4, 8),
-           'industry and transport': (8, 18)}  # fmt: skip
+# Smallest short side and largest long side of a parcel, in pixels.
+_PARCEL = {
+    'vineyard': (11, 30),
+    'orchard': (11, 28),
+    'winter cereals': (18, 48),
+    'rapeseed': (18, 46),
+    'maize': (16, 46),
+    'sunflower': (16, 44),
+    'meadow': (16, 40),
+    'village': (4, 8),
+    'industry and transport': (8, 18),
+}
 _STAND = (30, 70)
 
-# Texture inside parcels: relative amplitude in the plant cover, relative amplitude in brightness, and which kind.
-_TEXTURE = {'vineyard': (.20, .05, 'rows'), 'orchard': (.24, .06, 'grain'), 'winter cereals': (.05, .02, 'rows'),
-            'rapeseed': (.07, .02, 'patches'), 'maize': (.06, .02, 'rows'), 'sunflower': (.08, .02, 'patches'),
-            'meadow': (.12, .03, 'patches'), 'heath': (.28, .07, 'grain'), 'broadleaf': (.10, .12, 'grain'),
-            'conifer': (.06, .16, 'grain'), 'village': (.50, .28, 'grain'),
-            'industry and transport': (.40, .22, 'patches'), 'quarry': (.50, .14, 'patches'),
-            'water': (.0, .04, 'patches')}  # fmt: skip
+# Texture inside parcels: relative amplitude of plant cover and of brightness, and kind of texture.
+_TEXTURE = {
+    'vineyard': (0.20, 0.05, 'rows'),
+    'orchard': (0.24, 0.06, 'grain'),
+    'winter cereals': (0.05, 0.02, 'rows'),
+    'rapeseed': (0.07, 0.02, 'patches'),
+    'maize': (0.06, 0.02, 'rows'),
+    'sunflower': (0.08, 0.02, 'patches'),
+    'meadow': (0.12, 0.03, 'patches'),
+    'heath': (0.28, 0.07, 'grain'),
+    'broadleaf': (0.10, 0.12, 'grain'),
+    'conifer': (0.06, 0.16, 'grain'),
+    'village': (0.50, 0.28, 'grain'),
+    'industry and transport': (0.40, 0.22, 'patches'),
+    'quarry': (0.50, 0.14, 'patches'),
+    'water': (0.0, 0.04, 'patches'),
+}
 
 _ORIENTATIONS = 8
 
 
 @dataclass(frozen=True)
 class Landscape:
-    """What is on the ground, on one pixel grid.
+    """Land cover on one pixel grid.
 
     Attributes:
-        fine: Fine class ``(height, width)``, complete.
+        fine: Fine class of all pixels ``(height, width)``.
         parcel: Parcel number ``(height, width)``.
-        surveyed: Whether the labels of a parcel are known ``(parcel,)``.
+        surveyed: Whether the label of a parcel is known ``(parcel,)``.
         vigour: Factor of the plant cover ``(parcel,)``.
         tone: Factor of the brightness of bare soil and roofs ``(parcel,)``.
-        delay: Days by which the season comes late ``(parcel,)``.
-        orientation: Direction of rows, 0 to 7 eighths of half a turn ``(parcel,)``.
+        delay: Delay of the season in days ``(parcel,)``.
+        orientation: Direction of rows in eighths of 180°, 0 to 7 ``(parcel,)``.
         relief: Smooth illumination by the terrain, around 1 ``(height, width)``.
         cover_texture: Variation of the plant cover inside parcels ``(height, width)``.
         light_texture: Variation of the brightness inside parcels ``(height, width)``.
@@ -90,26 +121,19 @@ class Landscape:
     light_texture: Floats
 
     def labels(self) -> Labels:
-        """Fine labels ``(height, width)`` with :data:`IGNORE` where nobody surveyed."""
+        """Return fine labels ``(height, width)`` with :data:`IGNORE` at places that were not surveyed."""
         return np.where(self.surveyed[self.parcel], self.fine, np.uint8(IGNORE))
 
 
 def coarse_labels(fine: Labels) -> Labels:
-    """Coarse labels that follow from fine ones.
-
-    Args:
-        fine: Fine classes and :data:`IGNORE`, any shape.
-
-    Returns:
-        Coarse classes and :data:`IGNORE`, the same shape.
-    """
+    """Map fine classes and :data:`IGNORE`, of any shape, to coarse classes and :data:`IGNORE`."""
     lookup = np.full(256, IGNORE, np.uint8)
     lookup[: len(COARSE_OF_FINE)] = COARSE_OF_FINE
     return lookup[fine]
 
 
 def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], length: float) -> Floats:
-    """Noise that varies over a given length.
+    """Draw noise with a given correlation length.
 
     Args:
         rng: Source of randomness.
@@ -126,7 +150,7 @@ def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], length: float
 
 
 def make_landscape(rng: np.random.Generator, shape: tuple[int, int]) -> Landscape:
-    """Draw zones, parcels, a river and roads, and give each parcel its character.
+    """Draw zones, parcels, a river and roads, and the properties of each parcel.
 
     Args:
         rng: Source of randomness.
@@ -146,8 +170,8 @@ def make_landscape(rng: np.random.Generator, shape: tuple[int, int]) -> Landscap
     orientation = rng.integers(_ORIENTATIONS, size=count).astype(np.int32)
     cover, light = _textures(rng, fine, orientation[parcel])
     for texture in (cover, light):
-        texture[parcel == count - 3] = 0  # a road is as bright at one end as at the other
-    # Towns, the river and the roads are on every map; a few fields are on none.
+        texture[parcel == count - 3] = 0  # roads have the same brightness everywhere
+    # towns, the river and the roads are always surveyed, a few fields are not
     surveyed = (rng.random(count) > 0.04) | np.isin(parcel_class, _villages())
     surveyed[-3:] = True
     return Landscape(
@@ -173,19 +197,19 @@ def _zones(rng: np.random.Generator, shape: tuple[int, int]) -> tuple[Ids, NDArr
     steps = [side / count for side, count in zip(shape, counts, strict=True)]
     cells = np.stack(np.meshgrid(*(np.arange(n) + 0.5 for n in counts), indexing='ij'), -1).reshape(-1, 2)
     centres = (cells + rng.uniform(-0.38, 0.38, cells.shape)) * steps
-    # Bent coordinates turn the straight borders of a Voronoi diagram into ones that follow the ground.
+    # distorted coordinates bend the straight borders of the Voronoi diagram
     rows, cols = np.indices(shape, dtype=np.float32)
     bent = np.stack([rows + 5 * smooth_noise(rng, shape, 32), cols + 5 * smooth_noise(rng, shape, 32)], -1)
     return cKDTree(centres).query(bent.reshape(-1, 2))[1].reshape(shape).astype(np.int32), centres
 
 
 def _zone_classes(rng: np.random.Generator, count: int) -> Labels:
-    # Every class once, then decks in the right proportion: small areas hold all classes too.
+    # first every class once, so that small areas have all classes, then shuffled decks in the right proportion
     deck = [_INDEX[name] for name, share in _SHARES.items() for _ in range(share)]
-    dealt = list(range(len(FINE_CLASSES)))
-    while len(dealt) < count:
-        dealt.extend(rng.permutation(deck).tolist())
-    return rng.permutation(np.array(dealt[:count], np.uint8))
+    drawn = list(range(len(FINE_CLASSES)))
+    while len(drawn) < count:
+        drawn.extend(rng.permutation(deck).tolist())
+    return rng.permutation(np.array(drawn[:count], np.uint8))
 
 
 def _parcels(rng: np.random.Generator, zone: Ids, zone_class: Labels, centres: NDArray[np.float64]) -> Ids:
@@ -197,7 +221,7 @@ def _parcels(rng: np.random.Generator, zone: Ids, zone_class: Labels, centres: N
     down, right = rows - centres[zone, 0], cols - centres[zone, 1]
     along = (right * np.cos(turn)[zone] + down * np.sin(turn)[zone]) / long[zone]
     strip = np.floor(along + 50).astype(np.int64)
-    # Each strip of parcels is cut at other places than its neighbours, as fields are.
+    # like fields, neighbouring strips of parcels are cut at different places
     shift = rng.random((len(centres), 101))[zone, strip]
     across = (down * np.cos(turn)[zone] - right * np.sin(turn)[zone]) / short[zone] + shift
     key = (zone * 101 + strip) * 1001 + np.floor(across + 500).astype(np.int64)
@@ -213,7 +237,7 @@ def _mix_crops(rng: np.random.Generator, parcel_class: Labels) -> Labels:
 def _draw_lines(
     rng: np.random.Generator, parcel_class: Labels, parcel: Ids, villages: NDArray[np.float64]
 ) -> tuple[Labels, Ids]:
-    """Burn roads, the woods along the river and the river into the parcels, as three more of them."""
+    """Burn roads, the woods along the river and the river into the parcels, as three additional parcels."""
     river = _river(rng, parcel.shape)
     kinds = ('industry and transport', 'broadleaf', 'water')
     roads = [line.buffer(0.75) for line in _roads(rng, parcel.shape, villages)]
@@ -261,7 +285,7 @@ def _textures(rng: np.random.Generator, fine: Labels, orientation: Ids) -> tuple
 
 
 def _row_noise(rng: np.random.Generator, shape: tuple[int, int], orientation: Ids) -> Floats:
-    """Noise drawn out along each parcel's rows; at 10 m rows are not seen one by one, only their grain."""
+    """Draw noise that is elongated along the rows of each parcel; single rows are not visible at 10 m."""
     spectrum = np.fft.rfft2(rng.standard_normal(shape))
     down, right = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None]
     noise = np.zeros(shape, np.float32)

@@ -1,7 +1,7 @@
-"""A synthetic landscape as Sentinel-2 would see it.
+"""Synthetic Sentinel-2 scenes of the landscape.
 
-Each class covers the ground with other surfaces on each date, and each surface has its spectrum. The numbers are
-plausible, not measured. Bands are those of Sentinel-2 L2A in order.
+Each class is a mixture of surfaces that depends on the date, and each surface has a spectrum. The numbers are plausible
+but not measured. The bands are those of Sentinel-2 L2A in order.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from torchgeo_msssl.geo.sample.landscape import FINE_CLASSES, Floats, Landscape, smooth_noise
 
-#: Acquisition dates and the day of the year of each; the sky is partly clouded on the second.
+#: Acquisition dates; the second one is partly cloudy.
 DATES = ('20210415T103021', '20210614T103021', '20210803T103021', '20211022T103021')
 CLOUDY_DATE = 1
 _DAYS = (105, 165, 215, 295)
@@ -19,43 +19,70 @@ _HAZE = (0.012, 0.004, 0.009, 0.006)
 
 # Reflectance of pure surfaces: B01, B02, B03, B04, B05, B06, B07, B08, B8A, B09, B11, B12.
 _SURFACES = {
-    'soil':    (.070, .088, .125, .165, .190, .208, .228, .248, .262, .270, .335, .300),
-    'foliage': (.018, .026, .058, .030, .098, .270, .350, .375, .395, .400, .200, .092),
-    'needles': (.013, .017, .036, .022, .056, .150, .188, .200, .210, .215, .100, .046),
-    'straw':   (.070, .092, .135, .172, .205, .242, .270, .300, .325, .335, .375, .255),
-    'flowers': (.045, .060, .190, .200, .230, .300, .350, .385, .400, .400, .210, .110),
-    'roofs':   (.110, .125, .145, .170, .182, .196, .208, .220, .228, .230, .245, .225),
-    'rock':    (.150, .180, .235, .285, .305, .315, .325, .335, .340, .345, .400, .370),
-    'water':   (.046, .048, .052, .036, .030, .022, .020, .018, .015, .014, .008, .005),
-    'shade':   (.008, .008, .010, .009, .012, .020, .024, .026, .027, .027, .016, .010),
-}  # fmt: skip
-# What covers the ground of each class on each date, as fractions; the rest is soil.
+    'soil': (0.070, 0.088, 0.125, 0.165, 0.190, 0.208, 0.228, 0.248, 0.262, 0.270, 0.335, 0.300),
+    'foliage': (0.018, 0.026, 0.058, 0.030, 0.098, 0.270, 0.350, 0.375, 0.395, 0.400, 0.200, 0.092),
+    'needles': (0.013, 0.017, 0.036, 0.022, 0.056, 0.150, 0.188, 0.200, 0.210, 0.215, 0.100, 0.046),
+    'straw': (0.070, 0.092, 0.135, 0.172, 0.205, 0.242, 0.270, 0.300, 0.325, 0.335, 0.375, 0.255),
+    'flowers': (0.045, 0.060, 0.190, 0.200, 0.230, 0.300, 0.350, 0.385, 0.400, 0.400, 0.210, 0.110),
+    'roofs': (0.110, 0.125, 0.145, 0.170, 0.182, 0.196, 0.208, 0.220, 0.228, 0.230, 0.245, 0.225),
+    'rock': (0.150, 0.180, 0.235, 0.285, 0.305, 0.315, 0.325, 0.335, 0.340, 0.345, 0.400, 0.370),
+    'water': (0.046, 0.048, 0.052, 0.036, 0.030, 0.022, 0.020, 0.018, 0.015, 0.014, 0.008, 0.005),
+    'shade': (0.008, 0.008, 0.010, 0.009, 0.012, 0.020, 0.024, 0.026, 0.027, 0.027, 0.016, 0.010),
+}
+# Fractions of the surfaces of each class on each date; the rest is soil.
 _COVER: dict[str, dict[str, tuple[float, float, float, float]]] = {
-    'vineyard': {'foliage': (.20, .42, .50, .28), 'shade': (.04, .08, .09, .08)},
-    'orchard': {'foliage': (.36, .56, .58, .40), 'shade': (.06, .10, .10, .10), 'flowers': (.08, .0, .0, .0)},
-    'winter cereals': {'foliage': (.74, .40, .05, .22), 'straw': (.0, .42, .50, .08)},
-    'rapeseed': {'foliage': (.42, .50, .06, .30), 'flowers': (.36, .0, .0, .0), 'straw': (.0, .20, .44, .05)},
-    'maize': {'foliage': (.06, .40, .78, .12), 'straw': (.04, .0, .0, .45), 'shade': (.0, .03, .07, .02)},
-    'sunflower': {'foliage': (.05, .44, .58, .06), 'straw': (.04, .0, .05, .48), 'flowers': (.0, .0, .12, .0)},
-    'meadow': {'foliage': (.66, .68, .44, .58), 'straw': (.06, .10, .32, .14)},
-    'heath': {'foliage': (.36, .42, .34, .36), 'straw': (.14, .14, .24, .18), 'shade': (.12, .12, .12, .15)},
-    'broadleaf': {'foliage': (.46, .80, .76, .52), 'shade': (.22, .14, .15, .22), 'straw': (.12, .0, .0, .18)},
-    'conifer': {'needles': (.68, .72, .70, .68), 'shade': (.20, .16, .17, .22)},
-    'village': {'roofs': (.48, .48, .48, .48), 'foliage': (.22, .28, .24, .20), 'shade': (.10, .08, .08, .13)},
-    'industry and transport': {'roofs': (.74, .74, .74, .74), 'foliage': (.05, .07, .06, .05),
-                               'shade': (.06, .05, .05, .08)},
-    'quarry': {'rock': (.60, .60, .60, .60), 'foliage': (.06, .08, .05, .05)},
-    'water': {'water': (.97, .96, .96, .97)},
-}  # fmt: skip
+    'vineyard': {'foliage': (0.20, 0.42, 0.50, 0.28), 'shade': (0.04, 0.08, 0.09, 0.08)},
+    'orchard': {
+        'foliage': (0.36, 0.56, 0.58, 0.40),
+        'shade': (0.06, 0.10, 0.10, 0.10),
+        'flowers': (0.08, 0.0, 0.0, 0.0),
+    },
+    'winter cereals': {'foliage': (0.74, 0.40, 0.05, 0.22), 'straw': (0.0, 0.42, 0.50, 0.08)},
+    'rapeseed': {
+        'foliage': (0.42, 0.50, 0.06, 0.30),
+        'flowers': (0.36, 0.0, 0.0, 0.0),
+        'straw': (0.0, 0.20, 0.44, 0.05),
+    },
+    'maize': {'foliage': (0.06, 0.40, 0.78, 0.12), 'straw': (0.04, 0.0, 0.0, 0.45), 'shade': (0.0, 0.03, 0.07, 0.02)},
+    'sunflower': {
+        'foliage': (0.05, 0.44, 0.58, 0.06),
+        'straw': (0.04, 0.0, 0.05, 0.48),
+        'flowers': (0.0, 0.0, 0.12, 0.0),
+    },
+    'meadow': {'foliage': (0.66, 0.68, 0.44, 0.58), 'straw': (0.06, 0.10, 0.32, 0.14)},
+    'heath': {
+        'foliage': (0.36, 0.42, 0.34, 0.36),
+        'straw': (0.14, 0.14, 0.24, 0.18),
+        'shade': (0.12, 0.12, 0.12, 0.15),
+    },
+    'broadleaf': {
+        'foliage': (0.46, 0.80, 0.76, 0.52),
+        'shade': (0.22, 0.14, 0.15, 0.22),
+        'straw': (0.12, 0.0, 0.0, 0.18),
+    },
+    'conifer': {'needles': (0.68, 0.72, 0.70, 0.68), 'shade': (0.20, 0.16, 0.17, 0.22)},
+    'village': {
+        'roofs': (0.48, 0.48, 0.48, 0.48),
+        'foliage': (0.22, 0.28, 0.24, 0.20),
+        'shade': (0.10, 0.08, 0.08, 0.13),
+    },
+    'industry and transport': {
+        'roofs': (0.74, 0.74, 0.74, 0.74),
+        'foliage': (0.05, 0.07, 0.06, 0.05),
+        'shade': (0.06, 0.05, 0.05, 0.08),
+    },
+    'quarry': {'rock': (0.60, 0.60, 0.60, 0.60), 'foliage': (0.06, 0.08, 0.05, 0.05)},
+    'water': {'water': (0.97, 0.96, 0.96, 0.97)},
+}
 _PLANTS = ('foliage', 'needles', 'flowers')
 
-# Standard deviation of the point spread in 10 m pixels, after the native 60, 20 or 10 m of each band.
-_SPREAD = (2.4, .55, .55, .55, .95, .95, .95, .55, .95, 2.4, .95, .95)  # fmt: skip
-_HAZE_COLOUR = (1.3, 1.0, .75, .55, .5, .42, .38, .34, .32, .3, .15, .1)  # fmt: skip
+# Standard deviation of the point spread function in pixels of 10 m, by the native 60, 20 or 10 m of each band.
+_SPREAD = (2.4, 0.55, 0.55, 0.55, 0.95, 0.95, 0.95, 0.55, 0.95, 2.4, 0.95, 0.95)
+_HAZE_COLOUR = (1.3, 1.0, 0.75, 0.55, 0.5, 0.42, 0.38, 0.34, 0.32, 0.3, 0.15, 0.1)
 
 
 def reflectance(rng: np.random.Generator, land: Landscape, date: int) -> Floats:
-    """What the sensor would measure on a clear or clouded day, without its noise.
+    """Render the reflectance on a date, with haze and clouds but without sensor noise.
 
     Args:
         rng: Source of randomness (haze and clouds).
@@ -82,7 +109,7 @@ def reflectance(rng: np.random.Generator, land: Landscape, date: int) -> Floats:
 
 
 def add_clouds(rng: np.random.Generator, image: Floats) -> Floats:
-    """Put bright clouds with displaced shadows over a scene.
+    """Add bright clouds and their shifted shadows to a scene.
 
     Args:
         rng: Source of randomness.
@@ -96,13 +123,13 @@ def add_clouds(rng: np.random.Generator, image: Floats) -> Floats:
     level = np.quantile(field, 0.88)
     opacity = np.clip((field - level) / 0.45, 0, 0.97).astype(np.float32)
     shadow = ndimage.gaussian_filter(ndimage.shift(opacity, (-17, -11), order=1), 1.5)
-    white = np.array([.50, .50, .49, .49, .50, .51, .51, .52, .52, .42, .38, .30], np.float32)  # fmt: skip
+    white = np.array([0.50, 0.50, 0.49, 0.49, 0.50, 0.51, 0.51, 0.52, 0.52, 0.42, 0.38, 0.30], np.float32)
     white = white[:, None, None] * (1 + 0.08 * smooth_noise(rng, shape, 9))
     return np.asarray(image * (1 - 0.6 * shadow) * (1 - opacity) + white * opacity, np.float32)
 
 
 def measure(rng: np.random.Generator, image: Floats) -> NDArray[np.uint16]:
-    """Turn reflectance into digital numbers with the noise of a sensor.
+    """Convert reflectance to digital numbers with sensor noise.
 
     Args:
         rng: Source of randomness.
@@ -117,7 +144,7 @@ def measure(rng: np.random.Generator, image: Floats) -> NDArray[np.uint16]:
 
 
 def _cover_on(land: Landscape, date: int) -> Floats:
-    """Fractions of the surfaces ``(parcel, surface)`` on a date, each parcel in its own season; soil still 0."""
+    """Return the fractions of surfaces ``(parcel, surface)`` on a date, with the delay of each parcel and soil 0."""
     surfaces = list(_SURFACES)
     kind = np.zeros(len(land.vigour), np.uint8)
     kind[land.parcel] = land.fine

@@ -1,7 +1,7 @@
-"""A synthetic vineyard as a drone's multispectral camera would see it.
+"""Synthetic multispectral drone images of a vineyard.
 
-Parcels, rows and plants are drawn as polygons in metres first; the picture is painted from them, so that the
-polygons are the exact truth. Bands are blue, green, red, red edge, near infrared.
+Parcels, rows and plants are drawn as polygons in metres, from which the image is rendered, so the polygons are exact
+labels. The bands are blue, green, red, red edge and near infrared.
 """
 
 from dataclasses import dataclass
@@ -23,33 +23,33 @@ WHITE = 32768
 
 _GROUNDS = ('bare', 'grass', 'alternate', 'grass', 'strips')
 _VARIETIES = ('grenache', 'syrah', 'cinsault', 'vermentino', 'mourvedre')
-_GRID = (2, 3)  # cells (down, across); the last one is no vineyard
+_GRID = (2, 3)  # number of cells down and across; one of them is a meadow
 
 # Reflectance of pure surfaces: blue, green, red, red edge, near infrared.
-_VINE = (.026, .072, .036, .190, .455)  # fmt: skip
-_GRASS = (.032, .082, .044, .200, .420)  # fmt: skip
-_DRY = (.075, .115, .150, .220, .285)  # fmt: skip
-_SOIL = (.085, .118, .160, .188, .225)  # fmt: skip
-_TREE = (.020, .052, .028, .160, .400)  # fmt: skip
-# Shade is lit by the sky alone, which is blue.
-_SHADE = (.42, .36, .31, .29, .27)  # fmt: skip
-_SUN = (-0.62, 0.55)  # metres east and north that a shadow runs for each metre of height
+_VINE = (0.026, 0.072, 0.036, 0.190, 0.455)
+_GRASS = (0.032, 0.082, 0.044, 0.200, 0.420)
+_DRY = (0.075, 0.115, 0.150, 0.220, 0.285)
+_SOIL = (0.085, 0.118, 0.160, 0.188, 0.225)
+_TREE = (0.020, 0.052, 0.028, 0.160, 0.400)
+# Factors of the shade, which only the blue sky illuminates.
+_SHADE = (0.42, 0.36, 0.31, 0.29, 0.27)
+_SUN = (-0.62, 0.55)  # length of a shadow to the east and north, in metres per metre of height
 
 
 @dataclass(frozen=True)
 class Parcel:
-    """One cell of the estate.
+    """One parcel of the estate.
 
     Attributes:
-        name: Its name.
+        name: Name.
         outline: Polygon in map coordinates.
-        variety: Grape variety; empty where no vines stand.
-        vigour: How well the vines grow, 0 to 1.
-        ground: What is between the rows: ``bare``, ``grass``, ``alternate``, ``strips`` or ``meadow``.
-        angle: Direction of the rows, radians from east.
-        spacing: Metres from row to row.
-        canopy: Width of a row, in metres.
-        gap_rate: Share of plants that are missing.
+        variety: Grape variety; empty for the meadow.
+        vigour: Vigour of the vines, 0 to 1.
+        ground: Ground cover between the rows: ``bare``, ``grass``, ``alternate``, ``strips`` or ``meadow``.
+        angle: Direction of the rows in radians from east.
+        spacing: Distance of the rows in metres.
+        canopy: Width of a row in metres.
+        gap_rate: Fraction of missing plants.
     """
 
     name: str
@@ -68,15 +68,7 @@ class Parcel:
         return -np.sin(self.angle), np.cos(self.angle)
 
     def across(self, x: NDArray[np.floating], y: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Distance across the rows, in row spacings; rows are at whole numbers.
-
-        Args:
-            x: Map coordinates, any shape.
-            y: Map coordinates, the same shape.
-
-        Returns:
-            Row numbers with a fraction, the same shape.
-        """
+        """Return fractional row numbers of map coordinates, of the same shape; rows are at integers."""
         middle, (nx, ny) = self.outline.centroid, self.normal
         return ((x - middle.x) * nx + (y - middle.y) * ny) / self.spacing
 
@@ -87,7 +79,7 @@ class Vineyard:
 
     Attributes:
         image: Reflectance ``(band, height, width)``.
-        flown: Whether a pixel was photographed ``(height, width)``.
+        flown: Mask of pixels inside the flight ``(height, width)``.
         rows: Canopy polygons with the columns ``parcel``, ``row``, ``variety``, ``vigour``.
         parcels: Outlines of vine parcels with ``parcel``, ``variety``, ``vigour``, ``spacing``, ``ground``.
     """
@@ -99,15 +91,15 @@ class Vineyard:
 
 
 def make_vineyard(rng: np.random.Generator, grid: PixelGrid, name: str) -> Vineyard:
-    """Plant a vineyard and photograph it.
+    """Draw a vineyard and render its image.
 
     Args:
         rng: Source of randomness.
         grid: North-up grid in metres.
-        name: Put before the names of parcels.
+        name: Prefix of the names of parcels.
 
     Returns:
-        The picture with its polygons.
+        The image with its polygons.
     """
     parcels = _lay_out(rng, grid, name)
     rows = [plant for parcel in parcels if parcel.variety for plant in _plant(rng, parcel)]
@@ -121,10 +113,17 @@ def make_vineyard(rng: np.random.Generator, grid: PixelGrid, name: str) -> Viney
         if isinstance(p, Polygon) and not p.is_empty
     ]
     outlines = [
-        {'parcel': parcel.name, 'variety': parcel.variety, 'vigour': round(parcel.vigour, 3),
-         'spacing': round(parcel.spacing, 2), 'ground': parcel.ground, 'geometry': parcel.outline}
-        for parcel in parcels if parcel.variety
-    ]  # fmt: skip
+        {
+            'parcel': parcel.name,
+            'variety': parcel.variety,
+            'vigour': round(parcel.vigour, 3),
+            'spacing': round(parcel.spacing, 2),
+            'ground': parcel.ground,
+            'geometry': parcel.outline,
+        }
+        for parcel in parcels
+        if parcel.variety
+    ]
     return Vineyard(image, flown, gpd.GeoDataFrame(table, crs=grid.crs), gpd.GeoDataFrame(outlines, crs=grid.crs))
 
 
@@ -146,7 +145,7 @@ def _lay_out(rng: np.random.Generator, grid: PixelGrid, name: str) -> list[Parce
     for index in range(down * across):
         i, j = divmod(index, across)
         corners = [(xs[p], ys[p]) for p in ((i, j), (i, j + 1), (i + 1, j + 1), (i + 1, j))]
-        # Half of the track that runs between all parcels.
+        # half of the track between parcels
         outline = Polygon(corners).buffer(-0.035 * cell.min(), join_style='mitre')
         vines = index != meadow
         parcels.append(_parcel(rng, f'{name}_{index + 1}', outline, grounds.pop() if vines else 'meadow'))
@@ -170,7 +169,7 @@ def _parcel(rng: np.random.Generator, name: str, outline: Polygon, ground: str) 
 
 
 def _plant(rng: np.random.Generator, parcel: Parcel) -> list[tuple[Polygon, Parcel, int]]:
-    """Canopy polygons of a parcel, one for each stretch of a row without a gap, with the row's number."""
+    """Draw the canopy polygons of a parcel, one per stretch of a row without gaps, with the row number."""
     headland = parcel.outline.buffer(-0.04 * np.sqrt(parcel.outline.area), join_style='mitre')
     middle, (nx, ny) = parcel.outline.centroid, parcel.normal
     reach = parcel.outline.length
@@ -185,8 +184,8 @@ def _plant(rng: np.random.Generator, parcel: Parcel) -> list[tuple[Polygon, Parc
 
 
 def _canopies(rng: np.random.Generator, parcel: Parcel, line: shapely.LineString) -> list[Polygon]:
-    """Cut a row where plants are missing and give each stretch an uneven width."""
-    plant = 1.0  # metres from one vine to the next
+    """Cut a row at missing plants, and vary the width of each stretch."""
+    plant = 1.0  # distance of vines in metres
     standing = rng.random(int(line.length / plant)) > parcel.gap_rate * rng.choice([0.3, 0.6, 2.0])
     edges = np.flatnonzero(np.diff(np.concatenate([[0], standing.astype(int), [0]])))
     start, end = (np.array(xy) for xy in (line.coords[0], line.coords[-1]))
@@ -207,7 +206,7 @@ def _canopies(rng: np.random.Generator, parcel: Parcel, line: shapely.LineString
 def _flight_outline(rng: np.random.Generator, grid: PixelGrid) -> Polygon:
     left, bottom, right, top = grid.bounds
     turn = np.linspace(0, 2 * np.pi, 28, endpoint=False)
-    # A rounded rectangle, frayed as the edge of a mosaic is.
+    # a rounded rectangle with irregular edge, like that of a mosaic
     radius = 0.49 / np.maximum(np.abs(np.cos(turn)), np.abs(np.sin(turn))) ** 0.82
     radius *= rng.uniform(0.9, 1.0, len(turn))
     x = (left + right) / 2 + np.clip(radius * np.cos(turn), -0.495, 0.495) * (right - left)
@@ -220,7 +219,7 @@ def _paint(rng: np.random.Generator, grid: PixelGrid, parcels: list[Parcel], can
     grain = rng.standard_normal(shape).astype(np.float32)
     grass, soil_tone, vigour = _ground(rng, grid, parcels)
     image = _mix(np.zeros(shape, np.float32), _SOIL, _SOIL) * soil_tone * (1 + 0.05 * grain)
-    # Grass goes from green to dry within metres, and in each parcel to another degree.
+    # grass changes from green to dry within metres, to a different degree in each parcel
     dryness = np.clip(0.16 + 0.20 * smooth_noise(rng, shape, 45) + 0.08 * smooth_noise(rng, shape, 7), 0, 0.8)
     blades = 1 + 0.14 * ndimage.gaussian_filter(grain, 0.8) / 0.35
     image += grass * (_mix(dryness, _GRASS, _DRY) * blades - image)
@@ -236,13 +235,13 @@ def _paint(rng: np.random.Generator, grid: PixelGrid, parcels: list[Parcel], can
 
 
 def _mix(share: Floats, first: tuple[float, ...], second: tuple[float, ...]) -> Floats:
-    """Spectra between two surfaces: ``(height, width)`` shares of the second → ``(band, height, width)``."""
+    """Mix two spectra with the fraction of the second ``(height, width)``; returns ``(band, height, width)``."""
     a, b = (np.array(surface, np.float32)[:, None, None] for surface in (first, second))
     return np.asarray(a + share * (b - a), np.float32)
 
 
 def _ground(rng: np.random.Generator, grid: PixelGrid, parcels: list[Parcel]) -> tuple[Floats, Floats, Floats]:
-    """Share of grass, brightness of the soil and vigour of the vines, each ``(height, width)``."""
+    """Return the fraction of grass, brightness of the soil and vigour of the vines, each ``(height, width)``."""
     shape = (grid.height, grid.width)
     tufts = smooth_noise(rng, shape, 14) + 0.7 * smooth_noise(rng, shape, 5)
     grass = np.clip(0.25 + 0.45 * tufts, 0, 0.9)  # the track between the parcels
@@ -262,8 +261,10 @@ def _ground(rng: np.random.Generator, grid: PixelGrid, parcels: list[Parcel]) ->
 
 
 def _sward(parcel: Parcel, number: NDArray[np.floating], tufts: Floats) -> Floats:
-    """Share of grass ``(height, width)`` as the parcel's ground is kept; ``number`` counts rows with a fraction."""
-    from_middle = np.abs(number - np.floor(number) - 0.5) * parcel.spacing  # metres from the middle of the lane
+    """Return the fraction of grass ``(height, width)`` for the ground cover of a parcel and fractional row numbers."""
+    from_middle = (
+        np.abs(number - np.floor(number) - 0.5) * parcel.spacing
+    )  # distance from the middle of the lane in metres
     lane = from_middle < parcel.spacing / 2 - 0.32 * parcel.canopy - 0.12
     wheels = np.abs(from_middle - 0.55) < 0.14
     if parcel.ground == 'meadow':
@@ -273,7 +274,7 @@ def _sward(parcel: Parcel, number: NDArray[np.floating], tufts: Floats) -> Float
     elif parcel.ground == 'alternate':
         sward = np.where(lane & (np.floor(number) % 2 == 0), 0.86 + 0.16 * tufts, 0.18 * tufts)
     elif parcel.ground == 'strips':
-        # A green strip as narrow as a row of vines, in the same direction: only its place tells it from one.
+        # a green strip parallel to the rows and as narrow as a row of vines
         sward = np.where(from_middle < 0.36, 0.9 + 0.14 * tufts, 0.15 * tufts - 0.1 * wheels)
     else:
         sward = 0.5 * (tufts - 1.3)
@@ -281,19 +282,19 @@ def _sward(parcel: Parcel, number: NDArray[np.floating], tufts: Floats) -> Float
 
 
 def _shadow(canopy: Floats, height: float) -> Floats:
-    """Factor ``(band, height, width)`` by which crowns of a height in pixels darken what lies beside them."""
+    """Return the factor ``(band, height, width)`` of the shadow of crowns with a height in pixels."""
     length = int(np.ceil(height * np.hypot(*_SUN)))
     shade = np.zeros_like(canopy)
     for step in np.linspace(0, 1, max(2, length // 3)):
         moved = ndimage.shift(canopy, (-step * height * _SUN[1], step * height * _SUN[0]), order=1)
         shade = np.maximum(shade, moved)
-    # The sun is half a degree wide and leaves let light through: no hard edge, no black.
+    # neither hard-edged nor black, since the sun is half a degree wide and leaves transmit light
     shade = 0.85 * ndimage.gaussian_filter(shade, 1.2)
     return 1 - shade * (1 - np.array(_SHADE, np.float32)[:, None, None])
 
 
 def _add_trees(rng: np.random.Generator, grid: PixelGrid, parcels: list[Parcel], image: Floats) -> Floats:
-    """Set trees into the meadow and a hedge with a gate round it."""
+    """Add trees to the meadow, and a hedge with a gate around it."""
     size = min(1.0, (grid.bounds[3] - grid.bounds[1]) / 96)  # a smaller flight has smaller trees
     meadow = next(parcel.outline for parcel in parcels if not parcel.variety)
     vines = shapely.union_all([parcel.outline for parcel in parcels if parcel.variety])
@@ -312,7 +313,7 @@ def _add_trees(rng: np.random.Generator, grid: PixelGrid, parcels: list[Parcel],
 def _grow(
     rng: np.random.Generator, grid: PixelGrid, crowns: list[tuple[float, float, float]], tall: float, image: Floats
 ) -> Floats:
-    """Paint crowns ``(x, y, radius)`` in metres with the shadows of trees ``tall`` metres high."""
+    """Render crowns ``(x, y, radius)`` in metres and the shadows of trees with a height of ``tall`` metres."""
     shape, res = image.shape[1:], grid.res[0]
     height = np.zeros(shape, np.float32)
     rows, cols = np.indices(shape, dtype=np.float32)
@@ -322,7 +323,7 @@ def _grow(
         np.maximum(height, np.sqrt(np.clip(dome, 0, None)) * radius, out=height)
     height *= 1 + 0.16 * smooth_noise(rng, shape, 7)
     inside = (height > 0.2 * tall).astype(np.float32)
-    # Sides of a crown that face the sun are bright; the slope is in metres a metre.
+    # sides of a crown that face the sun are bright; the slope is in metres per metre
     down, right = np.gradient(ndimage.gaussian_filter(height, 3), res)
     lit = np.clip(1 + 0.2 * (_SUN[0] * right - _SUN[1] * down) + 0.18 * smooth_noise(rng, shape, 4), 0.35, 1.6)
     crown = _mix(np.zeros(shape, np.float32), _TREE, _TREE) * lit
