@@ -1,7 +1,7 @@
-"""Reading ahead of the network, writing behind it.
+"""Reading ahead of a network and writing behind it, in threads.
 
-GDAL decodes and compresses without Python's lock, so one thread that reads and one that writes keep a network busy.
-Results come in order and calls are made in order: what is computed does not depend on the threads.
+GDAL decodes and compresses without Python's global lock, so that one reading and one writing thread keep a network
+busy. Results are returned and calls are executed in order: what is computed does not depend on the threads.
 """
 
 from collections import deque
@@ -16,13 +16,13 @@ __all__ = ('WriteBehind', 'read_ahead')
 def read_ahead[Item, Result](
     pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], depth: int
 ) -> Generator[Result]:
-    """Call a function on items in another thread, some items ahead of who uses the results.
+    """Call a function on items in another thread, some items ahead of the consumer.
 
     Args:
-        pool: With one thread, where calls must not run side by side.
-        function: The call; what it raises is raised where its result would have come.
-        items: Arguments of the calls, one after the other.
-        depth: Results that may wait to be used, 1 or more; they are in memory.
+        pool: Executor; it has one thread if calls must not run concurrently.
+        function: Function; its exceptions are raised where its result would be yielded.
+        items: Arguments of the calls, in order.
+        depth: Results that may wait in memory, 1 or more.
 
     Yields:
         The results, in the order of the items.
@@ -41,31 +41,31 @@ def read_ahead[Item, Result](
 
 
 class WriteBehind:
-    """Calls one after the other in a thread of its own.
+    """Executor of calls, in order, in a thread of its own.
 
-    Use it as a context manager: leaving it waits for the calls, or drops those that have not begun after an exception.
+    Leaving the context waits for the calls, or cancels those that have not started after an exception.
     """
 
     def __init__(self, depth: int = 1) -> None:
-        """Start no thread yet.
+        """Create the executor; it starts its thread at the first call.
 
         Args:
-            depth: Calls that may wait or run; another one waits with its caller. Their arguments are in memory.
+            depth: Calls that may wait or run, with their arguments in memory; the caller of another one is blocked.
         """
         self._depth = depth
         self._pool = ThreadPoolExecutor(1, 'writer')
         self._running: deque[Future[None]] = deque()
 
     def __enter__(self) -> Self:
-        """Take calls from now on."""
+        """Return the executor itself."""
         return self
 
     def call(self, function: Callable[..., None], *arguments: Any) -> None:
-        """Make a call later, in order.
+        """Schedule a call.
 
         Args:
-            function: What to call.
-            *arguments: Its arguments; they must not change any more.
+            function: Function to call.
+            *arguments: Its arguments; they must not be modified afterwards.
 
         Raises:
             Exception: What an earlier call raised.
@@ -85,7 +85,7 @@ class WriteBehind:
             traceback: Its traceback.
 
         Raises:
-            Exception: What a call raised, unless another exception is on its way.
+            Exception: What a call raised, unless another exception is already propagating.
         """
         self._pool.shutdown(wait=True, cancel_futures=error is not None)
         if error is None:

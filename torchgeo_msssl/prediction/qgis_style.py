@@ -1,4 +1,4 @@
-"""Colours of classes, with the QGIS style that names them."""
+"""Colors of classes and QGIS styles."""
 
 import colorsys
 import os
@@ -13,24 +13,30 @@ __all__ = ('Colors', 'class_colors', 'write_qml')
 
 type Colors = Mapping[int, tuple[int, int, int]]
 
-#: Okabe and Ito's colours, which colour-blind people can tell apart (https://jfly.uni-koeln.de/color/).
+#: Colors of Okabe and Ito, distinguishable by color-blind people (https://jfly.uni-koeln.de/color/).
 _PALETTE = (
-    (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167),
-)  # fmt: skip
-#: Names of what is not looked for, which stays in the background of a picture too.
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+    (204, 121, 167),
+)
+#: Names of background classes, which are drawn in grey.
 _BACKGROUND = frozenset({'background', 'other', 'none', 'rest'})
 _LIGHT_GREY = (224, 224, 224)
 
 
 def class_colors(names: Sequence[str]) -> dict[int, tuple[int, int, int]]:
-    """Colours for classes that have none of their own.
+    """Choose default colors for classes.
 
     Args:
         names: Names of the classes in order.
 
     Returns:
-        ``(red, green, blue)`` in 0–255 for each class: light grey for a background, then colours that colour-blind
-        people can tell apart, then hues as far from each other as possible.
+        ``(red, green, blue)`` in 0–255 for each class: light grey for the background, then colors that color-blind
+        people can distinguish, then hues as far apart as possible.
     """
     colors, taken = {}, 0
     for index, name in enumerate(names):
@@ -45,25 +51,25 @@ def class_colors(names: Sequence[str]) -> dict[int, tuple[int, int, int]]:
 def _color(number: int) -> tuple[int, int, int]:
     if number < len(_PALETTE):
         return _PALETTE[number]
-    # Steps of the golden ratio never fall on each other.
+    # Steps of the golden ratio never coincide.
     red, green, blue = colorsys.hsv_to_rgb(number * 0.618034 % 1, 0.55 + 0.4 * (number % 2), 0.9 - 0.25 * (number % 3))
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def write_qml(path: str | os.PathLike[str], names: Sequence[str], colors: Colors) -> Path:
-    """Write a QGIS style of class colours and names beside a map; QGIS takes it up by itself.
+    """Write a QGIS style with the colors and names of classes, which QGIS loads together with the map.
 
     Args:
-        path: The map; the style has its name with the suffix ``.qml``.
+        path: The map; the style has the same name with the suffix ``.qml``.
         names: Names of the classes in order.
         colors: ``(red, green, blue)`` in 0–255 for each class.
 
     Returns:
-        Path of the style.
+        The path of the style.
 
     Raises:
-        ConfigurationError: If a class has no colour.
-        OutputError: If it cannot be written.
+        ConfigurationError: If a class has no color.
+        OutputError: If the style cannot be written.
     """
     missing = [name for index, name in enumerate(names) if index not in colors]
     if missing:

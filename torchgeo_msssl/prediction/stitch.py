@@ -1,8 +1,8 @@
-"""Windows of a scene and the weights with which their predictions become one map.
+"""Windows of an image and the weighted sum of their predictions.
 
-An image is covered by windows of one size that may reach beyond its edges, where it is mirrored; so every pixel is
-predicted with full context. Weights are separable, and normalised beforehand along each axis from the real positions,
-so that they sum to exactly 1 at every pixel: no weights are accumulated and nothing is divided.
+Windows of one size cover the image and may extend beyond its edges, where the image is mirrored, so that every pixel is
+predicted with full context. Weights are separable. They are normalized in advance along each axis from the actual
+positions of the windows and sum to exactly 1 at every pixel: no weights are accumulated and nothing is divided.
 """
 
 import math
@@ -27,11 +27,11 @@ class Axis:
     Attributes:
         extent: Length of the image, in pixels.
         size: Length of a window, in pixels.
-        starts: First pixel of each window, rising; the first is negative where context is mirrored.
-        lead: Pixels of a window before the first that counts.
-        span: Pixels of a window that count; those after them are context, as the first ``lead`` are.
-        weights: Weight of each pixel that counts, for each window, float32, (window, span). For every pixel of the
-            image, the weights of its windows sum to exactly 1 when added in order.
+        starts: First pixel of each window, ascending; negative where the window extends beyond the image.
+        lead: Pixels at the start of a window that are context only.
+        span: Pixels after these that count; the rest of the window is context only.
+        weights: Weight of each pixel that counts, float32, (window, span). For every pixel of the image, the weights of
+            its windows sum to exactly 1 when added in order.
     """
 
     extent: int
@@ -42,13 +42,13 @@ class Axis:
     weights: NDArray[np.float32]
 
     def counted(self, index: int) -> tuple[int, int]:
-        """First and one past the last pixel of the image in which a window counts."""
+        """Return the first and one past the last pixel of the image in which a window counts."""
         first = self.starts[index] + self.lead
         return max(first, 0), min(first + self.span, self.extent)
 
 
 def crop_axis(extent: int, size: int, margin: int) -> Axis:
-    """Windows of which the middle counts alone.
+    """Cover an axis with windows of which only the middle counts.
 
     Args:
         extent: Length of the image, in pixels.
@@ -56,7 +56,7 @@ def crop_axis(extent: int, size: int, margin: int) -> Axis:
         margin: Pixels at both ends of a window that are context only.
 
     Returns:
-        The windows; they are shorter where fewer pixels cover the image.
+        The windows.
     """
     core = size - 2 * margin
     count = math.ceil(extent / core)
@@ -65,10 +65,10 @@ def crop_axis(extent: int, size: int, margin: int) -> Axis:
 
 
 def hann_axis(extent: int, size: int, stride: int) -> Axis:
-    """Windows that fade into each other.
+    """Cover an axis with windows that are blended.
 
-    The first and the last window reach beyond the image by all that windows overlap, so that pixels at its edges are
-    no worse off than others. The weights are of Hann's window at pixel centres, above 0 everywhere.
+    The first and the last window extend beyond the image by the overlap, so that pixels at the edges have as many
+    windows as others. The weights follow the Hann window at pixel centers and are positive everywhere.
 
     Args:
         extent: Length of the image, in pixels.
@@ -84,11 +84,11 @@ def hann_axis(extent: int, size: int, stride: int) -> Axis:
     total = np.zeros(starts[-1] + size - starts[0])
     for start in starts:
         total[start - starts[0] : start - starts[0] + size] += window
-    return Axis(extent, size, starts, 0, size, _normalised(starts, window, total))
+    return Axis(extent, size, starts, 0, size, _normalized(starts, window, total))
 
 
-def _normalised(starts: tuple[int, ...], window: NDArray[Any], total: NDArray[Any]) -> NDArray[np.float32]:
-    """Divide by the totals; the last window of each pixel gets what is left to 1, so that rounding leaves nothing."""
+def _normalized(starts: tuple[int, ...], window: NDArray[Any], total: NDArray[Any]) -> NDArray[np.float32]:
+    """Divide by the totals; the last window of each pixel gets the remainder to 1, which absorbs rounding."""
     size = len(window)
     weights = np.empty((len(starts), size), dtype=np.float32)
     summed = np.zeros(len(total), dtype=np.float32)
@@ -103,11 +103,11 @@ def _normalised(starts: tuple[int, ...], window: NDArray[Any], total: NDArray[An
 
 @dataclass(frozen=True)
 class Tiling:
-    """Windows over an image: each of the rows with each of the columns.
+    """Windows over an image: the product of windows along both axes.
 
     Attributes:
-        rows: Windows from the first row to the last.
-        cols: Windows from the first column to the last.
+        rows: Windows along the rows.
+        cols: Windows along the columns.
     """
 
     rows: Axis
@@ -119,31 +119,31 @@ class Tiling:
         return len(self.rows.starts) * len(self.cols.starts)
 
     def window(self, row: int, col: int) -> Window:
-        """The window with these indexes; it may reach beyond the image."""
+        """Return the window with these indices; it may extend beyond the image."""
         return Window(self.rows.starts[row], self.cols.starts[col], self.rows.size, self.cols.size)
 
     def first_row_of(self, pixel_row: int) -> int:
-        """Index of the first row of windows that counts in a pixel row."""
+        """Return the index of the first row of windows that counts in a pixel row."""
         return next(i for i in range(len(self.rows.starts)) if self.rows.counted(i)[1] > pixel_row)
 
 
 @dataclass(frozen=True)
 class Stitching:
-    """How windows become a map, on images of any size.
+    """How windows are combined into a map, for images of any size.
 
     Attributes:
-        blend: ``crop`` keeps the middle of each window, which is exactly what a whole image gives for convolutional
-            networks whose receptive field reaches no further than ``margin``; ``hann`` fades windows into each other,
-            which leaves no seam with any network.
+        blend: ``crop`` keeps the middle of each window, which equals whole-image inference for convolutional networks
+            whose receptive field extends no further than ``margin``; ``hann`` blends overlapping windows, which leaves
+            no seams for any network.
         window: Side of a window, in pixels; a multiple of ``stride``.
-        margin: Context at each side, in pixels, for ``crop``; it is rounded up to a multiple of ``stride``.
-        stride: The network's total stride, in pixels: windows begin at its multiples, so that pooling always falls on
+        margin: Context on each side, in pixels, for ``crop``; it is rounded up to a multiple of ``stride``.
+        stride: The network's total stride, in pixels: windows begin at its multiples, so that pooling always covers
             the same pixels.
-        overlap: Pixels that neighbours share, for ``hann``; None for half a window.
-        reason: Why it is so, for the log.
+        overlap: Pixels that neighbouring windows share, for ``hann``; None for half a window.
+        reason: Reason for the choice, for messages.
 
     Raises:
-        ConfigurationError: If the options do not fit each other.
+        ConfigurationError: If the options contradict each other.
     """
 
     blend: Blend
@@ -154,7 +154,7 @@ class Stitching:
     reason: str = ''
 
     def __post_init__(self) -> None:
-        """Round the margin, and check the rest."""
+        """Round the margin and check the options."""
         if self.blend not in get_args(Blend.__value__):
             raise ConfigurationError(f"blend: expected 'crop' or 'hann', got {self.blend!r}.")
         if self.stride < 1 or self.window < 1 or self.window % self.stride:
@@ -166,22 +166,22 @@ class Stitching:
         least = 2 * self.margin + self.stride
         if self.blend == 'crop' and self.window < least:
             msg = (
-                f'window: {self.window} pixels leave nothing between two margins of {self.margin} (what the network '
-                f'sees to each side); take a window of {least} or more, better {4 * self.margin}, or blend: hann.'
+                f'window: {self.window} pixels leave nothing between two margins of {self.margin} (the receptive '
+                f'field); take a window of {least} or more, better {4 * self.margin}, or blend: hann.'
             )
             raise ConfigurationError(msg)
         if self.overlap is not None and not 0 <= self.overlap < self.window:
             raise ConfigurationError(f'overlap: expected 0 to {self.window - 1} pixels, got {self.overlap}.')
 
     def tiling(self, height: int, width: int) -> Tiling:
-        """Windows for an image.
+        """Cover an image with windows.
 
         Args:
             height: Rows, at least 1.
             width: Columns, at least 1.
 
         Returns:
-            The windows. For ``crop`` they are no larger than a small image needs, which changes nothing in the map.
+            The windows. For ``crop`` they are no larger than a small image requires, which does not change the map.
         """
         return Tiling(self._axis(height), self._axis(width))
 
@@ -194,9 +194,9 @@ class Stitching:
 
 
 def reflect_indices(start: int, size: int, extent: int) -> NDArray[np.int64]:
-    """Pixels of an axis that a window shows when the image is mirrored at its edges, as often as needed.
+    """Return the pixels that a window along an axis contains when the image is mirrored at its edges.
 
-    The outermost pixels are not repeated (NumPy's ``reflect``); an axis of one pixel repeats that one.
+    The outermost pixels are not repeated, as in NumPy's ``reflect``; an axis of one pixel repeats that pixel.
 
     Args:
         start: First pixel of the window, any integer.
@@ -204,7 +204,7 @@ def reflect_indices(start: int, size: int, extent: int) -> NDArray[np.int64]:
         extent: Length of the image, in pixels.
 
     Returns:
-        Indexes from 0 to ``extent - 1``, (size,).
+        Indices from 0 to ``extent - 1``, (size,).
     """
     position = np.arange(start, start + size, dtype=np.int64)
     if extent == 1:
@@ -219,9 +219,9 @@ class FinishedRows:
     """Rows of an image to which no further window contributes.
 
     Attributes:
-        first: The first of them.
+        first: Index of the first row.
         values: Weighted means, float32, (channel, row, col); a view that the next shift overwrites.
-        valid: Whether there is data, (row, col); a view likewise.
+        valid: Valid pixels (row, col); a view as well.
     """
 
     first: int
@@ -232,55 +232,55 @@ class FinishedRows:
 class RowBandAccumulator:
     """Weighted sums of predictions for one row of windows at a time.
 
-    For each row of windows: :meth:`add` its windows, take the :meth:`finished` rows, :meth:`shift`. The memory is
-    that of the rows in which one row of windows counts, however high the image is. Additions come in the same order
-    as with a sum over the whole image, and so give the same bits.
+    For each row of windows: :meth:`add` its windows, take the :meth:`finished` rows, :meth:`shift`. The memory is that
+    of the rows in which one row of windows counts, however high the image is. Additions have the same order as in a sum
+    over the whole image, and give the same bits.
     """
 
-    def __init__(self, tiling: Tiling, classes: int, first: int = 0) -> None:
-        """Begin with a row of windows.
+    def __init__(self, tiling: Tiling, channels: int, first: int = 0) -> None:
+        """Start with a row of windows.
 
         Args:
             tiling: The windows.
-            classes: Number of classes.
-            first: Index of the row of windows to begin with.
+            channels: Number of channels.
+            first: Index of the row of windows to start with.
         """
         self.tiling = tiling
         self.index = first
         shape = (tiling.rows.span, tiling.cols.extent)
-        self._sums = np.zeros((classes, *shape), dtype=np.float32)
+        self._sums = np.zeros((channels, *shape), dtype=np.float32)
         self._valid = np.zeros(shape, dtype=np.bool_)
 
-    def add(self, col: int, probabilities: NDArray[np.float32] | None, valid: NDArray[np.bool_]) -> None:
-        """Add a window of the present row of windows.
+    def add(self, col: int, values: NDArray[np.float32] | None, valid: NDArray[np.bool_]) -> None:
+        """Add a window of the current row of windows.
 
         Args:
             col: Index of its column of windows.
-            probabilities: Its prediction, float32, (class, height, width); None where no pixel that counts is valid.
-            valid: Whether there is data, (height, width).
+            values: Its prediction, float32, (channel, height, width); None if no pixel that counts is valid.
+            valid: Valid pixels (height, width).
         """
         rows, cols = self.tiling.rows, self.tiling.cols
         own_rows, band_rows = self._overlap(rows, self.index, rows.starts[self.index] + rows.lead)
         own_cols, image_cols = self._overlap(cols, col, 0)
         self._valid[band_rows, image_cols] = valid[own_rows, own_cols]
-        if probabilities is None:
+        if values is None:
             return
         down = rows.weights[self.index][_moved(own_rows, -rows.lead)]
         across = cols.weights[col][_moved(own_cols, -cols.lead)]
-        self._sums[:, band_rows, image_cols] += probabilities[:, own_rows, own_cols] * np.outer(down, across)
+        self._sums[:, band_rows, image_cols] += values[:, own_rows, own_cols] * np.outer(down, across)
 
     @staticmethod
     def _overlap(axis: Axis, index: int, origin: int) -> tuple[slice, slice]:
-        """Pixels of a window that count inside the image: within the window, and counted from ``origin``."""
+        """Return the pixels of a window that count inside the image: in the window, and relative to ``origin``."""
         first, end = axis.counted(index)
         start = axis.starts[index]
         return slice(first - start, end - start), slice(first - origin, end - origin)
 
     def finished(self) -> FinishedRows:
-        """Rows that are complete now that all windows of the present row are in.
+        """Return the rows that are complete after all windows of the current row were added.
 
         Returns:
-            The rows, maybe none, as views that are good until the next :meth:`shift`.
+            The rows, possibly none, as views that are valid until the next :meth:`shift`.
         """
         rows = self.tiling.rows
         origin = rows.starts[self.index] + rows.lead
@@ -291,13 +291,13 @@ class RowBandAccumulator:
         return FinishedRows(first, self._sums[:, here], self._valid[here])
 
     def shift(self) -> None:
-        """Go on to the next row of windows; by how far depends on the positions alone."""
+        """Proceed to the next row of windows; the distance depends on the positions alone."""
         rows = self.tiling.rows
         self.index += 1
         if self.index == len(rows.starts):
             return
         step = rows.starts[self.index] - rows.starts[self.index - 1]
-        # Class by class, since NumPy makes a copy of what it moves onto itself.
+        # Channel by channel, since NumPy copies an array that is assigned to an overlapping part of itself.
         for plane in (*self._sums, self._valid):
             plane[: rows.span - step] = plane[step:]
             plane[rows.span - step :] = 0
