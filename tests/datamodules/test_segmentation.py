@@ -13,10 +13,12 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
+from jsonargparse import ArgumentParser
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger
 from matplotlib.image import imread
 
+from torchgeo_msssl.commands.trainer_options import spell_trainer_options
 from torchgeo_msssl.datamodules import SegmentationDataModule
 from torchgeo_msssl.errors import ConfigurationError, EmptyIntersectionError, MissingCRSError
 from torchgeo_msssl.geo.ground.file import read_split
@@ -302,3 +304,35 @@ def test_land_cover_of_the_sample_area(tmp_path: Path, sample: Any, classes: int
     assert module.in_channels == bands
     batch = next(iter(module.train_dataloader()))
     assert set(np.unique(batch['mask'])) <= {*range(classes), 255}
+
+
+# Classes.
+
+
+@pytest.mark.parametrize(
+    ('spelled', 'background', 'names', 'values'),
+    [
+        ('vine=2', True, ['background', 'vine'], {0: 0, 1: 0, 2: 1}),
+        ('{grown: [1, 2], soil: 0}', None, ['grown', 'soil'], {0: 1, 1: 0, 2: 0}),
+        ('soil,grass,vine', None, NAMES, {0: 0, 1: 1, 2: 2}),
+        ('vine=2', None, ['vine'], {0: 255, 1: 255, 2: 0}),
+    ],
+)
+def test_class_names_are_a_list_or_a_mapping(
+    files: dict[str, Any], spelled: str, background: bool | None, names: list[str], values: dict[int, int]
+) -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(SegmentationDataModule, 'data')
+    arguments = [f'--data.paths={files["paths"]}', f'--data.labels={files["labels"]}', f'--data.class_names={spelled}']
+    arguments += ['--data.chip_size=16', '--data.block_size=32', f'--data.background={json.dumps(background)}']
+    selected = ['--data.class_path', 'SegmentationDataModule', *arguments]
+    given = parser.parse_args(spell_trainer_options(selected)[2:])
+    module = parser.instantiate_classes(given).data
+    module.setup('validate')
+    assert list(module.class_names) == names
+    with rasterio.open(files['labels']) as file:
+        source = file.read(1)
+    grid = module.scenes.scenes[0].grid
+    mask = module.labelled.labels.mask_for(grid, grid.window)
+    for value, number in values.items():
+        assert (mask[source == value] == number).all()
