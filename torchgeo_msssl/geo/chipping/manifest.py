@@ -3,14 +3,12 @@
 Nothing in them depends on time, on the order in which chips were made or on the number of workers.
 """
 
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 
@@ -21,7 +19,6 @@ from torchgeo_msssl.geo.chipping.inputs import Inputs, common_dtype
 from torchgeo_msssl.geo.chipping.options import ALL, IGNORE
 from torchgeo_msssl.geo.chipping.progress_log import GEOJSON, MANIFEST, SUMMARY
 from torchgeo_msssl.geo.chipping.split import Split, footprints
-from torchgeo_msssl.geo.geoparquet import geoparquet_metadata
 from torchgeo_msssl.geo.ground.file import write_split
 from torchgeo_msssl.geo.ground.parts import SPLIT_FILE
 from torchgeo_msssl.geo.scene import Scene
@@ -29,8 +26,8 @@ from torchgeo_msssl.geo.scene import Scene
 if TYPE_CHECKING:
     from torchgeo_msssl.geo.chipping.labels import ChipLabels
 
-#: Numbers (int32 or float64), texts or bytes; None where a column has no values.
-type Column = NDArray[Any] | list[str] | list[bytes] | None
+#: Numbers or texts; None where a column has no values.
+type Column = NDArray[Any] | list[str] | None
 
 #: Raise when the meaning of a column or entry changes.
 FORMAT = 2
@@ -79,29 +76,17 @@ def write_manifest(content: Content, geojson: bool) -> None:
 
 def _write_parquet(content: Content) -> None:
     """Write the table as GeoParquet."""
-    arrow, parquet = importlib.import_module('pyarrow'), importlib.import_module('pyarrow.parquet')
+    import geopandas as gpd  # imported here: it takes longer than a small scene
+    import pandas as pd
+
     scenes = content.job.scenes
     crs = manifest_crs(scenes)
     shapes = footprints([outcome.chip for outcome in content.chips], scenes, crs)
-    metadata = geoparquet_metadata(crs.to_dict(projjson=True), shapely.total_bounds(shapes).tolist())
-    arrays = {name: _array(arrow, values, len(shapes)) for name, values in columns(content).items()}
-    arrays['geometry'] = _array(arrow, shapely.to_wkb(shapes).tolist(), len(shapes))
-    table = arrow.table(arrays).replace_schema_metadata(metadata)
+    empty = pd.array([None] * len(shapes), dtype='string')
+    table = {name: empty if values is None else values for name, values in columns(content).items()}
+    frame = gpd.GeoDataFrame(table, geometry=shapes, crs=crs.to_wkt())
     with atomic_path(content.job.folder / MANIFEST) as temporary:
-        parquet.write_table(table, temporary, compression='zstd')
-
-
-def _array(arrow: Any, values: Column, length: int) -> Any:
-    """A column for pyarrow, from buffers: to convert, it would import pandas, which takes longer than a small scene."""
-    if values is None:
-        return arrow.nulls(length, arrow.string())
-    if isinstance(values, np.ndarray):
-        kind = arrow.int32() if values.dtype == np.int32 else arrow.float64()
-        return arrow.Array.from_buffers(kind, length, [None, arrow.py_buffer(values)])
-    kind = arrow.binary() if isinstance(values[0], bytes) else arrow.string()
-    pieces = [value if isinstance(value, bytes) else value.encode() for value in values]
-    ends = np.cumsum([0, *map(len, pieces)], dtype=np.int32)
-    return arrow.Array.from_buffers(kind, length, [None, arrow.py_buffer(ends), arrow.py_buffer(b''.join(pieces))])
+        frame.to_parquet(temporary, index=False, compression='zstd')
 
 
 def write_geojson(folder: Path) -> None:
