@@ -30,7 +30,7 @@ from torch import Tensor
 from torchgeo_msssl import tasks
 from torchgeo_msssl.datamodules import PretrainingDataModule
 from torchgeo_msssl.models.mae import encode_visible, patchify
-from torchgeo_msssl.tasks.mae import normalised_patches
+from torchgeo_msssl.tasks.mae import normalized_patches
 
 BANDS = 12
 
@@ -51,7 +51,8 @@ def projected(task: Any, x: Tensor) -> Tensor:
 def averaged(task: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     """Projections of the network and of its moving average."""
     with torch.no_grad():
-        target = task.momentum_projection_head(task.momentum_encoder(x))
+        average = task.momentum_encoder
+        target = average.projection_head(average.encoder(x))
     return task.projection_head(task.model(x)), target.unflatten(0, (task.views, -1))
 
 
@@ -81,7 +82,7 @@ def mae(task: Any, x: Tensor) -> Tensor:
     side = x.shape[-1] // task.patch[0]
     prediction = task.decoder(encode_visible(task.model, x, visible), visible, (side, side))
     target = patchify(x, task.patch)
-    target = normalised_patches(target, torch.ones_like(target, dtype=torch.bool))
+    target = normalized_patches(target, torch.ones_like(target, dtype=torch.bool))
     return ((prediction - target).square().mean(-1) * hidden).sum() / hidden.sum()
 
 
@@ -120,8 +121,8 @@ def prepare(task: Any, batch: int, size: int, device: str) -> tuple[dict[str, Te
     task.normalize.to(device)
     if isinstance(task, tasks.JointEmbeddingTask):
         views, valid = task.make_views(chips)
-        task.make_views = lambda _: (views, valid)
-        return chips, task.normalize.standardise(views.flatten(0, 1), valid.flatten(0, 1))
+        task.make_views = lambda *_: (views, valid)
+        return chips, task.normalize.standardize(views.flatten(0, 1), valid.flatten(0, 1))
     image, valid = task.augmented(chips)
     task.fixed_corrupted, task.fixed_hidden = task.corrupt(image, valid)
     task.augmented = lambda _: (image, valid)
@@ -194,7 +195,7 @@ def shares(options: argparse.Namespace) -> str:
 
     def make() -> None:
         views = cut(task.batch)
-        task.make_views = lambda _: views
+        task.make_views = lambda *_: views
 
     def forward() -> None:
         with torch.autocast(options.device, torch.bfloat16, enabled=options.precision == 'bf16'):

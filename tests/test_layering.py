@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 #: the lowest and the highest one.
 LAYERS: dict[str, frozenset[str]] = {
     # '' is the package's own __init__
-    'ground': frozenset({'', 'bands', 'contract', 'errors', 'files', 'processes', 'progress', 'runs'}),
+    'ground': frozenset({'', 'bands', 'contract', 'errors', 'files', 'processes', 'progress', 'validation', 'runs'}),
     'geo': frozenset({'geo'}),
     'datasets': frozenset({'datasets'}),
     'components': frozenset({'samplers', 'models', 'losses', 'transforms'}),

@@ -38,7 +38,7 @@ def trainer_of(scenes: Scenes | None, labels: Any, folder: Path) -> SimpleNamesp
 
 
 def make_task() -> FastSiam:
-    task = FastSiam('resnet18', 2, hidden_dim=8, output_dim=8, bottleneck_dim=4)
+    task = FastSiam(model='resnet18', in_channels=2, hidden_dim=8, output_dim=8, bottleneck_dim=4)
     task.normalize.set_statistics([0.1] * 2, [0.05] * 2, [1e-4] * 2, [0.0] * 2)
     return task
 
@@ -109,7 +109,7 @@ def train(tiles: tuple[list[str], str], folder: Path, probe: FrozenProbe | None)
         default_root_dir=folder, max_epochs=5, accelerator='cpu', enable_progress_bar=False, log_every_n_steps=1,
         enable_model_summary=False, logger=TensorBoardLogger(folder, 'x', 0), callbacks=[probe, best] if probe else [],
     )  # fmt: skip
-    task = FastSiam('resnet18', 2, hidden_dim=8, output_dim=8, bottleneck_dim=4, views=2)
+    task = FastSiam(model='resnet18', in_channels=2, hidden_dim=8, output_dim=8, bottleneck_dim=4, views=2)
     trainer.fit(task, datamodule=data)
     return trainer
 

@@ -15,10 +15,11 @@ from torchgeo_msssl.losses.dino import DINOLoss, temperature_at
 CLOSE = 1e-6
 
 
-def draw(views: int = 2, batch: int = 8, prototypes: int = 6) -> tuple[Tensor, Tensor]:
+def draw(views: int = 2, batch: int = 8, prototypes: int = 6, local_views: int = 0) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     teacher, student = torch.randn(2, views, batch, prototypes, generator=generator, dtype=torch.float64)
-    return teacher / 5, student / 5
+    local = torch.randn(local_views, batch, prototypes, generator=generator, dtype=torch.float64)
+    return teacher / 5, torch.cat([student, local]) / 5
 
 
 def authors_loss(
@@ -38,12 +39,13 @@ def authors_loss(
     return total_loss / n_loss_terms, center * momentum + batch_center * (1 - momentum)
 
 
-@pytest.mark.parametrize('views', [2, 4])
+@pytest.mark.parametrize(('views', 'local_views'), [(2, 0), (4, 0), (2, 1), (2, 8), (3, 2)])
 @pytest.mark.parametrize('temperature', [0.04, 0.07])
-def test_three_steps_are_the_authors(views: int, temperature: float) -> None:
+def test_three_steps_are_the_authors(views: int, local_views: int, temperature: float) -> None:
+    """With local views (multi-crop) the teacher has scores of the global views only."""
     loss_of, center = DINOLoss(6).double(), torch.zeros(6, dtype=torch.float64)
     for step in range(3):
-        teacher, student = (part * (step + 1) for part in draw(views))
+        teacher, student = (part * (step + 1) for part in draw(views, local_views=local_views))
         student.requires_grad_()
         loss = loss_of(teacher, student, temperature)
         expected, center = authors_loss(teacher, student, center, temperature)
@@ -122,7 +124,7 @@ def loss_on_rank(rank: int, teacher: Tensor, inputs: Tensor, weight: Tensor) -> 
 
 
 def test_two_ranks_are_one_process_on_the_whole_batch() -> None:
-    teacher, inputs = draw(views=3)
+    teacher, inputs = draw(views=3, local_views=2)
     teacher = teacher + torch.arange(8.0).view(1, -1, 1) * torch.eye(6)[0] / 10  # ranks of different means
     weight = torch.eye(6, dtype=torch.float64).add(0.1).requires_grad_()
     criterion = DINOLoss(6).double()
@@ -148,8 +150,9 @@ def test_refusals() -> None:
     for bad in (slice(0, 1), 0):
         with pytest.raises(ConfigurationError, match='2 views and 2 samples or more'):
             DINOLoss(6)(teacher[bad], student[bad], 0.04)
-    with pytest.raises(ConfigurationError, match='same views'):
-        DINOLoss(6)(teacher[:2], student, 0.04)
+    for bad in (student[:2], student[:, :3]):
+        with pytest.raises(ConfigurationError, match='same views'):
+            DINOLoss(6)(teacher, bad, 0.04)
     with pytest.raises(ConfigurationError, match='student_temperature'):
         DINOLoss(6, student_temperature=0)
     with pytest.raises(ConfigurationError, match='center_momentum'):

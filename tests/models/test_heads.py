@@ -1,6 +1,6 @@
 """Heads: SimSiam's layers, and widths that fit together."""
 
-from collections.abc import Callable
+from typing import get_args
 
 import pytest
 import torch
@@ -10,13 +10,11 @@ from torch import nn
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.models.heads import (
     DINOHead,
-    byol_head,
-    expander_head,
-    moco_head,
+    MLPName,
+    mlp_head,
     prediction_head,
     projection_features,
     projection_head,
-    simclr_head,
 )
 
 
@@ -69,14 +67,14 @@ def test_bad_options_are_refused() -> None:
 
 def test_expander_of_barlow_twins_and_vicreg() -> None:
     """``Projector('8192-8192-8192')`` of https://github.com/facebookresearch/vicreg, here with the default widths."""
-    head = expander_head(512)
+    head = mlp_head('expander', 512, 2048, 2048)
     assert layers(head) == ['Linear', 'BatchNorm1d', 'ReLU', 'Linear', 'BatchNorm1d', 'ReLU', 'Linear']
     shapes = [tuple(m.weight.shape) for m in head.modules() if isinstance(m, nn.Linear)]
     assert shapes == [(2048, 512), (2048, 2048), (2048, 2048)]
     assert list(head.modules())[-1].bias is None
-    assert expander_head(24, 16, 12)(torch.randn(5, 24)).shape == (5, 12)
+    assert mlp_head('expander', 24, 16, 12)(torch.randn(5, 24)).shape == (5, 12)
     with pytest.raises(ConfigurationError, match='out'):
-        expander_head(24, 16, 0)
+        mlp_head('expander', 24, 16, 0)
 
 
 @pytest.mark.filterwarnings('ignore:.*weight_norm.*is deprecated:FutureWarning')
@@ -128,28 +126,33 @@ NORMED, PLAIN = ['Linear', 'BatchNorm1d', 'ReLU'], ['Linear', 'ReLU']
     ('head', 'expected', 'widths'),
     [
         # W₂ σ(W₁ h) of https://arxiv.org/abs/2002.05709, with the batch norm of the authors' code
-        (simclr_head(512), [*NORMED, 'Linear', 'BatchNorm1d'], [(256, 512), (128, 256)]),
+        (mlp_head('simclr', 512, 256, 128), [*NORMED, 'Linear', 'BatchNorm1d'], [(256, 512), (128, 256)]),
         # "a 2-layer MLP head (hidden layer 2048-d, with ReLU)", https://arxiv.org/abs/2003.04297
-        (moco_head(512), [*PLAIN, 'Linear'], [(2048, 512), (128, 2048)]),
+        (mlp_head('moco_v2', 512, 2048, 128), [*PLAIN, 'Linear'], [(2048, 512), (128, 2048)]),
         # "a 3-layer MLP … all layers in both MLPs have BN", https://arxiv.org/abs/2104.02057
         (
-            moco_head(384, 4096, 256, layers=3, batch_norm=True),
+            mlp_head('moco_v3', 384, 4096, 256),
             [*NORMED, *NORMED, 'Linear', 'BatchNorm1d'],
             [(4096, 384), (4096, 4096), (256, 4096)],
         ),
+        (
+            mlp_head('moco_v3_prediction', 256, 4096, 256),
+            [*NORMED, 'Linear', 'BatchNorm1d'],
+            [(4096, 256), (256, 4096)],
+        ),
         # "a linear layer with output size 4096 followed by batch normalization, rectified linear units, and a final
         # linear layer with output dimension 256", https://arxiv.org/abs/2006.07733
-        (byol_head(2048), [*NORMED, 'Linear'], [(4096, 2048), (256, 4096)]),
+        (mlp_head('byol', 2048, 4096, 256), [*NORMED, 'Linear'], [(4096, 2048), (256, 4096)]),
     ],
-    ids=['simclr', 'moco-v2', 'moco-v3', 'byol'],
+    ids=['simclr', 'moco-v2', 'moco-v3', 'moco-v3-prediction', 'byol'],
 )
 def test_heads_of_the_papers(head: nn.Module, expected: list[str], widths: list[tuple[int, int]]) -> None:
     assert layers(head) == expected
     assert [tuple(module.weight.shape) for module in head.modules() if isinstance(module, nn.Linear)] == widths
 
 
-@pytest.mark.parametrize('head', [simclr_head, moco_head, byol_head])
-def test_widths_of_heads_are_checked(head: Callable[..., nn.Module]) -> None:
+@pytest.mark.parametrize('head', get_args(MLPName))
+def test_widths_of_heads_are_checked(head: MLPName) -> None:
     for widths, name in (((0, 4, 4), 'in_features'), ((4, 0, 4), 'hidden'), ((4, 4, 0), 'out')):
         with pytest.raises(ConfigurationError, match=name):
-            head(*widths)
+            mlp_head(head, *widths)

@@ -1,34 +1,57 @@
-"""Moving averages of networks against their closed form."""
+"""Momentum encoders against the closed form of their average."""
 
 import pytest
 import torch
 from torch import nn
 
-from torchgeo_msssl.models.momentum import frozen_copy, momentum_at, update_average
+from torchgeo_msssl.models.momentum import MomentumEncoder, momentum_at
+
+
+def network() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).double()
 
 
 def test_an_average_approaches_a_network_at_rest_as_the_power_of_its_momentum() -> None:
-    network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).double()
-    average = frozen_copy(network)
+    encoder, head = network(), nn.Linear(4, 2).double()
+    average = MomentumEncoder(encoder, head, momentum=0.9)
     start = [parameter.clone() for parameter in average.parameters()]
+    followed = [*encoder.parameters(), *head.parameters()]
     with torch.no_grad():
-        for parameter in network.parameters():
+        for parameter in followed:
             parameter.add_(torch.randn_like(parameter))
-    for _ in range(7):
-        update_average(average, network, 0.9)
-    for now, first, aim in zip(average.parameters(), start, network.parameters(), strict=True):
+    for step in range(7):
+        average.update(step, 100)
+    for now, first, aim in zip(average.parameters(), start, followed, strict=True):
         torch.testing.assert_close(now, aim + 0.9**7 * (first - aim), rtol=0, atol=1e-12)
 
 
-def test_a_copy_is_another_object_that_is_not_trained() -> None:
-    network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
-    average = frozen_copy(network)
+def test_copies_are_other_objects_that_are_not_trained() -> None:
+    encoder = network()
+    average = MomentumEncoder(encoder, momentum=0.5)
     assert not any(parameter.requires_grad for parameter in average.parameters())
-    assert {id(p) for p in average.parameters()}.isdisjoint(id(p) for p in network.parameters())
-    network(torch.randn(5, 3))
-    update_average(average, network, 0.5)
-    assert torch.equal(average[1].running_mean, torch.zeros(4))  # its own images only
-    assert average[1].running_mean is not network[1].running_mean
+    assert {id(p) for p in average.parameters()}.isdisjoint(id(p) for p in encoder.parameters())
+    assert set(average.state_dict()) == {f'encoder.{key}' for key in encoder.state_dict()}
+    encoder(torch.randn(5, 3).double())
+    average.update(0, 10)
+    assert torch.equal(average.encoder[1].running_mean, torch.zeros(4).double())  # statistics of its own images only
+    output = average(torch.randn(5, 3).double().requires_grad_())
+    assert not output.requires_grad
+    assert not torch.equal(average.encoder[1].running_mean, torch.zeros(4).double())
+    average.restart()
+    for key, tensor in encoder.state_dict().items():
+        assert torch.equal(average.encoder.state_dict()[key], tensor), key
+
+
+def test_a_schedule_is_a_function_of_the_step() -> None:
+    encoder = network()
+    average = MomentumEncoder(encoder, momentum=lambda step, total: step / total)
+    start = average.encoder[0].weight.clone()
+    with torch.no_grad():
+        encoder[0].weight.add_(1)
+    average.update(10, 10)
+    assert torch.equal(average.encoder[0].weight, start)
+    average.update(5, 10)
+    torch.testing.assert_close(average.encoder[0].weight, start + 0.5, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(('step', 'expected'), [(0, 0.996), (50, 0.998), (100, 1.0), (120, 1.0)])

@@ -43,7 +43,10 @@ def prepare(task: Any, chip_size: int = 32) -> Any:
 
 def make_mae(**options: Any) -> MAE:
     torch.manual_seed(0)
-    return prepare(MAE('vit_tiny_patch16_224', 4, decoder_dim=32, decoder_depth=1, decoder_heads=2, **options), 64)
+    return prepare(
+        MAE(model='vit_tiny_patch16_224', in_channels=4, decoder_dim=32, decoder_depth=1, decoder_heads=2, **options),
+        64,
+    )
 
 
 def numbers(height: int, width: int, bands: int = 4) -> NDArray[np.uint16]:

@@ -1,4 +1,4 @@
-"""Data that take no files, and the test that a resumed run is the uninterrupted one."""
+"""Data without files, and the test that a resumed run equals an uninterrupted one."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,7 +35,7 @@ def draw_chips(count: int, side: int = SIDE) -> list[dict[str, Tensor]]:
 
 
 class Batches(DataLoader[dict[str, Tensor]]):
-    """Three batches an epoch, each epoch in another order, that go on where a checkpoint was written."""
+    """Three batches per epoch, each epoch in another order, that resume where a checkpoint was written."""
 
     epoch = given = skip = 0
 
@@ -56,16 +56,20 @@ class Batches(DataLoader[dict[str, Tensor]]):
 
 
 class TinyData(LightningDataModule):
-    """What a pretraining task is promised of its data module: 12 chips of 4 bands and 32 px, 3 batches an epoch."""
+    """A ``contract.PretrainingData``: 12 chips of 4 bands and 32 px, 3 batches per epoch."""
 
     bands, sensor_name, wavelengths = BANDS, 'sentinel2_l2a', (490.0, 560.0, 665.0, 842.0)
-    in_channels, chip_size, batch_size, chips_per_epoch = len(BANDS), SIDE, BATCH, BATCH * BATCHES
+    in_channels, chip_size, batch_size, epoch_chips = len(BANDS), SIDE, BATCH, BATCH * BATCHES
+    rgb_index, holds_out = (2, 1, 0), False
     mean, std = (0.08,) * 4, (0.05,) * 4
     scale, offset = (1e-4,) * 4, (0.0,) * 4
 
     def __init__(self) -> None:
         super().__init__()
-        self.batches = Batches(draw_chips(self.chips_per_epoch), self.batch_size)  # type: ignore[arg-type]
+        self.batches = Batches(draw_chips(self.epoch_chips), self.batch_size)  # type: ignore[arg-type]
+
+    def describe_chips(self, batch: dict[str, Tensor]) -> list[str]:
+        return [f'chip {index}' for index in range(len(batch['image']))]
 
     def train_dataloader(self) -> Batches:
         return self.batches

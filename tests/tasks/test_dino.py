@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import seed_everything
+from lightning.pytorch import Trainer, seed_everything
 from torch import Tensor
 
 from torchgeo_msssl.errors import ConfigurationError
@@ -31,9 +31,9 @@ def test_loss_is_the_papers_on_the_views_the_task_makes(batch: dict[str, Tensor]
     loss, features, embedding = task.compute_loss(batch)
     torch.manual_seed(5)
     made, valid = task.make_views(batch)
-    x = task.normalize.standardise(made.flatten(0, 1), valid.flatten(0, 1))
+    x = task.normalize.standardize(made.flatten(0, 1), valid.flatten(0, 1))
     student = task.projection_head(task.model(x)).reshape(views, 4, 16)
-    teacher = task.momentum_projection_head(task.momentum_encoder(x)).reshape(views, 4, 16)
+    teacher = task.momentum_encoder(x).reshape(views, 4, 16)
     # the paper's algorithm 1, with the centre still at zero
     terms = [
         -(F.softmax(teacher[i] / 0.05, dim=1) * F.log_softmax(student[j] / 0.2, dim=1)).sum(dim=1).mean()
@@ -49,6 +49,79 @@ def test_loss_is_the_papers_on_the_views_the_task_makes(batch: dict[str, Tensor]
     assert next(task.model.parameters()).grad.abs().sum() > 0
     for name, parameter in task.named_parameters():
         assert (parameter.grad is None) == name.startswith('momentum_'), name
+
+
+LOCAL = {'local_crops_number': 3, 'local_crops_size': 16, 'local_crops_scale': (0.1, 0.3)}
+
+
+def test_the_teacher_sees_global_views_only_and_the_student_all(batch: dict[str, Tensor]) -> None:
+    """Multi-crop (section 3.1): global views pass both networks, local views the student; in float64."""
+    task = DINO(**SMALL, **LOCAL, global_crops_scale=(0.4, 1.0), teacher_temperature=0.05).double()
+    for parameter in task.momentum_encoder.parameters():
+        parameter.mul_(1.1)  # another network than the student
+    sizes: dict[str, list[tuple[int, ...]]] = {'teacher': [], 'student': []}
+    for name, network in (('teacher', task.momentum_encoder.encoder), ('student', task.model)):
+        network.register_forward_pre_hook(lambda _, inputs, seen=sizes[name]: seen.append(tuple(inputs[0].shape)))
+    standardize = task.normalize.standardize
+    task.normalize.standardize = lambda *parts: standardize(*parts).double()  # type: ignore[method-assign]
+    torch.manual_seed(5)
+    loss, features, embedding = task.compute_loss(batch)
+    assert sizes == {'teacher': [(8, 4, 32, 32)], 'student': [(8, 4, 32, 32), (12, 4, 16, 16)]}
+    torch.manual_seed(5)
+    large, small = task.view_inputs(batch), task.view_inputs(batch, task.local_multiview)
+    teacher = task.momentum_encoder(large).reshape(2, 4, 16)
+    student = [*task.projection_head(task.model(large)).reshape(2, 4, 16)]
+    student += [*task.projection_head(task.model(small)).reshape(3, 4, 16)]
+    # the authors' loops over views, with the center still at zero
+    terms = [
+        -(F.softmax(teacher[i] / 0.05, dim=1) * F.log_softmax(student[j] / 0.1, dim=1)).sum(dim=1).mean()
+        for i in range(2)
+        for j in range(5)
+        if i != j
+    ]
+    assert len(terms) == 8
+    assert loss.item() == pytest.approx(torch.stack(terms).mean().item(), rel=1e-6)
+    assert features.shape == (8, 512)
+    torch.testing.assert_close(embedding, student[0])
+    torch.testing.assert_close(task.criterion.center, 0.1 * teacher.mean(dim=(0, 1)))
+    loss.backward()
+    for name, parameter in task.named_parameters():
+        assert (parameter.grad is None) == name.startswith('momentum_'), name
+
+
+def test_local_views_are_small_crops_and_global_views_are_as_without(batch: dict[str, Tensor]) -> None:
+    plain = {'blur': 0.0, 'noise': 0.0, 'common_gain': (1.0, 1.0), 'band_gain': (1.0, 1.0)}
+    task, without = DINO(**SMALL, **LOCAL, augmentation=plain), DINO(**SMALL, augmentation=plain)
+    assert without.local_multiview is None
+    torch.manual_seed(5)
+    shown = task.shown_views(batch)
+    torch.manual_seed(5)
+    for (view, valid), (expected, expected_valid) in zip(without.shown_views(batch), shown[:2], strict=True):
+        assert torch.equal(view, expected)
+        assert torch.equal(valid, expected_valid)
+    assert [view.shape[-1] for view, _ in shown] == [32, 32, 16, 16, 16]
+    draws = task.local_multiview.draw(batch['image'])
+    area = draws.boxes[..., 2] * draws.boxes[..., 3] / 32**2
+    assert area.min() >= 0.1 - 1e-4
+    assert area.max() <= 0.3 + 1e-4
+    assert DINO(**SMALL, global_crops_scale=(0.5, 0.6)).multiview.augmentation.crop_scale == (0.5, 0.6)
+
+
+def test_a_resumed_run_with_local_views_equals_the_uninterrupted_one(
+    check_resume: Callable[..., Any], tmp_path: Path
+) -> None:
+    check_resume(lambda: DINO(**SMALL, **LOCAL, freeze_last_layer_epochs=0), tmp_path)
+
+
+def test_local_views_larger_than_global_ones_are_refused(tiny_data: Any, tmp_path: Path) -> None:
+    trainer = Trainer(
+        default_root_dir=tmp_path, max_steps=1, logger=False, accelerator='cpu', enable_checkpointing=False
+    )
+    with pytest.raises(ConfigurationError, match=r'local_crops_size: local views of 96 px .* about 16'):
+        trainer.fit(DINO(**SMALL, local_crops_number=2), datamodule=tiny_data())
+    vit = SMALL | {'model': 'vit_tiny_patch16_224'}
+    with pytest.raises(ConfigurationError, match=r'patches of 16 px .* of 20 px'):
+        trainer.fit(DINO(**vit, local_crops_number=2, local_crops_size=20), datamodule=tiny_data())
 
 
 @pytest.mark.slow
@@ -72,8 +145,9 @@ def test_a_resumed_run_is_the_uninterrupted_one(check_resume: Callable[..., Any]
     options = {'freeze_last_layer_epochs': 0, 'encoder_momentum': 0.5, 'warmup_temperature_epochs': 1}
     middle, end = check_resume(lambda: DINO(**SMALL, **options, warmup_teacher_temperature=0.02), tmp_path)
     evolving = {
-        'criterion.cross_entropy.center', 'momentum_encoder.conv1.weight', 'momentum_encoder.bn1.running_mean',
-        'momentum_projection_head.last_layer.weight',
+        'criterion.cross_entropy.center', 'momentum_encoder.encoder.conv1.weight',
+        'momentum_encoder.encoder.bn1.running_mean',
+        'momentum_encoder.projection_head.last_layer.weight',
     }  # fmt: skip
     for key in evolving:
         assert not torch.equal(middle['state_dict'][key], end['state_dict'][key]), key
@@ -99,7 +173,9 @@ def test_schedules_are_functions_of_the_step(monkeypatch: pytest.MonkeyPatch) ->
         found.append((task.teacher_temperature, weight.grad is None))
     assert [frozen for _, frozen in found] == [True, True, True, True, False]
     assert [temperature for temperature, _ in found] == pytest.approx([0.04, 0.055, 0.07, 0.07, 0.07], abs=1e-12)
-    assert [task.momentum_after(step) for step in (0, 50, 100)] == pytest.approx([0.9, 0.95, 1.0], abs=1e-12)
+    assert [task.momentum_encoder.momentum_at(step, 100) for step in (0, 50, 100)] == pytest.approx(
+        [0.9, 0.95, 1.0], abs=1e-12
+    )
 
 
 def test_hyperparameters_make_the_same_task() -> None:
@@ -140,6 +216,10 @@ def test_the_head_can_be_less(batch: dict[str, Tensor], kind: str) -> None:
         ({'warmup_temperature_epochs': -1}, 'warmup_temperature_epochs'),
         ({'freeze_last_layer_epochs': -1}, 'freeze_last_layer_epochs'),
         ({'bottleneck_dim': 0}, 'bottleneck'),
+        ({'local_crops_number': -1}, 'local_crops_number'),
+        ({'local_crops_size': 0}, 'local_crops_size'),
+        ({'local_crops_scale': (0.0, 0.4)}, 'local_crops_scale'),
+        ({'global_crops_scale': (0.4, 1.1)}, 'global_crops_scale'),
         ({'projection_head': 'conv'}, 'kind'),
     ],
 )

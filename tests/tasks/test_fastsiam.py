@@ -35,7 +35,7 @@ def make_batch(bands: int, size: int = 32, batch: int = 4) -> dict[str, torch.Te
     ],
 )
 def test_every_backbone_learns_from_any_number_of_bands(name: str, size: int, bands: int) -> None:
-    task = FastSiam(name, bands, views=2, **SMALL)
+    task = FastSiam(model=name, in_channels=bands, views=2, **SMALL)
     loss, features, embedding = task.compute_loss(make_batch(bands, size, batch=2))
     loss.backward()
     assert torch.isfinite(loss)
@@ -50,13 +50,13 @@ def test_every_backbone_learns_from_any_number_of_bands(name: str, size: int, ba
 
 
 def test_loss_is_the_papers_on_the_views_the_task_makes() -> None:
-    task = FastSiam('resnet18', 4, views=3, **SMALL)
+    task = FastSiam(model='resnet18', in_channels=4, views=3, **SMALL)
     batch = make_batch(4)
     torch.manual_seed(5)
     loss, _, _ = task.compute_loss(batch)
     torch.manual_seed(5)
     views, valid = task.make_views(batch)
-    x = task.normalize.standardise(views.flatten(0, 1), valid.flatten(0, 1))
+    x = task.normalize.standardize(views.flatten(0, 1), valid.flatten(0, 1))
     z = task.projection_head(task.model(x))
     p = task.prediction_head(z)
     # transcription: each prediction against the mean of the other projections
@@ -83,7 +83,7 @@ def test_simsiam_keeps_the_predictors_rate_constant() -> None:
     simsiam = SimSiam(model='resnet18', in_channels=4, **SMALL)
     constant = {id(p) for group in simsiam.parameter_groups() if group['constant_lr'] for p in group['params']}
     assert constant == {id(p) for p in simsiam.prediction_head.parameters()}
-    fastsiam = FastSiam('resnet18', 4, **SMALL)
+    fastsiam = FastSiam(model='resnet18', in_channels=4, **SMALL)
     assert not any(group['constant_lr'] for group in fastsiam.parameter_groups())
 
 
@@ -97,7 +97,7 @@ def test_no_gradient_reaches_the_projections_as_targets() -> None:
 
 def test_only_the_encoder_is_called_model() -> None:
     """TorchGeo's loader keeps every key with ``model.`` in it, wherever it stands."""
-    task = FastSiam('resnet18', 4, **SMALL)
+    task = FastSiam(model='resnet18', in_channels=4, **SMALL)
     keys = [key for key in task.state_dict() if 'model.' in key]
     assert {key.removeprefix('model.') for key in keys} == set(task.model.state_dict())
     assert len(keys) < len(task.state_dict())
@@ -105,18 +105,18 @@ def test_only_the_encoder_is_called_model() -> None:
 
 @pytest.mark.parametrize('given', [None, Augmentation(blur=0.25), {'blur': 0.25}])
 def test_hyperparameters_are_plain(given: object) -> None:
-    task = FastSiam('resnet18', 4, augmentation=given, **SMALL)
+    task = FastSiam(model='resnet18', in_channels=4, augmentation=given, **SMALL)
     assert task.hparams['model'] == 'resnet18'
-    assert task.multiview.blur == (0.5 if given is None else 0.25)
+    assert task.multiview.augmentation.blur == (0.5 if given is None else 0.25)
     modules = {type(value).__module__ for value in task.hparams.values()}
     assert modules == {'builtins'}
     assert 'weights' not in task.hparams
     again = FastSiam(**pickle.loads(pickle.dumps(dict(task.hparams))))
-    assert again.multiview.blur == task.multiview.blur
+    assert again.multiview.augmentation.blur == task.multiview.augmentation.blur
 
 
 def test_a_step_draws_the_same_after_a_restart() -> None:
-    task = FastSiam('resnet18', 4, **SMALL)
+    task = FastSiam(model='resnet18', in_channels=4, **SMALL)
 
     def draw(batch: int) -> torch.Tensor:
         torch.rand(7)  # whatever happened before
@@ -128,7 +128,7 @@ def test_a_step_draws_the_same_after_a_restart() -> None:
 
 
 def test_forward_normalises() -> None:
-    task = FastSiam('resnet18', 4, **SMALL).eval()
+    task = FastSiam(model='resnet18', in_channels=4, **SMALL).eval()
     x = make_batch(4)['image']
     assert torch.equal(task(x), task.model(x.float()))  # the identity before statistics are known
     task.normalize.set_statistics([0.1] * 4, [0.05] * 4, [1e-4] * 4, [-1000] * 4)

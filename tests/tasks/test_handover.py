@@ -13,6 +13,7 @@ from torchgeo_msssl.models import load_encoder
 from torchgeo_msssl.models.encoders import create_encoder
 from torchgeo_msssl.models.segmentation import create_network
 from torchgeo_msssl.tasks import JointEmbeddingTask, PretrainingTask, Segmentation
+from torchgeo_msssl.tasks.starting_weights import load_starting_weights
 
 METHODS = [
     name
@@ -96,7 +97,7 @@ def test_reconstruction_hands_its_decoder_over_too(tmp_path: Path) -> None:
     network: Any = Segmentation(
         model='unet', backbone='resnet18', in_channels=BANDS, num_classes=3, transfer='network', weights=str(path)
     )
-    report = network._load_weights(None)
+    report = load_starting_weights(network.model, str(path), 'network', None)
     parts = {key.split('.')[0] for key in report.missing} | {str(key).split('.')[0] for key in report.reshaped}
     assert parts <= {'segmentation_head'}
     decoder = network.model.decoder.state_dict()

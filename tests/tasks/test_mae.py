@@ -120,7 +120,7 @@ def test_everything_learns(bands: int) -> None:
 
 def test_layers_of_the_pooling_stay_as_they_are() -> None:
     """They are behind the tokens, which is all that the decoder sees; in DDP each parameter that learns must."""
-    task = MAE('test_vit2', 4, decoder_dim=32, decoder_depth=1, decoder_heads=2)
+    task = MAE(model='test_vit2', in_channels=4, decoder_dim=32, decoder_depth=1, decoder_heads=2)
     task.compute_loss(make_batch())[0].backward()
     frozen = [name for name, p in task.named_parameters() if not p.requires_grad]
     assert frozen

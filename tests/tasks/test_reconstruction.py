@@ -116,7 +116,7 @@ def test_chips_and_valid_pixels_turn_together() -> None:
 
 def test_only_the_encoder_is_called_model() -> None:
     for name in ('resnet18', 'convnext_atto'):
-        task = Reconstruction(name, 4)
+        task = Reconstruction(model=name, in_channels=4)
         keys = [key for key in task.state_dict() if 'model.' in key]
         assert {key.removeprefix('model.') for key in keys} == set(create_encoder(name, 4).state_dict())
         parts = {key.partition('.')[0] for key in task.state_dict()}

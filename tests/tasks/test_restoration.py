@@ -20,7 +20,7 @@ from torchgeo_msssl.tasks.restoration import RestorationTask
 
 def make(name: str) -> RestorationTask:
     if name == 'mae':
-        return MAE('vit_tiny_patch16_224', 4, decoder_dim=32, decoder_depth=1, decoder_heads=2)
+        return MAE(model='vit_tiny_patch16_224', in_channels=4, decoder_dim=32, decoder_depth=1, decoder_heads=2)
     return Reconstruction(in_channels=4)
 
 
@@ -28,8 +28,6 @@ def validated(data_class: type[Any]) -> Any:
     """The tiny data, with the same chips for validation, in two batches."""
 
     class Validated(data_class):  # type: ignore[misc]
-        rgb_index = (2, 1, 0)
-
         def val_dataloader(self) -> DataLoader[Any]:
             return DataLoader(self.batches.dataset, batch_size=6)
 

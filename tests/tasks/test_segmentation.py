@@ -27,9 +27,9 @@ from torchgeo_msssl.losses.segmentation import SegmentationLoss, focal_loss, ove
 from torchgeo_msssl.models.metadata import EncoderMetadata, statistics_by_name
 from torchgeo_msssl.models.segmentation import Architecture, create_network, smp_encoder_name, total_stride
 from torchgeo_msssl.models.weights import export_encoder, read_source, save_encoder
+from torchgeo_msssl.tasks import Segmentation, VineSegmentation
 from torchgeo_msssl.tasks.confusion import accuracy, class_scores, confusion_matrix, mean_iou
 from torchgeo_msssl.tasks.fastsiam import FastSiam
-from torchgeo_msssl.tasks.segmentation import Segmentation, VineSegmentation
 from torchgeo_msssl.transforms.symmetries import apply_symmetries, random_symmetries
 
 BANDS = ['blue', 'green', 'red', 'nir']
@@ -66,11 +66,11 @@ def make_chips(count: int, size: int = 32, classes: int = 2, seed: int = 0) -> l
 
 
 class Chips(LightningDataModule):
-    """What a segmentation task is promised of its data module."""
+    """A ``contract.LabelledData``."""
 
     bands, mean, std = BANDS, MEAN, STD
-    scale, offset = [1e-4] * 4, [0.0] * 4
-    sensor_name, rgb_index, chip_size = None, (2, 1, 0), 32
+    scale, offset, wavelengths = [1e-4] * 4, [0.0] * 4, ()
+    sensor_name, rgb_index, chip_size, batch_size, ignore_index = None, (2, 1, 0), 32, 4, 255
 
     def __init__(self, count: int = 8, batch_size: int = 4, class_names: tuple[str, ...] = ('background', 'vine')):
         super().__init__()
@@ -86,6 +86,16 @@ class Chips(LightningDataModule):
 
     test_dataloader = val_dataloader
     predict_dataloader = val_dataloader
+
+    @property
+    def in_channels(self) -> int:
+        return len(self.bands)
+
+    def region_loader(self, part: str) -> Any:
+        return self.train_dataloader()
+
+    def describe_chips(self, batch: Any) -> list[str]:
+        return ['chips of a test']
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         return batch
@@ -117,7 +127,7 @@ def attach(task: Segmentation, folder: Path, data: Any = None) -> Segmentation:
 @functools.cache
 def pretrained(name: str) -> FastSiam:
     """A pretraining task in which every tensor of the encoder is like no initialisation."""
-    task = FastSiam(name, 4, views=2, hidden_dim=8, output_dim=8, bottleneck_dim=4).eval()
+    task = FastSiam(model=name, in_channels=4, views=2, hidden_dim=8, output_dim=8, bottleneck_dim=4).eval()
     task.normalize.set_statistics([m * 1.1 for m in MEAN], STD, [1e-4] * 4, [0.0] * 4)
     task._provenance = {'bands': BANDS, 'sensor': None}
     generator = torch.Generator().manual_seed(1)

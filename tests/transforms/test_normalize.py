@@ -67,7 +67,7 @@ def test_non_finite_values_are_invalid_whatever_the_mask_says(normalize: Normali
         assert torch.isfinite(output).all()
         assert torch.equal(output[0, :, 4, 6], torch.zeros(BANDS))
     assert torch.equal(normalize.reflectance(image, valid)[0, :, 4, 6], normalize.mean)
-    assert torch.equal(normalize.standardise(image, valid)[0, :, 4, 6], torch.zeros(BANDS))
+    assert torch.equal(normalize.standardize(image, valid)[0, :, 4, 6], torch.zeros(BANDS))
     assert valid_pixels(image).sum() == 2 * 5 * 7 - 1
     assert valid_pixels(image, valid).shape == (2, 1, 5, 7)
 
@@ -115,6 +115,6 @@ def test_another_number_of_bands_is_refused(normalize: Normalize) -> None:
     with pytest.raises(BandError, match=r'\(batch, 4, height, width\)'):
         normalize(torch.zeros(2, 1, 5, 7))
     with pytest.raises(BandError):
-        normalize.standardise(torch.zeros(4, 5, 7))
+        normalize.standardize(torch.zeros(4, 5, 7))
     with pytest.raises(ConfigurationError):
         Normalize(0)

@@ -6,7 +6,7 @@ import torch
 
 from torchgeo_msssl.errors import BandError, ConfigurationError
 from torchgeo_msssl.transforms import contact_sheet
-from torchgeo_msssl.transforms.pictures import NODATA_GREY, SEPARATOR_WHITE
+from torchgeo_msssl.transforms.pictures import NODATA_GRAY, SEPARATOR_WHITE
 
 
 def ramp(batch: int = 2, bands: int = 5, size: int = 20) -> torch.Tensor:
@@ -43,10 +43,10 @@ def test_nodata_is_grey_and_has_no_part_in_the_stretch() -> None:
         chip.masked_fill(~valid, 1e9), chip.masked_fill(~valid, torch.nan)[None], [0], valid, valid[None]
     )
     assert np.array_equal(plain, spoilt)
-    assert (plain[:5, :20] == NODATA_GREY).all()
-    assert (plain[5:20, 22:] != NODATA_GREY).mean() > 0.9
+    assert (plain[:5, :20] == NODATA_GRAY).all()
+    assert (plain[5:20, 22:] != NODATA_GRAY).mean() > 0.9
     empty = contact_sheet(chip, chip[None], [0], torch.zeros_like(valid), torch.zeros_like(valid)[None], rows=1)
-    assert (empty[:, :20] == NODATA_GREY).all()
+    assert (empty[:, :20] == NODATA_GRAY).all()
 
 
 def test_even_chips_are_not_driven_out_of_range_by_a_gain() -> None:

@@ -9,15 +9,15 @@ from torchvision.transforms.functional import resized_crop
 
 from torchgeo_msssl.errors import BandError, ConfigurationError
 from torchgeo_msssl.transforms import MultiView
-from torchgeo_msssl.transforms.views import (
-    INVALID_SHARE,
+from torchgeo_msssl.transforms.crops import (
+    MAX_INVALID_WEIGHT,
     choose_boxes,
     crop_grid,
-    gaussian_blur,
     random_boxes,
     sample_views,
     valid_fraction,
 )
+from torchgeo_msssl.transforms.views import gaussian_blur
 
 STILL = {'blur': 0.0, 'noise': 0.0, 'common_gain': (1.0, 1.0), 'band_gain': (1.0, 1.0)}
 WHOLE = {'crop_scale': (1.0, 1.0), 'crop_ratio': (1.0, 1.0)}
@@ -155,7 +155,7 @@ class TestNodata:
         for row, of_row in ((y.floor(), 1 - y.frac()), (y.floor() + 1, y.frac())):
             for column, of_column in ((x.floor(), 1 - x.frac()), (x.floor() + 1, x.frac())):
                 share += torch.outer(of_row, of_column) * ~valid[:, 0, row.long()][:, :, column.long()]
-        expected = share <= INVALID_SHARE
+        expected = share <= MAX_INVALID_WEIGHT
         assert torch.equal(view_valid[:, 0], expected)
         assert 0 < (~expected).sum() < expected.numel() // 2
 
@@ -342,7 +342,7 @@ class TestCalls:
     @pytest.mark.parametrize(
         'options',
         [
-            {'views': 1},
+            {'views': 0},
             {'size': 0},
             {'crop_scale': (0.0, 1.0)},
             {'crop_scale': (0.5, 1.5)},

@@ -1,11 +1,9 @@
-"""Losses, and signals of their collapse."""
+"""Losses, and signals of collapse."""
 
-from torchgeo_msssl.losses.barlow_twins import BarlowTwinsLoss, barlow_twins_loss
+from torchgeo_msssl.losses.barlow_twins import barlow_twins_loss
 from torchgeo_msssl.losses.byol import byol_loss
 from torchgeo_msssl.losses.collapse import alpha_req, embedding_std, lidar, mean_cosine, rank_me
 from torchgeo_msssl.losses.contrastive import (
-    MoCoV3Loss,
-    NTXentLoss,
     QueueLoss,
     info_nce_loss,
     moco_v3_loss,
@@ -13,16 +11,12 @@ from torchgeo_msssl.losses.contrastive import (
 )
 from torchgeo_msssl.losses.dino import DINOLoss
 from torchgeo_msssl.losses.reconstruction import MaskedLoss, masked_loss
-from torchgeo_msssl.losses.siamese import FastSiamLoss, fastsiam_loss
+from torchgeo_msssl.losses.siamese import fastsiam_loss
 from torchgeo_msssl.losses.vicreg import VICRegLoss
 
 __all__ = [
-    'BarlowTwinsLoss',
     'DINOLoss',
-    'FastSiamLoss',
     'MaskedLoss',
-    'MoCoV3Loss',
-    'NTXentLoss',
     'QueueLoss',
     'VICRegLoss',
     'alpha_req',

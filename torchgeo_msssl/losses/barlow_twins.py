@@ -1,39 +1,38 @@
-"""Barlow Twins' loss, with statistics of the global batch.
+"""Loss of Barlow Twins, with statistics of the global batch.
 
 Zbontar et al.: Barlow Twins, Self-Supervised Learning via Redundancy Reduction (https://arxiv.org/abs/2103.03230).
-lightly's loss standardises on each rank by itself, which gives other values and gradients than one process would.
+lightly's loss standardizes on each rank separately, which gives other values and gradients than one process does.
 """
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.nn.functional import all_reduce
 
-from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.losses.pairs import check_views, mean_over_pairs
 
 #: Added to the variance, as in the authors' ``BatchNorm1d(affine=False)``.
 _EPSILON = 1e-5
 
 
-def standardise(projections: Tensor) -> Tensor:
+def standardize(projections: Tensor) -> Tensor:
     """Bring each feature of each view to mean 0 and (biased) variance 1 over the global batch.
 
     Args:
         projections: Projections of this rank (view, batch, features).
 
     Returns:
-        Standardised projections of this rank (view, batch, features).
+        Standardized projections of this rank (view, batch, features).
     """
-    centred = projections - _global_mean(projections)
-    return centred / torch.sqrt(_global_mean(centred.square()) + _EPSILON)
+    centered = projections - _global_mean(projections)
+    return centered / torch.sqrt(_global_mean(centered.square()) + _EPSILON)
 
 
 def cross_correlation(one: Tensor, other: Tensor) -> Tensor:
     """Correlate the features of two views over the global batch.
 
     Args:
-        one: Standardised projections of this rank (batch, features).
+        one: Standardized projections of this rank (batch, features).
         other: The same chips in another view (batch, features).
 
     Returns:
@@ -58,57 +57,25 @@ def redundancy(correlation: Tensor, redundancy_weight: float) -> Tensor:
 
 
 def barlow_twins_loss(projections: Tensor, redundancy_weight: float = 5e-3) -> Tensor:
-    """Make each feature agree between views, and differ from the other features.
+    """Make each feature agree between views and differ from the other features.
 
-    On several ranks, with batches of one size, the loss is that of the global batch, the same on each; the mean over
-    ranks of the gradients is its gradient.
+    On several ranks, with batches of one size, the loss is that of the global batch, the same on each rank; the mean of
+    the gradients over ranks is its gradient.
 
     Args:
         projections: Projections of this rank (view, batch, features).
-        redundancy_weight: Weight λ of the off-diagonal, of which there is much more than of the diagonal.
+        redundancy_weight: Weight λ of the off-diagonal, which has many more elements than the diagonal.
 
     Returns:
-        Loss, a scalar, float32 or (for float64 input) float64; the mean over all pairs of views.
+        Mean over all pairs of views: a scalar, float32 or (for float64 input) float64.
 
     Raises:
         ConfigurationError: If there are fewer than two views or two samples.
     """
-    standardised = standardise(check_views(projections))
+    standardized = standardize(check_views(projections))
     return mean_over_pairs(
-        lambda one, other: redundancy(cross_correlation(one, other), redundancy_weight), standardised
+        lambda one, other: redundancy(cross_correlation(one, other), redundancy_weight), standardized
     )
-
-
-class BarlowTwinsLoss(nn.Module):
-    """Module round :func:`barlow_twins_loss`."""
-
-    def __init__(self, redundancy_weight: float = 5e-3) -> None:
-        """Choose the weight.
-
-        Args:
-            redundancy_weight: Weight λ of the off-diagonal.
-
-        Raises:
-            ConfigurationError: If the weight is negative.
-        """
-        super().__init__()
-        if redundancy_weight < 0:
-            raise ConfigurationError(f'redundancy_weight: expected 0 or more, got {redundancy_weight}.')
-        self.redundancy_weight = redundancy_weight
-
-    def forward(self, projections: Tensor) -> Tensor:
-        """Compute the loss.
-
-        Args:
-            projections: Projections of this rank (view, batch, features).
-
-        Returns:
-            Loss, a scalar.
-
-        Raises:
-            ConfigurationError: If there are fewer than two views or two samples.
-        """
-        return barlow_twins_loss(projections, self.redundancy_weight)
 
 
 def _global_mean(projections: Tensor) -> Tensor:
@@ -117,7 +84,7 @@ def _global_mean(projections: Tensor) -> Tensor:
 
 
 def _mean_over_ranks(tensor: Tensor) -> Tensor:
-    """Mean over ranks, through which gradients flow back to all of them."""
+    """Mean over ranks; gradients flow back to all of them."""
     if not (dist.is_available() and dist.is_initialized()):
         return tensor
     total: Tensor = all_reduce(tensor)

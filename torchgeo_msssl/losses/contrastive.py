@@ -1,77 +1,47 @@
-"""Contrastive losses: the views of one chip attract each other, those of different chips repel.
+"""Contrastive losses: views of one chip attract each other, views of different chips repel.
 
 NT-Xent of SimCLR (https://arxiv.org/abs/2002.05709), InfoNCE with a queue of MoCo
 (https://arxiv.org/abs/1911.05722, https://arxiv.org/abs/2003.04297), and the loss of MoCo v3
 (https://arxiv.org/abs/2104.02057). NT-Xent of a pair is lightly's. Its memory bank is not used: it is not saved with a
-checkpoint, so a resumed run would forget its negatives.
+checkpoint, so a resumed run would lose its negatives.
 """
 
 from itertools import permutations
 
 import torch
 import torch.nn.functional as F
-from lightly.loss import NTXentLoss as PairLoss
+from lightly.loss import NTXentLoss
 from lightly.utils import dist
 from torch import Tensor, nn
 
-from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.losses.pairs import check_views, mean_over_pairs
+from torchgeo_msssl.losses.pairs import check_pair, check_views, mean_over_pairs
+from torchgeo_msssl.validation import check_at_least, check_positive
 
 
 def nt_xent_loss(projections: Tensor, temperature: float = 0.5) -> Tensor:
-    """Normalised temperature-scaled cross entropy: each view is to find its partner among all other views.
+    """Normalized temperature-scaled cross entropy of finding each view's partner among all other views.
 
     On several ranks, with batches of one size, the negatives are those of the global batch; the mean over ranks of
     loss and gradients is that of one process on the global batch.
 
     Args:
         projections: Projections of this rank (view, batch, features).
-        temperature: Temperature τ by which cosines are divided.
+        temperature: Temperature τ by which cosines are divided, above 0.
 
     Returns:
-        Loss, a scalar, float32 or (for float64 input) float64; the mean over all pairs of views.
+        Mean over all pairs of views: a scalar, float32 or (for float64 input) float64.
 
     Raises:
         ConfigurationError: If there are fewer than two views or two samples.
     """
-    return mean_over_pairs(PairLoss(temperature, gather_distributed=True), check_views(projections))
-
-
-class NTXentLoss(nn.Module):
-    """Module round :func:`nt_xent_loss`."""
-
-    def __init__(self, temperature: float = 0.5) -> None:
-        """Choose the temperature.
-
-        Args:
-            temperature: Temperature τ.
-
-        Raises:
-            ConfigurationError: If the temperature is not positive.
-        """
-        super().__init__()
-        self.temperature = _check_temperature(temperature)
-
-    def forward(self, projections: Tensor) -> Tensor:
-        """Compute the loss.
-
-        Args:
-            projections: Projections of this rank (view, batch, features).
-
-        Returns:
-            Loss, a scalar.
-
-        Raises:
-            ConfigurationError: If there are fewer than two views or two samples.
-        """
-        return nt_xent_loss(projections, self.temperature)
+    return mean_over_pairs(NTXentLoss(temperature, gather_distributed=True), check_views(projections))
 
 
 def info_nce_loss(queries: Tensor, keys: Tensor, queue: Tensor, temperature: float = 0.2) -> Tensor:
     """Cross entropy of finding a query's key among that key and a queue of others.
 
     ``L = mean over i≠j of −log(e^{q_i·k_j/τ} / (e^{q_i·k_j/τ} + Σ_n e^{q_i·n/τ}))``, with queries and keys of length 1.
-    MoCo's own is one term, the first view's query against the second view's key. Gradients reach the queries only.
+    MoCo's own loss is one term, the first view's query with the second view's key. Gradients reach the queries only.
 
     Args:
         queries: Queries q (view, batch, features).
@@ -96,14 +66,13 @@ def info_nce_loss(queries: Tensor, keys: Tensor, queue: Tensor, temperature: flo
 
 
 class QueueLoss(nn.Module):
-    """:func:`info_nce_loss` with the queue it needs, first in, first out.
+    """:func:`info_nce_loss` with a first-in-first-out queue of keys, which is saved with a checkpoint.
 
-    The queue is saved with a checkpoint. The keys of all ranks enter it in the order of the ranks, so that each rank
-    has the same queue.
+    The keys of all ranks enter in the order of the ranks, so that each rank has the same queue.
 
     Attributes:
-        queue: Keys of length 1 (memory_bank_size, features); random ones until enough have come.
-        queue_pointer: Place of the oldest key, which the next one takes, an integer scalar.
+        queue: Keys of length 1 (memory_bank_size, features); random ones until enough have entered.
+        queue_pointer: Index of the oldest key, which the next one replaces, an integer scalar.
     """
 
     queue: Tensor
@@ -113,7 +82,7 @@ class QueueLoss(nn.Module):
         """Fill the queue with random directions.
 
         Args:
-            memory_bank_size: Keys that the queue holds.
+            memory_bank_size: Number of keys in the queue.
             features: Features of a key.
             temperature: Temperature τ.
 
@@ -121,14 +90,14 @@ class QueueLoss(nn.Module):
             ConfigurationError: If the size is below 1 or the temperature is not positive.
         """
         super().__init__()
-        if memory_bank_size < 1:
-            raise ConfigurationError(f'memory_bank_size: expected 1 or more, got {memory_bank_size}.')
-        self.temperature = _check_temperature(temperature)
+        check_at_least(1, memory_bank_size=memory_bank_size)
+        check_positive(temperature=temperature)
+        self.temperature = temperature
         self.register_buffer('queue', F.normalize(torch.randn(memory_bank_size, features), dim=-1))
         self.register_buffer('queue_pointer', torch.zeros((), dtype=torch.long))
 
     def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """Compute the loss, then let the keys enter the queue.
+        """Compute the loss, then enqueue the keys.
 
         Args:
             queries: Queries of this rank (view, batch, features).
@@ -140,22 +109,22 @@ class QueueLoss(nn.Module):
         Raises:
             ConfigurationError: If there are fewer than two views or two samples, or the shapes differ.
         """
-        # what the gradient needs of the queue must not change under it
+        # a copy, since backward needs the queue as it was
         loss = info_nce_loss(queries, keys, self.queue.clone(), self.temperature)
         self.enqueue(gather_keys(keys).flatten(0, 1))
         return loss
 
     @torch.no_grad()
     def enqueue(self, keys: Tensor) -> None:
-        """Put keys in the places of the oldest ones.
+        """Replace the oldest keys.
 
         Args:
-            keys: Keys of any length (n, features); of more keys than there are places, the last ones stay.
+            keys: Keys of any length (n, features); if they exceed the size of the queue, the last ones stay.
         """
         size, start = len(self.queue), self.queue_pointer + max(len(keys) - len(self.queue), 0)
         newest = F.normalize(keys[-size:].to(self.queue.dtype), dim=-1)
-        places = (start + torch.arange(len(newest), device=keys.device)) % size
-        self.queue[places] = newest
+        indices = (start + torch.arange(len(newest), device=keys.device)) % size
+        self.queue[indices] = newest
         self.queue_pointer.copy_((self.queue_pointer + len(keys)) % size)
 
 
@@ -163,17 +132,17 @@ def moco_v3_loss(queries: Tensor, keys: Tensor, temperature: float = 0.2) -> Ten
     """Contrast queries with the keys of the global batch, in both directions.
 
     ``L = 2τ · (ctr(q_1, k_2) + ctr(q_2, k_1))`` for two views, where ``ctr`` is the cross entropy of finding a
-    query's own key among the keys that all ranks have of that view. Scaled by 2τ, gradients keep their size when τ
-    changes. Gradients reach the queries only. On several ranks, with batches of one size, the mean over ranks of loss
+    query's own key among the keys of all ranks of that view. The factor 2τ makes the size of the gradients independent
+    of τ. Gradients reach the queries only. On several ranks, with batches of one size, the mean over ranks of loss
     and gradients is that of one process on the global batch.
 
     Args:
         queries: Predictions q of this rank (view, batch, features).
         keys: Keys k of this rank (view, batch, features).
-        temperature: Temperature τ.
+        temperature: Temperature τ, above 0.
 
     Returns:
-        Loss, a scalar, float32 or (for float64 input) float64; the mean over all pairs of views.
+        Mean over all pairs of views: a scalar, float32 or (for float64 input) float64.
 
     Raises:
         ConfigurationError: If there are fewer than two views or two samples, or the shapes differ.
@@ -181,44 +150,13 @@ def moco_v3_loss(queries: Tensor, keys: Tensor, temperature: float = 0.2) -> Ten
     queries, keys = _unit_vectors(queries, keys)
     batch = queries.shape[1]
     own = torch.arange(batch, device=queries.device) + batch * dist.rank()
-    everyones = gather_keys(keys)  # (view, rank × batch, features)
+    gathered = gather_keys(keys)  # (view, rank × batch, features)
     with torch.autocast(queries.device.type, enabled=False):
         terms = [
-            F.cross_entropy(queries[i] @ everyones[j].T / temperature, own)
+            F.cross_entropy(queries[i] @ gathered[j].T / temperature, own)
             for i, j in permutations(range(len(queries)), 2)
         ]
         return 2 * (2 * temperature) * torch.stack(terms).mean()
-
-
-class MoCoV3Loss(nn.Module):
-    """Module round :func:`moco_v3_loss`."""
-
-    def __init__(self, temperature: float = 0.2) -> None:
-        """Choose the temperature.
-
-        Args:
-            temperature: Temperature τ.
-
-        Raises:
-            ConfigurationError: If the temperature is not positive.
-        """
-        super().__init__()
-        self.temperature = _check_temperature(temperature)
-
-    def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """Compute the loss.
-
-        Args:
-            queries: Predictions of this rank (view, batch, features).
-            keys: Keys of this rank (view, batch, features).
-
-        Returns:
-            Loss, a scalar.
-
-        Raises:
-            ConfigurationError: If there are fewer than two views or two samples, or the shapes differ.
-        """
-        return moco_v3_loss(queries, keys, self.temperature)
 
 
 def gather_keys(keys: Tensor) -> Tensor:
@@ -236,14 +174,5 @@ def gather_keys(keys: Tensor) -> Tensor:
 
 def _unit_vectors(queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
     """Queries and keys of length 1, the latter without gradient, in float32 or float64."""
-    if queries.shape != keys.shape:
-        raise ConfigurationError(
-            f'queries and keys must be of the same views, got {tuple(queries.shape)} and {tuple(keys.shape)}.'
-        )
-    return F.normalize(check_views(queries), dim=-1), F.normalize(check_views(keys.detach()), dim=-1)
-
-
-def _check_temperature(temperature: float) -> float:
-    if not temperature > 0:
-        raise ConfigurationError(f'temperature: expected a positive number, got {temperature}.')
-    return temperature
+    queries, keys = check_pair(queries, keys, 'queries and keys')
+    return F.normalize(queries, dim=-1), F.normalize(keys, dim=-1)

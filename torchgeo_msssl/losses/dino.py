@@ -1,7 +1,7 @@
-"""DINO's loss: each view's distribution over prototypes predicts what the teacher says of the other views.
+"""Loss of DINO: the student predicts the teacher's distribution over prototypes for every other view.
 
 Caron et al.: Emerging Properties in Self-Supervised Vision Transformers (https://arxiv.org/abs/2104.14294). The cross
-entropy and the centre are lightly's: the centre is a buffer, hence saved, and its mean is over the global batch.
+entropy and the center are lightly's: the center is a buffer, hence saved, and its mean is over the global batch.
 """
 
 import torch
@@ -10,46 +10,35 @@ from torch import Tensor, nn
 
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.losses.pairs import check_views
+from torchgeo_msssl.validation import check_positive, check_probability
 
 
 def temperature_at(step: int, warmup_steps: int, start: float, end: float) -> float:
-    """Temperature of the teacher, which moves linearly in the warm-up and then stays.
-
-    Args:
-        step: Optimizer steps before this one, from 0.
-        warmup_steps: Steps of the warm-up; 0 for none.
-        start: Temperature at step 0.
-        end: Temperature from ``warmup_steps`` on.
-
-    Returns:
-        Temperature of this step.
-    """
+    """Temperature of the teacher: linear from ``start`` at step 0 to ``end`` at ``warmup_steps``, constant after."""
     return end if step >= warmup_steps else start + (end - start) * step / warmup_steps
 
 
 class DINOLoss(nn.Module):
-    """Cross entropy of all pairs of different views, with a centre that follows the teacher's outputs.
+    """Cross entropy of all pairs of different views, with a center that follows the teacher's outputs.
 
-    A low temperature sharpens the teacher, which alone would end in one prototype for everything; the centre evens
-    the prototypes out, which alone would end in the uniform distribution; together they prevent collapse.
+    A low temperature sharpens the teacher, which alone would lead to one prototype for everything. The center balances
+    the prototypes, which alone would lead to the uniform distribution. Together they prevent collapse.
     """
 
     def __init__(self, output_dim: int, student_temperature: float = 0.1, center_momentum: float = 0.9) -> None:
-        """Make a centre of zeros.
+        """Start with a center of zeros.
 
         Args:
             output_dim: Number of prototypes.
             student_temperature: Temperature of the student.
-            center_momentum: How much of the centre stays at each step.
+            center_momentum: Fraction of the center that each step keeps.
 
         Raises:
             ConfigurationError: If the temperature is not positive, or the momentum outside 0…1.
         """
         super().__init__()
-        if not student_temperature > 0:
-            raise ConfigurationError(f'student_temperature: expected a positive number, got {student_temperature}.')
-        if not 0 <= center_momentum <= 1:
-            raise ConfigurationError(f'center_momentum: expected 0 to 1, got {center_momentum}.')
+        check_positive(student_temperature=student_temperature)
+        check_probability('center_momentum', center_momentum)
         self.cross_entropy = CrossEntropy(output_dim, student_temp=student_temperature, center_momentum=center_momentum)
 
     @property
@@ -59,24 +48,23 @@ class DINOLoss(nn.Module):
         return center.flatten()
 
     def forward(self, teacher: Tensor, student: Tensor, teacher_temperature: float) -> Tensor:
-        """Compute the loss, then let the centre follow.
-
-        Gradients reach the student only.
+        """Compute the loss, then update the center. Gradients reach the student only.
 
         Args:
-            teacher: Scores of the teacher (view, batch, output_dim).
-            student: Scores of the student for the same views, (view, batch, output_dim).
+            teacher: Scores of the teacher for the global views (view, batch, output_dim).
+            student: Scores of the student for the same views, and after them for local views
+                (view + local view, batch, output_dim).
             teacher_temperature: Temperature of the teacher at this step.
 
         Returns:
-            Loss, a scalar, float32 or (for float64 input) float64; log(output_dim) where all is uniform.
+            Loss, a scalar, float32 or (for float64 input) float64; log(output_dim) if all is uniform.
 
         Raises:
-            ConfigurationError: If there are fewer than two views or two samples, or the shapes differ.
+            ConfigurationError: If there are fewer than two views or two samples, or the shapes do not agree.
         """
-        if teacher.shape != student.shape:
+        if teacher.shape[1:] != student.shape[1:] or len(student) < len(teacher):
             raise ConfigurationError(
-                'teacher and student must have scores of the same views, '
+                'teacher and student must have scores of the same views, local views of the student after them, '
                 f'got {tuple(teacher.shape)} and {tuple(student.shape)}.'
             )
         teacher, student = check_views(teacher.detach()), check_views(student)

@@ -1,4 +1,4 @@
-"""What the losses share that compare the views of a chip two by two."""
+"""Losses that compare the views of a chip two by two."""
 
 from collections.abc import Callable
 from itertools import combinations
@@ -10,7 +10,7 @@ from torchgeo_msssl.errors import ConfigurationError
 
 
 def check_views(projections: Tensor) -> Tensor:
-    """See that projections are stacked view by view, and widen them to float32.
+    """Check that projections are stacked view by view, and widen them to float32.
 
     Args:
         projections: Projections (view, batch, features).
@@ -26,16 +26,40 @@ def check_views(projections: Tensor) -> Tensor:
             'projections must be (view, batch, features) with 2 views and 2 samples or more, '
             f'got {tuple(projections.shape)}: stack the views first.'
         )
-    return projections.to(torch.promote_types(projections.dtype, torch.float32))
+    return at_least_float32(projections)
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Widen half precision to float32; float32 and float64 stay."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def check_pair(one: Tensor, other: Tensor, names: str) -> tuple[Tensor, Tensor]:
+    """Check two stacks of views that are compared; the second one is detached.
+
+    Args:
+        one: Vectors (view, batch, features).
+        other: Targets of the same shape.
+        names: What the two are, for the message.
+
+    Returns:
+        Both, in float32 or (for float64 input) float64; the second one without gradient.
+
+    Raises:
+        ConfigurationError: If the shapes differ, or there are fewer than two views or two samples.
+    """
+    if one.shape != other.shape:
+        raise ConfigurationError(f'{names} must be of the same views, got {tuple(one.shape)} and {tuple(other.shape)}.')
+    return check_views(one), check_views(other.detach())
 
 
 def mean_over_pairs(loss: Callable[[Tensor, Tensor], Tensor], views: Tensor) -> Tensor:
-    """Mean of a loss that is symmetric in two views over all pairs of them.
+    """Mean of a symmetric loss over all pairs of views.
 
     Computed in the precision of ``views``, also under autocast, which would round matrix products to half precision.
 
     Args:
-        loss: Takes two views (batch, features) and gives a scalar.
+        loss: Maps two views (batch, features) to a scalar.
         views: Views (view, batch, features), from :func:`check_views`.
 
     Returns:

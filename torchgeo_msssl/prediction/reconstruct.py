@@ -158,8 +158,8 @@ class _Restoration(WindowPredictor[_Tile]):
             for name in ('original', 'valid', 'corrupted', 'hidden')
         )
         with torch.inference_mode():
-            image = self.task.normalize.standardise(original, valid)
-            restored = self.task.to_reflectance(self.task.restore(image, valid, corrupted, hidden))
+            image = self.task.normalize.standardize(original, valid)
+            restored = self.task.normalize.to_reflectance(self.task.restore(image, valid, corrupted, hidden))
         return restored.float().cpu().numpy()
 
     def render(self, rows: FinishedRows) -> list[NDArray[Any]]:
@@ -169,7 +169,7 @@ class _Restoration(WindowPredictor[_Tile]):
         tile = self._assemble(Window(rows.first - above, 0, above + height, width))
         crop = (..., slice(above, above + height), slice(width))
         original, valid, hidden = (part[crop].numpy() for part in (tile.original, tile.valid, tile.hidden))
-        corrupted = self.task.to_reflectance(tile.corrupted[None].to(self.device))[0].cpu()[crop].numpy()
+        corrupted = self.task.normalize.to_reflectance(tile.corrupted[None].to(self.device))[0].cpu()[crop].numpy()
         corrupted = np.where(hidden, corrupted, original)
         filled = np.where(hidden, rows.values, original)
         for place in [place for place in list(self._tiles) if place[0] < (rows.first + height) // side]:
@@ -194,7 +194,7 @@ class _Restoration(WindowPredictor[_Tile]):
             'offset': torch.tensor(self.how.offset, dtype=torch.float32)[None],
         }
         batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
-        image, valid = (part.cpu() for part in self.task.standardised(batch))
+        image, valid = (part.cpu() for part in self.task.standardized(batch))
         original = self.task.reflectance(batch).cpu()
         # On the CPU, so that every device hides the same pixels; nothing else draws random numbers meanwhile.
         with torch.random.fork_rng(devices=[]):

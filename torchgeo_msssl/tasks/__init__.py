@@ -1,17 +1,17 @@
 """Lightning tasks.
 
-| method | paper | needs | take it when |
+| method | paper | needs | use it when |
 |---|---|---|---|
 | :class:`FastSiam` | Pototzky et al., GCPR 2022 | 3–4 views, any batch | batches are small; the default |
 | :class:`SimSiam` | https://arxiv.org/abs/2011.10566 | 2 views, batch 64 and more | comparing with the literature |
-| :class:`SimCLR` | https://arxiv.org/abs/2002.05709 | 2 views, batches as large as fit | a plain baseline is wanted |
-| :class:`MoCo` | https://arxiv.org/abs/2003.04297 | 2 views, any batch | batches are small and chips many |
-| :class:`BYOL` | https://arxiv.org/abs/2006.07733 | 2 views, batch 64 and more | chips are much alike: no negatives |
-| :class:`BarlowTwins` | https://arxiv.org/abs/2103.03230 | 2 views, batch 64 and more | features repeat each other |
-| :class:`VICReg` | https://arxiv.org/abs/2105.04906 | 2 views, batch 64 and more | others collapse |
-| :class:`DINO` | https://arxiv.org/abs/2104.14294 | 2 views, two networks in memory | training a ViT on many chips |
+| :class:`SimCLR` | https://arxiv.org/abs/2002.05709 | 2 views, batches as large as fit | a simple baseline is needed |
+| :class:`MoCo` | https://arxiv.org/abs/2003.04297 | 2 views, any batch | batches are small and chips are many |
+| :class:`BYOL` | https://arxiv.org/abs/2006.07733 | 2 views, batch 64 and more | chips are similar: no negatives |
+| :class:`BarlowTwins` | https://arxiv.org/abs/2103.03230 | 2 views, batch 64 and more | features are redundant |
+| :class:`VICReg` | https://arxiv.org/abs/2105.04906 | 2 views, batch 64 and more | other methods collapse |
+| :class:`DINO` | https://arxiv.org/abs/2104.14294 | 2 views and local ones | training a ViT on many chips |
 | :class:`MAE` | https://arxiv.org/abs/2111.06377 | a vision transformer, long runs | fine-tuning a ViT |
-| :class:`Reconstruction` | a U-Net that restores spoilt images | any batch | the decoder is to be pretrained too |
+| :class:`Reconstruction` | a U-Net that restores corrupted images | any batch | the decoder is pretrained too |
 """
 
 from torchgeo_msssl.tasks.acceleration import Acceleration
@@ -20,14 +20,17 @@ from torchgeo_msssl.tasks.base import PretrainingTask
 from torchgeo_msssl.tasks.byol import BYOL
 from torchgeo_msssl.tasks.dino import DINO
 from torchgeo_msssl.tasks.fastsiam import FastSiam, SimSiam
-from torchgeo_msssl.tasks.joint_embedding import Augmentation, JointEmbeddingTask
+from torchgeo_msssl.tasks.joint_embedding import JointEmbeddingTask
 from torchgeo_msssl.tasks.mae import MAE
 from torchgeo_msssl.tasks.moco import MoCo
 from torchgeo_msssl.tasks.reconstruction import Reconstruction
 from torchgeo_msssl.tasks.restoration import RestorationTask
-from torchgeo_msssl.tasks.segmentation import Segmentation, VineSegmentation
+from torchgeo_msssl.tasks.segmentation import Segmentation
 from torchgeo_msssl.tasks.simclr import SimCLR
+from torchgeo_msssl.tasks.training import TrainingTask
 from torchgeo_msssl.tasks.vicreg import VICReg
+from torchgeo_msssl.tasks.vine_segmentation import VineSegmentation
+from torchgeo_msssl.transforms.views import Augmentation
 
 __all__ = (
     'BYOL',
@@ -45,6 +48,7 @@ __all__ = (
     'Segmentation',
     'SimCLR',
     'SimSiam',
+    'TrainingTask',
     'VICReg',
     'VineSegmentation',
 )

@@ -1,10 +1,12 @@
-"""DINO: a student predicts what its own moving average says of the other views.
+"""DINO: a student predicts the output of its own moving average for the other views.
 
 Caron et al. (https://arxiv.org/abs/2104.14294).
 """
 
+from functools import partial
 from typing import Any
 
+import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
@@ -13,16 +15,26 @@ from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.losses.dino import DINOLoss, temperature_at
 from torchgeo_msssl.models.heads import DINOHead, ProjectionKind
 from torchgeo_msssl.models.momentum import momentum_at
-from torchgeo_msssl.tasks.momentum import MomentumTask
+from torchgeo_msssl.tasks.joint_embedding import JointEmbeddingTask
 from torchgeo_msssl.tasks.optimizers import OptimizerName
+from torchgeo_msssl.transforms.views import MultiView
+from torchgeo_msssl.validation import check_at_least, check_interval, check_positive, check_probability
+
+#: A smallest and a largest fraction of a chip's area.
+Scale = tuple[float, float]
 
 
-class DINO(MomentumTask):
+class DINO(JointEmbeddingTask):
     """Pretrain an encoder with DINO.
 
-    Every view passes student and teacher, and all pairs of different views are compared; there are no small local
-    crops, which chips of a few dozen pixels have no room for. The teacher is :attr:`momentum_encoder` with
-    :attr:`momentum_projection_head`; the student is what is saved as the encoder.
+    The teacher, which is :attr:`momentum_encoder`, sees the global views only; the student, which is saved as the
+    encoder, sees local views too. Each view of the student is compared with every other view of the teacher. Local
+    views are small crops of smaller size (multi-crop): the student learns to tell the whole from a part, at a fraction
+    of the cost of further global views.
+
+    Attributes:
+        momentum_encoder: The teacher, a moving average of encoder and projection head.
+        local_multiview: Makes the local views, or None without.
     """
 
     method = 'dino'
@@ -30,11 +42,12 @@ class DINO(MomentumTask):
 
     def __init__(
         self,
-        model: str = 'resnet18',
-        in_channels: int = 12,
-        views: int = 2,
         output_dim: int = 4096,
         bottleneck_dim: int = 256,
+        global_crops_scale: Scale | None = None,
+        local_crops_number: int = 0,
+        local_crops_size: int = 96,
+        local_crops_scale: Scale = (0.05, 0.4),
         encoder_momentum: float = 0.996,
         teacher_temperature: float = 0.04,
         warmup_teacher_temperature: float = 0.04,
@@ -51,56 +64,57 @@ class DINO(MomentumTask):
         """Build student and teacher.
 
         Args:
-            model: timm name of the encoder.
-            in_channels: Number of bands (this package's command line takes it from the data).
-            views: Views of each chip, 2 or more.
-            output_dim: Number of prototypes. The paper's 65,536 are for a million images: they would be more parameters
+            output_dim: Number of prototypes. The paper's 65,536 is for a million images: it would be more parameters
                 than a ResNet-18 has, and most would never be the nearest of any of a few thousand chips.
             bottleneck_dim: Width of the vectors that are compared with the prototypes.
-            encoder_momentum: How much of the teacher stays at the first step; it rises to 1 as half a cosine.
+            global_crops_scale: Smallest and largest fraction of the chip's area in a global view; None for
+                ``augmentation.crop_scale``. With local views the authors use 0.4 and 1.
+            local_crops_number: Local views of each chip, besides the ``views`` global ones; 8 in the paper.
+            local_crops_size: Side of a local view in pixels; 96 in the paper, for global views of 224.
+            local_crops_scale: Smallest and largest fraction of the chip's area in a local view.
+            encoder_momentum: Fraction of the teacher that the first step keeps; it rises to 1 as half a cosine.
             teacher_temperature: Temperature of the teacher after its warm-up; above 0.07 most runs of the authors were
                 unstable.
-            warmup_teacher_temperature: Temperature of the teacher at the first step; lower it where the loss does not
+            warmup_teacher_temperature: Temperature of the teacher at the first step; lower it if the loss does not
                 fall.
-            warmup_temperature_epochs: Epochs in which it moves from one to the other.
+            warmup_temperature_epochs: Epochs in which it moves linearly from one to the other.
             student_temperature: Temperature of the student.
-            center_momentum: How much of the centre stays at each step.
-            freeze_last_layer_epochs: Epochs in which the prototypes are not trained, which steadies the beginning.
-            optimizer: ``sgd``, ``adam``, ``adamw`` or ``lars``.
-            lr: Largest learning rate.
-            weight_decay: Weight decay; norms and biases are exempt.
-            warmup_epochs: Epochs in which the learning rate rises.
-            **kwargs: The options that all joint-embedding methods share, see
-                :class:`~torchgeo_msssl.tasks.JointEmbeddingTask`.
+            center_momentum: Fraction of the center that each step keeps.
+            freeze_last_layer_epochs: Epochs in which the prototypes are not trained, which stabilizes the beginning.
+            optimizer: ``adamw``, ``adam``, ``sgd`` or ``lars``.
+            lr: Maximum learning rate.
+            weight_decay: Weight decay; normalization layers and biases are exempt.
+            warmup_epochs: Epochs in which the learning rate rises linearly.
+            **kwargs: The options of :class:`~torchgeo_msssl.tasks.JointEmbeddingTask`.
 
         Raises:
             ConfigurationError: If an option is out of its range.
         """
-        for name, value in (
-            ('teacher_temperature', teacher_temperature),
-            ('warmup_teacher_temperature', warmup_teacher_temperature),
-        ):
-            if not value > 0:
-                raise ConfigurationError(f'{name}: expected a positive number, got {value}.')
-        for name, value in (
-            ('warmup_temperature_epochs', warmup_temperature_epochs),
-            ('freeze_last_layer_epochs', freeze_last_layer_epochs),
-        ):
-            if value < 0:
-                raise ConfigurationError(f'{name}: expected 0 or more, got {value}.')
-        if not 0 <= encoder_momentum <= 1:
-            raise ConfigurationError(f'encoder_momentum: expected 0 to 1, got {encoder_momentum}.')
+        check_positive(teacher_temperature=teacher_temperature, warmup_teacher_temperature=warmup_teacher_temperature)
+        check_at_least(
+            0,
+            local_crops_number=local_crops_number,
+            warmup_temperature_epochs=warmup_temperature_epochs,
+            freeze_last_layer_epochs=freeze_last_layer_epochs,
+        )
+        check_at_least(1, local_crops_size=local_crops_size)
         self._bottleneck = bottleneck_dim
-        self._encoder_momentum = encoder_momentum
+        self._encoder_momentum = check_probability('encoder_momentum', encoder_momentum)
+        self._global_scale = global_crops_scale and check_interval(
+            'global_crops_scale', global_crops_scale, 0, 1, above=True
+        )
+        local_scale = check_interval('local_crops_scale', local_crops_scale, 0, 1, above=True)
+        self._local_options: dict[str, Any] = {
+            'views': local_crops_number,
+            'size': local_crops_size,
+            'crop_scale': local_scale,
+        }
         self._temperatures = (warmup_teacher_temperature, teacher_temperature)
         self._warmup_temperature_epochs = warmup_temperature_epochs
         self._freeze_epochs = freeze_last_layer_epochs
         self._warmup_temperature_steps = self._frozen_steps = 0
         self._loss_options = (output_dim, student_temperature, center_momentum)
         super().__init__(
-            model,
-            in_channels,
-            views=views,
             output_dim=output_dim,
             optimizer=optimizer,
             lr=lr,
@@ -110,24 +124,42 @@ class DINO(MomentumTask):
         )
 
     def make_projection_head(self, kind: ProjectionKind, features: int, hidden: int, out: int) -> DINOHead:
-        """Build DINO's head; ``kind`` is what stands before its prototypes."""
+        """Build DINO's head; ``kind`` is the part before its prototypes."""
         return DINOHead(kind, features, hidden, self._bottleneck, out)
 
     def configure_method(self) -> None:
-        """Build the teacher."""
-        super().configure_method()
+        """Build the teacher and the views."""
         self.dimension = self.projection_head.last_layer.out_features
+        self.momentum_encoder = self.make_momentum_encoder(partial(momentum_at, base=self._encoder_momentum))
+        if self._global_scale:
+            self.multiview = MultiView(**self._view_options | {'crop_scale': self._global_scale})
+        self.local_multiview = (
+            MultiView(**self._view_options | self._local_options) if self._local_options['views'] else None
+        )
 
     def configure_losses(self) -> None:
         """Build the loss."""
         self.criterion = DINOLoss(*self._loss_options)
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Build optimizer and schedules.
+    def setup(self, stage: str) -> None:
+        """Take over bands, statistics and starting weights; check that chips and batches fit.
 
-        Returns:
-            Optimizer and scheduler of the learning rate.
+        Raises:
+            BandError: If the data module has another number of bands than the encoder.
+            ConfigurationError: If the encoder cannot take views of these sizes, local views are larger than global
+                ones, or a batch has one chip.
         """
+        super().setup(stage)
+        data = self.attached_data()
+        size, local = self.multiview.augmentation.size or (data.chip_size if data else None), self._local_options
+        if local['views'] and size is not None and local['size'] > size:
+            raise ConfigurationError(
+                f'local_crops_size: local views of {local["size"]} px are larger than global views of {size} px; set '
+                f'model.local_crops_size to about {max(1, size // 2)}.'
+            )
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Build optimizer and schedules."""
         _, self._warmup_temperature_steps = self.schedule_steps(self._warmup_temperature_epochs)
         _, self._frozen_steps = self.schedule_steps(self._freeze_epochs)
         return super().configure_optimizers()
@@ -138,32 +170,30 @@ class DINO(MomentumTask):
         return temperature_at(self.global_step, self._warmup_temperature_steps, *self._temperatures)
 
     def compute_loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute the loss: every view of the student against every other view of the teacher.
+        """Compare every view of the student with every other view of the teacher.
 
         Args:
             batch: A batch of chips.
 
         Returns:
-            Loss; features (view × batch, features); cosines of the first view with the prototypes (batch, output_dim).
+            Loss; features of the global views (view × batch, features); cosines of the first view with the prototypes
+            (batch, output_dim).
         """
-        features, student, teacher = self.embed_twice(batch)
-        scores = self.split_views(student)  # (view, batch, output_dim)
-        return self.criterion(self.split_views(teacher), scores, self.teacher_temperature), features, scores[0]
+        inputs = self.view_inputs(batch)
+        teacher = self.split_views(self.momentum_encoder(inputs))  # (view, batch, output_dim)
+        features: Tensor = self.model(inputs)
+        student = self.split_views(self.projection_head(features))
+        if self.local_multiview is not None:
+            local = self.projection_head(self.model(self.view_inputs(batch, self.local_multiview)))
+            student = torch.cat([student, local.unflatten(0, (self.local_multiview.views, -1))])
+        return self.criterion(teacher, student, self.teacher_temperature), features, student[0]
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Leave the prototypes alone at first.
+        """Freeze the prototypes at the beginning.
 
-        Without a gradient the optimizer passes them over, as in the authors' code: neither does weight decay shrink
-        them, nor does Adam count steps, which would make its first real ones too large. Gradients are computed and
-        averaged over ranks all the same, so that DDP finds what it expects.
-
-        Args:
-            optimizer: Optimizer.
+        Without a gradient the optimizer skips them, as in the authors' code: weight decay does not shrink them, and
+        Adam does not count steps, which would make its first real ones too large. Gradients are computed and averaged
+        over ranks nevertheless, as DDP expects.
         """
         if self.global_step < self._frozen_steps:
             self.projection_head.last_layer.weight.grad = None
-
-    def momentum_after(self, step: int) -> float:
-        """Half a cosine from ``encoder_momentum`` to 1 over the run."""
-        assert self._total_steps is not None, 'configure_optimizers sets it'
-        return momentum_at(step, self._total_steps, self._encoder_momentum)

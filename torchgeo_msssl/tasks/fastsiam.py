@@ -1,33 +1,36 @@
-"""FastSiam: each view predicts the mean of the others, so that small batches are enough.
+"""FastSiam: each view predicts the mean of the others, so that small batches suffice.
 
 Pototzky, Sultan & Schmidt-Thieme: FastSiam, Resource-Efficient Self-supervised Learning on a Single GPU, GCPR 2022
 (https://doi.org/10.1007/978-3-031-16788-1_4). With two views it is SimSiam (https://arxiv.org/abs/2011.10566).
 """
 
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
-from torchgeo_msssl.losses.siamese import FastSiamLoss, Target
-from torchgeo_msssl.models.heads import prediction_head as make_prediction
+from torchgeo_msssl.losses.siamese import Target, fastsiam_loss
+from torchgeo_msssl.models.heads import prediction_head
 from torchgeo_msssl.tasks.joint_embedding import JointEmbeddingTask
 from torchgeo_msssl.tasks.optimizers import ParameterGroup, parameter_groups
+from torchgeo_msssl.validation import check_choice
 
 
 class FastSiam(JointEmbeddingTask):
     """Pretrain an encoder with FastSiam.
 
-    In two things it is not the authors' code, on purpose. All views pass the network in one batch, so that batch norm
-    takes its statistics over views × batch chips instead of once a view. Norms and biases do not decay, as in SimCLR
-    and BYOL; theirs decay all.
+    It deliberately differs from the authors' code in two ways. All views pass the network in one batch, so that batch
+    norm takes its statistics over views × batch chips instead of per view. Normalization layers and biases do not
+    decay, as in SimCLR and BYOL.
+
+    Attributes:
+        prediction_head: Projection (n, dimension) to the prediction of the other views' mean (n, dimension).
     """
 
     method = 'fastsiam'
 
     def __init__(
         self,
-        model: str = 'resnet18',
-        in_channels: int = 12,
         views: int = 4,
         target: Target = 'mean',
         bottleneck_dim: int = 512,
@@ -37,40 +40,34 @@ class FastSiam(JointEmbeddingTask):
         """Build encoder and heads.
 
         Args:
-            model: timm name of the encoder.
-            in_channels: Number of bands (this package's command line takes it from the data).
             views: Views of each chip, 2 or more.
             target: ``mean`` of the other views' projections, or ``normalized_mean`` of projections of length 1.
             bottleneck_dim: Width of the prediction head's hidden layer.
-            constant_predictor_lr: Keep the prediction head's learning rate constant.
-            **kwargs: The options that all joint-embedding methods share, see
-                :class:`~torchgeo_msssl.tasks.JointEmbeddingTask`.
+            constant_predictor_lr: Whether to keep the prediction head's learning rate constant.
+            **kwargs: The options of :class:`~torchgeo_msssl.tasks.JointEmbeddingTask`.
 
         Raises:
             ConfigurationError: If an option is out of its range.
         """
+        check_choice('target', target, Target)
         self._bottleneck = bottleneck_dim
-        self._target: Target = target
+        self.criterion = partial(fastsiam_loss, target=target)
         self.constant_predictor_lr = constant_predictor_lr
-        super().__init__(model, in_channels, views=views, **kwargs)
+        super().__init__(views=views, **kwargs)
 
     def configure_method(self) -> None:
         """Build the prediction head."""
-        self.prediction_head = make_prediction(self.dimension, self._bottleneck)
-
-    def configure_losses(self) -> None:
-        """Build the loss."""
-        self.criterion = FastSiamLoss(self._target)
+        self.prediction_head = prediction_head(self.dimension, self._bottleneck)
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """Encoder and projection head on the schedule; the prediction head too, unless its rate is constant."""
+        """Return encoder and projection head on the schedule; also the prediction head unless its rate is constant."""
         return [
             *parameter_groups([self.model, self.projection_head], self.weight_decay),
             *parameter_groups([self.prediction_head], self.weight_decay, constant_lr=self.constant_predictor_lr),
         ]
 
     def compute_loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute the loss: every view in turn predicts the mean of the others.
+        """Compare each view's prediction with the mean of the other views' projections.
 
         Args:
             batch: A batch of chips.
@@ -92,8 +89,6 @@ class SimSiam(FastSiam):
 
     def __init__(
         self,
-        model: str = 'resnet18',
-        in_channels: int = 12,
         views: int = 2,
         constant_predictor_lr: bool = True,
         lr: float = 0.05 * 64 / 256,
@@ -102,14 +97,12 @@ class SimSiam(FastSiam):
         """Build encoder and heads with the paper's defaults.
 
         Args:
-            model: timm name of the encoder.
-            in_channels: Number of bands (this package's command line takes it from the data).
-            views: Views of each chip.
-            constant_predictor_lr: Keep the prediction head's learning rate constant.
-            lr: Largest learning rate; the paper's is 0.05 · batch size / 256, here for a batch of 64.
-            **kwargs: The other options of :class:`FastSiam`, with its defaults.
+            views: Views of each chip, 2 or more.
+            constant_predictor_lr: Whether to keep the prediction head's learning rate constant.
+            lr: Maximum learning rate; the paper's is 0.05 · batch size / 256, here for a batch of 64.
+            **kwargs: The other options of :class:`FastSiam`.
 
         Raises:
             ConfigurationError: If an option is out of its range.
         """
-        super().__init__(model, in_channels, views, constant_predictor_lr=constant_predictor_lr, lr=lr, **kwargs)
+        super().__init__(views=views, constant_predictor_lr=constant_predictor_lr, lr=lr, **kwargs)

@@ -1,10 +1,9 @@
-"""Reconstruction: a whole segmentation network learns to restore spoilt images, and is handed on as a whole."""
+"""Reconstruction: a whole segmentation network learns to restore corrupted images, to be fine-tuned as a whole."""
 
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast
 
 from torch import Tensor
 
-from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.losses.reconstruction import MaskedLoss, PixelLoss
 from torchgeo_msssl.models.reconstruction import (
     RestorationArchitecture,
@@ -16,27 +15,28 @@ from torchgeo_msssl.models.segmentation import pad_to_multiple
 from torchgeo_msssl.tasks.optimizers import OptimizerName
 from torchgeo_msssl.tasks.restoration import RestorationTask
 from torchgeo_msssl.transforms.corruptions import CorruptionName, create_corruption
+from torchgeo_msssl.validation import check_choice
 
 LossOn = Literal['hidden', 'all']
 
-#: Side of the windows in which whole scenes are restored, in pixels, about.
+#: Approximate side in pixels of the windows in which whole scenes are restored.
 _WINDOW = 256
 
 
 class Reconstruction(RestorationTask):
-    """Pretrain encoder and decoder together by restoring images that were spoilt on the fly.
+    """Pretrain encoder and decoder together by restoring images that were corrupted on the fly.
 
-    ``coarse_cutout`` blanks out a few large rectangles (context encoders, https://arxiv.org/abs/1604.07379),
-    ``patch_mask`` patches of a grid (SimMIM, https://arxiv.org/abs/2111.09886), and ``crappify`` adds noise and takes
-    detail away. Where several are named each chip gets one of them, so that each keeps the strength it was given.
+    ``coarse_cutout`` erases a few large rectangles (context encoders, https://arxiv.org/abs/1604.07379),
+    ``patch_mask`` patches of a grid (SimMIM, https://arxiv.org/abs/2111.09886), and ``crappify`` adds noise and removes
+    detail. With several of them each chip gets one, chosen at random, so that each keeps its configured strength.
 
-    The checkpoint starts ``Segmentation`` with the same architecture and backbone, as a whole (``transfer: network``)
-    or with its encoder alone.
+    The checkpoint can start ``Segmentation`` with the same architecture and backbone, as a whole
+    (``transfer: network``) or with its encoder alone.
 
     Attributes:
         decoder: smp's decoder.
         restoration_head: From the decoder's output to an image of all bands.
-        corruption: Spoils images.
+        corruption: Corrupts images.
         stride: Images are padded to multiples of this inside the network.
     """
 
@@ -44,9 +44,6 @@ class Reconstruction(RestorationTask):
 
     def __init__(
         self,
-        model: str = 'resnet18',
-        in_channels: int = 12,
-        weights: str | None = None,
         architecture: RestorationArchitecture = 'unet',
         corruption: CorruptionName | list[CorruptionName] = 'coarse_cutout',
         cutout_count: tuple[int, int] = (1, 4),
@@ -57,55 +54,38 @@ class Reconstruction(RestorationTask):
         factor: float = 4.0,
         loss: PixelLoss = 'l1',
         loss_on: LossOn = 'hidden',
-        flips: bool = True,
-        quarter_turns: bool = True,
         optimizer: OptimizerName = 'adamw',
         lr: float = 1e-3,
         weight_decay: float = 1e-2,
-        momentum: float = 0.9,
-        warmup_epochs: float = 0,
-        collapse_patience: int | None = None,
+        **kwargs: Any,
     ) -> None:
         """Build the network.
 
         Args:
-            model: timm name of the encoder.
-            in_channels: Number of bands (this package's command line takes it from the data).
-            weights: What the encoder starts from: a checkpoint, a safetensors file, the name of a TorchGeo weight,
-                ``imagenet``, or None for random weights.
             architecture: ``unet``, ``unetplusplus``, ``fpn``, ``segformer`` or ``upernet``.
             corruption: ``coarse_cutout``, ``patch_mask``, ``crappify``, or a list, of which each chip gets one.
             cutout_count: Smallest and largest number of rectangles.
-            cutout_size: Smallest and largest side of a rectangle, as a share of the chip's.
+            cutout_size: Smallest and largest side of a rectangle, as a fraction of the chip's.
             patch_size: Side of a masked patch in pixels.
-            patch_ratio: Share of the patches that are masked.
+            patch_ratio: Fraction of the patches that is masked.
             noise: Standard deviation of crappify's noise as a fraction of each band's.
-            factor: How many pixels become one in crappify: 4 halves each side, and back.
+            factor: Number of pixels that crappify merges into one: 4 halves each side, and resamples back.
             loss: ``l1`` or ``mse``.
-            loss_on: Pixels that count: those that are ``hidden`` (all that hold data, for crappify), or ``all`` that
-                hold data.
-            flips: Whether chips are mirrored at random.
-            quarter_turns: Whether chips are turned at random.
-            optimizer: ``sgd``, ``adam``, ``adamw`` or ``lars``.
-            lr: Largest learning rate.
-            weight_decay: Weight decay; norms and biases are exempt.
-            momentum: Momentum of SGD and LARS.
-            warmup_epochs: Epochs in which the learning rate rises.
-            collapse_patience: Stop after so many epochs of collapse in a row; None only warns.
+            loss_on: Pixels that count: ``hidden`` ones (for crappify all valid ones), or ``all`` valid ones.
+            optimizer: ``adamw``, ``adam``, ``sgd`` or ``lars``.
+            lr: Maximum learning rate.
+            weight_decay: Weight decay; normalization layers and biases are exempt.
+            **kwargs: The options of :class:`~torchgeo_msssl.tasks.RestorationTask`.
 
         Raises:
-            ConfigurationError: If an option is out of its range, or architecture and encoder do not go together.
+            ConfigurationError: If an option is out of its range, or architecture and encoder are incompatible.
         """
-        if loss_on not in get_args(LossOn):
-            raise ConfigurationError(f'loss_on: {loss_on!r} is not one of {", ".join(get_args(LossOn))}.')
+        check_choice('loss_on', loss_on, LossOn)
         self._architecture: RestorationArchitecture = architecture
         self._corruption_arguments = (corruption, cutout_count, cutout_size, patch_size, patch_ratio, noise, factor)
         self._loss: PixelLoss = loss
         self.loss_on: LossOn = loss_on
-        super().__init__(
-            model, in_channels, weights, flips, quarter_turns, optimizer, lr, weight_decay, momentum, warmup_epochs,
-            collapse_patience,
-        )  # fmt: skip
+        super().__init__(optimizer=optimizer, lr=lr, weight_decay=weight_decay, **kwargs)
 
     def configure_heads(self) -> None:
         """Build the decoder and the corruption."""
@@ -121,26 +101,18 @@ class Reconstruction(RestorationTask):
         self.criterion = MaskedLoss(self._loss)
 
     def corrupt(self, image: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Spoil images in the configured way.
-
-        Args:
-            image: Standardised values (batch, band, height, width).
-            valid: Mask of valid pixels (batch, 1, height, width), bool.
-
-        Returns:
-            The spoilt image, and the mask of its changed pixels (batch, 1, height, width), bool.
-        """
+        """Corrupt images in the configured way; see :meth:`.RestorationTask.corrupt`."""
         return cast(tuple[Tensor, Tensor], self.corruption(image, valid))
 
     def predict_hidden(self, corrupted: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Restore images, which are padded with the bands' means (0) to multiples of :attr:`stride`.
+        """Restore images, padded with the bands' means (0) to multiples of :attr:`stride`.
 
         Args:
-            corrupted: Standardised values (batch, band, height, width).
-            hidden: Not used: the network has to find out by itself.
+            corrupted: Standardized values (batch, band, height, width).
+            hidden: Not used: the network does not know it.
 
         Returns:
-            Standardised values (batch, band, height, width), and pooled features of the encoder (batch, features).
+            Standardized values (batch, band, height, width), and pooled features of the encoder (batch, features).
         """
         height, width = corrupted.shape[-2:]
         maps = feature_pyramid(self.model, pad_to_multiple(corrupted, self.stride), self._channels)
@@ -148,35 +120,16 @@ class Reconstruction(RestorationTask):
         return restored[..., :height, :width], mean_of_maps(maps)
 
     def loss_of(self, prediction: Tensor, image: Tensor, valid: Tensor, hidden: Tensor) -> Tensor:
-        """Mean difference over the pixels that count.
-
-        Args:
-            prediction: Restored image (batch, band, height, width).
-            image: The original.
-            valid: Its valid pixels (batch, 1, height, width), bool.
-            hidden: Changed pixels (batch, 1, height, width), bool.
-
-        Returns:
-            Loss, a scalar.
-        """
+        """Mean difference over the pixels that count; see :meth:`.RestorationTask.loss_of`."""
         mask = valid & hidden if self.loss_on == 'hidden' else valid
         return cast(Tensor, self.criterion(prediction, image, mask))
 
     def image_of(self, prediction: Tensor, image: Tensor, valid: Tensor) -> Tensor:
-        """The prediction is the image.
-
-        Args:
-            prediction: Restored image (batch, band, height, width).
-            image: Not used.
-            valid: Not used.
-
-        Returns:
-            The prediction.
-        """
+        """Return the prediction, which is the image."""
         return prediction
 
     def tile_and_window(self, chip_size: int) -> tuple[int, int]:
-        """Tiles are as large as chips; windows are larger, since the network takes any size.
+        """Corrupt tiles of the size of a chip; restore larger windows, since the network takes any size.
 
         Args:
             chip_size: Side of the training chips in pixels.

@@ -1,9 +1,9 @@
-"""Fill the run folder: metrics, curves, a picture of the views, and the encoder."""
+"""Run folder of a training: metrics, curves, a picture of the views, and the encoder."""
 
 import csv
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from torch import Tensor
 
+from torchgeo_msssl.contract import spectral_data
 from torchgeo_msssl.errors import OutputError
 from torchgeo_msssl.files import atomic_path
 from torchgeo_msssl.models.weights import save_encoder
@@ -32,35 +33,50 @@ log = logging.getLogger(__name__)
 matplotlib.use('agg')  # pictures go to files; a display need not exist
 
 _CHIPS_SHOWN = 8
+#: Columns that have a value per step without saying so in their name.
+_PER_STEP = ('embedding_std', 'lr', 'chips_per_s')
+
+#: Columns of ``metrics.csv`` by the title of the panel that shows them.
+Panels = Mapping[str, Sequence[str]]
+
+#: Panels of a pretraining.
+PANELS: Panels = {
+    'loss': ('train_loss_step', 'train_loss_epoch'),
+    'std of embeddings': ('embedding_std', 'epoch_embedding_std'),
+    'mean pairwise cosine': ('mean_cosine',),
+    'RankMe of features': ('rank_me',),
+    'learning rate': ('lr',),
+    'chips / s': ('chips_per_s',),
+}
 
 
 class MetricsFile:
-    """A CSV file with a row a step, which grows by appending.
-
-    Args:
-        path: The file; rows of an earlier part of the same run are kept.
-        resumed_at: Rows from this step on belong to a part of the run that was lost, and go.
-    """
+    """A CSV file with one row per step, which grows by appending."""
 
     def __init__(self, path: Path, resumed_at: int) -> None:
-        """Read what is there."""
+        """Read the rows of an earlier part of the same run.
+
+        Args:
+            path: The file.
+            resumed_at: Rows from this step on are removed; they belong to a part of the run that was lost.
+        """
         self.path = path
         self.rows: list[dict[str, str]] = []
         if path.is_file():
             with path.open(newline='', encoding='utf-8') as file:
-                # a killed process may have left half a row, whose step is then missing or too large
+                # a killed process may have left an incomplete row, whose step is missing or too large
                 self.rows = [row for row in csv.DictReader(file) if _step_of(row) < resumed_at]
         self.columns = list(self.rows[0]) if self.rows else ['step', 'epoch']
         self._rewrite()
 
     def add(self, row: Mapping[str, float]) -> None:
-        """Append a row; new columns rewrite the file once.
+        """Append a row; new columns rewrite the whole file.
 
         Args:
             row: Values by column, with ``step``.
 
         Raises:
-            OutputError: If the disk is full or the folder has gone.
+            OutputError: If the disk is full or the folder was removed.
         """
         text = {key: repr(value) for key, value in row.items()}
         self.rows.append(text)
@@ -73,11 +89,12 @@ class MetricsFile:
             with self.path.open('a', newline='', encoding='utf-8') as file:
                 csv.DictWriter(file, self.columns, restval='').writerow(text)
         except OSError as error:
-            msg = f'{self.path} cannot be written ({error.strerror}); the run stopped, go on with --ckpt_path last.'
-            raise OutputError(msg) from error
+            raise OutputError(
+                f'{self.path} cannot be written ({error.strerror}); the run stopped, resume it with --ckpt_path last.'
+            ) from error
 
     def series(self, column: str) -> tuple[list[float], list[float]]:
-        """Steps and values of a column, where it has values."""
+        """Return steps and values of the rows that have a value in a column."""
         found = [(float(row['step']), float(row[column])) for row in self.rows if row.get(column)]
         return [step for step, _ in found], [value for _, value in found]
 
@@ -96,9 +113,9 @@ def _step_of(row: Mapping[str, Any]) -> float:
 
 
 class RunFolder(Callback):
-    """Writes ``metrics.csv``, ``views.png``, ``curves.png`` and ``encoder.safetensors`` beside the checkpoints.
+    """Writes ``metrics.csv``, ``views.png``, ``curves.png`` and ``encoder.safetensors`` next to the checkpoints.
 
-    Where Lightning's own ``CSVLogger`` writes ``metrics.csv`` into the same folder, ours is ``curves.csv``.
+    If Lightning's own ``CSVLogger`` writes ``metrics.csv`` into the same folder, ours is ``curves.csv``.
     """
 
     def __init__(self) -> None:
@@ -112,7 +129,7 @@ class RunFolder(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the metrics file."""
-        folder = run_folder(trainer)  # not on rank 0 alone: the others would wait for it for ever
+        folder = run_folder(trainer)  # on every rank, since the ranks agree on it
         self._clock, self._chips, self._steps = time.perf_counter(), 0, trainer.global_step
         self.folder, self.metrics = None, None
         if not trainer.is_global_zero:
@@ -127,10 +144,14 @@ class RunFolder(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: dict[str, Tensor], batch_idx: int
     ) -> None:
-        """Draw what the network is about to see, in the first step of a run."""
+        """Draw the network's input in the first step of a run."""
         self._lr = trainer.optimizers[0].param_groups[0]['lr']  # after the step it is that of the next one
-        if self.folder is not None and not (self.folder / 'views.png').exists() and hasattr(pl_module, 'make_views'):
-            draw_views(pl_module, batch, self.folder / 'views.png')
+        if self.folder is None or (self.folder / 'views.png').exists():
+            return
+        task: Any = pl_module
+        with torch.no_grad(), torch.random.fork_rng():
+            task.seed_step(trainer.fit_loop.total_batch_idx)
+            self.draw_input(task, batch, self.folder / 'views.png')
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: dict[str, Tensor], batch_idx: int
@@ -138,7 +159,7 @@ class RunFolder(Callback):
         """Log the throughput, and a row of metrics every ``log_every_n_steps`` steps."""
         self._chips += len(batch['image'])
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        # several batches make one step where gradients are accumulated
+        # with accumulated gradients several batches are one step
         if every < 1 or trainer.global_step == self._steps or trainer.global_step % every:
             return
         self._steps = trainer.global_step
@@ -147,109 +168,115 @@ class RunFolder(Callback):
         self._clock, self._chips = now, 0
         pl_module.log('chips_per_s', rate, prog_bar=True, batch_size=1)
         if self.metrics is not None:
-            values = {'lr': self._lr, 'chips_per_s': rate} | self._values(trainer, '_step')
+            values = {'lr': self._lr, 'chips_per_s': rate} | self._values(trainer, each_step=True)
             self.metrics.add(self._row(trainer) | values)
 
     @rank_zero_only
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the metrics of the epoch."""
         if self.metrics is not None:
-            self.metrics.add(self._row(trainer) | self._values(trainer, ''))
+            self.metrics.add(self._row(trainer) | self._values(trainer, each_step=False))
 
     @staticmethod
     def _row(trainer: Trainer) -> dict[str, float]:
         return {'step': trainer.global_step - 1, 'epoch': trainer.current_epoch}
 
     @staticmethod
-    def _values(trainer: Trainer, suffix: str) -> dict[str, float]:
-        """Metrics that are logged each step (``…_step``, and those without a suffix) or each epoch."""
+    def _values(trainer: Trainer, each_step: bool) -> dict[str, float]:
+        """Metrics that are logged each step, or each epoch."""
         values = {key: float(value) for key, value in trainer.callback_metrics.items()}
-        if suffix:
+        if each_step:
             return {key: value for key, value in values.items() if key.endswith('_step') or key == 'embedding_std'}
-        return {
-            key: value for key, value in values.items()
-            if not key.endswith('_step') and f'{key}_step' not in values and key not in ('embedding_std', 'chips_per_s')
-        }  # fmt: skip
+        both = {key for key in values if key.endswith('_step') or f'{key}_step' in values}
+        return {key: value for key, value in values.items() if key not in both and key not in _PER_STEP}
 
     @rank_zero_only
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write curves and encoder, and say where they are."""
+        """Write curves and encoder, and print the folder."""
         self._finish(pl_module)
 
     @rank_zero_only
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Keep what was learnt so far when a run is interrupted."""
+        """Write the results so far when a run is interrupted."""
         stopped = isinstance(exception, KeyboardInterrupt | SIGTERMException)
         if stopped and self.metrics is not None and self.metrics.rows:
             self._finish(pl_module)
 
-    @staticmethod
-    def draw_curves(metrics: MetricsFile, path: Path) -> None:
-        """Draw what was logged over the steps; a folder of another kind of task draws other things.
-
-        Args:
-            metrics: Metrics of the run.
-            path: PNG to write.
-        """
-        draw_curves(metrics, path)
-
-    def _finish(self, pl_module: LightningModule) -> None:
+    def _finish(self, task: Any) -> None:
         if self.folder is None or self.metrics is None:
             return
-        task: PretrainingTask = pl_module  # type: ignore[assignment]
-        self.draw_curves(self.metrics, self.folder / 'curves.png')
-        save_encoder(task.model, self.folder / 'encoder.safetensors', task.metadata())
+        draw_curves(self.metrics, self.folder / 'curves.png', self.panels(task))
+        self.write_results(task, self.folder)
         print(f'Run folder: {self.folder}')
 
+    # Defined by each kind of task.
 
-def draw_views(task: Any, batch: dict[str, Tensor], path: Path) -> None:
-    """Draw chips beside the views the network sees in this step.
+    def panels(self, task: Any) -> Panels:
+        """Return the panels of ``curves.png``."""
+        return PANELS
+
+    def draw_input(self, task: Any, batch: dict[str, Tensor], path: Path) -> None:
+        """Draw the network's input of a step.
+
+        Args:
+            task: The task, its random numbers seeded for the step.
+            batch: The batch on the device.
+            path: PNG to write.
+        """
+        draw_views(task, batch, path)
+
+    def write_results(self, task: Any, folder: Path) -> None:
+        """Write the results of a run."""
+        trained: PretrainingTask = task
+        save_encoder(trained.model, folder / 'encoder.safetensors', trained.metadata())
+
+
+def draw_views(task: 'PretrainingTask', batch: dict[str, Tensor], path: Path) -> None:
+    """Draw chips next to their views, or nothing for a task that shows none.
 
     Args:
-        task: A task that makes views, inside a training loop.
+        task: A task inside a training loop.
         batch: The batch on the device.
         path: PNG to write.
     """
-    with torch.no_grad(), torch.random.fork_rng():
-        task.seed_step(task.trainer.fit_loop.total_batch_idx)
-        views, valid = task.make_views(batch)
-        chip = task.reflectance(batch)
-    data = getattr(task.trainer, 'datamodule', None)
-    rgb = getattr(data, 'rgb_index', (0, 0, 0))
-    sheet = contact_sheet(
-        chip, views, rgb, batch.get('valid'), valid, rows=_CHIPS_SHOWN, zoom=max(1, 128 // views.shape[-1])
-    )
+    shown = task.shown_views(batch)
+    if not shown:
+        return
+    views, valid = zip(*shown, strict=True)
+    data = spectral_data(task.trainer)
+    rgb = (0, 0, 0) if data is None else data.rgb_index
+    zoom = max(1, 128 // views[0].shape[-1])
+    chips = task.reflectance(batch)
+    sheet = contact_sheet(chips, views, rgb, batch.get('valid'), valid, rows=_CHIPS_SHOWN, zoom=zoom)
     with atomic_path(path) as temporary:
         imsave(temporary, sheet)
 
 
-def draw_curves(metrics: MetricsFile, path: Path) -> None:
-    """Draw every logged quantity over the steps.
+def draw_curves(metrics: MetricsFile, path: Path, panels: Panels = PANELS) -> None:
+    """Draw logged quantities over the steps.
 
     Args:
         metrics: Metrics of the run.
         path: PNG to write.
+        panels: Columns by the title of their panel.
+
+    Raises:
+        OutputError: If the file cannot be written.
     """
-    shown = [
-        ('train_loss_step', 'train_loss_epoch', 'loss'),
-        ('embedding_std', 'epoch_embedding_std', 'std of embeddings'),
-        ('', 'mean_cosine', 'mean pairwise cosine'),
-        ('', 'rank_me', 'RankMe of features'),
-        ('lr', '', 'learning rate'),
-        ('chips_per_s', '', 'chips / s'),
-    ]
-    if metrics.series('knn_accuracy')[0]:  # where there are labels to probe with
-        shown.append(('', 'knn_accuracy', 'accuracy of frozen kNN'))
-    columns = (len(shown) + 1) // 2
-    figure = Figure(figsize=(4 * columns, 6), layout='constrained')
-    panels = figure.subplots(2, columns).flatten()
-    for axes in panels[len(shown) :]:
+    shown = dict(panels)
+    if metrics.series('knn_accuracy')[0]:  # where a frozen probe has labels
+        shown['accuracy of frozen kNN'] = ('knn_accuracy',)
+    width = (len(shown) + 1) // 2
+    figure = Figure(figsize=(4 * width, 6), layout='constrained')
+    axes_list = figure.subplots(2, width).flatten()
+    for axes in axes_list[len(shown) :]:
         axes.set_axis_off()
-    for axes, (each_step, each_epoch, title) in zip(panels, shown, strict=False):
-        if each_step:
-            axes.plot(*metrics.series(each_step), linewidth=1, color='tab:blue', alpha=0.6 if each_epoch else 1)
-        if each_epoch:
-            axes.plot(*metrics.series(each_epoch), marker='o', markersize=3, color='tab:orange')
+    for axes, (title, columns) in zip(axes_list, shown.items(), strict=False):
+        for column in columns:
+            marker = '' if column.endswith('_step') or column in _PER_STEP else 'o'
+            axes.plot(*metrics.series(column), marker=marker, markersize=3, linewidth=1, label=column)
+        if 1 < len(columns) <= 12:
+            axes.legend(fontsize=7)
         axes.set_title(title)
         axes.set_xlabel('step')
         axes.grid(alpha=0.3)

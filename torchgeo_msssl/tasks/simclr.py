@@ -1,32 +1,29 @@
-"""SimCLR: the views of a chip find each other among those of all chips of the batch.
+"""SimCLR: views of a chip find each other among the views of all chips of the batch.
 
 Chen et al.: A Simple Framework for Contrastive Learning of Visual Representations (https://arxiv.org/abs/2002.05709).
 """
 
+from functools import partial
 from typing import Any
 
-from torch import nn
-
-from torchgeo_msssl.losses.contrastive import NTXentLoss
-from torchgeo_msssl.models.heads import ProjectionKind, simclr_head
+from torchgeo_msssl.losses.contrastive import nt_xent_loss
 from torchgeo_msssl.tasks.joint_embedding import JointEmbeddingTask
 from torchgeo_msssl.tasks.optimizers import OptimizerName
+from torchgeo_msssl.validation import check_positive
 
 
 class SimCLR(JointEmbeddingTask):
     """Pretrain an encoder with SimCLR.
 
-    The negatives are the other chips of the global batch, so larger batches are better ones. There is no memory bank:
-    keys of an earlier, different encoder need one that changes slowly, which is :class:`~torchgeo_msssl.tasks.MoCo`.
+    The negatives are the other chips of the global batch, so large batches help. There is no memory bank: keys of
+    earlier steps need an encoder that changes slowly, which is :class:`~torchgeo_msssl.tasks.MoCo`.
     """
 
     method = 'simclr'
+    mlp = 'simclr'
 
     def __init__(
         self,
-        model: str = 'resnet18',
-        in_channels: int = 12,
-        views: int = 2,
         temperature: float = 0.5,
         hidden_dim: int = 256,
         output_dim: int = 128,
@@ -38,26 +35,20 @@ class SimCLR(JointEmbeddingTask):
         """Build encoder and head.
 
         Args:
-            model: timm name of the encoder.
-            in_channels: Number of bands (this package's command line takes it from the data).
-            views: Views of each chip, 2 or more; the loss is the mean over all pairs.
             temperature: Temperature τ; 0.5 for small data, the paper's 0.1 for batches of thousands.
             hidden_dim: Width of the projection head's hidden layer; 256 for ResNet-18 and 34, 2048 for ResNet-50.
             output_dim: Width of the projection.
             optimizer: ``adam``, ``lars`` (the paper's, for batches of thousands), ``sgd`` or ``adamw``.
-            lr: Largest learning rate; for LARS the paper's is 0.3 · batch size / 256.
-            weight_decay: Weight decay; norms and biases are exempt.
-            **kwargs: The options that all joint-embedding methods share, see
-                :class:`~torchgeo_msssl.tasks.JointEmbeddingTask`.
+            lr: Maximum learning rate; for LARS the paper's is 0.3 · batch size / 256.
+            weight_decay: Weight decay; normalization layers and biases are exempt.
+            **kwargs: The options of :class:`~torchgeo_msssl.tasks.JointEmbeddingTask`.
 
         Raises:
             ConfigurationError: If an option is out of its range.
         """
-        self._temperature = temperature
+        check_positive(temperature=temperature)
+        self.criterion = partial(nt_xent_loss, temperature=temperature)
         super().__init__(
-            model,
-            in_channels,
-            views=views,
             hidden_dim=hidden_dim,
             output_dim=output_dim,
             optimizer=optimizer,
@@ -65,13 +56,3 @@ class SimCLR(JointEmbeddingTask):
             weight_decay=weight_decay,
             **kwargs,
         )
-
-    def make_projection_head(self, kind: ProjectionKind, features: int, hidden: int, out: int) -> nn.Module:
-        """Build the projection head; its ``mlp`` has two layers."""
-        if kind == 'mlp':
-            return simclr_head(features, hidden, out)
-        return super().make_projection_head(kind, features, hidden, out)
-
-    def configure_losses(self) -> None:
-        """Build the loss."""
-        self.criterion = NTXentLoss(self._temperature)

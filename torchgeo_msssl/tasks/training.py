@@ -1,43 +1,153 @@
-"""What all tasks that train share: steps that can be repeated, losses that are finite, a schedule with an end."""
+"""Reproducible training steps, finite losses and the provenance of the data, for all tasks."""
 
 import logging
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torchgeo.tasks import BaseTask
 
-from torchgeo_msssl.errors import ConfigurationError, NonFiniteLossError
+from torchgeo_msssl.contract import SpectralData, spectral_data
+from torchgeo_msssl.errors import BandError, ConfigurationError, NonFiniteLossError
 from torchgeo_msssl.models.metadata import EncoderMetadata
+from torchgeo_msssl.tasks.optimizers import OptimizerName
 from torchgeo_msssl.transforms.normalize import Normalize
+from torchgeo_msssl.validation import check_at_least
 
 log = logging.getLogger(__name__)
 
 
 class TrainingTask(BaseTask):
-    """A task whose steps depend on seed, batch and rank alone, so that a resumed run is the uninterrupted one.
+    """A task whose steps depend on seed, batch and rank alone, so that a resumed run equals an uninterrupted one.
 
     Attributes:
-        normalize: Digital numbers to standardised reflectance, saved with the weights.
+        normalize: Digital numbers to standardized reflectance, saved with the weights.
     """
 
     normalize: Normalize
 
-    def __init__(self) -> None:
-        """Take the seed of the process."""
-        # BaseTask.__init__ calls configure_models, which may read these
+    def __init__(
+        self,
+        optimizer: OptimizerName = 'sgd',
+        lr: float = 0.06,
+        weight_decay: float = 1e-4,
+        momentum: float = 0.9,
+        warmup_epochs: float = 0,
+    ) -> None:
+        """Keep the options of the optimizer and the seed of the process, then build the networks.
+
+        Args:
+            optimizer: ``sgd``, ``adam``, ``adamw`` (for ViT and Swin) or ``lars`` (for batches of thousands).
+            lr: Maximum learning rate.
+            weight_decay: Weight decay; normalization layers and biases are exempt.
+            momentum: Momentum of SGD and LARS.
+            warmup_epochs: Epochs in which the learning rate rises linearly, before it falls as half a cosine.
+
+        Raises:
+            ConfigurationError: If a number is out of its range.
+        """
+        check_at_least(0, weight_decay=weight_decay, warmup_epochs=warmup_epochs)
+        # set before BaseTask.__init__, which calls configure_models
+        self.optimizer: OptimizerName = optimizer
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.momentum = momentum
+        self.warmup_epochs = warmup_epochs
         self._seed = torch.initial_seed()
         self._total_steps: int | None = None
         self._provenance: dict[str, Any] = {}
         self._data_bands: list[str] = []
         super().__init__()
 
-    def seed_step(self, batch_idx: int) -> None:
-        """Make everything random in a training step a function of seed, batch and rank alone.
+    # Data.
 
-        A resumed run then draws what the uninterrupted one would have drawn.
+    def attached_data(self) -> SpectralData | None:
+        """Find the data module of the trainer and check that it has as many bands as the network.
+
+        Returns:
+            The data module, or None if there is none or it is another package's.
+
+        Raises:
+            BandError: If it has another number of bands.
+        """
+        data = spectral_data(self.trainer)
+        if data is None:
+            return None
+        if data.in_channels != self.normalize.in_channels:
+            raise BandError(
+                f'in_channels: the network takes {self.normalize.in_channels} bands and the data have '
+                f'{data.in_channels} ({", ".join(data.bands)}); set model.in_channels to {data.in_channels}, or run '
+                '`python -m torchgeo_msssl fit`, which sets it.'
+            )
+        self._data_bands = list(data.bands)
+        return data
+
+    def reflectance(self, batch: dict[str, Tensor], which: Literal['image', 'positive'] = 'image') -> Tensor:
+        """Convert the chips of a batch to reflectance.
+
+        Args:
+            batch: ``image`` with ``valid``, ``scale`` and ``offset`` where known; the positive's keys begin with
+                ``positive``.
+            which: The chips themselves, or their positives.
+
+        Returns:
+            Reflectance (batch, band, height, width), the band's mean in invalid pixels.
+        """
+        prefix = '' if which == 'image' else 'positive_'
+        known = (batch.get(f'{prefix}{key}') for key in ('valid', 'scale', 'offset'))
+        return self.normalize.reflectance(batch[which], *known)
+
+    def take_data(self, data: SpectralData) -> None:
+        """Take over statistics and provenance of the training data."""
+        self.normalize.set_statistics(data.mean, data.std, data.scale, data.offset)
+        self._provenance = {
+            'bands': list(data.bands),
+            'wavelengths': list(data.wavelengths),
+            'sensor': data.sensor_name,
+            'chip_size': data.chip_size,
+        }
+
+    def restore_provenance(self, saved: Mapping[str, Any]) -> None:
+        """Restore the provenance of the data from the metadata of a checkpoint."""
+        keys = ('bands', 'wavelengths', 'sensor', 'chip_size')
+        self._provenance = {key: saved[key] for key in keys if saved.get(key) is not None} or self._provenance
+
+    @property
+    def band_names(self) -> list[str]:
+        """Canonical names of the bands, or ``band_1``, … if unknown."""
+        return self._provenance.get('bands') or [f'band_{n}' for n in range(1, self.normalize.in_channels + 1)]
+
+    def metadata_of(self, method: str, model: str) -> EncoderMetadata:
+        """Collect the metadata of the encoder.
+
+        Args:
+            method: How it was trained.
+            model: timm name of the encoder.
+
+        Returns:
+            The metadata, with normalization if the bands are known.
+        """
+        constants: dict[str, Any] = {name: buffer.tolist() for name, buffer in self.normalize.named_buffers()}
+        known = constants if self._provenance.get('bands') else {}
+        return EncoderMetadata(method=method, model=model, **known, **self._provenance)
+
+    def check_trained(self) -> None:
+        """Check that the task was trained or loaded before it is evaluated.
+
+        Raises:
+            ConfigurationError: If it was not.
+        """
+        if self._data_bands and not self._provenance.get('bands'):
+            raise ConfigurationError(
+                'ckpt_path: an untrained network has no statistics of its bands; give a checkpoint.'
+            )
+
+    # Steps.
+
+    def seed_step(self, batch_idx: int) -> None:
+        """Seed the random numbers of a training step from seed, batch and rank alone, so that resumed runs repeat them.
 
         Args:
             batch_idx: Number of the batch since the beginning of training.
@@ -45,80 +155,28 @@ class TrainingTask(BaseTask):
         torch.manual_seed(_mix(self._seed, batch_idx, self.global_rank))
 
     def check_finite(self, loss: Tensor, batch: dict[str, Tensor]) -> None:
-        """Stop where a loss is not finite.
+        """Stop if a loss is not finite.
 
         Args:
             loss: A scalar.
-            batch: The batch it is of.
+            batch: Its batch.
 
         Raises:
             NonFiniteLossError: If the loss is NaN or infinite; the message names step, chips and values.
         """
         if torch.isfinite(loss):
             return
-        data = getattr(self.trainer, 'datamodule', None)
-        chips = data.describe_chips(batch) if data and hasattr(data, 'describe_chips') else ['unknown chips']
+        data = spectral_data(self.trainer)
+        chips = ['unknown chips'] if data is None else data.describe_chips(batch)
         image = batch['image'].float()
-        extremes = ', '.join(
-            f'{name} {low:g} to {high:g}'
-            for name, low, high in zip(
-                self._provenance.get('bands') or map(str, range(image.shape[1])),
-                image.amin(dim=(0, 2, 3)).tolist(),
-                image.amax(dim=(0, 2, 3)).tolist(),
-                strict=False,
-            )
+        lowest, highest = image.amin(dim=(0, 2, 3)).tolist(), image.amax(dim=(0, 2, 3)).tolist()
+        values = ', '.join(
+            f'{name} {low:g} to {high:g}' for name, low, high in zip(self.band_names, lowest, highest, strict=False)
         )
         raise NonFiniteLossError(
             f'The loss became {loss.item()} at step {self.global_step}; the batch was {"; ".join(chips)}; its values '
-            f'are {extremes}. Look at these chips, or lower the learning rate; the last checkpoint is from before.'
+            f'are {values}. Check these chips, or lower the learning rate; the last checkpoint precedes this step.'
         )
-
-    def take_provenance(self, data: Any) -> None:
-        """Note what the data are.
-
-        Args:
-            data: Data module with ``bands`` and ``sensor_name``; ``wavelengths`` and ``chip_size`` where it has them.
-        """
-        self._provenance = {
-            'bands': list(data.bands),
-            'wavelengths': list(getattr(data, 'wavelengths', ())),
-            'sensor': data.sensor_name,
-            'chip_size': getattr(data, 'chip_size', None),
-        }
-
-    def restore_provenance(self, kept: Mapping[str, Any]) -> None:
-        """Take back what a checkpoint tells of the data; what it does not tell stays.
-
-        Args:
-            kept: Metadata of the checkpoint, as a mapping.
-        """
-        known = {key: kept[key] for key in ('bands', 'wavelengths', 'sensor', 'chip_size') if kept.get(key) is not None}
-        self._provenance = known or self._provenance
-
-    def metadata_of(self, method: str, model: str) -> EncoderMetadata:
-        """Put together what has to be known about the encoder besides its tensors.
-
-        Args:
-            method: How it was trained.
-            model: timm name of the encoder.
-
-        Returns:
-            The metadata, with normalisation where the bands are known.
-        """
-        buffers = {name: getattr(self.normalize, name).tolist() for name in ('mean', 'std', 'scale', 'offset')}
-        known = buffers if self._provenance.get('bands') else {}
-        return EncoderMetadata(method=method, model=model, **known, **self._provenance)
-
-    def check_trained(self) -> None:
-        """See that there is something to evaluate.
-
-        Raises:
-            ConfigurationError: If the task is neither trained nor loaded.
-        """
-        if self._data_bands and not self._provenance.get('bands'):
-            raise ConfigurationError(
-                'ckpt_path: an untrained network knows no statistics of its bands; give a checkpoint.'
-            )
 
     def schedule_steps(self, warmup_epochs: float) -> tuple[int, int]:
         """Count the optimizer steps of the run and of its warm-up.
@@ -138,13 +196,15 @@ class TrainingTask(BaseTask):
         total = int(steps)
         if self._total_steps not in (None, total):
             log.warning(
-                'The run was to end at step %d and now ends at step %d: from here on the learning rate is that of the '
-                'new schedule.', self._total_steps, total,
-            )  # fmt: skip
+                'The run was to end at step %d and now ends at step %d: the learning rate follows the new schedule '
+                'from here.',
+                self._total_steps,
+                total,
+            )
         self._total_steps = total
         warmup = 0
         if warmup_epochs > 0:
-            self.trainer.fit_loop.setup_data()  # the length of an epoch is not known before
+            self.trainer.fit_loop.setup_data()  # the length of an epoch is unknown before
             per_epoch = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
             warmup = min(round(warmup_epochs * per_epoch), total - 1)
         return total, warmup
@@ -156,19 +216,14 @@ class TrainingTask(BaseTask):
         optimizer: Any,
         optimizer_closure: Callable[[], Any] | None = None,
     ) -> None:
-        """Step, then let what follows the trained weights follow them.
-
-        Args:
-            epoch: Epoch.
-            batch_idx: Batch in the epoch.
-            optimizer: Optimizer.
-            optimizer_closure: Computes loss and gradients.
-        """
+        """Step, then call :meth:`after_step`."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.after_step()
 
     def after_step(self) -> None:
-        """Called after each optimizer step, when ``global_step`` still is the number of the steps before it."""
+        """Called after each optimizer step, while ``global_step`` still is the number of steps before it."""
+
+    # Checkpoints.
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the seed and the end of the schedule."""
@@ -176,13 +231,13 @@ class TrainingTask(BaseTask):
         checkpoint['msssl_total_steps'] = self._total_steps
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take them back."""
+        """Restore the seed and the end of the schedule."""
         self._seed = int(checkpoint.get('msssl_seed', self._seed))
         self._total_steps = checkpoint.get('msssl_total_steps')
 
 
 def _mix(*numbers: int) -> int:
-    """Hash whole numbers to a seed of 63 bits (splitmix64, https://doi.org/10.1145/2714064.2660195)."""
+    """Hash integers to a seed of 63 bits (splitmix64, https://doi.org/10.1145/2714064.2660195)."""
     mask, state = 2**64 - 1, 0
     for number in numbers:
         state = (state + (number & mask) + 0x9E3779B97F4A7C15) & mask

@@ -4,9 +4,10 @@ from torchgeo_msssl.transforms.corruptions import CoarseCutout, Crappify, OneOf,
 from torchgeo_msssl.transforms.normalize import Normalize, valid_pixels
 from torchgeo_msssl.transforms.pictures import contact_sheet
 from torchgeo_msssl.transforms.spectral import RandomBandDropout, RandomBandNoise, RandomGain
-from torchgeo_msssl.transforms.views import MultiView
+from torchgeo_msssl.transforms.views import Augmentation, MultiView
 
 __all__ = [
+    'Augmentation',
     'CoarseCutout',
     'Crappify',
     'MultiView',

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.transforms.spectral import check_interval, uniform_between
+from torchgeo_msssl.transforms.spectral import uniform_between
+from torchgeo_msssl.validation import check_interval
 
 CorruptionName = Literal['coarse_cutout', 'patch_mask', 'crappify']
 

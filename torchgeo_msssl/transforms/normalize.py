@@ -1,4 +1,4 @@
-"""Normalisation that travels with the weights."""
+"""Normalization that travels with the weights."""
 
 import math
 from collections.abc import Sequence
@@ -7,16 +7,17 @@ import torch
 from torch import Tensor, nn
 
 from torchgeo_msssl.errors import BandError, ConfigurationError
+from torchgeo_msssl.validation import check_at_least
 
 
 def valid_pixels(image: Tensor, valid: Tensor | None = None) -> Tensor:
     """Mark the pixels that hold data in every band.
 
-    A NaN or infinite value in one band makes the whole pixel invalid, whatever the mask says.
+    A NaN or infinite value in one band makes the whole pixel invalid, independent of the mask.
 
     Args:
         image: Digital numbers of any dtype, or reflectance, (batch, band, height, width).
-        valid: Mask of valid pixels (batch, 1, height, width), bool; None means that the source knows no mask.
+        valid: Mask of valid pixels (batch, 1, height, width), bool; None for no mask.
 
     Returns:
         Mask of valid pixels (batch, 1, height, width), bool.
@@ -32,7 +33,7 @@ def _mask_shape(image: Tensor) -> tuple[int, int, int, int]:
 
 
 class Normalize(nn.Module):
-    """Digital numbers to reflectance to standardised values, with the constants as buffers.
+    """Digital numbers to reflectance to standardized values, with the constants as buffers.
 
     ``reflectance = (DN + offset) * scale`` and ``output = (reflectance - mean) / std``, band by band. The four
     constants are saved and loaded with the weights, so that pretraining, fine-tuning and prediction cannot disagree.
@@ -41,7 +42,7 @@ class Normalize(nn.Module):
         mean: Mean reflectance of each band, float32, (band,).
         std: Standard deviation of the reflectance of each band, float32, (band,).
         scale: Reflectance per digital number, float32, (band,).
-        offset: Added to the digital number before it is scaled, float32, (band,).
+        offset: Added to the digital number before scaling, float32, (band,).
     """
 
     mean: Tensor
@@ -59,12 +60,9 @@ class Normalize(nn.Module):
             ConfigurationError: If ``in_channels`` is below 1.
         """
         super().__init__()
-        if in_channels < 1:
-            raise ConfigurationError(f'in_channels must be 1 or more, got {in_channels}: give the number of bands.')
-        self.register_buffer('mean', torch.zeros(in_channels))
-        self.register_buffer('std', torch.ones(in_channels))
-        self.register_buffer('scale', torch.ones(in_channels))
-        self.register_buffer('offset', torch.zeros(in_channels))
+        check_at_least(1, in_channels=in_channels)
+        for name, value in (('mean', 0.0), ('std', 1.0), ('scale', 1.0), ('offset', 0.0)):
+            self.register_buffer(name, torch.full((in_channels,), value))
 
     @property
     def in_channels(self) -> int:
@@ -74,16 +72,16 @@ class Normalize(nn.Module):
     def set_statistics(
         self, mean: Sequence[float], std: Sequence[float], scale: Sequence[float], offset: Sequence[float]
     ) -> None:
-        """Set the four constants, one value a band each.
+        """Set the four constants, one value per band each.
 
-        A band whose std is 0 is refused, not divided by 1: it is constant over all scenes, carries no
-        information, and is nearly always a reading mistake (an empty band, or nodata that was not declared).
+        A band whose std is 0 is refused instead of divided by 1: it is constant over all scenes, carries no
+        information, and nearly always is a reading mistake (an empty band, or undeclared nodata).
 
         Args:
             mean: Mean of each band, reflectance.
             std: Standard deviation of each band, reflectance, above 0.
             scale: Reflectance per digital number, above 0.
-            offset: Added to the digital number first.
+            offset: Added to the digital number before scaling.
 
         Raises:
             ConfigurationError: If a length is not the number of bands, a value is not finite, or a std or scale is
@@ -91,24 +89,26 @@ class Normalize(nn.Module):
         """
         constants = {'mean': mean, 'std': std, 'scale': scale, 'offset': offset}
         for name, values in constants.items():
-            if len(values) != self.in_channels:
-                raise ConfigurationError(
-                    f'{name} must hold one value for each of the {self.in_channels} bands, got {len(values)}.'
-                )
-            for band, value in enumerate(values):
-                if not math.isfinite(value):
-                    raise ConfigurationError(
-                        f'{name} must be finite, got {value} for the band with index {band}: '
-                        'compute the statistics over valid pixels only.'
-                    )
-                if name in ('std', 'scale') and value <= 0:
-                    raise ConfigurationError(
-                        f'{name} must be above 0, got {value} for the band with index {band}: '
-                        'a constant band carries no information, leave it out or declare its nodata value.'
-                    )
+            self._check_constant(name, values)
         for name, values in constants.items():
-            buffer: Tensor = getattr(self, name)
-            buffer.copy_(torch.as_tensor(values, dtype=buffer.dtype))
+            self.get_buffer(name).copy_(torch.as_tensor(values))
+
+    def _check_constant(self, name: str, values: Sequence[float]) -> None:
+        if len(values) != self.in_channels:
+            raise ConfigurationError(
+                f'{name} must hold one value for each of the {self.in_channels} bands, got {len(values)}.'
+            )
+        for band, value in enumerate(values):
+            if not math.isfinite(value):
+                raise ConfigurationError(
+                    f'{name} must be finite, got {value} for the band with index {band}: '
+                    'compute the statistics over valid pixels only.'
+                )
+            if name in ('std', 'scale') and value <= 0:
+                raise ConfigurationError(
+                    f'{name} must be above 0, got {value} for the band with index {band}: '
+                    'a constant band carries no information, leave it out or declare its nodata value.'
+                )
 
     def reflectance(
         self,
@@ -117,22 +117,22 @@ class Normalize(nn.Module):
         scale: Tensor | None = None,
         offset: Tensor | None = None,
     ) -> Tensor:
-        """Digital numbers to reflectance, with the band mean wherever there is no data.
+        """Convert digital numbers to reflectance, with the band mean in invalid pixels.
 
         Args:
             image: Digital numbers in native dtype (uint8, uint16, int16, float32, …), (batch, band, height, width).
             valid: Mask of valid pixels (batch, 1, height, width), bool. Pixels with a non-finite value are invalid too.
-            scale: Scale of each sample, (batch, band), instead of the buffer's: scenes of several eras in one batch.
+            scale: Scale of each sample, (batch, band), instead of the buffer's: one batch may mix sensors' eras.
             offset: Offset of each sample, (batch, band), instead of the buffer's.
 
         Returns:
-            Reflectance (batch, band, height, width), float32, finite; invalid pixels hold the band mean.
+            Reflectance (batch, band, height, width), float32, finite.
 
         Raises:
             BandError: If the image has another number of bands than this module.
         """
         self._check_bands(image)
-        # torch.uint16 has next to no arithmetic, so the conversion comes first
+        # torch.uint16 has hardly any arithmetic, so the conversion comes first
         number = image.to(torch.float32)
         sample_scale = self.scale.expand(len(image), -1) if scale is None else scale
         sample_offset = self.offset.expand(len(image), -1) if offset is None else offset
@@ -141,15 +141,15 @@ class Normalize(nn.Module):
             return value
         return torch.where(valid_pixels(image, valid), value, _per_band(self.mean))
 
-    def standardise(self, reflectance: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Reflectance to zero mean and unit standard deviation, band by band.
+    def standardize(self, reflectance: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Standardize reflectance to zero mean and unit standard deviation, band by band.
 
         Args:
             reflectance: Reflectance (batch, band, height, width).
-            valid: Mask of valid pixels (batch, 1, height, width), bool. Pixels with a non-finite value are invalid too.
+            valid: Mask of valid pixels, as in :meth:`reflectance`.
 
         Returns:
-            Standardised values (batch, band, height, width), float32; invalid pixels are exactly 0.
+            Standardized values (batch, band, height, width), float32; invalid pixels are exactly 0.
 
         Raises:
             BandError: If the image has another number of bands than this module.
@@ -158,6 +158,10 @@ class Normalize(nn.Module):
         value = (reflectance.to(torch.float32) - _per_band(self.mean)) / _per_band(self.std)
         return value.masked_fill(~valid_pixels(reflectance, valid), 0.0)
 
+    def to_reflectance(self, standardized: Tensor) -> Tensor:
+        """Invert :meth:`standardize`, for (batch, band, height, width)."""
+        return standardized * self.std[:, None, None] + self.mean[:, None, None]
+
     def forward(
         self,
         image: Tensor,
@@ -165,29 +169,23 @@ class Normalize(nn.Module):
         scale: Tensor | None = None,
         offset: Tensor | None = None,
     ) -> Tensor:
-        """Digital numbers to standardised values.
-
-        Args:
-            image: Digital numbers in native dtype, (batch, band, height, width).
-            valid: Mask of valid pixels (batch, 1, height, width), bool. Pixels with a non-finite value are invalid too.
-            scale: Scale of each sample, (batch, band), instead of the buffer's.
-            offset: Offset of each sample, (batch, band), instead of the buffer's.
+        """Convert digital numbers to standardized values; arguments are those of :meth:`reflectance`.
 
         Returns:
-            Standardised values (batch, band, height, width), float32; invalid pixels are exactly 0.
+            Standardized values (batch, band, height, width), float32; invalid pixels are exactly 0.
 
         Raises:
             BandError: If the image has another number of bands than this module.
         """
         valid = valid_pixels(image, valid)
-        return self.standardise(self.reflectance(image, valid, scale, offset), valid)
+        return self.standardize(self.reflectance(image, valid, scale, offset), valid)
 
     def extra_repr(self) -> str:
         """Number of bands, for ``repr``."""
         return f'in_channels={self.in_channels}'
 
     def _check_bands(self, image: Tensor) -> None:
-        # one band would broadcast against twelve without a word
+        # one band would silently broadcast against twelve
         if image.ndim != 4 or image.shape[1] != self.in_channels:
             raise BandError(
                 f'Expected an image of shape (batch, {self.in_channels}, height, width), got {tuple(image.shape)}: '

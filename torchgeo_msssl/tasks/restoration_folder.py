@@ -1,4 +1,4 @@
-"""What a task that restores images leaves in its run folder."""
+"""Run folder of tasks that restore images."""
 
 import logging
 from collections.abc import Sequence
@@ -10,19 +10,30 @@ from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from torchgeo_msssl.contract import spectral_data
 from torchgeo_msssl.errors import BandError
 from torchgeo_msssl.files import atomic_path
 from torchgeo_msssl.runs import run_folder
-from torchgeo_msssl.tasks.run_folder import MetricsFile, RunFolder
+from torchgeo_msssl.tasks.run_folder import Panels, RunFolder
 from torchgeo_msssl.transforms.pictures import contact_sheet
 
 log = logging.getLogger(__name__)
 
 _CHIPS_SHOWN = 8
 _SEPARATOR = 2
-#: Height and width of a chip in the picture, about.
+#: Approximate height and width of a chip in the picture.
 _SIDE = 160
 _TITLES = ('original', 'given to the network', 'restored', 'restored and visible')
+
+#: Panels of a restoration.
+PANELS: Panels = {
+    'loss': ('train_loss_step', 'train_loss_epoch', 'val_loss'),
+    'PSNR of hidden pixels, dB': ('val_psnr', 'val_psnr_given'),
+    'SSIM of hidden pixels': ('val_ssim', 'val_ssim_given'),
+    'RankMe of features': ('rank_me',),
+    'learning rate': ('lr',),
+    'chips / s': ('chips_per_s',),
+}
 
 
 def draw_restorations(
@@ -33,18 +44,18 @@ def draw_restorations(
     rows: int = _CHIPS_SHOWN,
     note: str = '',
 ) -> None:
-    """Draw a row a chip: original, corrupted, restored, and the original with its hidden pixels restored.
+    """Draw one row per chip: original, corrupted, restored, and the original with its hidden pixels restored.
 
     Args:
         path: PNG to write.
         images: The four in this order, in reflectance, (batch, band, height, width) each.
-        valid: Valid pixels (batch, 1, height, width), bool; others are grey.
-        rgb_index: Bands drawn red, green and blue, or the one drawn in grey.
+        valid: Valid pixels (batch, 1, height, width), bool; others are gray.
+        rgb_index: Bands drawn red, green and blue, or one band drawn in gray.
         rows: Largest number of chips drawn.
-        note: What has to be known about the restored images.
+        note: Remark about the restored images.
 
     Raises:
-        BandError: If a band is not there.
+        BandError: If the images lack a band.
         OutputError: If the file cannot be written.
     """
     original, *others = images
@@ -64,50 +75,21 @@ def draw_restorations(
         figure.savefig(temporary)
 
 
-def draw_curves(metrics: MetricsFile, path: Path) -> None:
-    """Draw loss, PSNR, SSIM and what every run has over the steps.
-
-    Args:
-        metrics: Metrics of the run.
-        path: PNG to write.
-
-    Raises:
-        OutputError: If the file cannot be written.
-    """
-    shown = {
-        'loss': ('train_loss_step', 'train_loss_epoch', 'val_loss'),
-        'PSNR of hidden pixels, dB': ('val_psnr', 'val_psnr_given'),
-        'SSIM of hidden pixels': ('val_ssim', 'val_ssim_given'),
-        'RankMe of features': ('rank_me',),
-        'learning rate': ('lr',),
-        'chips / s': ('chips_per_s',),
-    }
-    figure = Figure(figsize=(12, 6), layout='constrained')
-    for axes, (title, columns) in zip(figure.subplots(2, 3).flat, shown.items(), strict=True):
-        for column in columns:
-            steps, values = metrics.series(column)
-            marker = 'o' if len(steps) < 50 else ''
-            axes.plot(steps, values, marker=marker, markersize=3, linewidth=1, label=column)
-        if len(columns) > 1:
-            axes.legend(fontsize=7)
-        axes.set_title(title)
-        axes.set_xlabel('step')
-        axes.grid(alpha=0.3)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=100)
-
-
 class RestorationFolder(RunFolder):
-    """Writes what every run has, and ``reconstructions.png`` after each validation: chips as they were and became."""
+    """Writes the files of every run, and ``reconstructions.png`` after each validation."""
 
     def __init__(self) -> None:
         """Start without a folder."""
         super().__init__()
         self._pictures: Path | None = None
 
+    def panels(self, task: Any) -> Panels:
+        """Return the panels of ``curves.png``."""
+        return PANELS
+
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the folder."""
-        folder = run_folder(trainer)  # every rank has to ask
+        folder = run_folder(trainer)  # on every rank, since the ranks agree on it
         self._pictures = folder if trainer.is_global_zero and not trainer.sanity_checking else None
 
     def on_validation_batch_end(
@@ -124,10 +106,9 @@ class RestorationFolder(RunFolder):
             return
         task: Any = pl_module
         images = [outputs[name] for name in ('original', 'corrupted', 'restored', 'filled')]
-        rgb = getattr(getattr(trainer, 'datamodule', None), 'rgb_index', (0,))
+        data = spectral_data(trainer)
+        rgb = (0,) if data is None else data.rgb_index
         try:
             draw_restorations(self._pictures / 'reconstructions.png', images, outputs['valid'], rgb, note=task.note)
         except BandError as error:
             log.warning('reconstructions.png was not drawn: %s', error)
-
-    draw_curves = staticmethod(draw_curves)

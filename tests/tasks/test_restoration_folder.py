@@ -8,8 +8,8 @@ import torch
 from matplotlib.image import imread
 
 from torchgeo_msssl.errors import BandError
-from torchgeo_msssl.tasks.reconstruction_figures import draw_curves, draw_restorations
-from torchgeo_msssl.tasks.run_folder import MetricsFile
+from torchgeo_msssl.tasks.restoration_folder import PANELS, draw_restorations
+from torchgeo_msssl.tasks.run_folder import MetricsFile, draw_curves
 
 
 @pytest.mark.parametrize('note', ['', 'mean and spread are those of the original'])
@@ -41,5 +41,5 @@ def test_curves_of_what_there_is(tmp_path: Path) -> None:
     metrics = MetricsFile(tmp_path / 'metrics.csv', resumed_at=0)
     metrics.add({'step': 0, 'epoch': 0, 'train_loss_step': 1.0})
     metrics.add({'step': 1, 'epoch': 0, 'val_psnr': 20.0})
-    draw_curves(metrics, tmp_path / 'curves.png')
+    draw_curves(metrics, tmp_path / 'curves.png', PANELS)
     assert imread(tmp_path / 'curves.png').shape[:2] == (600, 1200)

@@ -1,0 +1,156 @@
+"""Base of tasks that classify every pixel: forward pass, labels, evaluation and prediction."""
+
+from abc import abstractmethod
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from torchgeo_msssl.models.segmentation import pad_to_multiple
+from torchgeo_msssl.tasks.confusion import accuracy, class_scores, confusion_matrix, mean_iou
+from torchgeo_msssl.tasks.segmentation_figures import metric_name
+from torchgeo_msssl.tasks.training import TrainingTask
+from torchgeo_msssl.transforms.normalize import valid_pixels
+
+
+class PixelClassification(TrainingTask):
+    """A task that classifies every pixel.
+
+    Attributes:
+        class_names: Names of the classes, in the order of the logits.
+        ignore_index: Value of unlabelled pixels in a mask.
+        stride: Images are padded to multiples of this inside :meth:`forward`.
+        confusion: Counts (label, prediction) of the current or last evaluation.
+    """
+
+    monitor = 'val_mean_iou'
+    mode = 'max'
+
+    criterion: nn.Module
+    ignore_index: int
+    stride: int
+    confusion: Tensor
+    _class_names: list[str] | None
+
+    @property
+    @abstractmethod
+    def num_classes(self) -> int:
+        """Number of classes."""
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes, in the order of the logits."""
+        return self._class_names or [f'class_{index}' for index in range(self.num_classes)]
+
+    def configure_metrics(self) -> None:
+        """Allocate the counts from which every score is computed."""
+        counts = torch.zeros(self.num_classes, self.num_classes, dtype=torch.int64)
+        self.register_buffer('confusion', counts, persistent=False)
+
+    # Forward.
+
+    def forward(
+        self, x: Tensor, valid: Tensor | None = None, scale: Tensor | None = None, offset: Tensor | None = None
+    ) -> Tensor:
+        """Score every pixel for every class.
+
+        Images may have any size: they are padded at the bottom and on the right with the bands' means (like invalid
+        pixels) to a multiple of :attr:`stride`, and the scores are cropped.
+
+        Args:
+            x: Digital numbers (batch, band, height, width); :attr:`normalize` is applied.
+            valid: Valid pixels (batch, 1, height, width), bool.
+            scale: Scale of each sample (batch, band), instead of the buffer's.
+            offset: Offset of each sample (batch, band), instead of the buffer's.
+
+        Returns:
+            Logits (batch, class, height, width).
+        """
+        return self.segment(self.normalize(x, valid, scale, offset))
+
+    def segment(self, x: Tensor) -> Tensor:
+        """Score every pixel of standardized images.
+
+        Args:
+            x: Standardized values (batch, band, height, width).
+
+        Returns:
+            Logits (batch, class, height, width).
+        """
+        height, width = x.shape[-2:]
+        return cast(Tensor, self.model(pad_to_multiple(x, self.stride))[..., :height, :width])
+
+    def labels(self, batch: dict[str, Tensor]) -> Tensor:
+        """Return the labels of a batch.
+
+        Args:
+            batch: ``mask`` (batch, height, width), ``image``, and ``valid`` where known.
+
+        Returns:
+            Classes (batch, height, width), int64; ``ignore_index`` for unlabelled and for invalid pixels.
+        """
+        mask = batch['mask'].long()
+        mask = mask.squeeze(1) if mask.ndim == 4 else mask
+        valid = valid_pixels(batch['image'], batch.get('valid')).squeeze(1)
+        return torch.where(valid, mask, self.ignore_index)
+
+    # Evaluation.
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """Count labels and predictions of a batch; returns predicted classes (batch, height, width)."""
+        return self._evaluate(batch, 'val')
+
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """Count labels and predictions of a batch; returns predicted classes (batch, height, width)."""
+        return self._evaluate(batch, 'test')
+
+    def predict_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+        """Compute class probabilities of a batch without ``mask``.
+
+        Returns:
+            ``probabilities`` (batch, class, height, width), and all other keys of the batch but its pixels.
+        """
+        logits = self._logits(batch)
+        others = {key: value for key, value in batch.items() if key not in ('image', 'mask', 'scale', 'offset')}
+        return {'probabilities': logits.float().softmax(dim=1), **others}
+
+    def _logits(self, batch: dict[str, Tensor]) -> Tensor:
+        return cast(Tensor, self(*(batch.get(key) for key in ('image', 'valid', 'scale', 'offset'))))
+
+    def _evaluate(self, batch: dict[str, Tensor], stage: str) -> Tensor:
+        mask, logits = self.labels(batch), self._logits(batch)
+        self.log(f'{stage}_loss', self.criterion(logits, mask), batch_size=len(mask), sync_dist=True)
+        prediction = logits.argmax(dim=1)
+        self.confusion += confusion_matrix(prediction, mask, self.num_classes, self.ignore_index)
+        return prediction
+
+    def on_test_start(self) -> None:
+        """Check that the task is trained.
+
+        Raises:
+            ConfigurationError: If it is neither trained nor loaded.
+        """
+        self.check_trained()
+
+    def on_validation_epoch_start(self) -> None:
+        """Reset the counts."""
+        self.confusion.zero_()
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores."""
+        self._log_scores('val')
+
+    def on_test_epoch_end(self) -> None:
+        """Log the scores."""
+        self._log_scores('test')
+
+    def _log_scores(self, stage: str) -> None:
+        if self.trainer.world_size > 1:
+            self.confusion.copy_(self.trainer.strategy.reduce(self.confusion, reduce_op='sum'))
+        for score, values in class_scores(self.confusion).items():
+            for name, value in zip(self.class_names, values.tolist(), strict=True):
+                self.log(f'{stage}_{score}_{metric_name(name)}', value)
+        self.log(f'{stage}_accuracy', accuracy(self.confusion))
+        self.log(f'{stage}_mean_iou', mean_iou(self.confusion), prog_bar=True)
