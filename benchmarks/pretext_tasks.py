@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torchgeo_msssl.cli import run_trainer
 from torchgeo_msssl.evaluation.features import band_statistics, extract_features, split_labelled_chips
 from torchgeo_msssl.evaluation.probes import knn_probe, linear_probe
+from torchgeo_msssl.geo.labels.raster import RasterLabels
 from torchgeo_msssl.models.encoders import create_encoder
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
@@ -49,7 +50,7 @@ class Probe:
     def __init__(self, data: Any, normalize: nn.Module) -> None:
         self.scenes = data.scenes
         self.normalize = normalize
-        self.train, self.test = split_labelled_chips(data.scenes, data.labels, _CHIP)
+        self.train, self.test = split_labelled_chips(data.scenes, RasterLabels(data.labels), _CHIP)
 
     def scores(self, embed: Callable[[Tensor], Tensor]) -> tuple[float, float]:
         """Accuracy of kNN and of logistic regression."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lightning.pytorch import Trainer
     from torch import Tensor, nn
 
+    from torchgeo_msssl.datasets.scenes import Scenes
     from torchgeo_msssl.models.metadata import EncoderMetadata
 
 
@@ -105,6 +106,19 @@ class LabelledData(SpectralData, Protocol):
         Args:
             part: ``train``, ``val`` or ``test``.
         """
+
+
+@runtime_checkable
+class ProbedData(Protocol):
+    """Data module of scenes, with class rasters if a frozen probe is to classify their chips."""
+
+    @property
+    def scenes(self) -> 'Scenes':
+        """The scenes."""
+
+    @property
+    def labels(self) -> str | Sequence[str] | None:
+        """Class rasters of the same ground: files, folders or patterns; None without any."""
 
 
 @runtime_checkable

@@ -22,6 +22,7 @@ from torchgeo_msssl.datamodules import PretrainingDataModule
 from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import ConfigurationError, ScenesNotFoundError
 from torchgeo_msssl.evaluation.features import split_labelled_chips
+from torchgeo_msssl.geo.labels.raster import RasterLabels
 from torchgeo_msssl.tasks import FastSiam
 
 Make = Callable[..., str]
@@ -166,7 +167,7 @@ def test_a_checkpoint_is_chosen_without_the_chips_of_the_test(
     assert logged == {'knn_accuracy': accuracy}
     written = json.loads((tmp_path / 'x' / 'version_0' / 'knn.json').read_text())
     assert written['pretrained']['accuracy'] == final
-    expected = split_labelled_chips(trainer.datamodule.scenes, tiles[1], 16, 0.7, 32)
+    expected = split_labelled_chips(trainer.datamodule.scenes, RasterLabels(tiles[1]), 16, 0.7, 32)
     assert [train, test] == [set(part.queries) for part in expected]
     assert learn
     assert choose

@@ -118,10 +118,10 @@ def test_options_out_of_range_are_refused(options: dict[str, Any], message: str)
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        ({'test_scenes': '2022*'}, "'2022\\*' fits none of the scenes"),
-        ({'test_scenes': '*'}, 'no chip to learn from'),
+        ({'test_scenes': '2022*'}, "'2022\\*' matches none of the scenes"),
+        ({'test_scenes': '*'}, 'leaves no training chip'),
         ({'class_names': ['only']}, 'holds the value'),
-        ({'class_names': {'a': [1], 'b': [1]}}, 'two classes'),
+        ({'class_names': {'a': [1], 'b': [1]}}, 'the value 1 belongs to'),
         ({'class_names': {'a': [1, 2]}}, 'are all a'),
     ],
 )
@@ -148,7 +148,7 @@ def test_tables_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
         (tmp_path / 'x.csv').write_bytes(content)
         with pytest.raises(ConfigurationError, match='cannot be read as CSV'):
             open_chips(ProbeData(csv=str(tmp_path / 'x.csv')))
-    with pytest.raises(ConfigurationError, match='ROOT/<class>'):
+    with pytest.raises(ConfigurationError, match='ROOT/CLASS'):
         open_chips(ProbeData(folder=str(tmp_path)))
 
 
@@ -160,7 +160,7 @@ def table_of(folder: Path, rows: list[tuple[str, ...]]) -> ProbeData:
 
 def test_rows_that_are_no_chip_are_refused(folder: Path) -> None:
     rows = [(path.relative_to(folder).as_posix(), path.parent.name) for path in sorted(folder.rglob('*.tif'))]
-    for more, message in (((rows[0][0], 'other'), 'is there twice'), (('dark', 'a'), 'is no file')):
+    for more, message in (((rows[0][0], 'other'), 'appears twice'), (('dark', 'a'), 'is not a file')):
         with pytest.raises(ConfigurationError, match=message):
             open_chips(table_of(folder, [*rows, more]))
     with pytest.raises(ConfigurationError, match='at most the 20×20 pixels'):
@@ -194,9 +194,9 @@ def test_no_chip_is_learnt_from_on_ground_that_is_tested_on(make_scene: Make, ca
     assert grounds[0].intersection(grounds[1]).area == 0
     left = 24 - len(chips.train.labels) - len(chips.test.labels)
     assert left > 0
-    assert f'{left} of {left + len(chips.train.labels)} chips to learn from' in caplog.text
+    assert f'{left} of {left + len(chips.train.labels)} training chips' in caplog.text
     for options in (table_of(folder, rows), replace(table_of(folder, rows), test_scenes='c0*')):
         caplog.clear()
         with caplog.at_level('WARNING', logger='torchgeo_msssl'):
             open_chips(options)
-        assert 'chips to learn from show ground of test chips' in caplog.text
+        assert 'training chips show ground of test chips' in caplog.text

@@ -16,14 +16,15 @@ from torchgeo_msssl.datasets.scenes import Scenes, collate
 from torchgeo_msssl.errors import EmptyIntersectionError
 from torchgeo_msssl.evaluation.features import extract_all, extract_features, label_chips, split_labelled_chips
 from torchgeo_msssl.geo.grid import PixelGrid
+from torchgeo_msssl.geo.labels.raster import RasterLabels
 
 Make = Callable[..., str]
 
 
-def make_pair(make_scene: Make, labels: np.ndarray, side: int = 64, **options: Any) -> tuple[Scenes, str]:
+def make_pair(make_scene: Make, labels: np.ndarray, side: int = 64, **options: Any) -> tuple[Scenes, RasterLabels]:
     image = np.random.default_rng(0).integers(1, 3000, (2, side, side)).astype(np.uint16)
     scene = make_scene('scene.tif', image, names=('B02', 'B03'))
-    return Scenes(scene), make_scene('labels.tif', labels.astype(np.uint8), nodata=0, **options)
+    return Scenes(scene), RasterLabels(make_scene('labels.tif', labels.astype(np.uint8), nodata=0, **options))
 
 
 def test_chips_have_the_class_that_reaches_the_purity(make_scene: Make) -> None:
@@ -72,7 +73,7 @@ def test_labels_of_another_grid_are_brought_onto_the_scenes(make_scene: Make) ->
     col, row = ((np.array(x) - 600000) // 320).clip(0, 1), ((5000000 - np.array(y)) // 320).clip(0, 1)
     classes = (1 + col + 2 * row).reshape(rows.shape).astype(np.uint8)
     degrees = make_scene('degrees.tif', classes, crs='EPSG:4326', transform=grid.transform)
-    assert label_chips(scenes, degrees, 32, purity=0.95).labels.tolist() == [1, 2, 3, 4]
+    assert label_chips(scenes, RasterLabels(degrees), 32, purity=0.95).labels.tolist() == [1, 2, 3, 4]
 
 
 def _in_degrees(grid: PixelGrid) -> tuple[Affine, int, int]:
@@ -88,10 +89,11 @@ def test_dated_labels_are_for_scenes_of_their_date(make_scene: Make) -> None:
     for day, value in (('2017-09-18', 1), ('2017-09-21', 3)):
         make_scene(f'masks/{day}.tif', np.full((32, 32), value, np.uint8), nodata=0)
     masks = str(Path(paths[0]).parents[1] / 'masks')
-    chips = label_chips(Scenes(paths), masks, 32)
+    chips = label_chips(Scenes(paths), RasterLabels(masks), 32)
     assert [(query.scene, label) for query, label in zip(chips.queries, chips.labels, strict=True)] == [(0, 1), (1, 3)]
+    others = [f'{masks}/2017-09-21.tif', make_scene('2017-10-01.tif', np.ones((32, 32)))]
     with pytest.raises(EmptyIntersectionError, match='dates'):
-        label_chips(Scenes(paths[:1]), [f'{masks}/2017-09-21.tif', make_scene('2017-10-01.tif', np.ones((32, 32)))], 32)
+        label_chips(Scenes(paths[:1]), RasterLabels(others), 32)
 
 
 def test_several_values_can_be_one_class(make_scene: Make) -> None:
@@ -100,15 +102,16 @@ def test_several_values_can_be_one_class(make_scene: Make) -> None:
     scenes, path = make_pair(make_scene, labels, side=32)
     with pytest.raises(EmptyIntersectionError):
         label_chips(scenes, path, 32, purity=0.6)
-    assert label_chips(scenes, path, 32, purity=20 / 32, recode={1: 4, 2: 4}).labels.tolist() == [4]
-    with pytest.raises(EmptyIntersectionError):  # what has no class is no label
-        label_chips(scenes, path, 32, purity=0.4, recode={2: 0, 7: 1})
+    merged = RasterLabels(path.files[0], {'none': 0, 'both': [1, 2]})
+    assert label_chips(scenes, merged, 32, purity=20 / 32).labels.tolist() == [1]
+    with pytest.raises(EmptyIntersectionError):  # other values are unlabelled
+        label_chips(scenes, RasterLabels(path.files[0], {'a': 2, 'b': 7}), 32, purity=0.4)
 
 
 def test_a_chip_on_two_rasters_takes_the_pixels_of_both(make_scene: Make) -> None:
     scenes, left = make_pair(make_scene, np.full((32, 16), 5), side=32)
     right = make_scene('right.tif', np.full((32, 16), 5, np.uint8), transform=Affine(10, 0, 600160, 0, -10, 5000000))
-    assert label_chips(scenes, [left, right], 32, purity=1.0).labels.tolist() == [5]
+    assert label_chips(scenes, RasterLabels([left.files[0], right]), 32, purity=1.0).labels.tolist() == [5]
     with pytest.raises(EmptyIntersectionError):
         label_chips(scenes, left, 32, purity=0.6)
 
@@ -157,7 +160,7 @@ def test_train_and_test_have_no_ground_in_common(tiles: tuple[list[str], str]) -
     paths, labels = tiles
     scenes = Scenes(paths)
     ground = []
-    for chips in split_labelled_chips(scenes, labels, 16, block_size=32):
+    for chips in split_labelled_chips(scenes, RasterLabels(labels), 16, block_size=32):
         bounds = [scenes.scenes[query.scene].grid.window_bounds(query.window) for query in chips.queries]
         assert {query.scene for query in chips.queries} == {0, 1, 2, 3}  # every date of either tile
         ground.append(shapely.union_all(shapely.box(*np.array(bounds).T)))

@@ -1,11 +1,10 @@
-"""A frozen probe at the end of pretraining, or all along it."""
+"""A frozen probe after pretraining, and optionally during it."""
 
 import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,18 +12,19 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
+from torchgeo_msssl.contract import ProbedData
 from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import ConfigurationError, MSSSLError
 from torchgeo_msssl.evaluation.features import (
     LabelledChips,
     band_statistics,
     extract_features,
-    split_chips_to_choose,
     split_labelled_chips,
+    split_validation_chips,
 )
 from torchgeo_msssl.evaluation.probes import ProbeResult, knn_probe
 from torchgeo_msssl.files import write_json
-from torchgeo_msssl.geo.headers import find_scenes
+from torchgeo_msssl.geo.labels.raster import RasterLabels
 from torchgeo_msssl.models.encoders import create_encoder
 from torchgeo_msssl.runs import run_folder
 
@@ -35,17 +35,17 @@ METRIC = 'knn_accuracy'
 
 
 class FrozenProbe(Callback):
-    """Compares the pretrained encoder with random weights and band statistics, by kNN on labelled chips.
+    """Compare the pretrained encoder with random weights and band statistics by kNN on labelled chips.
 
-    Training and test chips come from blocks of ground that have no pixel in common. The scores are printed, logged
-    and written to ``knn.json`` in the run folder. Data without labels are not probed.
+    Training and test chips come from ground blocks that share no pixel. The scores are printed, logged and written to
+    ``knn.json`` in the run folder. Data without labels are not probed.
 
-    With ``every_n_epochs`` the encoder is also probed while it learns, and ``knn_accuracy`` is logged, for the curves
-    and for ``ModelCheckpoint(monitor='knn_accuracy', mode='max', every_n_epochs=…)``. Nothing random is drawn, so the
-    training is the same with and without. It is scored on other ground than the final numbers: the half of the blocks
-    that these learn from is halved again, to learn from and to choose by. The checkpoint that is best by it was chosen
-    without the labels of any test chip. The pixels of the chips are part of the pretraining ground, as in any
-    transductive probe; what is kept apart are their labels.
+    With ``every_n_epochs`` the encoder is also probed during training, and ``knn_accuracy`` is logged, for the curves
+    and for ``ModelCheckpoint(monitor='knn_accuracy', mode='max', every_n_epochs=…)``. No random number is drawn, so the
+    training is the same with and without. The accuracy is measured on other ground than the final scores: their
+    training half is halved again, into training and validation. The best checkpoint is therefore chosen without the
+    labels of any test chip. The pixels of the chips are part of the pretraining ground, as in any transductive probe;
+    only their labels are kept apart.
     """
 
     def __init__(
@@ -56,14 +56,14 @@ class FrozenProbe(Callback):
         block_size: int = 128,
         every_n_epochs: int | None = None,
     ) -> None:
-        """Choose chips and probe.
+        """Initialize the callback.
 
         Args:
             chip_size: Side of a labelled chip in pixels.
-            k: Neighbours.
-            purity: Smallest share of a chip's pixels that its class has.
-            block_size: Side of a block of ground in pixels.
-            every_n_epochs: Also probe after every so many epochs; None only at the end.
+            k: Number of neighbours.
+            purity: Minimum fraction of a chip's pixels that its class covers.
+            block_size: Side of a ground block in pixels.
+            every_n_epochs: Number of epochs between probes during training; None probes at the end only.
 
         Raises:
             ConfigurationError: If blocks are smaller than chips, or the number of epochs is below 1.
@@ -77,67 +77,65 @@ class FrozenProbe(Callback):
         self.purity = purity
         self.block_size = block_size
         self.every_n_epochs = every_n_epochs
-        self._to_choose: tuple[LabelledChips, LabelledChips] | None = None
+        self._validation: tuple[LabelledChips, LabelledChips] | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """See that the labels are there, before hours of training."""
-        self._to_choose = None
-        labels = getattr(getattr(trainer, 'datamodule', None), 'labels', None)
-        if labels is not None:
-            find_scenes(labels)
-        else:  # a checkpoint by its accuracy is then not written, which Lightning takes for a mistake in the code
+        """Check before hours of training that the label files exist."""
+        self._validation = None
+        data = _labelled_data(trainer)
+        if data is not None:
+            _open_labels(data)
+        else:  # Lightning would warn of a monitored metric that is never logged
             warnings.filterwarnings('ignore', f".*monitor='{METRIC}'.*could not find the monitored key")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Probe the encoder as it is, where it is time to."""
-        data = getattr(trainer, 'datamodule', None)
-        if self.every_n_epochs is None or getattr(data, 'labels', None) is None:
+        """Probe the encoder after every ``every_n_epochs`` epochs."""
+        data = _labelled_data(trainer)
+        if self.every_n_epochs is None or data is None:
             return
         if (trainer.current_epoch + 1) % self.every_n_epochs:
-            # the value of an earlier epoch would be taken for this one's
+            # the value of an earlier epoch would be taken for that of this one
             trainer.callback_metrics.pop(METRIC, None)
             return
         accuracy = self._accuracy(data, pl_module) if trainer.is_global_zero else None
-        # every rank comes by here, and all have the same value
         accuracy = trainer.strategy.broadcast(accuracy)
-        if accuracy is None:  # nor will there be one later
+        if accuracy is None:  # later probes would fail too
             self.every_n_epochs = None
         else:
-            pl_module.log(METRIC, accuracy, prog_bar=True, batch_size=1, sync_dist=True)  # the mean of equals
+            pl_module.log(METRIC, accuracy, prog_bar=True, batch_size=1, sync_dist=True)  # equal on all ranks
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Probe the encoder as it is when training ends."""
-        data = getattr(trainer, 'datamodule', None)
-        folder = run_folder(trainer)  # not on rank 0 alone: the others would wait for it for ever
+        """Probe the trained encoder."""
+        folder = run_folder(trainer)  # on every rank, because it waits for all of them
         if not trainer.is_global_zero:
             return
-        if data is None or getattr(data, 'labels', None) is None:
-            log.info('No labels given (data.labels): the encoder was not probed.')
+        data = _labelled_data(trainer)
+        if data is None:
+            log.info('The encoder was not probed: there are no labels (data.labels).')
             return
         try:
-            train, test = split_labelled_chips(*self._cut(data))
+            train, test = split_labelled_chips(data.scenes, _open_labels(data), *self._chips)
             results = self._compare(pl_module, data.scenes, train, test)
-        except MSSSLError as error:  # the encoder is trained and saved: that the probe fails is no failure of the run
+        except MSSSLError as error:  # the encoder is saved already, so the run has not failed
             log.warning('The encoder was not probed: %s', error)
             return
         self._report(results, len(train.labels), len(test.labels), len(np.unique(train.labels)))
         if folder is not None:
             write_json(folder / 'knn.json', {name: asdict(result) for name, result in results.items()})
 
-    def _accuracy(self, data: Any, task: LightningModule) -> float | None:
+    def _accuracy(self, data: ProbedData, task: LightningModule) -> float | None:
         try:
-            if self._to_choose is None:  # looked for once a run
-                self._to_choose = split_chips_to_choose(*self._cut(data))
-            train, test = self._to_choose
+            if self._validation is None:  # found once per run
+                self._validation = split_validation_chips(data.scenes, _open_labels(data), *self._chips)
             with _in_evaluation_mode(_encoder(task)) as encoder:
-                return self._score(encoder, task, data.scenes, train, test).accuracy
+                return self._score(encoder, task, data.scenes, *self._validation).accuracy
         except MSSSLError as error:
-            log.warning('The encoder is not probed while it learns: %s', error)
+            log.warning('The encoder is not probed during training: %s', error)
             return None
 
-    def _cut(self, data: Any) -> tuple[Any, ...]:
-        """What chips are cut from, and how."""
-        return data.scenes, data.labels, self.chip_size, self.purity, self.block_size
+    @property
+    def _chips(self) -> tuple[int, float, int]:
+        return self.chip_size, self.purity, self.block_size
 
     def _compare(
         self, task: LightningModule, scenes: Scenes, train: LabelledChips, test: LabelledChips
@@ -178,13 +176,24 @@ class FrozenProbe(Callback):
             print(f'  {name:<22} accuracy {result.accuracy:.3f}   balanced {result.balanced_accuracy:.3f}')
 
 
+def _labelled_data(trainer: Trainer) -> ProbedData | None:
+    """Data module of a trainer if it has labels for a probe."""
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    return data if isinstance(data, ProbedData) and data.labels is not None else None
+
+
+def _open_labels(data: ProbedData) -> RasterLabels:
+    assert data.labels is not None
+    return RasterLabels(data.labels)
+
+
 def _encoder(task: LightningModule) -> nn.Module:
     return task.model  # type: ignore[return-value]
 
 
 @contextmanager
 def _in_evaluation_mode(encoder: nn.Module) -> Iterator[nn.Module]:
-    """Lend an encoder that computes as it will when it is used; afterwards it is as it was, frozen parts too."""
+    """Switch an encoder to evaluation mode; restore the mode of each module afterwards."""
     modes = {module: module.training for module in encoder.modules()}
     try:
         yield encoder.eval()

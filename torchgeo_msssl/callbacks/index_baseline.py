@@ -1,9 +1,9 @@
-"""The dumb baseline of vegetation maps: a threshold on an index."""
+"""Comparison of a tested network with a threshold on a vegetation index."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from numpy.typing import NDArray
 from torch import Tensor
 
-from torchgeo_msssl.datamodules.loader import ChipLoader
+from torchgeo_msssl.contract import LabelledData, SegmentationTask
 from torchgeo_msssl.errors import ConfigurationError, MSSSLError
 from torchgeo_msssl.evaluation.vegetation_index import (
     STEPS,
@@ -30,43 +30,43 @@ log = logging.getLogger(__name__)
 
 
 class IndexBaseline(Callback):
-    """Beside the scores of a test, prints those of a threshold on NDVI, or on excess green without near infrared.
+    """Print the scores of a threshold on NDVI, or on excess green without near infrared, after a test.
 
-    The threshold is the best one for the training pixels whose labels are used, the scores are those of the same test
-    chips as the network's. They are also written to ``baseline.json`` in the run folder.
+    The threshold has the highest IoU on the training pixels whose labels are used. It is scored on the same test chips
+    as the network. The scores are also written to ``baseline.json`` in the run folder.
     """
 
     def __init__(self, class_name: str | None = None) -> None:
-        """Choose the class.
+        """Initialize the callback.
 
         Args:
-            class_name: Class that is looked for; None for the last one.
+            class_name: Class to map; None for the last one.
         """
         self.class_name = class_name
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the comparison."""
-        task: Any = pl_module
-        data = getattr(trainer, 'datamodule', None)
-        folder = run_folder(trainer)  # not on rank 0 alone: the others would wait for it for ever
-        if not trainer.is_global_zero or data is None or not hasattr(data, 'region_loader'):
+        """Print and write the comparison."""
+        task = cast(SegmentationTask, pl_module)
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        folder = run_folder(trainer)  # on every rank, because it waits for all of them
+        if not trainer.is_global_zero or not isinstance(data, LabelledData):
             return
         try:
-            wanted = self._position(task.class_names)
-            index, positions = find_bands(data.bands, data.wavelengths)
-            known = self._count(task, data.region_loader('train'), index, positions, wanted)
-            tested = self._count(task, data.region_loader('test'), index, positions, wanted)
-        except MSSSLError as error:  # that there is no baseline is no failure of the test
+            position = self._position(task.class_names)
+            index, bands = find_bands(data.bands, data.wavelengths)
+            trained = _count(task, data.region_loader('train'), index, bands, position)
+            tested = _count(task, data.region_loader('test'), index, bands, position)
+        except MSSSLError as error:  # the test itself has succeeded
             log.warning('No baseline: %s', error)
             return
-        threshold = best_threshold(known, index)
-        hits = threshold_confusion(tested, threshold)
+        threshold = best_threshold(trained, index)
+        confusion = threshold_confusion(tested, threshold)
         scores = {
-            'network': {name: float(values[wanted]) for name, values in class_scores(task.confusion).items()},
-            str(threshold): {name: float(values[1]) for name, values in class_scores(hits).items()},
+            'network': {name: float(values[position]) for name, values in class_scores(task.confusion).items()},
+            str(threshold): {name: float(values[1]) for name, values in class_scores(confusion).items()},
             'everything': {'iou': float(tested[1].sum() / max(tested.sum(), 1))},
         }
-        name = task.class_names[wanted]
+        name = task.class_names[position]
         print(f'IoU of {name} on {int(tested.sum()):,} labelled test pixels:')
         for what, score in scores.items():
             print(f'  {what:<22} {score["iou"]:.3f}')
@@ -80,15 +80,17 @@ class IndexBaseline(Callback):
             raise ConfigurationError(f'class_name: {self.class_name!r} is not one of {", ".join(names)}.')
         return names.index(self.class_name)
 
-    @staticmethod
-    @torch.no_grad()
-    def _count(task: Any, loader: ChipLoader, index: str, positions: Sequence[int], wanted: int) -> NDArray[np.int64]:
-        counts = np.zeros((2, STEPS), dtype=np.int64)
-        for cpu in loader:
-            batch = {key: value.to(task.device) for key, value in cpu.items() if isinstance(value, Tensor)}
-            label = task.labels(batch)
-            values = vegetation_index(task.reflectance(batch), index, positions)
-            step = index_steps(values)
-            for row, here in enumerate(((label != wanted) & (label != task.ignore_index), label == wanted)):
-                counts[row] += torch.bincount(step[here], minlength=STEPS).cpu().numpy()
-        return counts
+
+@torch.no_grad()
+def _count(
+    task: SegmentationTask, batches: Iterable[dict[str, Tensor]], index: str, bands: Sequence[int], position: int
+) -> NDArray[np.int64]:
+    """Count pixels by step of the index, (2, step): of other classes, and of the class at a position."""
+    counts = np.zeros((2, STEPS), dtype=np.int64)
+    for cpu in batches:
+        batch = {key: value.to(task.device) for key, value in cpu.items() if isinstance(value, Tensor)}
+        label = task.labels(batch)
+        step = index_steps(vegetation_index(task.reflectance(batch), index, bands))
+        for row, here in enumerate(((label != position) & (label != task.ignore_index), label == position)):
+            counts[row] += torch.bincount(step[here], minlength=STEPS).cpu().numpy()
+    return counts

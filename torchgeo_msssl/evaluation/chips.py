@@ -1,9 +1,8 @@
-"""Labelled chips for a probe, some to learn from and others to test."""
+"""Labelled chips of a probe, for training and for testing."""
 
 import fnmatch
 import json
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,17 +20,14 @@ from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.ground.assignment import assign
 from torchgeo_msssl.geo.ground.blocks import BlockGrid, Cells, chances
 from torchgeo_msssl.geo.ground.split import split_ground
-from torchgeo_msssl.geo.headers import find_scenes
 from torchgeo_msssl.geo.labels.raster import RasterLabels
-from torchgeo_msssl.geo.scene import Scene
+from torchgeo_msssl.geo.scene import BandFile, Scene
 from torchgeo_msssl.samplers.blocks import ground_of
 
 log = logging.getLogger(__name__)
 
-#: Share of a chip that rounding of coordinates may make of an edge that two chips have in common.
+#: Fraction of a chip by which rounded coordinates of adjacent chips may overlap.
 _EDGE = 1e-6
-#: Values that class rasters may hold, but for that of unlabelled pixels.
-_VALUES = 255
 
 
 @dataclass(frozen=True)
@@ -39,12 +35,12 @@ class ProbeChips:
     """Labelled chips of a probe.
 
     Attributes:
-        data: Data module that has opened the scenes and knows their statistics.
-        class_names: Names of the classes; a label is a position in them.
-        train: Chips to learn from.
-        test: Chips to test on.
-        split: How they were parted, for people.
-        blocks: Block of ground of each chip, ``(train, test)``.
+        data: Data module of the scenes, with their statistics.
+        class_names: Names of the classes; a label is an index into them.
+        train: Training chips.
+        test: Test chips.
+        split: Description of the split.
+        blocks: Ground block of each chip, ``(train, test)``.
     """
 
     data: PretrainingDataModule
@@ -56,17 +52,16 @@ class ProbeChips:
 
 
 def open_chips(options: ProbeData) -> ProbeChips:
-    """Find labelled chips and part them.
+    """Find labelled chips and split them.
 
     Args:
-        options: Which ones.
+        options: Options of the chips and of the split.
 
     Returns:
         The chips.
 
     Raises:
-        ConfigurationError: If a table has not the columns it should, classes do not fit the labels, or a part would
-            have no chips.
+        ConfigurationError: If a table lacks a column, classes do not fit the labels, or a part would have no chips.
         EmptyIntersectionError: If no chip has a label.
         MSSSLError: If scenes or labels cannot be read.
     """
@@ -81,27 +76,27 @@ def open_chips(options: ProbeData) -> ProbeChips:
         parts, known, split = _from_rasters(options, data)
     else:
         parts, known, split = _from_files(options, scenes, labels)
-    parts = [_drawn(part, options.max_chips, options.seed) for part in parts]
-    for what, part in zip(('to learn from', 'to test'), parts, strict=True):
+    parts = [_sample(part, options.max_chips, options.seed) for part in parts]
+    for what, part in zip(('training', 'test'), parts, strict=True):
         if len(part.labels) == 0:
-            raise ConfigurationError(f'data: split by {split}, there is no chip {what}; split otherwise.')
+            raise ConfigurationError(f'data: the split by {split} leaves no {what} chip; change the split.')
     train, test, names = _only_used(parts[0], parts[1], known)
     if len(np.unique(train.labels)) < 2:
         raise ConfigurationError(
-            f'data: the {len(train.labels)} chips to learn from, split by {split}, are all '
-            f'{names[int(train.labels[0])]}; a probe needs 2 classes or more.'
+            f'data: the {len(train.labels)} training chips of the split by {split} are all '
+            f'{names[int(train.labels[0])]}; a probe needs at least 2 classes.'
         )
     if missing := [names[label] for label in np.setdiff1d(test.labels, train.labels)]:
-        log.warning('No chip to learn from shows %s, so no probe can find it.', ', '.join(missing))
+        log.warning('No training chip shows %s, so no probe can predict it.', ', '.join(missing))
     data.find_statistics()
     blocks = (ground_blocks_of(scenes, train, options.block_size), ground_blocks_of(scenes, test, options.block_size))
     if split != 'the column split' and (common := np.intersect1d(*blocks).size):
-        log.info('%d blocks of ground are both learnt from and tested on, in different scenes.', common)
+        log.info('%d ground blocks have training and test chips, of different scenes.', common)
     return ProbeChips(data, names, train, test, split, blocks)
 
 
 def ground_blocks_of(scenes: Scenes, chips: LabelledChips, block_size: int) -> NDArray[np.int64]:
-    """Number the block of ground in which each chip has its middle, whatever its date.
+    """Number the ground block that holds the centre of each chip, regardless of its date.
 
     Args:
         scenes: Scenes.
@@ -109,14 +104,14 @@ def ground_blocks_of(scenes: Scenes, chips: LabelledChips, block_size: int) -> N
         block_size: Side of a block in pixels of the scenes' resolution.
 
     Returns:
-        A number a block, shape (n,); the blocks are those that :func:`.samplers.blocks.split_blocks` assigns.
+        Number of the block of each chip, shape (n,); blocks are those of :func:`.samplers.blocks.split_blocks`.
     """
     cells = _cells(scenes, chips, block_size)
     return cells[:, 0] * 2**32 + cells[:, 1]
 
 
 def _cells(scenes: Scenes, chips: LabelledChips, block_size: int) -> Cells:
-    """Row and column of the block in which each chip has its middle, shape (n, 2)."""
+    """Row and column of the block that holds the centre of each chip, shape (n, 2)."""
     middles = [((x.start + x.stop) / 2, (y.start + y.stop) / 2) for x, y, _ in chips.queries]
     return BlockGrid(ground_of(scenes), block_size).cells_at(np.array(middles).reshape(-1, 2))
 
@@ -133,61 +128,43 @@ def _split_name(options: ProbeData) -> str:
 def _from_rasters(options: ProbeData, data: PretrainingDataModule) -> tuple[list[LabelledChips], dict[int, str], str]:
     assert data.labels is not None
     scenes = data.scenes
-    names, recode = _classes(options.class_names, find_scenes(data.labels))
+    labels = RasterLabels(data.labels, options.class_names)
+    names = dict(enumerate(labels.class_names))
+    if options.class_names is None:
+        names |= _names_in_tags(labels.rasters[0])
     cut = (options.chip_size, options.purity, options.min_valid)
     if options.test_scenes is not None:
-        every = label_chips(scenes, data.labels, *cut, recode=recode)
+        every = label_chips(scenes, labels, *cut)
         chosen = _matching(scenes, options.test_scenes)
-        parts, split = _by_mask(every, np.array([query.scene in chosen for query in every.queries])), 'scenes'
-    else:
-        every_value = [str(value) for value in range(_VALUES)]
-        classes = RasterLabels(data.labels, options.class_names or every_value)
-        regions = split_ground(
-            ground_of(scenes), options.split, options.fractions, options.block_size, options.seed, classes
-        )
-        *learnt, test = regions.values()
-        learn = shapely.union_all(learnt)
-        parts = [label_chips(scenes, data.labels, *cut, roi=region, recode=recode) for region in (learn, test)]
-        split = _split_name(options)
-    found = np.unique(np.concatenate([part.labels for part in parts])).tolist()
-    if options.class_names is not None and (strange := [value for value in found if value not in names]):
-        raise ConfigurationError(
-            f'data.class_names: the labels hold the value(s) {", ".join(map(str, strange))} and {len(names)} names are '
-            'given, from 0 on; name them all, or give values by name.'
-        )
-    return parts, {value: names.get(value, str(value)) for value in found} | names, split
+        return _by_mask(every, np.array([query.scene in chosen for query in every.queries])), names, 'scenes'
+    ground = ground_of(scenes)
+    regions = split_ground(ground, options.split, options.fractions, options.block_size, options.seed, labels)
+    *others, test = regions.values()
+    parts = [label_chips(scenes, labels, *cut, roi=region) for region in (shapely.union_all(others), test)]
+    return parts, names, _split_name(options)
 
 
-def _classes(
-    given: dict[str, list[int]] | list[str] | None, rasters: list[Scene]
-) -> tuple[dict[int, str], dict[int, int] | None]:
-    """Names by class, and the class of each value where they are not the same."""
-    if isinstance(given, Mapping):
-        recode = {value: position for position, values in enumerate(given.values()) for value in values}
-        if len(recode) < sum(map(len, given.values())):
-            raise ConfigurationError('data.class_names: a value stands for two classes; give each value one name.')
-        return dict(enumerate(given)), recode
-    if given is not None:
-        return dict(enumerate(given)), None
-    tag = rasters[0].files[0].tags.get('CLASS_NAMES')
+def _names_in_tags(raster: BandFile) -> dict[int, str]:
+    """Class names by value from the tag CLASS_NAMES of a raster."""
+    tag = raster.tags.get('CLASS_NAMES')
     try:
         listed = json.loads(tag) if tag else []
     except json.JSONDecodeError:
         listed = []
-    return {value: str(name) for value, name in enumerate(listed)} if isinstance(listed, list) else {}, None
+    return {value: str(name) for value, name in enumerate(listed)} if isinstance(listed, list) else {}
 
 
 # ------------------------------------------------------------------------------------------- files that are chips
 
 
 def _listed(options: ProbeData) -> tuple[str | list[str] | None, pd.DataFrame | None]:
-    """What to open, and for files that are chips a table: absolute path, label, and perhaps split."""
+    """Paths to open, and for files that are chips a table of absolute path, label and optionally split."""
     if options.folder is not None:
         root = Path(options.folder).resolve()
         files = sorted(path for folder in root.glob('*/') for path in folder.rglob('*') if path.is_file())
         scenes = [path for path in files if path.suffix.lower() in ('.tif', '.tiff')]
         if not scenes:
-            raise ConfigurationError(f'data.folder: {root} has no GeoTIFF in folders of classes, ROOT/<class>/*.tif.')
+            raise ConfigurationError(f'data.folder: {root} has no GeoTIFF in folders of classes, ROOT/CLASS/*.tif.')
         classes = [path.relative_to(root).parts[0] for path in scenes]
         table = pd.DataFrame({'path': [str(path.resolve()) for path in scenes], 'label': classes})
         _check_paths(table, 'data.folder')
@@ -202,7 +179,7 @@ def _read_table(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise ConfigurationError(f'data.csv: there is no file {path}.')
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False).fillna('')  # a class may be called None or NA
+        table = pd.read_csv(path, dtype=str, keep_default_na=False).fillna('')  # a class may be named None or NA
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
         raise ConfigurationError(
             f'data.csv: {path} cannot be read as CSV in UTF-8 ({error}); write it again.'
@@ -210,7 +187,7 @@ def _read_table(path: Path) -> pd.DataFrame:
     if missing := [name for name in ('path', 'label') if name not in table]:
         raise ConfigurationError(f'data.csv: {path} has the columns {", ".join(table)}; add {" and ".join(missing)}.')
     if table.empty:
-        raise ConfigurationError(f'data.csv: {path} has no rows; add a row for each chip.')
+        raise ConfigurationError(f'data.csv: {path} has no rows; add one row per chip.')
     if table[['path', 'label']].eq('').any(axis=None):
         raise ConfigurationError(f'data.csv: {path} has rows without a path or a label; fill or remove them.')
     table = table.assign(path=[str((path.parent / name).resolve()) for name in table['path']])
@@ -219,13 +196,13 @@ def _read_table(path: Path) -> pd.DataFrame:
 
 
 def _check_paths(table: pd.DataFrame, option: str) -> None:
-    """Each row is a file of its own."""
+    """Raise unless each row is a different file."""
     for name in table['path']:
         if not Path(name).is_file():
-            raise ConfigurationError(f'{option}: {name} is no file; a row is one file, which is a chip.')
+            raise ConfigurationError(f'{option}: {name} is not a file; each row names the file of one chip.')
     twice = table['path'][table['path'].duplicated()]
     if len(twice):
-        raise ConfigurationError(f'{option}: {twice.iloc[0]} is there twice; give each file one class.')
+        raise ConfigurationError(f'{option}: {twice.iloc[0]} appears twice; give each file one class.')
 
 
 def _from_files(
@@ -249,7 +226,7 @@ def _from_files(
     elif 'split' in table:
         split = table['split'].iloc[order].to_numpy()
         if others := int((~np.isin(split, ('train', 'test'))).sum()):
-            log.warning('%d rows are neither train nor test and are left out.', others)
+            log.warning('%d rows are neither train nor test and are ignored.', others)
         parts, how = [_where(every, split == part) for part in ('train', 'test')], 'the column split'
     else:
         cells, number = np.unique(_cells(scenes, every, options.block_size), axis=0, return_inverse=True)
@@ -258,19 +235,19 @@ def _from_files(
         shares = (sum(options.fractions[:-1]), options.fractions[-1])
         tested = assign(totals, shares, chances(cells, options.seed).tolist()) == 1
         train, test = _by_mask(every, tested[number])
-        # a file is in the block of its middle, but may reach beyond it
+        # the block of a file is that of its centre, but the file may reach beyond it
         shared = _on_ground_of(train, test)
         if shared.any():
-            log.info('%d of %d chips to learn from show ground of test chips; left out.', shared.sum(), len(shared))
+            log.info('%d of %d training chips show ground of test chips and are dropped.', shared.sum(), len(shared))
         parts, how = [_where(train, ~shared), test], _split_name(options)
         return parts, names, how
     if (count := int(_on_ground_of(parts[0], parts[1]).sum())) and len(parts[0].labels):
-        log.warning('%d of %d chips to learn from show ground of test chips.', count, len(parts[0].labels))
+        log.warning('%d of %d training chips show ground of test chips.', count, len(parts[0].labels))
     return parts, names, how
 
 
 def _on_ground_of(chips: LabelledChips, others: LabelledChips) -> NDArray[np.bool_]:
-    """Which chips have more than an edge in common with any of the others."""
+    """Tell which chips share more than an edge with any of the others."""
     boxes, theirs = (
         np.array([shapely.box(x.start, y.start, x.stop, y.stop) for x, y, _ in part.queries], dtype=np.object_)
         for part in (chips, others)
@@ -290,7 +267,7 @@ def _middle(scene: Scene, size: int) -> Window:
 
 
 def _matching(scenes: Scenes, patterns: str | list[str]) -> set[int]:
-    """Scenes of which some file's name, or path, fits a pattern."""
+    """Scenes with a file whose name or path matches a pattern."""
     listed = [patterns] if isinstance(patterns, str) else patterns
     chosen: set[int] = set()
     for pattern in listed:
@@ -300,7 +277,7 @@ def _matching(scenes: Scenes, patterns: str | list[str]) -> set[int]:
         }  # fmt: skip
         if not fits:
             names = ', '.join(Path(scene.path).name for scene in scenes.scenes[:5])
-            raise ConfigurationError(f'data.test_scenes: {pattern!r} fits none of the scenes ({names}, …).')
+            raise ConfigurationError(f'data.test_scenes: {pattern!r} matches none of the scenes ({names}, …).')
         chosen |= fits
     return chosen
 
@@ -314,10 +291,10 @@ def _by_mask(chips: LabelledChips, tested: NDArray[np.bool_]) -> list[LabelledCh
     return [_where(chips, ~tested), _where(chips, tested)]
 
 
-def _drawn(chips: LabelledChips, most: int, seed: int) -> LabelledChips:
+def _sample(chips: LabelledChips, most: int, seed: int) -> LabelledChips:
     if len(chips.labels) <= most:
         return chips
-    log.info('%d of %d chips were drawn (data.max_chips).', most, len(chips.labels))
+    log.info('%d of %d chips are used (data.max_chips).', most, len(chips.labels))
     wanted = np.zeros(len(chips.labels), dtype=np.bool_)
     wanted[np.random.default_rng(seed).choice(len(wanted), most, replace=False)] = True
     return _where(chips, wanted)
@@ -326,7 +303,7 @@ def _drawn(chips: LabelledChips, most: int, seed: int) -> LabelledChips:
 def _only_used(
     train: LabelledChips, test: LabelledChips, names: dict[int, str]
 ) -> tuple[LabelledChips, LabelledChips, tuple[str, ...]]:
-    """Number the classes that occur from 0 on."""
+    """Renumber the classes that occur from 0."""
     used = np.union1d(train.labels, test.labels)
     parts = [replace(part, labels=np.searchsorted(used, part.labels)) for part in (train, test)]
     return parts[0], parts[1], tuple(names[int(value)] for value in used)

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from torchgeo_msssl.errors import BandError
 
-#: Indices are counted in so many steps from −2 to 2, which holds both of them.
+#: Number of steps in which indices are counted, from −2 to 2, the range of both of them.
 STEPS = 4000
 _LOW, _HIGH = -2.0, 2.0
-#: Wavelengths in nanometres, and how far a band may be from them.
+#: Wavelengths in nanometres, and the maximum distance of a band from them.
 _RED, _NIR, _NEAR = 665.0, 840.0, 60.0
 
 
@@ -32,22 +32,22 @@ class Threshold:
     above: bool
 
     def __str__(self) -> str:
-        """The rule, for people."""
+        """The rule, such as ``NDVI > 0.412``."""
         return f'{self.index} {">" if self.above else "≤"} {self.value:.3f}'
 
 
 def find_bands(bands: Sequence[str], wavelengths: Sequence[float | None]) -> tuple[str, tuple[int, ...]]:
-    """Choose the index that bands allow.
+    """Choose an index that can be computed from bands.
 
     Args:
         bands: Names of the bands.
-        wavelengths: Central wavelength of each in nanometres, None where it is not known.
+        wavelengths: Central wavelength of each in nanometres, None where unknown.
 
     Returns:
-        ``('NDVI', (red, nir))``, or ``('ExG', (red, green, blue))`` where there is no near infrared: positions.
+        ``('NDVI', (red, nir))``, or ``('ExG', (red, green, blue))`` without near infrared, with channel indices.
 
     Raises:
-        BandError: If the bands allow neither.
+        BandError: If neither can be computed.
     """
     known = {i: wavelength for i, wavelength in enumerate(wavelengths) if wavelength is not None}
 
@@ -69,10 +69,10 @@ def vegetation_index(reflectance: Tensor, index: str, positions: Sequence[int]) 
     Args:
         reflectance: (batch, band, height, width).
         index: ``NDVI``: (nir − red) / (nir + red); ``ExG``: (2 green − red − blue) / (red + green + blue).
-        positions: Of the bands, as :func:`find_bands` gives them.
+        positions: Channels of the bands, see :func:`find_bands`.
 
     Returns:
-        The index (batch, height, width), 0 where nothing is reflected.
+        The index (batch, height, width), 0 without any reflectance.
     """
     parts = [reflectance[:, position] for position in positions]
     above, below = (
@@ -87,8 +87,8 @@ def best_threshold(counts: NDArray[np.int64], index: str = 'NDVI') -> Threshold:
     """Find the threshold with the highest IoU.
 
     Args:
-        counts: Pixels by class and step of the index, (2, step): others, then the class that is looked for.
-        index: Its name.
+        counts: Pixels by class and step of the index, (2, step): other classes, then the class to find.
+        index: Name of the index.
 
     Returns:
         The threshold.

@@ -45,7 +45,7 @@ class RasterLabels(LabelSource):
     def __init__(
         self,
         paths: str | PathLike[str] | Iterable[str | PathLike[str]],
-        class_names: ClassNames,
+        class_names: ClassNames | None = None,
         background: bool | None = None,
         extent: str | PathLike[str] | None = None,
         ignore_index: int = 255,
@@ -55,7 +55,7 @@ class RasterLabels(LabelSource):
         Args:
             paths: Files, folders or patterns.
             class_names: A list of names, whose index is the value, or a mapping of names to values, see
-                :mod:`torchgeo_msssl.geo.labels.classes`.
+                :mod:`torchgeo_msssl.geo.labels.classes`. None makes each value below ``ignore_index`` a class.
             background: Whether unlabelled pixels are the background class (default: false).
             extent: Polygons of the surveyed ground; outside of it everything is unlabelled.
             ignore_index: Value of unlabelled pixels.
@@ -66,7 +66,9 @@ class RasterLabels(LabelSource):
             SceneReadError: If a raster cannot be opened.
             ConfigurationError: If a raster has several bands, or the classes do not suit.
         """
-        self.classes = resolve_classes(class_names, ignore_index, background)
+        names = class_names if class_names is not None else [str(value) for value in range(ignore_index)]
+        self.classes = resolve_classes(names, ignore_index, background)
+        self._named = class_names is not None
         self.class_names = self.classes.names
         self.ignore_index = ignore_index
         self.background = bool(background)
@@ -141,7 +143,7 @@ class RasterLabels(LabelSource):
         if len(bands) != 1:
             msg = f'{raster.path}: has {len(bands)} bands, and a mask has one, with class values; choose the mask.'
             raise ConfigurationError(msg)
-        lost = None if raster.nodata is None else self.classes.of_value(raster.nodata)
+        lost = self.classes.of_value(raster.nodata) if raster.nodata is not None and self._named else None
         if lost is not None and not (self.background and lost == self.classes.background):
             log.warning(
                 '%s: declares nodata %g, which would be class %r: those pixels are taken as unlabelled.',
