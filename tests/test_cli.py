@@ -289,17 +289,12 @@ def test_last_selects_the_newest_run(tmp_path: Path) -> None:
     assert last_run(tmp_path)[0] == 2
 
 
-#: Options for small scenes, by data module.
-SMALLER = {
-    'SegmentationDataModule': {'chip_size': '32', 'block_size': '64'},
-    'LabelledChipsDataModule': {'chip_size': '32'},
-}
-
-
 def small_options(config: Path, area: Path, prefix: str) -> list[str]:
     """Return options with which a configuration runs on the small area in a short time."""
-    data = yaml.safe_load(config.read_text())['data']['class_path'].rsplit('.', 1)[-1]
-    options = {'sample_dir': str(area), 'chips_per_epoch': '4', 'batch_size': '2'} | SMALLER.get(data, {})
+    data = yaml.safe_load(config.read_text())['data']
+    options = {'sample_dir': str(area), 'chips_per_epoch': '4', 'batch_size': '2'}
+    if data['class_path'].endswith('SegmentationDataModule'):  # chips and blocks that fit into small scenes
+        options |= {'chip_size': '32'} | ({} if data['init_args'].get('reader') == 'chips' else {'block_size': '64'})
     return [text for key, value in options.items() for text in (f'{prefix}{key}', value)]
 
 

@@ -11,7 +11,7 @@ import yaml
 from matplotlib.image import imread
 
 from torchgeo_msssl.__main__ import main
-from torchgeo_msssl.datamodules import PretrainingDataModule, base
+from torchgeo_msssl.datamodules import PretrainingDataModule, scene_reader
 from torchgeo_msssl.errors import BandError, ConfigurationError
 from torchgeo_msssl.geo.open_datasets import close_datasets
 
@@ -51,7 +51,7 @@ def test_the_file_gives_a_data_module_what_it_would_compute(
     def refuse(*args: object, **options: object) -> None:
         raise AssertionError('statistics were computed')
 
-    monkeypatch.setattr(base, 'scene_statistics', refuse)
+    monkeypatch.setattr(scene_reader, 'scene_statistics', refuse)
     monkeypatch.setenv('TORCHGEO_MSSSL_CACHE', str(Path('elsewhere').resolve()))
     given = PretrainingDataModule(scenes, chip_size=16, batch_size=4, statistics='statistics.yaml')
     given.setup('fit')
@@ -140,7 +140,7 @@ def test_another_offset_is_refused(scenes: list[str]) -> None:
 def test_another_sensor_is_told(scenes: list[str], caplog: pytest.LogCaptureFixture) -> None:
     main(['statistics', scenes[0], '--sensor', 'hls_s30', '--output', 'hls.yaml'])
     PretrainingDataModule(scenes[0], chip_size=16, batch_size=4, statistics='hls.yaml').setup('fit')
-    assert 'hls.yaml is of sensor hls_s30, these scenes are of sentinel2_l2a' in caplog.text
+    assert 'hls.yaml was measured on sensor hls_s30, the data are from sentinel2_l2a' in caplog.text
 
 
 def test_failures_are_one_sentence(scenes: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,14 +10,16 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from torchgeo_msssl.datamodules import ChipsDataModule, LabelledChipsDataModule
-from torchgeo_msssl.datamodules.chip_sample import sample_chips
+from torchgeo_msssl.datamodules import PretrainingDataModule, SegmentationDataModule
 from torchgeo_msssl.datamodules.chip_statistics import chip_statistics, manifest_statistics
+from torchgeo_msssl.datamodules.folder_reader import FolderReader
+from torchgeo_msssl.datamodules.sample_data import sample_chips
+from torchgeo_msssl.datasets import Chips
 from torchgeo_msssl.errors import BandError, ConfigurationError, MSSSLError, ValidDataError
 from torchgeo_msssl.geo.chipping.options import ChipOptions, LabelOptions
 from torchgeo_msssl.geo.chipping.run import chip_scenes
 from torchgeo_msssl.geo.open_datasets import close_datasets
-from torchgeo_msssl.geo.sample import write_sample_area
+from torchgeo_msssl.geo.sample import sample_area, write_sample_area
 from torchgeo_msssl.samplers.base import ChipSampler
 
 type Maker = Callable[..., str]
@@ -52,20 +54,25 @@ def root(make_scene: Maker, tmp_path: Path) -> str:
     return str(tmp_path / 'chips')
 
 
-def ready(root: str, stage: str = 'fit', **options: Any) -> ChipsDataModule:
-    module = ChipsDataModule(root, **({'batch_size': 4} | options))
+def ready(root: str, stage: str = 'fit', **options: Any) -> PretrainingDataModule:
+    module = PretrainingDataModule(root, reader='chips', **({'batch_size': 4} | options))
     module.setup(stage)
     return module
 
 
-def labelled(root: str, stage: str = 'fit', **options: Any) -> LabelledChipsDataModule:
-    module = LabelledChipsDataModule(root, NAMES, **({'batch_size': 4} | options))
+def labelled(root: str, stage: str = 'fit', **options: Any) -> SegmentationDataModule:
+    module = SegmentationDataModule(root, class_names=NAMES, reader='chips', **({'batch_size': 4} | options))
     module.setup(stage)
     return module
 
 
 def chips_of(batches: Any) -> list[int]:
     return [chip for batch in batches for chip in batch['chip'].tolist()]
+
+
+def chips_in(module: PretrainingDataModule | SegmentationDataModule, part: str) -> Chips:
+    assert isinstance(module.reader, FolderReader)
+    return module.reader.chips(part)
 
 
 def numbers(batches: Any) -> list[list[int]]:
@@ -103,12 +110,12 @@ def test_the_manifest_brings_statistics_and_classes(make_scene: Maker, tmp_path:
     options: dict[str, Any] = {'size': 16, 'stride': 16, 'labels': labels, 'min_valid': 0}
     chip_scenes([earlier], tmp_path / 'out', ChipOptions(**options), progress=False)
     module = ready(str(tmp_path / 'out'), bands=['B08', 'B03'])
-    found = manifest_statistics(module.chips('train'))
+    found = manifest_statistics(chips_in(module, 'train'))
     assert found is not None
     pixels = image[[2, 1], 20:].reshape(2, -1) * 1e-4
     assert module.mean == pytest.approx(pixels.mean(axis=1), rel=1e-9)
     assert module.std == pytest.approx(pixels.std(axis=1), rel=1e-9)
-    streamed, _ = chip_statistics(module.chips('train'))
+    streamed, _ = chip_statistics(chips_in(module, 'train'))
     assert streamed.count == found[0].count
     assert streamed.mean == pytest.approx(found[0].mean)
 
@@ -116,37 +123,39 @@ def test_the_manifest_brings_statistics_and_classes(make_scene: Maker, tmp_path:
     later = make_scene('T31TFJ_20220601.tif', image[:, :, ::-1] + 1000 * (image[:, :, ::-1] > 0), names=BANDS, nodata=0)
     chip_scenes([earlier, later], tmp_path / 'both', ChipOptions(**options), progress=False)
     mixed = ready(str(tmp_path / 'both'), bands=['B08', 'B03'])
-    assert manifest_statistics(mixed.chips('train')) is None
+    assert manifest_statistics(chips_in(mixed, 'train')) is None
     assert mixed.mean == pytest.approx(pixels.mean(axis=1), rel=1e-9)
     assert mixed.std == pytest.approx(pixels.std(axis=1), rel=1e-9)
 
     split: dict[str, Any] = {'split': 'blocks', 'fractions': (0.5, 0.5), 'block_size': 33}
     chip_scenes([earlier], tmp_path / 'split', ChipOptions(**options, **split), progress=False)
-    module = LabelledChipsDataModule(str(tmp_path / 'split'), batch_size=1)
+    module = SegmentationDataModule(str(tmp_path / 'split'), batch_size=1)
     module.setup('fit')
     assert module.class_names == ('soil', 'vine')
-    streamed, _ = chip_statistics(module.chips('train'))
+    streamed, _ = chip_statistics(chips_in(module, 'train'))
     assert module.mean == pytest.approx(tuple(streamed.mean))
-    whole = ready(str(tmp_path / 'split'), split='all')
-    assert manifest_statistics(whole.chips('train')) is None  # those of the manifest are of the training part
+    whole = ready(str(tmp_path / 'split'), part='all')
+    assert manifest_statistics(chips_in(whole, 'train')) is None  # those of the manifest are of the training part
     with pytest.raises(ConfigurationError, match='there are no test chips'):
         module.setup('test')
 
 
 def test_without_a_root_chips_are_cut_out_of_the_sample_area(tmp_path: Path) -> None:
     write_sample_area(tmp_path, scale=0.25)
-    module = LabelledChipsDataModule(sample_dir=str(tmp_path), batch_size=2)
+    module = SegmentationDataModule(sample_dir=str(tmp_path), reader='chips', batch_size=2)
     module.setup('fit')
     module.setup('test')
     assert (module.sensor_name, module.class_names) == ('micasense_rededge', ('background', 'vine'))
-    assert min(len(module.chips(part)) for part in COUNTS) > 0
+    assert min(len(chips_in(module, part)) for part in COUNTS) > 0
     assert {0, 1} <= {value for batch in module.train_dataloader() for value in batch['mask'].unique().tolist()}
     summary = tmp_path / 'chips' / 'drone' / 'summary.json'
     written = summary.stat().st_mtime_ns
-    assert sample_chips(str(tmp_path), 'drone') == str(summary.parent)
+    area = sample_area(tmp_path)
+    assert area is not None
+    assert sample_chips(area, 'drone') == str(summary.parent)
     assert summary.stat().st_mtime_ns == written
     (tmp_path / 'sample.json').touch()  # another area
-    sample_chips(str(tmp_path), 'drone')
+    sample_chips(area, 'drone')
     assert summary.stat().st_mtime_ns > written
 
 
@@ -176,12 +185,12 @@ def test_windows_are_cut_at_random_for_training_and_side_by_side_for_validation(
 
 
 def test_pretraining_takes_all_chips_where_they_are_not_divided(root: str) -> None:
-    assert len(ready(f'{root}/train').chips('train')) == 20
-    assert len(ready(root, split='all').chips('train')) == 28
+    assert len(chips_in(ready(f'{root}/train'), 'train')) == 20
+    assert len(chips_in(ready(root, part='all'), 'train')) == 28
     module = ready(root)
-    assert len(module.chips('train')) == 20
+    assert len(chips_in(module, 'train')) == 20
     assert module.val_dataloader() == []
-    assert numbers(ready(root, validation=True).val_dataloader()) == [[0, 1, 2, 3], [4]]
+    assert numbers(ready(root, val_fraction=0.2).val_dataloader()) == [[0, 1, 2, 3], [4]]
 
 
 def test_the_order_is_one_of_seed_and_epoch_alone(root: str) -> None:
@@ -219,7 +228,7 @@ def train(root: str, folder: Path, steps: int, checkpoint: Path | None = None, s
         callbacks=[ModelCheckpoint(folder, filename='last', every_n_train_steps=1, enable_version_counter=False)],
         max_steps=steps, max_epochs=-1,
     )  # fmt: skip
-    module = ChipsDataModule(root, batch_size=4, chip_size=8, **options)
+    module = PretrainingDataModule(root, batch_size=4, chip_size=8, **options)
     trainer.fit(looks, datamodule=module, ckpt_path=checkpoint, weights_only=True)
     return looks.seen
 
@@ -246,8 +255,8 @@ def test_ranks_see_other_chips(root: str, monkeypatch: pytest.MonkeyPatch) -> No
     [
         ({'batch_size': 0}, ConfigurationError, 'batch_size: expected at least 1, got 0'),
         ({'chip_size': 0}, ConfigurationError, 'chip_size: expected at least 1, got 0'),
-        ({'batch_size': 30}, ConfigurationError, 'give 20 chips an epoch, fewer than batch_size 30'),
-        ({'chips_per_epoch': 3}, ConfigurationError, 'chips_per_epoch: 3 chips make no batch of batch_size 4'),
+        ({'batch_size': 30}, ConfigurationError, 'an epoch has 20 chips, fewer than batch_size 30'),
+        ({'chips_per_epoch': 3}, ConfigurationError, 'chips_per_epoch: expected at least batch_size 4 chips, got 3'),
         ({'bands': ['B04']}, BandError, 'has no band B04'),
         ({'chip_size': 17}, MSSSLError, 'larger than the chips'),
     ],
@@ -267,21 +276,21 @@ def test_layers_that_are_no_bands_are_left_out(make_scene: Maker, tmp_path: Path
 
 
 def test_chips_that_do_not_suit(root: str, make_scene: Maker, tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match='validation: no chips are kept for it'):
-        ChipsDataModule(root).setup('validate')
+    with pytest.raises(ConfigurationError, match='val_fraction: nothing is held out for validation'):
+        PretrainingDataModule(root).setup('validate')
     with pytest.raises(ConfigurationError, match=r'there are no val chips in .*/train'):
         labelled(f'{root}/train')
     flat = make_scene('flat/one.tif', np.zeros((3, SIDE, SIDE), np.uint16), names=BANDS, nodata=0)
     with pytest.raises(ValidDataError, match=r'no pixel of the 1 chips in .* has data in all of B02, B03, B08'):
         ready(str(Path(flat).parent), batch_size=1)
-    with pytest.raises(ConfigurationError, match=r'class_names: the masks in .* do not tell what their values mean'):
-        LabelledChipsDataModule(root).setup('fit')
+    with pytest.raises(ConfigurationError, match=r'class_names: .* does not name the values of its masks'):
+        SegmentationDataModule(root).setup('fit')
     with pytest.raises(ConfigurationError, match=r'/flat have no masks'):
         labelled(str(Path(flat).parent))
     make_scene('flat/one.tif', np.ones((3, SIDE, SIDE + 1), np.uint16), names=BANDS)
     with pytest.raises(BandError, match='B02, B03, B08 has one value everywhere'):
         ready(str(Path(flat).parent), batch_size=1)
-    module = ChipsDataModule(str(Path(flat).parent))
+    module = PretrainingDataModule(str(Path(flat).parent), reader='chips')
     with pytest.raises(ConfigurationError, match='chip_size: the chips have 16 × 17 pixels; set it to 16'):
         _ = module.chip_size
     for i in range(COUNTS['val']):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torchgeo.datamodules import BaseDataModule
 
 from torchgeo_msssl.bands import SENSORS
-from torchgeo_msssl.datamodules import PretrainingDataModule, base
+from torchgeo_msssl.datamodules import PretrainingDataModule, sample_data, scene_reader
 from torchgeo_msssl.errors import BandError, ChipSizeError, ConfigurationError, ScenesNotFoundError, ValidDataError
 from torchgeo_msssl.geo.open_datasets import close_datasets
 from torchgeo_msssl.geo.sample import write_sample_area
@@ -99,7 +99,7 @@ def test_a_sensor_names_bands_that_have_no_names(tmp_path: Path, caplog: pytest.
         _ = PretrainingDataModule(path, sensor='dji_mavic_3m').bands
     with caplog.at_level(logging.WARNING):
         assert PretrainingDataModule(path).bands == tuple(f'band_{n}' for n in range(1, 6))
-    assert 'say with `sensor` what they are' in caplog.text
+    assert 'set `sensor` to name them' in caplog.text
 
 
 # Statistics.
@@ -139,7 +139,7 @@ def test_statistics_lie_beside_the_run_and_are_kept(tmp_path: Path, monkeypatch:
         raise AssertionError('read through again')
 
     with monkeypatch.context() as patch:
-        patch.setattr(base, 'scene_statistics', never)
+        patch.setattr(scene_reader, 'scene_statistics', never)
         again = ready(path)
         assert (again.mean, again.std) == (module.mean, module.std)
         for kept in (tmp_path / 'cache' / 'statistics').iterdir():
@@ -148,7 +148,7 @@ def test_statistics_lie_beside_the_run_and_are_kept(tmp_path: Path, monkeypatch:
             ready(path)
     assert ready(path).mean == module.mean
     with monkeypatch.context() as patch:
-        patch.setattr(base, 'scene_statistics', never)
+        patch.setattr(scene_reader, 'scene_statistics', never)
         for options in ({'offset': -1000.0}, {'bands': ['B02']}):
             with pytest.raises(AssertionError, match='read through again'):
                 ready(path, **options)
@@ -185,7 +185,7 @@ def test_a_constant_band_is_an_error_that_names_it(tmp_path: Path, value: float)
 def test_without_paths_the_sample_area_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(base, 'write_sample_area', functools.partial(write_sample_area, scale=0.1))
+    monkeypatch.setattr(sample_data, 'write_sample_area', functools.partial(write_sample_area, scale=0.1))
     folder = str(tmp_path / 'sample')
     module = ready(None, sample_dir=folder)
     assert f'generating the synthetic sample area in {folder}' in capsys.readouterr().out
@@ -198,7 +198,7 @@ def test_without_paths_the_sample_area_is_made(
     def never(*args: Any) -> None:
         raise AssertionError('made again')
 
-    monkeypatch.setattr(base, 'write_sample_area', never)
+    monkeypatch.setattr(sample_data, 'write_sample_area', never)
     again = PretrainingDataModule(sample_dir=folder, labels='own.tif')
     assert again.in_channels == 12
     assert again.labels == 'own.tif'
@@ -206,7 +206,7 @@ def test_without_paths_the_sample_area_is_made(
 
 
 def test_the_drone_scenes_of_the_sample_area(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base, 'write_sample_area', functools.partial(write_sample_area, scale=0.1))
+    monkeypatch.setattr(sample_data, 'write_sample_area', functools.partial(write_sample_area, scale=0.1))
     module = ready(None, sample_dir=str(tmp_path / 'sample'), sample='drone')
     assert module.bands == SENSORS['micasense_rededge'].names
     assert module.sensor_name == 'micasense_rededge'
@@ -238,9 +238,8 @@ def test_validation_chips_lie_on_other_ground(tmp_path: Path) -> None:
 
 def test_without_a_fraction_all_ground_is_trained_on(tmp_path: Path) -> None:
     module = ready(write(tmp_path / 'scene.tif', noise(), ('B02', 'B03', 'B04')))
-    assert module.val_dataloader() == []
     windows = torch.cat([batch['window'] for batch in batches(module)])
-    assert module.val_sampler is None
+    assert module.val_dataloader() == []
     assert len(windows) == 48
 
 
@@ -343,8 +342,8 @@ def test_scenes_of_two_dtypes_make_one_batch(tmp_path: Path) -> None:
         ({'chip_size': 0}, ConfigurationError, 'chip_size: expected at least 1, got 0'),
         ({'batch_size': 0}, ConfigurationError, 'batch_size: expected at least 1, got 0'),
         ({'num_workers': -1}, ConfigurationError, 'num_workers: expected at least 0, got -1'),
-        ({'chips_per_epoch': 3}, ConfigurationError, 'chips_per_epoch: 3 chips make no batch of batch_size 4'),
-        ({'batch_size': 400}, ConfigurationError, 'the scenes give 48 chips an epoch, fewer than batch_size 400'),
+        ({'chips_per_epoch': 3}, ConfigurationError, 'chips_per_epoch: expected at least batch_size 4 chips, got 3'),
+        ({'batch_size': 400}, ConfigurationError, 'an epoch has 48 chips, fewer than batch_size 400'),
         ({'chip_size': 500}, ChipSizeError, r'500×500 pixels is larger than every scene; .*scene.tif, has 96×128'),
         ({'min_valid': 2.0}, ConfigurationError, 'min_valid'),
         ({'val_fraction': 1.0}, ConfigurationError, 'val_fraction: expected 0 or more and below 1, got 1.0'),

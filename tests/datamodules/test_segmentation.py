@@ -118,13 +118,13 @@ def test_only_blocks_with_labels_are_chosen(files: dict[str, Any], tmp_path: Pat
     assert chosen.bounds[1] == TOP - BLOCK  # the first row of blocks
 
 
-def test_fewer_labelled_blocks_than_asked_for_are_told(
+def test_too_few_labelled_blocks_are_reported(
     files: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     mask = np.full((SIDE, SIDE), 255, np.uint8)
     mask[:BLOCK] = 1
     files['labels'] = write(tmp_path / 'north.tif', mask)
-    with pytest.raises(ConfigurationError, match='shots: 9 of 10 training blocks were asked for, and only'):
+    with pytest.raises(ConfigurationError, match='shots: 9 of 10 training blocks are wanted, and only'):
         ready(files, shots=9)
     ready(files, label_fraction=0.9)
     assert 'label_fraction: 9 of 10 training blocks' in caplog.text

@@ -425,10 +425,10 @@ def test_an_array_that_was_cut_short_is_named(tmp_path: Path) -> None:
 
 
 def test_nothing_there(tmp_path: Path) -> None:
-    with pytest.raises(ScenesNotFoundError, match=r'root: there is no folder .*/absent'):
+    with pytest.raises(ScenesNotFoundError, match=r'paths: there is no folder .*/absent'):
         Chips(tmp_path / 'absent')
     (tmp_path / 'empty').mkdir()
-    with pytest.raises(ScenesNotFoundError, match=r'root: no chips .*/empty'):
+    with pytest.raises(ScenesNotFoundError, match=r'paths: no chips .*/empty'):
         Chips(tmp_path / 'empty', 'all')
 
 

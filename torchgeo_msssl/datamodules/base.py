@@ -1,254 +1,421 @@
-"""What data modules of scenes share: the scenes themselves, and the statistics of all their pixels."""
+"""What the data modules share: options, bands, statistics, and loaders that resume within an epoch."""
 
-import hashlib
-import json
-import logging
+import inspect
 from abc import abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
+from functools import cached_property
 from typing import Any, Literal
 
-import numpy as np
+import torch
 from torch import Tensor
+from torchgeo.datamodules import BaseDataModule
 
-from torchgeo_msssl.bands import Sensor
-from torchgeo_msssl.datamodules.spectral import (
-    SpectralDataModule,
-    check_at_least,
-    check_spread,
-    spectral_bands,
-    warn_of_numbers,
-)
-from torchgeo_msssl.datasets.scenes import Scenes
-from torchgeo_msssl.errors import ConfigurationError, OutputError
+from torchgeo_msssl.bands import rgb_names
+from torchgeo_msssl.datamodules.folder_reader import FolderOptions, FolderReader
+from torchgeo_msssl.datamodules.loader import ChipLoader
+from torchgeo_msssl.datamodules.reader import ChipReader, ReaderName, reads_chips
+from torchgeo_msssl.datamodules.sample_data import find_sample_area
+from torchgeo_msssl.datamodules.scene_reader import SceneOptions, SceneReader
+from torchgeo_msssl.datasets.chip_files import Channels
+from torchgeo_msssl.datasets.scenes import Scenes, collate
+from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.files import write_json
-from torchgeo_msssl.geo.band_statistics.file import unit_of
-from torchgeo_msssl.geo.band_statistics.moments import scene_statistics
 from torchgeo_msssl.geo.eviction import parse_size
-from torchgeo_msssl.geo.grid import Window
-from torchgeo_msssl.geo.sample import SampleArea, sample_area, write_sample_area
-from torchgeo_msssl.geo.user_cache import cache_folder, scene_key
-from torchgeo_msssl.progress import progress_bar
-
-log = logging.getLogger(__name__)
+from torchgeo_msssl.geo.sample import SampleArea
+from torchgeo_msssl.runs import run_folder
+from torchgeo_msssl.samplers.base import ChipSampler
 
 
-class ScenesDataModule(SpectralDataModule):
-    """Chips of scenes with the statistics that normalise them."""
+class SpectralDataModule(BaseDataModule):
+    """Chips of known bands, from scenes or from a folder of chips, with the statistics that normalize them.
+
+    It satisfies :class:`torchgeo_msssl.contract.SpectralData`.
+    """
 
     def __init__(
         self,
-        paths: str | list[str] | None,
-        bands: list[str] | None,
-        sensor: str | None,
-        chip_size: int,
-        chips_per_epoch: int | None,
-        batch_size: int,
-        num_workers: int,
-        min_valid: float,
-        aligned: bool,
-        offset: float | Literal['auto'],
-        cache: Literal['none', 'disk'],
-        cache_dir: str | None,
-        sample_dir: str,
+        paths: str | list[str] | None = None,
+        bands: list[str] | None = None,
+        sensor: str | None = None,
+        chip_size: int | None = None,
+        chips_per_epoch: int | None = None,
+        batch_size: int = 32,
+        num_workers: int = 0,
+        reader: ReaderName = 'auto',
+        min_valid: float = 0.9,
+        aligned: bool = True,
+        chips_per_read: int = 1,
         crs: str | None = None,
         res: float | None = None,
+        offset: float | Literal['auto'] = 'auto',
         statistics: str | None = None,
+        cache: Literal['none', 'disk'] = 'none',
+        cache_dir: str | None = None,
         cache_size: str | None = None,
-        chips_per_read: int = 1,
+        channels: Channels | None = None,
+        band_names: list[str] | None = None,
+        predict_paths: str | list[str] | None = None,
+        sample_dir: str = 'data/sample',
     ) -> None:
-        """Note what to read; see the subclasses for what the arguments mean.
+        """Check the options; files are opened when bands or chips are first used.
+
+        Args:
+            paths: Scenes: files, folders or patterns such as ``'dir/*.tif'``; or a folder of chips; None uses the
+                generated sample area.
+            bands: Bands by name; None for all spectral bands of the files.
+            sensor: Sensor name where the files do not say (see :data:`torchgeo_msssl.bands.SENSORS`).
+            chip_size: Side of a chip in pixels. From a folder of chips, windows of this size are cut at random for
+                training and side by side for validation and test; None uses whole chips.
+            chips_per_epoch: Training chips per epoch over all ranks; None for as many as cover the valid pixels once,
+                or for each chip of a folder once.
+            batch_size: Chips per batch on each rank.
+            num_workers: Processes that read chips; 0 reads in the main process.
+            reader: ``scenes`` or ``chips``; ``auto`` recognizes a folder of chips by the manifest of the ``chip``
+                command, by folders ``images``, or by ``.npy`` files.
+            min_valid: Scenes: minimum fraction of valid pixels per training chip.
+            aligned: Scenes: place training chips so that they touch few stored blocks.
+            chips_per_read: Scenes: number of consecutive training chips from one neighbourhood, which is decoded once.
+                Reading is several times as fast, and a batch shows that many times fewer places. Best a divisor of
+                ``batch_size``.
+            crs: Scenes: bring all scenes to this CRS (default: each chip stays on the grid of its scene).
+            res: Scenes: bring all scenes to this pixel size, in units of the CRS.
+            offset: Added to digital numbers before scaling; ``auto`` reads it from metadata or date.
+            statistics: YAML file of the ``statistics`` command with mean and std (default: from the manifest of a
+                folder of chips, else computed).
+            cache: Scenes: ``disk`` decodes every scene once to memory-mapped arrays.
+            cache_dir: Scenes: folder of these arrays (default: in the user's cache folder).
+            cache_size: Scenes: maximum size of that folder, such as ``50GB``; the scenes used longest ago are removed
+                first.
+            channels: Chips in ``.npy`` files: axis of the bands, ``first`` or ``last``.
+            band_names: Chips: names of the bands in order, where the files do not say.
+            predict_paths: Scenes to map or restore with ``predict``.
+            sample_dir: Folder of the sample area, which is generated if missing.
 
         Raises:
             ConfigurationError: If a number is out of range.
         """
         super().__init__(Scenes, batch_size, num_workers)
-        check_at_least('chip_size', chip_size, 1)
+        for name, value, least in (
+            ('batch_size', batch_size, 1),
+            ('num_workers', num_workers, 0),
+            ('chip_size', chip_size, 1),
+        ):
+            if value is not None and value < least:
+                raise ConfigurationError(f'{name}: expected at least {least}, got {value}.')
         if cache_size is not None:
             parse_size(cache_size)
         if not 1 <= chips_per_read <= batch_size:
-            msg = f'chips_per_read: expected 1 to batch_size {batch_size} chips, got {chips_per_read}.'
-            raise ConfigurationError(msg)
+            raise ConfigurationError(
+                f'chips_per_read: expected 1 to batch_size {batch_size} chips, got {chips_per_read}.'
+            )
         if chips_per_epoch is not None and chips_per_epoch < batch_size:
-            msg = f'chips_per_epoch: {chips_per_epoch} chips make no batch of batch_size {batch_size}.'
-            raise ConfigurationError(msg)
+            raise ConfigurationError(
+                f'chips_per_epoch: expected at least batch_size {batch_size} chips, got {chips_per_epoch}.'
+            )
         self.paths = paths
         self.wanted_bands = bands
         self.sensor = sensor
-        self.chip_size = chip_size
+        self.wanted_chip_size = chip_size
         self.chips_per_epoch = chips_per_epoch
+        self.reader_option: ReaderName = reader
         self.min_valid = min_valid
         self.aligned = aligned
+        self.chips_per_read = chips_per_read
         self.crs = crs
         self.res = res
         self.offset_option: float | Literal['auto'] = offset
+        self.statistics = statistics
         self.cache = cache
         self.cache_dir = cache_dir
         self.cache_size = cache_size
-        self.chips_per_read = chips_per_read
+        self.channels = channels
+        self.band_names = band_names
+        #: Options that apply to scenes, or to folders of chips, only.
+        self.only_scenes: dict[str, Any] = {
+            'crs': crs,
+            'res': res,
+            'min_valid': min_valid,
+            'aligned': aligned,
+            'chips_per_read': chips_per_read,
+            'cache': cache,
+            'cache_dir': cache_dir,
+            'cache_size': cache_size,
+        }
+        self.only_chips: dict[str, Any] = {'channels': channels, 'band_names': band_names}
+        self.predict_paths = predict_paths
         self.sample_dir = sample_dir
-        self.statistics = statistics
-        self._scenes: Scenes | None = None
+        self.mean: tuple[float, ...] = ()  # type: ignore[assignment]
+        self.std: tuple[float, ...] = ()  # type: ignore[assignment]
+        self._samplers: dict[str, ChipSampler] = {}
+        self._loader: ChipLoader | None = None
+        self._loader_state: dict[str, int] = {}
+
+    # Reading.
+
+    @cached_property
+    def reader(self) -> ChipReader:
+        """What chips are read from.
+
+        Raises:
+            ConfigurationError: If an option does not apply to it.
+        """
+        chips = reads_chips(self.paths, self.reader_option)
+        self._check_options(chips)
+        if self.paths is None:
+            self._use_sample_area(find_sample_area(self.sample_dir), chips)
+        return self._chip_reader() if chips else self._scene_reader()
 
     @property
     def scenes(self) -> Scenes:
-        """The scenes, opened at first use (their headers, not their pixels)."""
-        if self._scenes is None:
-            self._scenes = self._open()
-        return self._scenes
+        """The scenes, opened at first use.
+
+        Raises:
+            ConfigurationError: If chips are read from a folder.
+        """
+        return self.scene_reader.scenes
+
+    @property
+    def scene_reader(self) -> SceneReader:
+        """The reader of scenes.
+
+        Raises:
+            ConfigurationError: If chips are read from a folder.
+        """
+        if not isinstance(self.reader, SceneReader):
+            raise ConfigurationError(f'paths: scenes are needed, and {self.paths} is a folder of chips; give scenes.')
+        return self.reader
+
+    @property
+    def reads_chips(self) -> bool:
+        """Whether chips are read from a folder."""
+        return isinstance(self.reader, FolderReader)
+
+    @abstractmethod
+    def _scene_reader(self) -> SceneReader:
+        """Return the reader of scenes."""
+
+    @abstractmethod
+    def _chip_reader(self) -> FolderReader:
+        """Return the reader of a folder of chips."""
+
+    @abstractmethod
+    def _use_sample_area(self, area: SampleArea, chips: bool) -> None:
+        """Set paths and labels to those of the sample area."""
+
+    def _check_options(self, chips: bool) -> None:
+        defaults = {
+            name: parameter.default
+            for kind in reversed(type(self).__mro__)
+            if issubclass(kind, SpectralDataModule)
+            for name, parameter in inspect.signature(kind).parameters.items()
+        }
+        given = self.only_scenes if chips else self.only_chips
+        changed = [name for name, value in given.items() if value != defaults[name]]
+        if changed:
+            kind, other = ('scenes', 'a folder of chips') if chips else ('a folder of chips', 'scenes')
+            where = f' ({self.paths})' if self.paths else ''
+            raise ConfigurationError(
+                f'{", ".join(changed)}: for {kind} only, and paths{where} are read as {other}; leave the option out, '
+                'or set reader.'
+            )
+
+    def scene_options(self) -> SceneOptions:
+        """Return the options of the reader of scenes."""
+        assert self.paths is not None
+        return SceneOptions(
+            self.paths,
+            self.wanted_bands,
+            self.sensor,
+            self.crs,
+            self.res,
+            self.offset_option,
+            self.cache,
+            self.cache_dir,
+            self.cache_size,
+        )
+
+    def folder_options(
+        self, masks: bool, class_names: Sequence[str] | None = None, ignore_index: int = 255
+    ) -> FolderOptions:
+        """Return the options of the reader of a folder of chips.
+
+        Args:
+            masks: Whether masks are read.
+            class_names: Names of the classes; None for those of the manifest.
+            ignore_index: Value of unlabelled pixels.
+        """
+        assert self.paths is not None
+        (root,) = [self.paths] if isinstance(self.paths, str) else self.paths
+        return FolderOptions(
+            root,
+            tuple(self.wanted_bands) if self.wanted_bands else None,
+            self.sensor,
+            self.offset_option,
+            self.channels,
+            tuple(self.band_names or ()),
+            masks,
+            tuple(class_names) if class_names else None,
+            ignore_index,
+        )
+
+    # What a task needs.
 
     @property
     def bands(self) -> tuple[str, ...]:
-        """Canonical names of the bands of a chip, in order."""
-        return self.scenes.bands
+        """Canonical names of the bands, in the order of the channels."""
+        return self.reader.bands
 
     @property
-    def band_sensor(self) -> Sensor | None:
-        """The sensor of the scenes, or None where it is not known."""
-        return self.scenes.sensor
+    def in_channels(self) -> int:
+        """Number of bands."""
+        return len(self.bands)
+
+    @property
+    def sensor_name(self) -> str | None:
+        """Key of the sensor in :data:`torchgeo_msssl.bands.SENSORS`, None where unknown."""
+        sensor = self.reader.sensor
+        return sensor.name if sensor else None
+
+    @property
+    def wavelengths(self) -> tuple[float | None, ...]:
+        """Central wavelength of each band in nanometres, None where unknown."""
+        sensor = self.reader.sensor
+        found = [sensor.find(band) if sensor else None for band in self.bands]
+        return tuple(band.wavelength if band else None for band in found)
+
+    @property
+    def rgb_index(self) -> tuple[int, int, int]:
+        """Channels to display as red, green and blue."""
+        red, green, blue = rgb_names(self.bands, self.reader.sensor)
+        return self.bands.index(red), self.bands.index(green), self.bands.index(blue)
+
+    @property
+    def chip_size(self) -> int:
+        """Side of the chips in pixels."""
+        return self.reader.chip_size
 
     @property
     def scale(self) -> tuple[float, ...]:
-        """Reflectance per digital number of each band, of the first scene."""
-        return self.scenes.radiometry[0].scale
+        """Reflectance per digital number, for each band of the first scene or chip."""
+        return self.reader.radiometry.scale
 
     @property
     def offset(self) -> tuple[float, ...]:
-        """What is added to digital numbers first, for each band of the first scene."""
-        return self.scenes.radiometry[0].offset
+        """Digital number added before scaling, for each band of the first scene or chip."""
+        return self.reader.radiometry.offset
 
-    @abstractmethod
-    def use_sample_area(self, area: SampleArea) -> None:
-        """Take scenes (and labels) from the sample area, where the user gave none.
+    def describe_chips(self, batch: dict[str, Tensor]) -> list[str]:
+        """Return file and window of each chip of a training batch, for messages.
 
         Args:
-            area: Its files.
+            batch: Batch.
+        """
+        return self.reader.describe(batch)
+
+    # Set-up.
+
+    @property
+    def sampler(self) -> ChipSampler | None:
+        """Sampler of the training chips, None before ``setup('fit')``."""
+        return self._samplers.get('train')
+
+    @abstractmethod
+    def parts_of(self, stage: str) -> Sequence[str]:
+        """Return the parts that a stage evaluates on: some of ``val`` and ``test``.
+
+        Args:
+            stage: ``fit``, ``validate``, ``test`` or ``predict``.
         """
 
-    def _open(self) -> Scenes:
-        if self.paths is None:
-            self.use_sample_area(find_sample_area(self.sample_dir))
-        assert self.paths is not None
-        options: dict[str, Any] = {
-            'sensor': self.sensor, 'crs': self.crs, 'res': self.res, 'offset': self.offset_option,
-            'cache': self.cache, 'cache_dir': self.cache_dir, 'cache_size': self.cache_size,
-        }  # fmt: skip
-        scenes = Scenes(self.paths, self.wanted_bands, **options)
-        if self.wanted_bands is None:
-            spectral = spectral_bands(scenes.bands, scenes.scenes[0].path)
-            scenes = scenes if spectral == scenes.bands else Scenes(self.paths, spectral, **options)
-        if self.cache == 'disk':  # too little room is told of now, not when everything else has been computed
-            scenes.claim_cache()
-        _describe(scenes)
-        return scenes
+    def setup(self, stage: str) -> None:
+        """Find out where chips can be, and their statistics.
 
-    def look_for_valid_pixels(self) -> None:
-        """Count the valid pixels of all scenes, with a progress bar."""
-        scenes = self.scenes
-        if not all(scene.always_valid for scene in scenes.scenes):
-            with progress_bar('Looking for valid pixels', len(scenes)) as advance:
-                for i in range(len(scenes)):
-                    scenes.valid_cells(i, lambda done, i=i: advance(i, done))  # type: ignore[misc]
-                    advance(i, 1.0)
+        Args:
+            stage: ``fit``, ``validate``, ``test`` or ``predict``.
 
-    def decode_scenes(self) -> None:
-        """Decode all scenes to memory maps where the cache is to be used, with a progress bar."""
-        scenes = self.scenes
-        if self.cache == 'disk':
-            with progress_bar('Decoding scenes', len(scenes)) as advance:
-                for i in range(len(scenes)):
-                    scenes.decode(i, lambda done, i=i: advance(i, done))  # type: ignore[misc]
-                    advance(i, 1.0)
+        Raises:
+            ConfigurationError: If an epoch has fewer chips than a batch, or there are none for the stage.
+            MSSSLError: If scenes, chips or labels cannot be used.
+        """
+        parts = self.parts_of(stage)
+        self.reader.prepare()
+        if stage == 'fit' and self.sampler is None:
+            sampler = self.reader.train_sampler()
+            if len(sampler) < self.batch_size:
+                raise ConfigurationError(
+                    f'chips_per_epoch: an epoch has {len(sampler)} chips, fewer than batch_size {self.batch_size}; set '
+                    'chips_per_epoch, or use smaller batches or chips.'
+                )
+            self._samplers['train'] = sampler
+            self.find_statistics()
+            self.reader.before_training()
+        for part in parts:
+            if part not in self._samplers:
+                self._samplers[part] = self.reader.covering_sampler(part)
 
     def find_statistics(self) -> None:
-        """Take the statistics from the file given, or from the cache, or compute them; leave a copy beside the run.
+        """Set ``mean`` and ``std`` from the file given, from a cache or manifest, or by reading; copy them to the run.
 
         Raises:
             BandError: If a band has one value everywhere, or the file given lacks it.
             ConfigurationError: If the file given cannot be used.
+            ValidDataError: If no pixel is valid in all bands.
+            OutputError: If the copy in the run folder cannot be written.
         """
-        given, scenes = self.statistics, self.scenes
-        self.keep_statistics(
-            self._own_statistics() if given is None else self.given_statistics(given, scenes.scenes, scenes.radiometry)
+        given = self.statistics
+        found = self.reader.given_statistics(given) if given is not None else self.reader.statistics()
+        self.mean, self.std = tuple(found['mean']), tuple(found['std'])
+        folder = run_folder(self.trainer)
+        if folder is not None and self.trainer is not None and self.trainer.is_global_zero:
+            write_json(folder / 'statistics.json', found)
+
+    # Loaders.
+
+    def train_dataloader(self) -> ChipLoader:
+        """Return the loader of random training chips, which can resume within an epoch."""
+        assert self.sampler is not None, 'setup() comes first'
+        self._loader = self._make_loader('train', self.sampler, drop_last=True)
+        if self._loader_state:
+            self._loader.load_state_dict(self._loader_state)
+            self._loader_state = {}
+        return self._loader
+
+    def val_dataloader(self) -> ChipLoader | list[ChipLoader]:
+        """Return the loader of validation chips, or nothing where none are held out."""
+        return self._make_loader('val', self._samplers['val']) if 'val' in self._samplers else []
+
+    def _make_loader(self, part: str, sampler: ChipSampler, drop_last: bool = False) -> ChipLoader:
+        return ChipLoader(
+            sampler,
+            self.reader.dataset(part),
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            collate_fn=collate,
+            drop_last=drop_last,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.num_workers > 0,
         )
 
-    def _own_statistics(self) -> dict[str, Any]:
-        scenes = self.scenes
-        text = json.dumps(
-            [[scene_key(scene, self.bands), how.scale, how.offset]
-             for scene, how in zip(scenes.scenes, scenes.radiometry, strict=True)]
-        )  # fmt: skip
-        kept = cache_folder() / 'statistics' / f'{hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()}.json'
-        found = _read_statistics(kept, self.bands)
-        if found is None:
-            with progress_bar('Band statistics') as advance:
-                moments = scene_statistics(
-                    scenes.scenes, self.bands, scenes.radiometry, on_progress=lambda done: advance(0, done)
-                )
-            check_spread(moments, self.bands, scenes.radiometry)
-            found = {
-                'bands': list(self.bands),
-                'mean': moments.mean.tolist(),
-                'std': moments.std.tolist(),
-                'pixels': moments.count,
-                'unit': unit_of(scenes.sensor),
-                'scenes': len(scenes),
-            }
-            try:
-                write_json(kept, found)
-            except OutputError as error:
-                log.warning('The statistics will be computed again next time: %s', error)
-        return found
+    # Lightning restores the state of a loader only if the loader is made after the optimizer. A schedule that needs the
+    # length of an epoch makes it before, so the state also travels with the data module, which is restored first.
 
-    def describe_chips(self, batch: dict[str, Tensor]) -> list[str]:
-        """Say where the chips of a batch come from.
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position in the epoch."""
+        return {'loader': self._loader.state_dict()} if self._loader is not None else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Resume at a position.
 
         Args:
-            batch: Batch with ``scene`` and ``window``.
-
-        Returns:
-            File and window of each chip.
+            state_dict: Result of :meth:`state_dict`.
         """
-        return [
-            f'{self.scenes.scenes[int(scene)].path} ({Window(*window)})'
-            for scene, window in zip(batch['scene'], batch['window'].tolist(), strict=True)
-        ]
+        self._loader_state = dict(state_dict.get('loader', {}))
 
+    def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
+        """Return the batch unchanged: the task normalizes it, with the constants it keeps with its weights.
 
-def find_sample_area(directory: str) -> SampleArea:
-    """Find the synthetic sample area, or generate it, and say so.
-
-    Args:
-        directory: Where it is, or is made.
-
-    Returns:
-        Its files.
-
-    Raises:
-        OutputError: If it cannot be written.
-    """
-    area = sample_area(directory)
-    if area is not None:
-        print(f'No paths given: using the synthetic sample area in {directory}.')
-        return area
-    print(f'No paths given: generating the synthetic sample area in {directory} …')
-    return write_sample_area(directory)
-
-
-def _describe(scenes: Scenes) -> None:
-    """Log what the scenes are taken to be, so that no assumption stays silent."""
-    sensor = scenes.sensor.name if scenes.sensor else 'unknown'
-    log.info('%d scene(s), sensor %s, bands %s.', len(scenes), sensor, ', '.join(scenes.bands))
-    for reason in sorted({how.reason for how in scenes.radiometry}):
-        number = sum(how.reason == reason for how in scenes.radiometry)
-        log.info('Reflectance of %d scene(s): %s.', number, reason)
-    warn_of_numbers(scenes.bands)
-
-
-def _read_statistics(path: Path, bands: Sequence[str]) -> dict[str, Any] | None:
-    try:
-        found = json.loads(path.read_text(encoding='utf-8'))
-        usable = found['bands'] == list(bands) and len(found['mean']) == len(found['std']) == len(bands)
-        return found if usable and np.isfinite(found['mean'] + found['std']).all() else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        Args:
+            batch: Batch on the device.
+            dataloader_idx: Ignored.
+        """
+        return batch

@@ -1,38 +1,34 @@
-"""Labelled chips for segmentation, split by ground."""
+"""Chips with masks, for segmentation."""
 
-import logging
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import shapely
 from shapely.geometry.base import BaseGeometry
 
-from torchgeo_msssl.datamodules.base import ScenesDataModule
+from torchgeo_msssl.datamodules.base import SpectralDataModule
+from torchgeo_msssl.datamodules.folder_reader import FolderReader
+from torchgeo_msssl.datamodules.labelled_ground import choose_labelled_blocks, log_class_counts, wanted_count
 from torchgeo_msssl.datamodules.loader import ChipLoader
+from torchgeo_msssl.datamodules.sample_data import sample_chips
+from torchgeo_msssl.datamodules.scene_reader import ChipSampling, Division, SceneReader
 from torchgeo_msssl.datamodules.split import UNUSED, save_split
 from torchgeo_msssl.datasets.labels import LabelledScenes, Labels
-from torchgeo_msssl.errors import ConfigurationError, EmptyIntersectionError
+from torchgeo_msssl.datasets.scenes import Scenes
+from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.ground.parts import PARTS, part_names
 from torchgeo_msssl.geo.ground.split import split_ground
 from torchgeo_msssl.geo.labels.classes import resolve_classes
 from torchgeo_msssl.geo.sample import SampleArea
 from torchgeo_msssl.runs import run_folder
-from torchgeo_msssl.samplers.balanced import BalancedChipSampler
-from torchgeo_msssl.samplers.base import ChipSampler
-from torchgeo_msssl.samplers.blocks import ground_blocks, ground_of
-from torchgeo_msssl.samplers.grid import GridChipSampler
-from torchgeo_msssl.samplers.random import RandomChipSampler
-
-log = logging.getLogger(__name__)
-
-SampleLabels = Literal['vines', 'landcover_l1', 'landcover_l2']
+from torchgeo_msssl.samplers.blocks import ground_of
 
 
-class SegmentationDataModule(ScenesDataModule):
-    """Chips of scenes with masks; training, validation and test chips share no ground.
+class SegmentationDataModule(SpectralDataModule):
+    """Chips with masks from scenes or from a folder; training, validation and test chips share no ground.
 
-    Without ``paths`` the generated sample area is taken: its drone orthomosaics with their vine rows, or its
-    Sentinel-2 scenes with their land cover in coarse or fine classes (``sample``).
+    Without ``paths`` the generated sample area is used: its drone orthomosaics with their vine rows, or its Sentinel-2
+    scenes with their land cover in coarse or fine classes (``sample``). It satisfies
+    :class:`torchgeo_msssl.contract.LabelledData`.
     """
 
     def __init__(
@@ -48,12 +44,8 @@ class SegmentationDataModule(ScenesDataModule):
         ignore_index: int = 255,
         priority: list[str] | None = None,
         all_touched: bool = False,
-        bands: list[str] | None = None,
-        sensor: str | None = None,
-        chip_size: int = 128,
-        chips_per_epoch: int | None = None,
         batch_size: int = 8,
-        num_workers: int = 0,
+        min_valid: float = 0.5,
         split: str = 'blocks',
         fractions: tuple[float, float, float] = (0.6, 0.2, 0.2),
         block_size: int = 256,
@@ -62,88 +54,63 @@ class SegmentationDataModule(ScenesDataModule):
         shots: int | None = None,
         seed: int = 0,
         class_balance: bool = False,
-        min_valid: float = 0.5,
         overlap: int = 0,
-        aligned: bool = True,
-        offset: float | Literal['auto'] = 'auto',
-        cache: Literal['none', 'disk'] = 'none',
-        cache_dir: str | None = None,
-        predict_paths: str | list[str] | None = None,
-        sample_dir: str = 'data/sample',
-        sample: SampleLabels = 'vines',
-        statistics: str | None = None,
-        cache_size: str | None = None,
-        chips_per_read: int = 1,
+        sample: Literal['vines', 'landcover_l1', 'landcover_l2'] = 'vines',
+        **kwargs: Any,
     ) -> None:
-        """Note what to read; files are opened when bands or chips are first asked for.
+        """Check the options; files are opened when bands or chips are first used.
 
         Args:
-            paths: Scenes: files, folders or patterns; None uses the sample area.
-            labels: Mask rasters, or polygons and lines (GeoPackage, GeoJSON, Shapefile, GeoParquet).
+            paths: Scenes: files, folders or patterns; or a folder of chips with masks, divided into ``train``, ``val``
+                and ``test``; None uses the generated sample area.
+            labels: Scenes: mask rasters, or polygons and lines (GeoPackage, GeoJSON, Shapefile, GeoParquet).
             class_names: List of names, whose index is the value in a mask; or mapping of names to values of the labels,
                 such as ``{forest: 2, built: [8, 9]}``, which numbers classes in its order and leaves other values
-                unlabelled. Default: the numbers of ``column``.
-            column: Vectors: column with the class.
-            layer: Vectors: layer of the file.
-            buffer: Vectors: metres by which lines and points are widened to each side.
-            background: Whether ground without a label is the background class, else it is unlabelled and ignored.
-            extent: Polygons of the surveyed ground; outside of it everything is unlabelled.
-            ignore_index: Value of unlabelled pixels in the masks that a task gets.
-            priority: Vectors: classes that lie on top of the others, the uppermost first.
-            all_touched: Vectors: burn every pixel that is touched.
-            bands: Bands by name; None for the spectral bands that the files have.
-            sensor: Sensor name, where the files do not tell.
-            chip_size: Side of a chip in pixels.
-            chips_per_epoch: Training chips of an epoch; None for as many as cover the training ground once.
-            batch_size: Chips of a batch on each rank.
-            num_workers: Processes that read chips; 0 reads in the main process.
-            split: How the ground is divided: ``blocks``; ``scenes``, so that whole scenes are held out; or a file of
-                polygons with a column ``split`` that says train, val or test (such as an earlier ``split.geojson``).
-            fractions: Shares of the blocks or scenes for training, validation and test.
-            block_size: Side of a block of ground in pixels, at least ``chip_size``; blocks begin at the origin of the
-                CRS.
-            gap: Pixels between the regions; training yields to validation, and both yield to test.
-            label_fraction: Share of all training blocks whose labels are used; smaller shares lie within larger ones.
-            shots: Number of training blocks whose labels are used, instead of a share.
-            seed: Of the deal of blocks, and of the choice among the training blocks.
-            class_balance: Show training chips of rare classes as often as those of common ones.
-            min_valid: Smallest fraction of valid pixels in a chip.
-            overlap: Pixels that neighbouring validation and test chips share.
-            aligned: Place training chips so that they touch few stored blocks.
-            offset: Added to digital numbers before scaling; ``auto`` reads it from metadata or date.
-            cache: ``disk`` decodes every scene once to memory-mapped arrays.
-            cache_dir: Folder for these (default: in the user's cache folder).
-            cache_size: Most that decoded scenes may take in that folder, such as ``50GB``; those that were used longest
-                ago make room.
-            chips_per_read: So many consecutive training chips come from one neighbourhood, which is decoded once. That
-                is several times as fast, and a batch shows as many times fewer places. Best a divisor of
-                ``batch_size``.
-            predict_paths: Scenes to map with ``predict``.
-            sample_dir: Where the sample area is, or is made.
-            sample: Which of its labels are used without ``paths``.
-            statistics: YAML of the ``statistics`` command with mean and std (default: they are computed).
+                unlabelled. Default: the numbers of ``column``, or the names in the manifest of a folder of chips.
+            column: Vector labels: column with the class.
+            layer: Vector labels: layer of the file.
+            buffer: Vector labels: metres by which lines and points are widened to each side.
+            background: Scenes: whether ground without a label is the background class, else it is unlabelled and
+                ignored.
+            extent: Scenes: polygons of the surveyed ground; everything outside is unlabelled.
+            ignore_index: Value of unlabelled pixels in the masks of a batch.
+            priority: Vector labels: classes that lie on top of the others, the uppermost first.
+            all_touched: Vector labels: burn every pixel that is touched.
+            batch_size: Chips per batch on each rank.
+            min_valid: Scenes: minimum fraction of valid pixels per training chip.
+            split: Scenes: how the ground is divided: ``blocks``; ``scenes`` to hold out whole scenes; or a file of
+                polygons with a column ``split`` of train, val and test (such as an earlier ``split.geojson``).
+            fractions: Scenes: fractions of the blocks or scenes for training, validation and test.
+            block_size: Scenes: side of a block of ground in pixels, at least ``chip_size``; blocks begin at the origin
+                of the CRS.
+            gap: Scenes: pixels between the regions; training yields to validation, and both yield to test.
+            label_fraction: Fraction of all training blocks (or chips of a folder) whose labels are used; smaller
+                fractions lie within larger ones.
+            shots: Number of training blocks (or chips of a folder) whose labels are used, instead of a fraction.
+            seed: Seed of the split and of the choice among the training blocks or chips.
+            class_balance: Scenes: draw training chips of rare classes as often as those of common ones.
+            overlap: Scenes: pixels that neighbouring validation and test chips share.
+            sample: Labels of the sample area to use without ``paths``.
+            **kwargs: The other options of :class:`~torchgeo_msssl.datamodules.base.SpectralDataModule`, with its
+                defaults; ``chip_size`` is 128 for scenes.
 
         Raises:
             ConfigurationError: If a number is out of range, or options contradict each other.
         """
-        super().__init__(
-            paths, bands, sensor, chip_size, chips_per_epoch, batch_size, num_workers, min_valid, aligned, offset,
-            cache, cache_dir, sample_dir, statistics=statistics, cache_size=cache_size, chips_per_read=chips_per_read,
-        )  # fmt: skip
-        if paths is not None and labels is None:
-            raise ConfigurationError('labels: required with paths; give the label files.')
-        if class_balance and chips_per_read > 1:
-            msg = 'chips_per_read: chips drawn by class come from anywhere; leave class_balance or chips_per_read out.'
-            raise ConfigurationError(msg)
-        if block_size < chip_size:
-            raise ConfigurationError(f'block_size: expected at least chip_size {chip_size}, got {block_size}.')
+        super().__init__(paths=paths, batch_size=batch_size, min_valid=min_valid, **kwargs)
+        self.size = self.wanted_chip_size or 128
+        if class_balance and self.chips_per_read > 1:
+            raise ConfigurationError(
+                'chips_per_read: chips drawn by class come from anywhere; leave class_balance or chips_per_read out.'
+            )
         if len(part_names(fractions)) < len(PARTS):
             raise ConfigurationError(f'fractions: expected three positive numbers with a sum of 1, got {fractions}.')
         if not 0 < label_fraction <= 1:
             raise ConfigurationError(f'label_fraction: expected above 0 and at most 1, got {label_fraction}.')
         if shots is not None and (shots < 1 or label_fraction != 1):
-            msg = f'shots: expected 1 block or more and no label_fraction, got {shots} and {label_fraction}.'
-            raise ConfigurationError(msg)
+            raise ConfigurationError(
+                f'shots: expected 1 or more and no label_fraction, got {shots} and {label_fraction}.'
+            )
         self.labels = labels
         self.label_options: dict[str, Any] = {
             'class_names': class_names,
@@ -156,6 +123,8 @@ class SegmentationDataModule(ScenesDataModule):
             'priority': priority or (),
             'all_touched': all_touched,
         }
+        self.ignore_index = ignore_index
+        self._labels: Labels | None = None
         self.split = split
         self.fractions = fractions
         self.block_size = block_size
@@ -165,45 +134,128 @@ class SegmentationDataModule(ScenesDataModule):
         self.seed = seed
         self.class_balance = class_balance
         self.overlap = overlap
-        self.predict_paths = predict_paths
-        self.labelled: LabelledScenes | None = None
-        self.sample: SampleLabels = sample
-        self.regions: dict[str, BaseGeometry] = {}
-        self._samplers: dict[str, ChipSampler] = {}
+        self.sample: Literal['vines', 'landcover_l1', 'landcover_l2'] = sample
+        self.only_scenes |= {
+            'labels': labels,
+            'column': column,
+            'layer': layer,
+            'buffer': buffer,
+            'background': background,
+            'extent': extent,
+            'priority': priority,
+            'all_touched': all_touched,
+            'split': split,
+            'fractions': tuple(fractions),
+            'block_size': block_size,
+            'gap': gap,
+            'class_balance': class_balance,
+            'overlap': overlap,
+        }
 
     @property
     def class_names(self) -> Sequence[str] | None:
-        """Class names, those of the labels as soon as they are open; the index is the value in a mask."""
-        if self.labelled is not None:
-            return self.labelled.labels.class_names
+        """Names of the classes, those of the labels as soon as they are open; the index is the value in a mask."""
+        if isinstance(self.reader, FolderReader):
+            return self.reader.chips('train').class_names
+        if self._labels is not None:
+            return self._labels.class_names
         given, background = self.label_options['class_names'], self.label_options['background']
         return None if given is None else resolve_classes(given, self.ignore_index, background).names
 
     @property
-    def ignore_index(self) -> int:
-        """Value of unlabelled pixels in a mask."""
-        return int(self.label_options['ignore_index'])
+    def labelled(self) -> LabelledScenes | None:
+        """The scenes with their labels, None for a folder of chips."""
+        return self.reader.division.labelled if isinstance(self.reader, SceneReader) else None
 
-    def use_sample_area(self, area: SampleArea) -> None:
-        """Take the drone scenes and the canopies of their vine rows, or the Sentinel-2 scenes and their land cover.
+    @property
+    def regions(self) -> dict[str, BaseGeometry]:
+        """Ground of each part in the scenes' CRS, after ``setup``; of training, that whose labels are used."""
+        return {name: region for name, region in self.scene_reader.division.regions.items() if region is not None}
 
-        Args:
-            area: Its files.
-        """
-        if self.sample != 'vines':
+    def _use_sample_area(self, area: SampleArea, chips: bool) -> None:
+        if chips:
+            if self.sample != 'vines':
+                raise ConfigurationError(
+                    f'sample: chips are cut with vine rows only; expected vines, got {self.sample}.'
+                )
+            self.paths = sample_chips(area, 'drone')
+        elif self.sample == 'vines':
+            self.paths = [str(path) for path in area.drone]
+            self.sensor = self.sensor or 'micasense_rededge'
+            self.labels = str(area.vines)
+            self._default_classes(['background', 'vine'])
+            self.label_options |= {'layer': 'rows', 'background': True, 'column': None}
+        else:
             coarse = self.sample == 'landcover_l1'
             self.paths = [str(path) for path in area.sentinel2]
             self.labels = [str(path) for path in (area.landcover_coarse if coarse else area.landcover_fine)]
             self._default_classes(area.classes_coarse if coarse else area.classes_fine)
-            return
-        self.paths = [str(path) for path in area.drone]
-        self.sensor = self.sensor or 'micasense_rededge'
-        self.labels = str(area.vines)
-        self._default_classes(['background', 'vine'])
-        self.label_options |= {'layer': 'rows', 'background': True, 'column': None}
 
     def _default_classes(self, names: Sequence[str]) -> None:
         self.label_options['class_names'] = self.label_options['class_names'] or list(names)
+
+    def open_labels(self) -> Labels:
+        """Return the labels of scenes, opened at first use.
+
+        Raises:
+            ConfigurationError: If there are none.
+        """
+        _ = self.reader  # which may set those of the sample area
+        if self.labels is None:
+            raise ConfigurationError('labels: required with scenes; give the label files.')
+        if self._labels is None:
+            self._labels = Labels(self.labels, **self.label_options)
+        return self._labels
+
+    def _scene_reader(self) -> SceneReader:
+        if self.block_size < self.size:
+            raise ConfigurationError(f'block_size: expected at least chip_size {self.size}, got {self.block_size}.')
+        sampling = ChipSampling(
+            self.size,
+            self.chips_per_epoch,
+            self.min_valid,
+            self.aligned,
+            self.chips_per_read,
+            balanced=self.class_balance,
+            overlap=self.overlap,
+        )
+        return SceneReader(self.scene_options(), sampling, self._divide)
+
+    def _divide(self, scenes: Scenes) -> Division:
+        labelled = LabelledScenes(scenes, self.open_labels())
+        source = labelled.labels.source
+        regions = split_ground(
+            ground_of(scenes), self.split, self.fractions, self.block_size, self.seed, source, self.gap
+        )
+        ground = regions['train']
+        regions['train'] = choose_labelled_blocks(
+            labelled, ground, self.block_size, self.label_fraction, self.shots, self.seed
+        )
+        folder = run_folder(self.trainer)
+        if folder is not None and self.trainer is not None and self.trainer.is_global_zero:
+            save_split(folder, {**regions, UNUSED: ground.difference(regions['train'])}, scenes)
+        return Division(regions, labelled)
+
+    def _chip_reader(self) -> FolderReader:
+        few = self.shots is not None or self.label_fraction < 1
+        return FolderReader(
+            self.folder_options(masks=True, class_names=self._names_of_values(), ignore_index=self.ignore_index),
+            None,
+            self.wanted_chip_size,
+            self.chips_per_epoch,
+            (lambda total: wanted_count(total, self.label_fraction, self.shots, 'training chips')) if few else None,
+            self.seed,
+        )
+
+    def _names_of_values(self) -> list[str] | None:
+        """Return the names of the values in the masks of chips."""
+        given = self.label_options['class_names']
+        if isinstance(given, dict):
+            raise ConfigurationError(
+                'class_names: the masks of chips hold class numbers already; give a list of names, whose index is the '
+                'value, or leave it out for chips with a manifest.'
+            )
+        return list(given) if given else None
 
     def setup(self, stage: str) -> None:
         """Split the ground, choose the labels that are used, and find the statistics.
@@ -212,110 +264,31 @@ class SegmentationDataModule(ScenesDataModule):
             stage: ``fit``, ``validate``, ``test`` or ``predict``.
 
         Raises:
-            ConfigurationError: If the split leaves a region empty, or an epoch no batch.
-            MSSSLError: If scenes or labels do not suit.
+            ConfigurationError: If the split leaves a region empty, or an epoch has fewer chips than a batch.
+            MSSSLError: If scenes, chips or labels cannot be used.
         """
-        if self.labelled is None:
-            scenes = self.scenes
-            assert self.labels is not None
-            labels = Labels(self.labels, **self.label_options)
-            self.labelled = LabelledScenes(scenes, labels)
-            self.look_for_valid_pixels()
-            self.regions = split_ground(
-                ground_of(scenes), self.split, self.fractions, self.block_size, self.seed, labels.source, self.gap
-            )
-            ground = self.regions['train']
-            self.regions['train'] = self._choose(ground)
-            self.find_statistics()
-            folder = run_folder(self.trainer)
-            if folder is not None and self.trainer is not None and self.trainer.is_global_zero:
-                save_split(folder, {**self.regions, UNUSED: ground.difference(self.regions['train'])}, scenes)
-        if stage == 'fit' and 'train' not in self._samplers:
-            chips = RandomChipSampler(
-                self.scenes, self.chip_size, self.chips_per_epoch, self.min_valid, self.aligned,
-                roi=self.regions['train'], chips_per_read=self.chips_per_read,
-            )  # fmt: skip
-            self.check_epoch(chips)
-            balanced = self.class_balance
-            self._samplers['train'] = BalancedChipSampler(chips, self.labelled.labels) if balanced else chips
-            self._count_classes()
-            self.decode_scenes()
-        for name, stages in (('val', ('fit', 'validate')), ('test', ('test',))):
-            if stage in stages and name not in self._samplers:
-                self._samplers[name] = GridChipSampler(
-                    self.scenes, self.chip_size, self.overlap, self.regions[name], min_valid=1e-6
-                )
+        first = stage == 'fit' and self.sampler is None
+        super().setup(stage)
+        if first and self.labelled is not None:
+            log_class_counts(self.labelled, self.regions['train'], self.labelled.labels.class_names)
 
-    def _choose(self, ground: BaseGeometry) -> BaseGeometry:
-        """The first of the training blocks that have labels, in an order that depends on the seed alone."""
-        assert self.labelled is not None
-        blocks = ground_blocks(self.scenes, self.block_size, ground, self.seed)
-        wanted = self.shots or max(1, round(self.label_fraction * len(blocks)))
-        if wanted > len(blocks):
-            raise ConfigurationError(f'shots: there are {len(blocks)} training blocks, {wanted} were asked for.')
-        if wanted == len(blocks):
-            return ground
-        chosen = []
-        for block in blocks:
-            # a block whose labels are all unknown would count and teach nothing
-            if self.labelled.labels.is_labelled(self.scenes, block):
-                chosen.append(block)
-            if len(chosen) == wanted:
-                break
-        if not chosen:
-            raise EmptyIntersectionError('labels: no training block has a labelled pixel; use other blocks or labels.')
-        if len(chosen) < wanted:
-            told = f'{wanted} of {len(blocks)} training blocks were asked for, and only {len(chosen)} have labels'
-            if self.shots is not None:
-                raise ConfigurationError(f'shots: {told}; ask for fewer, or use smaller blocks.')
-            log.warning('label_fraction: %s.', told)
-        log.info('Labels of %d of %d training blocks are used.', len(chosen), len(blocks))
-        return shapely.union_all(chosen)
+    def parts_of(self, stage: str) -> tuple[str, ...]:
+        """Return the parts that a stage evaluates on.
 
-    def _count_classes(self) -> None:
-        assert self.labelled is not None
-        assert self.class_names is not None
-        counts = self.labelled.labels.class_counts(self.scenes, self.regions['train'])
-        shares = ', '.join(f'{name} {n:,}' for name, n in zip(self.class_names, counts, strict=True))
-        log.info('Labelled training pixels: %s.', shares)
-        absent = [name for name, n in zip(self.class_names, counts, strict=True) if n == 0]
-        if absent:
-            log.warning('No training pixel is %s; the network cannot learn it (counts: %s).', ', '.join(absent), shares)
-
-    def train_dataloader(self) -> ChipLoader:
-        """Random training chips with masks.
-
-        Returns:
-            A loader that can go on in the middle of an epoch.
+        Args:
+            stage: ``fit``, ``validate``, ``test`` or ``predict``.
         """
-        return self.training_loader(self._samplers['train'], self.labelled)
-
-    def val_dataloader(self) -> ChipLoader:
-        """Validation chips, which cover their blocks.
-
-        Returns:
-            The loader.
-        """
-        return self.loader(self._samplers['val'], self.labelled)
+        return {'fit': ('val',), 'validate': ('val',), 'test': ('test',)}.get(stage, ())
 
     def test_dataloader(self) -> ChipLoader:
-        """Test chips, which cover their blocks.
-
-        Returns:
-            The loader.
-        """
-        return self.loader(self._samplers['test'], self.labelled)
+        """Return the loader of test chips, which cover the test ground."""
+        return self._make_loader('test', self._samplers['test'])
 
     def region_loader(self, part: str) -> ChipLoader:
-        """Labelled chips that cover a part of the ground, in order, whatever the stage; all of them on every rank.
+        """Return a loader of the labelled chips that cover a part, in order, all of them on every rank.
 
         Args:
             part: ``train`` (where labels are used), ``val`` or ``test``.
-
-        Returns:
-            The loader.
         """
-        sampler = GridChipSampler(
-            self.scenes, self.chip_size, self.overlap, self.regions[part], min_valid=1e-6, all_ranks=True
-        )
-        return self.loader(sampler, self.labelled)
+        self.reader.prepare()
+        return self._make_loader(part, self.reader.covering_sampler(part, all_ranks=True))

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from torchgeo_msssl.datasets.chip_files import ARRAY_SUFFIX, SUFFIXES, ChipFile
 from torchgeo_msssl.errors import ConfigurationError, ScenesNotFoundError
-from torchgeo_msssl.geo.chipping.options import ALL, PARTS
+from torchgeo_msssl.geo.chipping.options import ALL
+from torchgeo_msssl.geo.chipping.progress_log import JOURNAL, MANIFEST
+from torchgeo_msssl.geo.ground.parts import PARTS
 
 IMAGES, MASKS = 'images', 'masks'
 
@@ -25,6 +27,31 @@ def folder_splits(root: str) -> tuple[str, ...]:
         ``train``, ``val``, ``test`` as far as there are folders of that name, else ``all``.
     """
     return tuple(part for part in PARTS if os.path.isdir(os.path.join(root, part))) or (ALL,)
+
+
+def is_chip_folder(path: str) -> bool:
+    """Recognize a folder of chips by its content, without opening a file.
+
+    Args:
+        path: File, folder or pattern.
+
+    Returns:
+        Whether it is a folder that the ``chip`` command wrote or began, or has ``images`` (in ``train``, ``val`` or
+        ``test`` or by itself), or ``.npy`` files. A flat folder of GeoTIFFs counts as scenes.
+    """
+    if not os.path.isdir(path):
+        return False
+    if any(os.path.exists(os.path.join(path, name)) for name in (MANIFEST, JOURNAL)):
+        return True
+    folders = [path, *(os.path.join(path, part) for part in PARTS)]
+    if any(os.path.isdir(os.path.join(folder, IMAGES)) for folder in folders):
+        return True
+    return any(
+        entry.name.lower().endswith(ARRAY_SUFFIX)
+        for folder in folders
+        if os.path.isdir(folder)
+        for entry in os.scandir(folder)
+    )
 
 
 def list_chips(root: str, split: str, masks: bool) -> list[ChipFile]:
@@ -47,20 +74,20 @@ def list_chips(root: str, split: str, masks: bool) -> list[ChipFile]:
     chips = [chip for folder in folders for chip in _chips_in(folder, masks)]
     if not chips:
         msg = (
-            f'root: no chips ({", ".join(SUFFIXES)}) in {folders[0]} or its folder {IMAGES}; give the folder that the '
+            f'paths: no chips ({", ".join(SUFFIXES)}) in {folders[0]} or its folder {IMAGES}; give the folder that the '
             'command chip wrote, or one with images and masks.'
         )
         raise ScenesNotFoundError(msg)
     labelled = {chip.mask is not None: chip.image for chip in chips}
     if len(labelled) > 1:
         msg = (
-            f'root: {labelled[True]} has a mask and {labelled[False]} has none; add the masks, choose a split that '
+            f'paths: {labelled[True]} has a mask and {labelled[False]} has none; add the masks, choose a split that '
             'has them, or read none (masks false).'
         )
         raise ConfigurationError(msg)
     kinds = {chip.image.lower().endswith(ARRAY_SUFFIX): chip.image for chip in chips}
     if len(kinds) > 1:
-        msg = f'root: {kinds[True]} is an array and {kinds[False]} a raster; keep the kinds apart.'
+        msg = f'paths: {kinds[True]} is an array and {kinds[False]} a raster; keep the kinds apart.'
         raise ConfigurationError(msg)
     return chips
 
@@ -74,7 +101,7 @@ def _chips_in(folder: str, with_masks: bool) -> list[ChipFile]:
         missing = sorted(images.keys() - masks.keys())
         if missing:
             msg = (
-                f'root: {len(missing)} of {len(images)} images in {inner} have no mask of their name in {beside} (the '
+                f'paths: {len(missing)} of {len(images)} images in {inner} have no mask of their name in {beside} (the '
                 f'first is {images[missing[0]]}); add the masks, or move {MASKS} away.'
             )
             raise ConfigurationError(msg)
@@ -95,7 +122,7 @@ def _files_in(folder: str) -> dict[str, str]:
     for name in names:
         stem = Path(name).stem
         if stem in found:
-            msg = f'root: {found[stem]} and {name} in one folder have one name; remove or rename one.'
+            msg = f'paths: {found[stem]} and {name} in one folder have one name; remove or rename one.'
             raise ConfigurationError(msg)
         found[stem] = os.path.join(folder, name)
     return found

@@ -13,9 +13,10 @@ from torchgeo_msssl.errors import ConfigurationError, SceneReadError
 from torchgeo_msssl.geo.chipping.inputs import open_inputs
 from torchgeo_msssl.geo.chipping.labels import ChipLabels, open_chip_labels
 from torchgeo_msssl.geo.chipping.manifest import FORMAT
-from torchgeo_msssl.geo.chipping.options import ALL, PARTS, ChipOptions, LabelOptions
+from torchgeo_msssl.geo.chipping.options import ALL, ChipOptions, LabelOptions
 from torchgeo_msssl.geo.chipping.progress_log import JOURNAL, MANIFEST, SUMMARY
 from torchgeo_msssl.geo.grid import Window
+from torchgeo_msssl.geo.ground.parts import PARTS
 from torchgeo_msssl.geo.scene import Scene
 
 _COLUMNS = ['scene', 'row', 'col', 'height', 'width', 'split', 'image', 'mask']
@@ -170,14 +171,14 @@ def read_manifest(root: str) -> ChipManifest | None:
     summary, manifest = os.path.join(root, SUMMARY), os.path.join(root, MANIFEST)
     if not os.path.exists(summary) or not os.path.exists(manifest):
         if os.path.exists(os.path.join(root, JOURNAL)):
-            msg = f'root: {root} was not finished by `chip`; run the same command again, it goes on where it stopped.'
+            msg = f'paths: {root} was not finished by `chip`; run the same command again, it goes on where it stopped.'
             raise ConfigurationError(msg)
         return None
     with open(summary, encoding='utf-8') as file:
         content = json.load(file)
     if content.get('format') != FORMAT:
         msg = (
-            f'root: {root} was written in format {content.get("format")}, and this version reads {FORMAT}; run `chip` '
+            f'paths: {root} was written in format {content.get("format")}, and this version reads {FORMAT}; run `chip` '
             'anew with --overwrite.'
         )
         raise ConfigurationError(msg)

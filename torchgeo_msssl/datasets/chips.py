@@ -102,7 +102,7 @@ class Chips(NonGeoDataset):
             raise ConfigurationError(f"channels: expected 'first' or 'last', got {channels!r}.")
         self.root = os.path.expanduser(os.fspath(root))
         if not os.path.isdir(self.root):
-            raise ScenesNotFoundError(f'root: there is no folder {self.root}; give the one that holds the chips.')
+            raise ScenesNotFoundError(f'paths: there is no folder {self.root}; give the one that holds the chips.')
         self.split = split
         self.transforms = transforms
         self.ignore_index = ignore_index

@@ -67,11 +67,17 @@ def open_chips(options: ProbeData) -> ProbeChips:
     """
     sources, labels = _listed(options)
     data = PretrainingDataModule(
-        sources, options.bands, options.sensor, options.chip_size, labels=options.labels, offset=options.offset,
-        sample_dir=options.sample_dir, min_valid=options.min_valid,
-    )  # fmt: skip
+        sources,
+        options.bands,
+        sensor=options.sensor,
+        chip_size=options.chip_size,
+        labels=options.labels,
+        offset=options.offset,
+        sample_dir=options.sample_dir,
+        min_valid=options.min_valid,
+    )
     scenes = data.scenes
-    data.look_for_valid_pixels()
+    data.scene_reader.count_valid_pixels()
     if labels is None:
         parts, known, split = _from_rasters(options, data)
     else:

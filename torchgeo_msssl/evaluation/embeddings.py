@@ -15,7 +15,7 @@ from rasterio.warp import transform as transform_points
 from torch import Tensor
 
 import torchgeo_msssl
-from torchgeo_msssl.datamodules.base import ScenesDataModule
+from torchgeo_msssl.datamodules.base import SpectralDataModule
 from torchgeo_msssl.datasets.scenes import ChipQuery, Scenes, collate
 from torchgeo_msssl.errors import ConfigurationError, OutputError
 from torchgeo_msssl.evaluation.encoders import Transfer
@@ -94,7 +94,7 @@ class EmbedSettings:
 
 def embed_scenes(
     encoder: Transfer,
-    data: ScenesDataModule,
+    data: SpectralDataModule,
     output: Path,
     settings: EmbedSettings,
     overwrite: bool = False,
@@ -120,7 +120,7 @@ def embed_scenes(
         EmptyIntersectionError: If no chip has enough valid pixels.
     """
     _check_output(data.scenes, output, settings, overwrite)
-    data.look_for_valid_pixels()
+    data.scene_reader.count_valid_pixels()
     overlap = settings.chip_size - (settings.stride or settings.chip_size)
     places = GridChipSampler(data.scenes, settings.chip_size, overlap, min_valid=settings.min_valid).places
     chips = [data.scenes.query(scene, window) for scene, window in places]

@@ -18,7 +18,7 @@ from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
 from torchgeo.models import RCF, get_weight
 
-from torchgeo_msssl.datamodules.base import ScenesDataModule
+from torchgeo_msssl.datamodules.base import SpectralDataModule
 from torchgeo_msssl.errors import ConfigurationError, WeightsError
 from torchgeo_msssl.evaluation.encoder_names import CONVOLUTIONS, STATISTICS, random_name
 from torchgeo_msssl.evaluation.features import Batch, band_statistics
@@ -80,7 +80,7 @@ class FrozenEncoder:
     normalize: Normalize | None = None
 
 
-def transfer(source: str | os.PathLike[str] | None, data: ScenesDataModule, model: str | None = None) -> Transfer:
+def transfer(source: str | os.PathLike[str] | None, data: SpectralDataModule, model: str | None = None) -> Transfer:
     """Load an encoder into a fresh network for the bands of some data.
 
     Bands are matched by name. Mean and standard deviation come with the weights if these know every band of the data,
@@ -88,7 +88,7 @@ def transfer(source: str | os.PathLike[str] | None, data: ScenesDataModule, mode
 
     Args:
         source: Checkpoint, safetensors file, TorchGeo weights by name, ``imagenet``, or None for random weights.
-        data: Data module with its statistics (:meth:`.ScenesDataModule.find_statistics`).
+        data: Data module with its statistics (:meth:`.SpectralDataModule.find_statistics`).
         model: timm name, if the source has none.
 
     Returns:
@@ -112,7 +112,7 @@ def transfer(source: str | os.PathLike[str] | None, data: ScenesDataModule, mode
 
 
 def given_encoders(
-    sources: dict[str, str], data: ScenesDataModule, model: str, device: torch.device | str
+    sources: dict[str, str], data: SpectralDataModule, model: str, device: torch.device | str
 ) -> list[FrozenEncoder]:
     """Load encoders for a data module.
 
@@ -153,7 +153,7 @@ def given_encoders(
 
 
 def baselines(
-    data: ScenesDataModule,
+    data: SpectralDataModule,
     given: Sequence[FrozenEncoder],
     model: str,
     seeds: int,
@@ -199,7 +199,7 @@ def baselines(
     return found
 
 
-def _normalize_of(data: ScenesDataModule) -> Normalize:
+def _normalize_of(data: SpectralDataModule) -> Normalize:
     normalize = Normalize(data.in_channels)
     normalize.set_statistics(data.mean, data.std, data.scale, data.offset)
     return normalize
@@ -213,7 +213,7 @@ def _after(normalize: Normalize, network: Callable[[Tensor], Tensor]) -> Callabl
     return lambda batch: network(_prepare(normalize, batch))
 
 
-def random_encoder(model: str, data: ScenesDataModule, seed: int) -> nn.Module:
+def random_encoder(model: str, data: SpectralDataModule, seed: int) -> nn.Module:
     """Build a network with random weights without advancing the global generator.
 
     Args:

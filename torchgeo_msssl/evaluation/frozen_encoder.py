@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from torchgeo_msssl.bands import SENSORS, get_sensor
-from torchgeo_msssl.datamodules.base import ScenesDataModule
+from torchgeo_msssl.datamodules.base import SpectralDataModule
 from torchgeo_msssl.datamodules.pretraining import PretrainingDataModule
 from torchgeo_msssl.errors import BandError
 from torchgeo_msssl.evaluation.encoders import Transfer, transfer
@@ -73,12 +73,12 @@ def open_scenes_of(
                 raise BandError(msg)
         bands = metadata.bands
     return PretrainingDataModule(
-        paths, list(bands) if bands else None, sensor, chip_size=chip_size, batch_size=batch_size
+        paths, list(bands) if bands else None, sensor=sensor, chip_size=chip_size, batch_size=batch_size
     )  # fmt: skip
 
 
 def open_encoder(
-    weights: str, data: ScenesDataModule, model: str = 'resnet18', device: torch.device | str = 'cpu', seed: int = 0
+    weights: str, data: SpectralDataModule, model: str = 'resnet18', device: torch.device | str = 'cpu', seed: int = 0
 ) -> Transfer:
     """Load an encoder for the bands of scenes, in evaluation mode.
 

@@ -8,7 +8,7 @@ import shapely
 from jsonargparse import ArgumentParser
 from shapely.geometry.base import BaseGeometry
 
-from torchgeo_msssl.datamodules.base import ScenesDataModule
+from torchgeo_msssl.datamodules.base import SpectralDataModule
 from torchgeo_msssl.datamodules.segmentation import SegmentationDataModule
 from torchgeo_msssl.datasets.labels import Labels
 from torchgeo_msssl.datasets.scenes import Scenes
@@ -45,7 +45,7 @@ def find_regions(study: Study) -> list[str | None]:
     return regions
 
 
-def open_data(config: str | Path, options: Options) -> ScenesDataModule:
+def open_data(config: str | Path, options: Options) -> SpectralDataModule:
     """Make the data module that a configuration names, without its trainer.
 
     Args:
@@ -62,13 +62,13 @@ def open_data(config: str | Path, options: Options) -> ScenesDataModule:
     parser.add_argument('--config', action='config')
     for section in ('model', 'trainer', 'seed_everything', 'optimizer', 'lr_scheduler', 'ckpt_path'):
         parser.add_argument(f'--{section}', type=Any)
-    parser.add_subclass_arguments(ScenesDataModule, 'data')
+    parser.add_subclass_arguments(SpectralDataModule, 'data')
     mine = {name: value for name, value in options.items() if name.startswith('data.')}
     try:
         found = parser.parse_args(['--config', str(config), *as_arguments(mine)])
     except Exception as error:  # the parser's own, whose message names the option
         raise ConfigurationError(f'{config}: {error}') from error
-    data: ScenesDataModule = parser.instantiate(found).data
+    data: SpectralDataModule = parser.instantiate(found).data
     return data
 
 
@@ -185,13 +185,8 @@ def _split_rest(data: SegmentationDataModule, groups: dict[str, BaseGeometry], s
     training, validation, _ = data.fractions
     fractions = (training / (training + validation), validation / (training + validation))
     rest = shapely.union_all(list(groups.values()))
-    regions = split_blocks(data.scenes, fractions, data.block_size, seed, _labels(data).source, within=rest)
+    regions = split_blocks(data.scenes, fractions, data.block_size, seed, data.open_labels().source, within=rest)
     return dict(zip(('train', 'val'), regions, strict=True))
-
-
-def _labels(data: SegmentationDataModule) -> Labels:
-    assert data.labels is not None
-    return Labels(data.labels, **data.label_options)
 
 
 def _draw_from_scenes(
@@ -201,7 +196,7 @@ def _draw_from_scenes(
     generator = np.random.default_rng(seed)
     names = list(groups)
     chosen = [names[i] for i in generator.permutation(len(names))[:number]]
-    labels = _labels(data)
+    labels = data.open_labels()
     parts: dict[str, list[BaseGeometry]] = {'train': [], 'val': []}
     for i, name in enumerate(chosen):
         each = shots // number + (i < shots % number)

@@ -16,11 +16,11 @@ from typing import Self
 
 from torchgeo_msssl.errors import MSSSLError, OutputError
 from torchgeo_msssl.geo.chipping.cutting import Outcome
-from torchgeo_msssl.geo.chipping.options import ALL, PARTS
+from torchgeo_msssl.geo.chipping.options import ALL
 from torchgeo_msssl.geo.chipping.progress_log import GEOJSON, JOURNAL, MANIFEST, SUMMARY, Header, Journal
 from torchgeo_msssl.geo.chipping.resume import Found, find_earlier
 from torchgeo_msssl.geo.chipping.write import TEMPORARY
-from torchgeo_msssl.geo.ground.parts import SPLIT_FILE
+from torchgeo_msssl.geo.ground.parts import PARTS, SPLIT_FILE
 from torchgeo_msssl.geo.locks import Lock, ask, has_locks
 from torchgeo_msssl.geo.scene import Scene
 
