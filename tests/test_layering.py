@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 #: the lowest and the highest one.
 LAYERS: dict[str, frozenset[str]] = {
     # '' is the package's own __init__
-    'ground': frozenset({'', 'bands', 'contract', 'errors', 'files', 'processes', 'progress', 'validation', 'runs'}),
+    'base': frozenset({'', 'bands', 'contract', 'errors', 'files', 'processes', 'progress', 'runs', 'validation'}),
     'geo': frozenset({'geo'}),
     'datasets': frozenset({'datasets'}),
     'components': frozenset({'samplers', 'models', 'losses', 'transforms'}),
@@ -24,7 +24,7 @@ LAYERS: dict[str, frozenset[str]] = {
     'commands': frozenset({'cli', 'commands', '__main__'}),
 }
 NUMBERS = {unit: number for number, units in enumerate(LAYERS.values()) for unit in units}
-GROUND, COMMANDS = LAYERS['ground'], LAYERS['commands']
+BASE, COMMANDS = LAYERS['base'], LAYERS['commands']
 LEFT = frozenset({'geo', 'datasets', 'samplers', 'datamodules'})
 RIGHT = frozenset({'models', 'losses', 'transforms', 'tasks'})
 
@@ -101,13 +101,13 @@ def import_fault(importer: str, imported: str) -> str | None:
     assert source is not None
     if target is None:
         library = imported.split('.')[0]
-        if source in GROUND | {'geo'} and library in TORCH_LIBRARIES:
+        if source in BASE | {'geo'} and library in TORCH_LIBRARIES:
             return f'{importer} imports {imported}: the lowest layer and geo do not import torch'
         return None
     for part, module in ((source, importer), (target, imported)):
         if part not in NUMBERS:
             return f'{module}: {part!r} belongs to no layer; add it to LAYERS'
-    if source == target or {source, target} <= GROUND or {source, target} <= COMMANDS:
+    if source == target or {source, target} <= BASE or {source, target} <= COMMANDS:
         return None
     if NUMBERS[target] > NUMBERS[source]:
         return f'{importer} imports {imported}: imports go downward only'
