@@ -21,13 +21,34 @@ L2A = ('B01', 'B02', 'B03', 'B04', 'B05', 'B06', 'B07', 'B08', 'B8A', 'B09', 'B1
 @pytest.mark.parametrize(
     ('written', 'name'),
     [
-        ('B1', 'B01'), ('b01', 'B01'), ('B01', 'B01'), ('B8A', 'B8A'), ('b8a', 'B8A'), ('B08A', 'B8A'),
-        ('B12', 'B12'), ('B1, central wavelength 443 nm', 'B01'), ('B4 (665 nm)', 'B04'), (' B02_10m ', 'B02'),
-        ('Red', 'red'), ('R', 'red'), ('Red edge', 'rededge'), ('red-edge', 'rededge'), ('RE', 'rededge'),
-        ('NIR', 'nir'), ('Near Infrared', 'nir'), ('n', 'nir'), ('Thermal', 'lwir'), ('Alpha', 'alpha'),
-        ('band_4', 'band_4'), ('BQA', 'BQA'), ('SCL', 'SCL'), ('NDVI', 'NDVI'), ('B123', 'B123'), ('B8B', 'B8B'),
+        ('B1', 'B01'),
+        ('b01', 'B01'),
+        ('B01', 'B01'),
+        ('B8A', 'B8A'),
+        ('b8a', 'B8A'),
+        ('B08A', 'B8A'),
+        ('B12', 'B12'),
+        ('B1, central wavelength 443 nm', 'B01'),
+        ('B4 (665 nm)', 'B04'),
+        (' B02_10m ', 'B02'),
+        ('Red', 'red'),
+        ('R', 'red'),
+        ('Red edge', 'rededge'),
+        ('red-edge', 'rededge'),
+        ('RE', 'rededge'),
+        ('NIR', 'nir'),
+        ('Near Infrared', 'nir'),
+        ('n', 'nir'),
+        ('Thermal', 'lwir'),
+        ('Alpha', 'alpha'),
+        ('band_4', 'band_4'),
+        ('BQA', 'BQA'),
+        ('SCL', 'SCL'),
+        ('NDVI', 'NDVI'),
+        ('B123', 'B123'),
+        ('B8B', 'B8B'),
     ],
-)  # fmt: skip
+)
 def test_one_spelling(written: str, name: str) -> None:
     assert canonical_band_name(written) == name
 
@@ -84,7 +105,7 @@ def test_sensors_and_bands_are_found_by_any_spelling() -> None:
         (('band_1', 'band_2'), '', None),
         (('QA60',), '', None),
     ],
-)  # fmt: skip
+)
 def test_only_what_names_prove_is_inferred(names, filename: str, sensor: str | None) -> None:
     found = infer_sensor(names, filename)
     assert (found.name if found else None) == sensor

@@ -42,9 +42,9 @@ def test_the_file_gives_a_data_module_what_it_would_compute(
     scenes: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main(['statistics', *scenes]) == 0
-    told = capsys.readouterr().out
-    assert '1 scene(s): sentinel2_l2a: offset -1000 from the date in the name' in told
-    assert 'Wrote statistics.yaml and statistics.png' in told
+    message = capsys.readouterr().out
+    assert '1 scene(s): sentinel2_l2a: offset -1000 from the date in the name' in message
+    assert 'Wrote statistics.yaml and statistics.png' in message
     computed = PretrainingDataModule(scenes, chip_size=16, batch_size=4)
     computed.setup('fit')
 
@@ -107,7 +107,7 @@ def test_what_does_not_match_is_refused(scenes: list[str], make_scene, random_ar
     with pytest.raises(ConfigurationError, match=r'nowhere.yaml cannot be read \(No such file'):
         start(plain, 'nowhere.yaml')
     content = yaml.safe_load(Path('plain.yaml').read_text())
-    for name, text, told in (
+    for name, text, message in (
         ('tag.yaml', '!!python/object/apply:os.getcwd []', 'could not determine a constructor'),
         ('list.yaml', '[1, 2]', 'a list'),
         ('short.yaml', yaml.safe_dump(content | {'mean': [1.0]}), '2 bands, 1 means and 2 standard deviations'),
@@ -115,7 +115,7 @@ def test_what_does_not_match_is_refused(scenes: list[str], make_scene, random_ar
         ('empty.yaml', yaml.safe_dump({'bands': ['red']}), "KeyError: 'mean'"),
     ):
         Path(name).write_text(text)
-        with pytest.raises(ConfigurationError, match=rf'{name} is not a file of band statistics \({told}'):
+        with pytest.raises(ConfigurationError, match=rf'{name} is not a file of band statistics \({message}'):
             start(plain, name)
     Path('flat.yaml').write_text(yaml.safe_dump(content | {'std': [1.0, 0.0]}))
     with pytest.raises(BandError, match=r'flat.yaml: green is constant'):
@@ -144,7 +144,7 @@ def test_another_sensor_is_told(scenes: list[str], caplog: pytest.LogCaptureFixt
 
 
 def test_failures_are_one_sentence(scenes: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments, told in (
+    for arguments, message in (
         ([scenes[0], '--bands', 'B08'], 'has no band B08'),
         ([scenes[0], '--bands', 'B2,B02'], 'each once, such as B02,B03; got B2,B02'),
         (['nowhere'], 'no raster file'),
@@ -154,12 +154,12 @@ def test_failures_are_one_sentence(scenes: list[str], capsys: pytest.CaptureFixt
         assert main(['statistics', *arguments]) == 1
         err = capsys.readouterr().err.strip().splitlines()[-1]
         assert err.startswith('error: ')
-        assert told in err
+        assert message in err
     for name in ('a.yaml', 'b.png'):
-        Path(name).write_text('of somebody else')
+        Path(name).write_text('of another program')
         assert main(['statistics', scenes[0], '--output', f'{name[0]}.yaml']) == 1
         assert f'{name} exists; add --overwrite' in capsys.readouterr().err
-        assert Path(name).read_text() == 'of somebody else'
+        assert Path(name).read_text() == 'of another program'
         assert main(['statistics', scenes[0], '--output', f'{name[0]}.yaml', '--overwrite']) == 0
     assert main(['statistics', scenes[0], '--offset', 'no']) == 1
     assert 'offset: expected' in capsys.readouterr().err

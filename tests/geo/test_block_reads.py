@@ -44,9 +44,12 @@ def test_the_same_pixels_as_alone(make_scene, random_array, kind: str) -> None:
     array = random_array((2, 520, 700))
     array[0, 100:300, 50:260] = 0
     options: dict[str, dict[str, Any]] = {
-        'tiles': TILED, 'stripes': {'compress': 'deflate'}, 'one block': {'blockysize': 520},
-        'small tiles': TILED | {'blockxsize': 16, 'blockysize': 32}, 'mask': {'mask': random_array((520, 700)) > 60},
-    }  # fmt: skip
+        'tiles': TILED,
+        'stripes': {'compress': 'deflate'},
+        'one block': {'blockysize': 520},
+        'small tiles': TILED | {'blockxsize': 16, 'blockysize': 32},
+        'mask': {'mask': random_array((520, 700)) > 60},
+    }
     if kind == 'bands apart':  # the second one on coarser pixels
         fine = make_scene('s_B02.tif', array[:1], nodata=0, **TILED)
         scene = find_scenes([fine, make_scene('s_B05.tif', array[1:, ::2, ::2], res=20, nodata=0)])[0]
@@ -67,7 +70,7 @@ def test_no_block_is_read_twice(make_scene, random_array, monkeypatch) -> None:
     touched: list[tuple[int, int]] = []
     original = scene_module.read_file
 
-    def noted(file: Any, window: Window, *arguments: Any, **options: Any) -> Any:
+    def recorded(file: Any, window: Window, *arguments: Any, **options: Any) -> Any:
         touched.extend(
             (row, col)
             for row in range(window.row // 256, (window.row + window.height - 1) // 256 + 1)
@@ -75,7 +78,7 @@ def test_no_block_is_read_twice(make_scene, random_array, monkeypatch) -> None:
         )
         return original(file, window, *arguments, **options)
 
-    monkeypatch.setattr(scene_module, 'read_file', noted)
+    monkeypatch.setattr(scene_module, 'read_file', recorded)
     together(scene, windows_in(scene, 30, 200))
     assert len(touched) == len(set(touched)) == 6
     touched.clear()

@@ -176,7 +176,7 @@ def test_three_processes_at_once(scene: Scene, folder: Path, waits: bool) -> Non
     workers = [
         context.Process(target=build_together, args=(scene.path, str(folder), barrier, results, waits))
         for _ in range(3)
-    ]  # fmt: skip
+    ]
     for worker in workers:
         worker.start()
     found = [results.get(timeout=60) for _ in workers]
@@ -394,7 +394,7 @@ def test_what_another_process_has_mapped_stays_readable(four, folder) -> None:
 
 
 def decode_slowly(path: str, folder: str, begun, go_on) -> None:
-    """A process whose entry takes its place until it is told to go on."""
+    """A process that waits in the middle of decoding a scene."""
     cache_module.TILE = 16
 
     def wait(_: float) -> None:

@@ -25,8 +25,18 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_folders_are_searched_to_the_bottom_for_rasters_alone(tree) -> None:
-    tree('a/x.tif', 'a/deep/er/y.TIFF', 'a/z.jp2', 'a/v.vrt', 'a/notes.txt', 'a/x.tif.aux.xml', 'a/x.tif.msk',
-         'a/.x.0123.tif', 'a/.hidden/x.tif', 'b.tif')  # fmt: skip
+    tree(
+        'a/x.tif',
+        'a/deep/er/y.TIFF',
+        'a/z.jp2',
+        'a/v.vrt',
+        'a/notes.txt',
+        'a/x.tif.aux.xml',
+        'a/x.tif.msk',
+        'a/.x.0123.tif',
+        'a/.hidden/x.tif',
+        'b.tif',
+    )
     assert find_files('a') == ['a/deep/er/y.TIFF', 'a/v.vrt', 'a/x.tif', 'a/z.jp2']
 
 
@@ -89,11 +99,19 @@ def test_layers_of_products_that_are_no_bands_are_left_out_of_folders(tree) -> N
     image = 'p.SAFE/GRANULE/L2A/IMG_DATA'
     stem = 'T31UFT_20240601T104031'
     bands = [f'{image}/R10m/{stem}_B02_10m.jp2', f'{image}/R20m/{stem}_B11_20m.jp2']
-    tree(*bands, f'{image}/R10m/{stem}_TCI_10m.jp2', f'{image}/R20m/{stem}_SCL_20m.jp2',
-         f'{image}/R10m/{stem}_AOT_10m.jp2', f'{image}/R10m/{stem}_WVP_10m.jp2',
-         'p.SAFE/GRANULE/L2A/QI_DATA/MSK_DETFOO_B02.jp2', 'p.SAFE/GRANULE/L2A/QI_DATA/MSK_CLDPRB_20m.jp2',
-         f'p.SAFE/GRANULE/L2A/QI_DATA/{stem}_PVI.jp2', 'hls/HLS.S30.T31UFT.2024153T104031.v2.0.B02.tif',
-         'hls/HLS.S30.T31UFT.2024153T104031.v2.0.Fmask.tif', 'masks/SCL.tif')  # fmt: skip
+    tree(
+        *bands,
+        f'{image}/R10m/{stem}_TCI_10m.jp2',
+        f'{image}/R20m/{stem}_SCL_20m.jp2',
+        f'{image}/R10m/{stem}_AOT_10m.jp2',
+        f'{image}/R10m/{stem}_WVP_10m.jp2',
+        'p.SAFE/GRANULE/L2A/QI_DATA/MSK_DETFOO_B02.jp2',
+        'p.SAFE/GRANULE/L2A/QI_DATA/MSK_CLDPRB_20m.jp2',
+        f'p.SAFE/GRANULE/L2A/QI_DATA/{stem}_PVI.jp2',
+        'hls/HLS.S30.T31UFT.2024153T104031.v2.0.B02.tif',
+        'hls/HLS.S30.T31UFT.2024153T104031.v2.0.Fmask.tif',
+        'masks/SCL.tif',
+    )
     assert find_files('p.SAFE') == bands
     assert find_files('*.SAFE') == bands
     assert find_files('hls') == ['hls/HLS.S30.T31UFT.2024153T104031.v2.0.B02.tif']
@@ -111,9 +129,13 @@ def test_single_band_files_of_one_folder_are_one_scene() -> None:
 def test_products_with_a_folder_for_each_resolution() -> None:
     stem = 'T31UFT_20240601T104031'
     files = [
-        f'IMG_DATA/R10m/{stem}_B02_10m.jp2', f'IMG_DATA/R20m/{stem}_B02_20m.jp2', f'IMG_DATA/R20m/{stem}_B05_20m.jp2',
-        f'IMG_DATA/R60m/{stem}_B02_60m.jp2', f'IMG_DATA/R60m/{stem}_B05_60m.jp2', f'IMG_DATA/R60m/{stem}_B09_60m.jp2',
-    ]  # fmt: skip
+        f'IMG_DATA/R10m/{stem}_B02_10m.jp2',
+        f'IMG_DATA/R20m/{stem}_B02_20m.jp2',
+        f'IMG_DATA/R20m/{stem}_B05_20m.jp2',
+        f'IMG_DATA/R60m/{stem}_B02_60m.jp2',
+        f'IMG_DATA/R60m/{stem}_B05_60m.jp2',
+        f'IMG_DATA/R60m/{stem}_B09_60m.jp2',
+    ]
     found = [(stem, {'B02': files[0], 'B05': files[2], 'B09': files[5]})]
     assert group_files(files) == found
     bands = group_files(files[::-1])
@@ -125,21 +147,38 @@ def test_products_with_a_folder_for_each_resolution() -> None:
 @pytest.mark.parametrize(
     ('files', 'scenes'),
     [
-        (['ortho_red.tif', 'ortho_nir.tif', 'ortho_red_edge.tif'],
-         [('ortho', {'red': 'ortho_red.tif', 'nir': 'ortho_nir.tif', 'rededge': 'ortho_red_edge.tif'})]),
-        (['HLS.S30.T31UFT.2024153T104031.v2.0.B02.tif', 'HLS.S30.T31UFT.2024153T104031.v2.0.B8A.tif'],
-         [('HLS.S30.T31UFT.2024153T104031.v2.0', {'B02': 'HLS.S30.T31UFT.2024153T104031.v2.0.B02.tif',
-                                                 'B8A': 'HLS.S30.T31UFT.2024153T104031.v2.0.B8A.tif'})]),
-        (['covered.tif', 'B14.tif', 'B0.tif', 'climb02.tif', 'shared.tif'],
-         [('covered', 'covered.tif'), ('B14', 'B14.tif'), ('B0', 'B0.tif'), ('climb02', 'climb02.tif'),
-          ('shared', 'shared.tif')]),
+        (
+            ['ortho_red.tif', 'ortho_nir.tif', 'ortho_red_edge.tif'],
+            [('ortho', {'red': 'ortho_red.tif', 'nir': 'ortho_nir.tif', 'rededge': 'ortho_red_edge.tif'})],
+        ),
+        (
+            ['HLS.S30.T31UFT.2024153T104031.v2.0.B02.tif', 'HLS.S30.T31UFT.2024153T104031.v2.0.B8A.tif'],
+            [
+                (
+                    'HLS.S30.T31UFT.2024153T104031.v2.0',
+                    {
+                        'B02': 'HLS.S30.T31UFT.2024153T104031.v2.0.B02.tif',
+                        'B8A': 'HLS.S30.T31UFT.2024153T104031.v2.0.B8A.tif',
+                    },
+                )
+            ],
+        ),
+        (
+            ['covered.tif', 'B14.tif', 'B0.tif', 'climb02.tif', 'shared.tif'],
+            [
+                ('covered', 'covered.tif'),
+                ('B14', 'B14.tif'),
+                ('B0', 'B0.tif'),
+                ('climb02', 'climb02.tif'),
+                ('shared', 'shared.tif'),
+            ],
+        ),
         (['a/x.tif', 'a/x.jp2', 'b/x.tif'], [('x', 'a/x.tif'), ('x', 'a/x.jp2'), ('x', 'b/x.tif')]),
-        (['s-B02.tif', 's-B03.tif', 's.tif'],
-         [('s', {'B02': 's-B02.tif', 'B03': 's-B03.tif'}), ('s', 's.tif')]),
+        (['s-B02.tif', 's-B03.tif', 's.tif'], [('s', {'B02': 's-B02.tif', 'B03': 's-B03.tif'}), ('s', 's.tif')]),
         (['s.tif', 's_B02.tif'], [('s', 's.tif'), ('s', {'B02': 's_B02.tif'})]),
         (['T31_B02.jp2', 'T31_B02_10m.jp2'], [('T31', {'B02': 'T31_B02.jp2'}), ('T31', {'B02': 'T31_B02_10m.jp2'})]),
     ],
-)  # fmt: skip
+)
 def test_grouping_loses_no_file(files: list[str], scenes: list[tuple[str, object]]) -> None:
     assert group_files(files) == scenes
 

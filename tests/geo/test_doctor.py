@@ -88,8 +88,10 @@ def data_options(remedy: str) -> dict[str, Any]:
     pairs = re.findall(r'--data\.(\w+) (\S+)', remedy)
     assert pairs, remedy
     parse: dict[str, Callable[[str], Any]] = {
-        'res': float, 'offset': float, 'bands': lambda text: text.strip('[]').split(','),
-    }  # fmt: skip
+        'res': float,
+        'offset': float,
+        'bands': lambda text: text.strip('[]').split(','),
+    }
     return {name: parse.get(name, str)(value) for name, value in pairs}
 
 
@@ -124,8 +126,11 @@ def test_strips_are_slow_and_tiles_are_not(make_scene) -> None:
     with rasterio.open(path) as before, rasterio.open(target) as after:
         np.testing.assert_array_equal(before.read(), after.read())
         assert (before.descriptions, before.nodata, before.crs, before.transform) == (
-            after.descriptions, after.nodata, after.crs, after.transform,
-        )  # fmt: skip
+            after.descriptions,
+            after.nodata,
+            after.crs,
+            after.transform,
+        )
 
 
 def test_jpeg2000(make_scene, tmp_path: Path) -> None:
@@ -142,8 +147,16 @@ def test_jpeg2000(make_scene, tmp_path: Path) -> None:
 
 
 def test_large_blocks(make_scene) -> None:
-    path = make_scene(DATED, ground(1, 1200, 1200), nodata=0, names=S2[:1], tiled=True, blockxsize=1200,
-                      blockysize=1200, compress='deflate')  # fmt: skip
+    path = make_scene(
+        DATED,
+        ground(1, 1200, 1200),
+        nodata=0,
+        names=S2[:1],
+        tiled=True,
+        blockxsize=1200,
+        blockysize=1200,
+        compress='deflate',
+    )
     found = one(examine(path), 'large_blocks')
     assert found.severity == 'slow'
     assert found.factor is not None
@@ -293,10 +306,10 @@ def test_no_crs(make_scene) -> None:
     assert one(found, 'no_crs').severity == 'error'
     apply(one(found, 'no_crs').remedies[0].replace('EPSG:CODE', 'EPSG:32631'))
     assert topics(quick(path)) == {'no_transform'}
-    told = one(quick(path), 'no_transform').remedies[0]
+    remedy = one(quick(path), 'no_transform').remedies[0]
     for name, value in (('-YSIZE', '-10'), ('XSIZE', '10'), ('LEFT', '500000'), ('TOP', '4900000')):
-        told = told.replace(name, value)
-    apply(told)
+        remedy = remedy.replace(name, value)
+    apply(remedy)
     assert quick(path) == []
 
 
@@ -325,8 +338,9 @@ def test_not_north_up(make_scene, tmp_path: Path) -> None:
 
 
 def test_degrees(make_scene) -> None:
-    path = make_scene(DATED, ground(), names=S2, nodata=0, crs='EPSG:4326',
-                      transform=Affine(1e-4, 0, 13.2, 0, -1e-4, 53.9), **TILES)  # fmt: skip
+    path = make_scene(
+        DATED, ground(), names=S2, nodata=0, crs='EPSG:4326', transform=Affine(1e-4, 0, 13.2, 0, -1e-4, 53.9), **TILES
+    )
     found = one(quick(path), 'degrees')
     # lengths of a degree at 53.9°: 111.3 km × cos(53.9°), and 111.3 km
     across, down = map(float, re.findall(r'([\d.]+) m', found.detail))

@@ -8,9 +8,17 @@ from torchgeo_msssl.geo.eviction import format_size, parse_size
 
 @pytest.mark.parametrize(
     ('text', 'size'),
-    [(5000, 5000), ('5000', 5000), ('50GB', 50 * 10**9), ('1.5 TB', 1.5 * 10**12), ('2GiB', 2 * 2**30), ('3k', 3000),
-     ('7 mb', 7 * 10**6), ('10B', 10)],
-)  # fmt: skip
+    [
+        (5000, 5000),
+        ('5000', 5000),
+        ('50GB', 50 * 10**9),
+        ('1.5 TB', 1.5 * 10**12),
+        ('2GiB', 2 * 2**30),
+        ('3k', 3000),
+        ('7 mb', 7 * 10**6),
+        ('10B', 10),
+    ],
+)
 def test_sizes(text: int | str, size: float) -> None:
     assert parse_size(text) == size
 

@@ -20,9 +20,13 @@ any_window = st.builds(Window, st.integers(-300, 300), st.integers(-300, 300), s
 sizes = st.integers(1, 40)
 north_up = st.builds(
     lambda x, y, left, top, height, width: PixelGrid(UTM, Affine(x, 0, left, 0, -y, top), height, width),
-    st.floats(0.01, 100), st.floats(0.01, 100), st.floats(-1e6, 1e6), st.floats(-1e7, 1e7),
-    st.integers(1, 5000), st.integers(1, 5000),
-)  # fmt: skip
+    st.floats(0.01, 100),
+    st.floats(0.01, 100),
+    st.floats(-1e6, 1e6),
+    st.floats(-1e7, 1e7),
+    st.integers(1, 5000),
+    st.integers(1, 5000),
+)
 
 
 @settings(max_examples=150, deadline=None)

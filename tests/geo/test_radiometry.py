@@ -18,8 +18,17 @@ NAMES = ['B02', 'B03']
 def scale_of(make_scene, random_array):
     """Radiometry of a scene with a name, tags and declared values."""
 
-    def find(name='scene.tif', sensor='sentinel2_l2a', *, array=None, tags=None, declared=None, offset='auto',
-             names=NAMES, bands=None):  # fmt: skip
+    def find(
+        name='scene.tif',
+        sensor='sentinel2_l2a',
+        *,
+        array=None,
+        tags=None,
+        declared=None,
+        offset='auto',
+        names=NAMES,
+        bands=None,
+    ):
         array = random_array((len(names), 20, 30)) if array is None else array
         path = make_scene(name, array, tags=tags, names=names)
         if declared:
@@ -148,9 +157,14 @@ def test_layers_that_are_no_bands_of_the_sensor(scale_of) -> None:
 
 @pytest.mark.parametrize(
     ('sensor', 'dtype', 'scale'),
-    [('rgb', 'uint8', 1 / 255), ('rgb', 'uint16', 1), (None, 'uint16', 1), ('micasense_rededge', 'uint16', 1 / 32768),
-     ('hls_s30', 'int16', None)],
-)  # fmt: skip
+    [
+        ('rgb', 'uint8', 1 / 255),
+        ('rgb', 'uint16', 1),
+        (None, 'uint16', 1),
+        ('micasense_rededge', 'uint16', 1 / 32768),
+        ('hls_s30', 'int16', None),
+    ],
+)
 def test_other_sensors_have_no_offset(scale_of, random_array, sensor, dtype, scale) -> None:
     how = scale_of('20240601.tif', sensor, array=random_array((2, 20, 30), dtype), names=['green', 'blue'])
     assert how.offset == (0, 0)

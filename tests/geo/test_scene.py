@@ -102,8 +102,9 @@ def test_nothing_but_alpha(make_scene, random_array) -> None:
         only(make_scene('a.tif', random_array((1, 8, 8)), names=['alpha']))
 
 
-@pytest.mark.parametrize('options', [{'tiled': True, 'blockxsize': 16, 'blockysize': 16, 'compress': 'deflate'},
-                                     {'compress': 'lzw'}, {}])  # fmt: skip
+@pytest.mark.parametrize(
+    'options', [{'tiled': True, 'blockxsize': 16, 'blockysize': 16, 'compress': 'deflate'}, {'compress': 'lzw'}, {}]
+)
 def test_a_truncated_file_is_named_with_the_window(make_scene, random_array, options) -> None:
     path = make_scene('cut.tif', np.random.default_rng(0).integers(0, 9999, (2, 128, 64)).astype('uint16'), **options)
     size = os.path.getsize(path)
@@ -124,8 +125,12 @@ def test_windows_are_those_of_a_boundless_read(tmp_path_factory, window, bands, 
     folder = tmp_path_factory.getbasetemp() / 'boundless'
     path = folder / 's.tif'
     if not path.exists():
-        from_conftest(path, np.random.default_rng(1).integers(1, 9999, (4, 61, 53)).astype('uint16'),
-                      names=['B02', 'B03', 'B04', 'B08'], nodata=7)  # fmt: skip
+        from_conftest(
+            path,
+            np.random.default_rng(1).integers(1, 9999, (4, 61, 53)).astype('uint16'),
+            names=['B02', 'B03', 'B04', 'B08'],
+            nodata=7,
+        )
     scene, bands = only(path), bands[:count]
     image, valid = scene.read(window, bands)
     with rasterio.open(path) as source:
@@ -146,9 +151,17 @@ def from_conftest(path: Path, array, **options) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     names = options.pop('names')
     with rasterio.open(
-        path, 'w', driver='GTiff', count=len(array), height=array.shape[1], width=array.shape[2], dtype=array.dtype,
-        crs='EPSG:32631', transform=Affine(10, 0, 6e5, 0, -10, 5e6), **options,
-    ) as scene:  # fmt: skip
+        path,
+        'w',
+        driver='GTiff',
+        count=len(array),
+        height=array.shape[1],
+        width=array.shape[2],
+        dtype=array.dtype,
+        crs='EPSG:32631',
+        transform=Affine(10, 0, 6e5, 0, -10, 5e6),
+        **options,
+    ) as scene:
         scene.write(array)
         scene.descriptions = names
     return str(path)
@@ -294,10 +307,20 @@ def test_bands_of_several_dtypes(make_scene, random_array, tmp_path) -> None:
 
 @pytest.mark.parametrize(
     ('value', 'dtype', 'fits'),
-    [(0, 'uint8', True), (-1, 'uint8', False), (65536, 'uint16', False), (0.5, 'int16', False), (-128, 'int8', True),
-     (np.nan, 'uint16', False), (np.inf, 'int32', False), (np.nan, 'float32', True), (-9999, 'float32', True),
-     (-1.797e308, 'float32', False), (-1.797e308, 'float64', True)],
-)  # fmt: skip
+    [
+        (0, 'uint8', True),
+        (-1, 'uint8', False),
+        (65536, 'uint16', False),
+        (0.5, 'int16', False),
+        (-128, 'int8', True),
+        (np.nan, 'uint16', False),
+        (np.inf, 'int32', False),
+        (np.nan, 'float32', True),
+        (-9999, 'float32', True),
+        (-1.797e308, 'float32', False),
+        (-1.797e308, 'float64', True),
+    ],
+)
 def test_representable(value, dtype, fits) -> None:
     assert representable(value, np.dtype(dtype)) == fits
 
@@ -343,9 +366,13 @@ def test_bilinear_is_gdals(product: Scene, make_scene) -> None:
     with rasterio.open(path) as source:
         by_read = source.read(1, out_shape=(60, 72), resampling=Resampling.bilinear)
         with WarpedVRT(
-            source, crs=scene.grid.crs, transform=scene.grid.transform, height=60, width=72,
+            source,
+            crs=scene.grid.crs,
+            transform=scene.grid.transform,
+            height=60,
+            width=72,
             resampling=Resampling.bilinear,
-        ) as vrt:  # fmt: skip
+        ) as vrt:
             by_warp = vrt.read(1)
     image = scene.read(scene.grid.window, ['B05'])[0][0]
     inner = (slice(1, -1), slice(1, -1))
@@ -398,8 +425,10 @@ def test_each_file_has_its_own_nodata(make_scene) -> None:
     folder = Path(make_scene('s/B02.tif', a, nodata=0)).parent
     make_scene('s/B03.tif', b, nodata=-9999)
     scene = only(folder)
-    assert [list(np.flatnonzero(~scene.read(scene.grid.window, bands)[1][:, 0]))
-            for bands in (['B02'], ['B03'], ['B03', 'B02'])] == [[0], [3], [0, 3]]  # fmt: skip
+    assert [
+        list(np.flatnonzero(~scene.read(scene.grid.window, bands)[1][:, 0]))
+        for bands in (['B02'], ['B03'], ['B03', 'B02'])
+    ] == [[0], [3], [0, 3]]
 
 
 def test_files_with_alpha_and_masks(make_scene, random_array) -> None:

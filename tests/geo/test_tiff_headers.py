@@ -1,4 +1,4 @@
-"""What is told of a file from one like it is what GDAL tells."""
+"""Headers that are derived from a similar file are those of GDAL."""
 
 import itertools
 import os

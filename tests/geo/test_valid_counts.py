@@ -169,9 +169,10 @@ def test_the_cache_folder_can_be_chosen(monkeypatch, tmp_path) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.integers(1, 200_000), st.integers(1, 200_000),
+    st.integers(1, 200_000),
+    st.integers(1, 200_000),
     st.sampled_from([(1, None), (2, None), (1023, None), (None, None), (256, 256), (512, 512), (1000, 1000), (16, 48)]),
-)  # fmt: skip
+)
 def test_streams_cover_scenes_once_in_bounded_windows(height, width, block) -> None:
     """Very wide strips and strips as large as the scene included."""
     grid = PixelGrid(CRS.from_epsg(32631), from_origin(0, 0, 1, 1), height, width)

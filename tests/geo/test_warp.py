@@ -75,9 +75,12 @@ def test_windows_are_those_of_a_vrt_over_the_whole_grid(scene: Scene, row, col, 
     if window is None:
         return
     image, _ = warped.read(window, ['B02'])
-    with rasterio.open(scene.path) as source, WarpedVRT(
-        source, crs=NEXT_ZONE, transform=warped.grid.transform, height=warped.grid.height, width=warped.grid.width
-    ) as vrt:  # fmt: skip
+    with (
+        rasterio.open(scene.path) as source,
+        WarpedVRT(
+            source, crs=NEXT_ZONE, transform=warped.grid.transform, height=warped.grid.height, width=warped.grid.width
+        ) as vrt,
+    ):
         expected = vrt.read([1], window=window.to_rasterio())
     source_col, source_row = ground_of(warped, window, scene)
     near_edge = np.zeros(image[0].shape, bool)  # of two source pixels: either may come
@@ -166,9 +169,14 @@ def test_band_files_of_several_resolutions(make_scene, tmp_path) -> None:
 
 @pytest.mark.parametrize('crs', [None, NEXT_ZONE])
 @pytest.mark.parametrize(
-    'turn', [Affine.scale(10, 10), Affine.scale(-10, -10), Affine.rotation(90) @ Affine.scale(10, -20),
-             Affine.rotation(30) @ Affine.scale(10, -10)],
-)  # fmt: skip
+    'turn',
+    [
+        Affine.scale(10, 10),
+        Affine.scale(-10, -10),
+        Affine.rotation(90) @ Affine.scale(10, -20),
+        Affine.rotation(30) @ Affine.scale(10, -10),
+    ],
+)
 def test_scenes_that_are_not_north_up_are_turned(make_scene, turn: Affine, crs, caplog) -> None:
     caplog.set_level('INFO')
     path = make_scene('turned.tif', numbered(), transform=Affine.translation(600000, 5000000) @ turn)

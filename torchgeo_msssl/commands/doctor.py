@@ -154,9 +154,9 @@ def _report(found: Sequence[Finding], files: int) -> str:
             lines += [title]
             for _, group in groupby(sorted(some, key=_topic), key=_topic):
                 lines += [*_format_topic(list(group)), '']
-    counts = ', '.join(
-        f'{number} {word}' for word in _TITLES if (number := sum(finding.severity == word for finding in found))
-    )
+    numbers = {word: sum(finding.severity == word for finding in found) for word in _TITLES}
+    plural = {word: word if word == 'slow' or number == 1 else f'{word}s' for word, number in numbers.items()}
+    counts = ', '.join(f'{number} {plural[word]}' for word, number in numbers.items() if number)
     return '\n'.join([*lines, f'Checked {files} file(s): {counts or "no problems found"}.'])
 
 

@@ -129,5 +129,5 @@ def _table(summary: BandSummary, bands: Sequence[str], unit: str, scenes: int) -
     ]
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     lines = ['  '.join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in [header, *rows]]
-    title = f'{summary.moments.count:,} pixels of {scenes} scene(s) are valid in all bands; values in {unit}:'
+    title = f'{summary.moments.count:,} pixels of {scenes} scene(s) are valid in all bands; unit: {unit}'
     return '\n'.join([title, *lines])

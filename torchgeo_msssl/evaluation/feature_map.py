@@ -17,7 +17,7 @@ from torchgeo_msssl.evaluation.frozen_encoder import INPUTS, embed_batch
 from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.radiometry import Radiometry
 from torchgeo_msssl.geo.scene import Scene
-from torchgeo_msssl.geo.valid_counts import scene_key
+from torchgeo_msssl.geo.user_cache import scene_key
 from torchgeo_msssl.geo.write import GeoTIFFSpec
 from torchgeo_msssl.prediction.pipeline import WindowPredictor, content_key, hash_weights, run_prediction
 from torchgeo_msssl.prediction.scenes import read_mirrored

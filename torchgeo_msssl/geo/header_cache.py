@@ -114,7 +114,7 @@ class _Folder:
         return len(self._state(path)) == 1
 
     def find(self, path: str, options: str) -> BandFile | None:
-        entry = self._entries.get(os.path.basename(path))
+        entry: Any = self._entries.get(os.path.basename(path))
         try:
             valid = entry['options'] == options and entry['state'] == self._state(path)
         except (KeyError, TypeError):  # no entry, or a foreign file
@@ -154,13 +154,11 @@ class _Folder:
 def _header(path: str, entry: dict[str, Any]) -> BandFile | None:
     """Return the header of an entry, or None if the entry is damaged."""
     try:
-        return BandFile(
-            path=path,
-            grid=PixelGrid(_parse_crs(entry['crs']), Affine(*entry['transform']), *entry['size']),
-            sources=tuple(os.path.join(os.path.dirname(path), name) for name in entry['sources']),
-            **{name: entry[name] for name in _PLAIN},
-            **{name: tuple(entry[name]) for name in _TUPLES},
-        )
+        values: dict[str, Any] = {name: entry[name] for name in _PLAIN}
+        values |= {name: tuple(entry[name]) for name in _TUPLES}
+        grid = PixelGrid(_parse_crs(entry['crs']), Affine(*entry['transform']), *entry['size'])
+        sources = tuple(os.path.join(os.path.dirname(path), name) for name in entry['sources'])
+        return BandFile(path=path, grid=grid, sources=sources, **values)
     except (KeyError, TypeError, ValueError, IndexError, CRSError):
         return None
 

@@ -67,8 +67,8 @@ def open_scene(
         BandError: If bands cannot be named.
         SceneReadError: If a file cannot be opened, or the band files do not cover the same area.
     """
-    members: dict[str | None, str] = {None: files} if isinstance(files, str) else {**files}
-    described = [_cached(path, sensor, band, cache) for band, path in members.items()]
+    members = [(None, files)] if isinstance(files, str) else list(files.items())
+    described = [_cached(path, sensor, band, cache) for band, path in members]
     if len(described) > 1:
         _check_band_files(described)
         described.sort(key=lambda file: (file.grid.res, min(map(band_position, _spectral(file.names)))))

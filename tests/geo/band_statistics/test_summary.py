@@ -59,8 +59,9 @@ def test_integers_of_two_eras(make_scene) -> None:
     for i, shape in enumerate([(150, 220), (90, 61)]):
         array = rng.gamma(4, 500, (2, *shape)).astype('uint16') + 1000 * i
         array[i, rng.random(shape) < 0.2] = 0
-        scenes += find_scenes(make_scene(f'{i}.tif', array, nodata=0, names=BANDS, tiled=True, blockxsize=64,
-                                         blockysize=64))  # fmt: skip
+        scenes += find_scenes(
+            make_scene(f'{i}.tif', array, nodata=0, names=BANDS, tiled=True, blockxsize=64, blockysize=64)
+        )
     how, done = [OLD, NEW], []
     found = summarize_bands(scenes, BANDS, how, on_progress=done.append)
     check(found, whole(scenes, how))
@@ -84,7 +85,7 @@ def test_wide_values_are_exact_too(make_scene, dtype: str) -> None:
     array[0, :7] = -9999
     if dtype == 'float32':
         array[1, 9, :50] = np.nan
-        array[1, 10, 3] = 1e30  # one far value spoils nothing
+        array[1, 10, 3] = 1e30  # an outlier changes nothing else
     (scene,) = find_scenes(make_scene('wide.tif', array, nodata=-9999, names=BANDS))
     found = summarize_bands([scene], BANDS, [PLAIN])
     pixels = whole([scene], [PLAIN])

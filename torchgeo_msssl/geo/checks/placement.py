@@ -12,7 +12,7 @@ from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
 from torchgeo_msssl.geo.checks.finding import Finding, edit_command, rewrite_command
-from torchgeo_msssl.geo.checks.speed import measure_turned
+from torchgeo_msssl.geo.checks.speed import measure
 from torchgeo_msssl.geo.grid import PixelGrid
 from torchgeo_msssl.geo.open_datasets import is_remote
 from torchgeo_msssl.geo.scene import Scene
@@ -71,9 +71,9 @@ def check_turned(scene: Scene, measured: bool) -> Iterator[Finding]:
             continue
         step = file.grid.transform
         detail = f'a pixel to the right is {step.a:g} east and {step.d:g} north'
-        bands = [name for name in file.names if name != 'alpha']
         turned = warp_scene(Scene(scene.name, (file,), scene.date, scene.nodata), file.grid.crs, None)
-        speed = measure_turned(file.path, turned, bands) if measured else None
+        indexes = [index for index, name in enumerate(file.names, start=1) if name != 'alpha']
+        speed = measure(file.path, indexes, turned) if measured else None
         remedies = (rewrite_command(file.path), '--data.cache disk')
         if speed:
             detail = f'{detail}: {speed}'

@@ -17,6 +17,9 @@ from torchgeo_msssl.geo.scene import Scene
 #: Side of a chip and of the area that the chips are read from, in pixels.
 CHIP, AREA = 224, 640
 
+#: Time after which no further chips are measured, in seconds.
+_SECONDS = 1.0
+
 #: Side of the tiles for comparison, in pixels.
 TILE = 256
 
@@ -44,68 +47,42 @@ class Speed:
         return f'{own} per chip, {tiled} from tiles: {self.factor:.1f} × as long'
 
 
-def measure(path: str, indexes: Sequence[int], chips: int = 16, seconds: float = 1.0) -> Speed:
+def measure(path: str, indexes: Sequence[int], warped: Scene | None = None, chips: int = 16) -> Speed:
     """Read random chips from a file and from a tiled copy of part of it in memory.
 
     Both are opened again for each chip, so that no block is cached; the time to open them is not counted. CPU time is
-    measured, which depends neither on other processes nor on the disk.
+    measured, which depends neither on other processes nor on the disk. After one second no further chips are read,
+    except for the first three.
 
     Args:
         path: The file.
         indexes: Band indexes, from 1. If they are not all bands, the copy is band-interleaved.
+        warped: Scene of this file alone that is warped as it is read: its chips are measured instead of the file's.
         chips: Number of chips.
-        seconds: Time after which no further chip is read, except for the first three.
 
     Returns:
         The median times.
 
     Raises:
-        RasterioError: If the file is damaged there.
+        RasterioError, SceneReadError: If the file is damaged there.
     """
 
     def read_own(window: Window) -> float:
-        return _seconds(open_raster(path), indexes, window)
-
-    with open_raster(path) as dataset:
-        return _compare(dataset, indexes, read_own, _area(*dataset.shape), chips, seconds)
-
-
-def measure_turned(path: str, scene: Scene, bands: Sequence[str], chips: int = 16, seconds: float = 1.0) -> Speed:
-    """Read random chips from a scene that is warped as it is read, and unwarped chips from a tiled copy in memory.
-
-    Args:
-        path: Its file.
-        scene: The scene on the warped grid.
-        bands: Canonical names.
-        chips: Number of chips.
-        seconds: Time after which no further chip is read, except for the first three.
-
-    Returns:
-        The median times.
-
-    Raises:
-        SceneReadError: If the file is damaged there.
-    """
-
-    def read_own(window: Window) -> float:
+        if warped is None:
+            return _seconds(open_raster(path), indexes, window)
         close_datasets()
         pooled_raster(path)  # the time to open it is not counted
         started = time.process_time()
-        scene.read(window, bands)
+        warped.read(window, [warped.files[0].names[index - 1] for index in indexes])
         return time.process_time() - started
 
     with open_raster(path) as dataset:
-        indexes = [scene.file_of_path(path).index(band) for band in bands]
-        return _compare(dataset, indexes, read_own, _area(scene.grid.height, scene.grid.width), chips, seconds)
+        area = _area(*dataset.shape) if warped is None else _area(warped.grid.height, warped.grid.width)
+        return _compare(dataset, indexes, read_own, area, chips)
 
 
 def _compare(
-    dataset: DatasetReader,
-    indexes: Sequence[int],
-    read_own: Callable[[Window], float],
-    area: Window,
-    chips: int,
-    seconds: float,
+    dataset: DatasetReader, indexes: Sequence[int], read_own: Callable[[Window], float], area: Window, chips: int
 ) -> Speed:
     """Time the given reader in its area, and reading the middle of the file from a tiled copy."""
     middle = _area(*dataset.shape)
@@ -119,7 +96,7 @@ def _compare(
             inside = Window(theirs.row - middle.row, theirs.col - middle.col, theirs.height, theirs.width)
             own.append(read_own(ours))
             tiled.append(_seconds(rasterio.open(memory.name), None, inside))
-            if len(own) >= 3 and time.perf_counter() - started > seconds:
+            if len(own) >= 3 and time.perf_counter() - started > _SECONDS:
                 break
     return Speed(statistics.median(own), statistics.median(tiled))
 
