@@ -445,7 +445,7 @@ def test_reconstruction_restores_a_scene(area: Path, tmp_path: Path, capsys: pyt
                 assert made.read()[:, valid] == pytest.approx(scene.read()[:, valid] / 32768, rel=1e-3, abs=1e-5)
     capsys.readouterr()
     assert main([*there, '--tta', 'd4']) == 1
-    assert 'tta: it is for maps of classes; Reconstruction restores scenes' in capsys.readouterr().err
+    assert 'tta: applies to class maps, but Reconstruction restores scenes' in capsys.readouterr().err
 
 
 def test_configs_set_in_channels() -> None:

@@ -13,14 +13,14 @@ usage: python -m torchgeo_msssl COMMAND [options]
 Pretrain encoders on multispectral scenes without labels, with TorchGeo.
 
 commands:
-  fit        train:  fit --config configs/fastsiam_s2.yaml [--data.paths 'scenes/*.tif'] [--ckpt_path last]
-  validate   evaluate on validation data
-  test       evaluate on test data
-  predict    predict
+  fit        train a task:  fit --config configs/fastsiam_s2.yaml [--data.paths 'scenes/*.tif'] [--ckpt_path last]
+  validate   evaluate a task on validation data
+  test       evaluate a task on test data
+  predict    map or restore scenes:  predict --config FILE.yaml --ckpt_path best --data.predict_paths ortho.tif
 {commands}
 
-`COMMAND --help` tells the options of a command; `fit --model.help torchgeo_msssl.tasks.FastSiam` those of a method,
-`fit --data.help torchgeo_msssl.datamodules.PretrainingDataModule` those of the data.
+`COMMAND --help` shows the options of a command, `fit --model.help torchgeo_msssl.tasks.FastSiam` those of a method, and
+`fit --data.help torchgeo_msssl.datamodules.PretrainingDataModule` those of a data module.
 """
 
 
@@ -28,11 +28,10 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        args: Arguments; None takes those of the process.
+        args: Arguments; None for those of the process.
 
     Returns:
-        Exit status: 0, 1 for an error that is told in one sentence, 2 for a command that does not exist, 130 when
-        interrupted.
+        Exit status: 0, 1 for an error (printed as one sentence), 2 for an unknown command, 130 when interrupted.
     """
     arguments = list(sys.argv[1:] if args is None else args)
     if not arguments or arguments[0] in ('-h', '--help'):
@@ -44,7 +43,7 @@ def main(args: Sequence[str] | None = None) -> int:
         print(__version__)
         return 0
     try:
-        # imported here: what a command does not use, it does not wait for
+        # imported here, so that no command waits for the imports of another
         if arguments[0] in COMMANDS:
             return run(arguments)
         if arguments[0] in ('fit', 'validate', 'test', 'predict'):
@@ -57,16 +56,16 @@ def main(args: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGINT
     except Exception as error:
         sentence = _sentence(error)
-        if sentence is None:  # our mistake, or somebody else's: the traceback is needed
+        if sentence is None:  # a bug, which needs the traceback
             raise
         print(f'error: {sentence}', file=sys.stderr)
         return 1
-    print(f'error: there is no command {arguments[0]!r}; see python -m torchgeo_msssl --help', file=sys.stderr)
+    print(f'error: unknown command {arguments[0]!r}; see python -m torchgeo_msssl --help', file=sys.stderr)
     return 2
 
 
 def _sentence(error: BaseException) -> str | None:
-    """What to tell the user of an error that this package raised on purpose, however deep it is wrapped."""
+    """Message of an error that this package raised, however deeply it is wrapped; None for other errors."""
     from torchgeo_msssl.errors import MSSSLError
 
     cause: BaseException | None = error
@@ -75,8 +74,8 @@ def _sentence(error: BaseException) -> str | None:
     if cause is None:
         # Lightning writes checkpoints and events itself
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return f'{error}; make room, and go on with --ckpt_path last.' if full else None
-    # a data loader's worker sends its traceback along as the message
+        return f'{error}; free disk space and resume with --ckpt_path last.' if full else None
+    # a worker of a data loader puts its traceback into the message
     return str(cause).rsplit(f'{type(cause).__qualname__}: ', 1)[-1].strip()
 
 

@@ -1,4 +1,4 @@
-"""Lightning's command line, with what this package adds: linked bands, short names, resuming."""
+"""Lightning's command line with linked bands, short option names and resuming."""
 
 import dataclasses
 import logging
@@ -13,6 +13,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
@@ -22,6 +23,7 @@ from rich.logging import RichHandler
 
 from torchgeo_msssl import __version__
 from torchgeo_msssl.commands.trainer_options import spell_trainer_options
+from torchgeo_msssl.contract import PredictionData, SpectralData
 from torchgeo_msssl.errors import ConfigurationError, OutputError, WeightsError
 
 
@@ -33,21 +35,21 @@ class CLI(LightningCLI):
 
         Args:
             command: Its name.
-            **options: What Lightning's command line takes.
+            **options: Arguments of :class:`lightning.pytorch.cli.LightningCLI`.
         """
         self._command = command
         super().__init__(**options)
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
-        """The one that is to run: each costs a parser of its own, and the imports of what it describes.
+        """Return the command to run only, because each needs a parser and imports of its own.
 
         Returns:
-            Its name and the arguments that are not options.
+            Its name with the arguments of Lightning's method that are not options.
         """
         return {self._command: LightningCLI.subcommands()[self._command]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Let the encoder's first layer follow the bands of the data."""
+        """Link the number of input channels to the bands of the data."""
         parser.link_arguments('data', 'model.init_args.in_channels', compute_fn=self._channels, apply_on='instantiate')
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
@@ -60,26 +62,25 @@ class CLI(LightningCLI):
         return parser
 
     def _channels(self, data: LightningDataModule) -> int:
-        # predict takes the network from the checkpoint, and has no need of the training data
-        channels = getattr(data, 'in_channels', None) if self.subcommand != 'predict' else None
-        if channels is None:  # what the YAML says holds, also for a data module of somebody else's
-            channels = self._get(self.config, 'model')['init_args']['in_channels']
-        return int(channels)
+        # predict loads the network from the checkpoint and does not open the training data
+        if self.subcommand != 'predict' and isinstance(data, SpectralData):
+            return data.in_channels
+        return int(self._get(self.config, 'model')['init_args']['in_channels'])
 
     def before_instantiate_classes(self) -> None:
-        """Find the run to go on with, and see that the run folder can be written."""
+        """Find the run to resume, and check that the run folder can be written."""
         config = self.config[self.subcommand]
         given = config.get('ckpt_path')
         named = given == 'last' or (given == 'best' and self.subcommand != 'fit')
         if given not in (None, 'last', 'best', 'hpc', 'registry') and '://' not in given and not Path(given).is_file():
-            raise ConfigurationError(f'ckpt_path: there is no file {given}; give a checkpoint, or `last`.')
+            raise ConfigurationError(f'ckpt_path: there is no file {given}; use a checkpoint, or `last`.')
         logger = config.get('trainer', {}).get('logger')
         if isinstance(logger, list):  # the first one names the run folder
             logger = logger[0] if logger else None
-        options = getattr(logger, 'init_args', None)
+        options = logger.get('init_args') if isinstance(logger, Namespace) else None
         if options is None or options.get('save_dir') is None:
             if named:
-                msg = f'ckpt_path: {given} is looked for in trainer.logger.save_dir, which is not set; give the path.'
+                msg = f'ckpt_path: {given} is searched in trainer.logger.save_dir, which is not set; use the path.'
                 raise ConfigurationError(msg)
             return
         runs = Path(options['save_dir']) / (options.get('name') or '')
@@ -92,8 +93,7 @@ class CLI(LightningCLI):
         check_writable(runs)
 
     def _refuse_pretraining(self) -> None:
-        """Tell that there is nothing to evaluate, where Lightning would tell of a missing method."""
-        # what `--help` does not need, it does not wait for
+        """Raise if there is nothing to evaluate; Lightning would name a missing method."""
         from torchgeo_msssl.tasks import PretrainingTask, RestorationTask
 
         restores = self.subcommand != 'test' and isinstance(self.model, RestorationTask)
@@ -111,34 +111,33 @@ class CLI(LightningCLI):
         """Map or restore whole scenes, instead of Lightning's loop over batches.
 
         Args:
-            model: The task, as the configuration has it.
-            datamodule: Names the scenes in ``predict_paths``.
-            **options: What Lightning's method takes; ``ckpt_path`` is needed.
+            model: Task of the configuration.
+            datamodule: Data module that names the scenes in ``predict_paths``.
+            **options: Arguments of Lightning's method, with ``ckpt_path``.
 
         Raises:
-            ConfigurationError: If there is no checkpoint, nothing to map, or the task makes no maps.
+            ConfigurationError: If there is no checkpoint, no scene to predict, or the task cannot predict scenes.
         """
         from torchgeo_msssl.prediction.predict import MapSettings, map_scenes
         from torchgeo_msssl.prediction.reconstruct import reconstruct_scenes
         from torchgeo_msssl.tasks import RestorationTask, Segmentation
 
-        paths, checkpoint = getattr(datamodule, 'predict_paths', None), options.get('ckpt_path')
+        data = datamodule if isinstance(datamodule, PredictionData) else None
+        paths, checkpoint = data.predict_paths if data is not None else None, options.get('ckpt_path')
         if not isinstance(model, Segmentation | RestorationTask):
             raise ConfigurationError(
                 f'model: predict maps scenes with a segmentation and restores them with MAE or Reconstruction, got '
                 f'{type(model).__name__}.'
             )
-        if paths is None or checkpoint is None:
+        if data is None or paths is None or checkpoint is None:
             missing = '--data.predict_paths ortho.tif' if paths is None else '--ckpt_path best.ckpt'
-            raise ConfigurationError(
-                f'predict: {missing} is missing; say which scenes to map, and with what checkpoint.'
-            )
+            raise ConfigurationError(f'predict: {missing} is missing; predict needs scenes and a checkpoint.')
         task = type(model).load_from_checkpoint(checkpoint, map_location='cpu', weights_only=True)
         config = self.config[self.subcommand]
         settings = MapSettings(**{name: config[name] for name in self._map_options})
         where: dict[str, Any] = {
-            'sensor': getattr(datamodule, 'sensor', None),
-            'offset': getattr(datamodule, 'offset_option', 'auto'),  # as in training
+            'sensor': data.sensor,
+            'offset': data.offset_option,  # as in training
             'device': self.trainer.strategy.root_device,
         }
         if isinstance(task, Segmentation):
@@ -146,23 +145,24 @@ class CLI(LightningCLI):
             return
         for name in self._map_options:
             if name not in ('output', 'overwrite') and getattr(settings, name) != getattr(MapSettings(), name):
-                raise ConfigurationError(f'{name}: it is for maps of classes; {type(task).__name__} restores scenes.')
+                msg = f'{name}: applies to class maps, but {type(task).__name__} restores scenes; leave it out.'
+                raise ConfigurationError(msg)
         reconstruct_scenes(task, paths, settings.output, overwrite=settings.overwrite, **where)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        """Load checkpoints as tensors and plain values only: nothing that came in a file is executed."""
+        """Load checkpoints as tensors and plain values only, so that no code in a file is executed."""
         return super()._prepare_subcommand_kwargs(subcommand) | {'weights_only': True}
 
     def _parse_ckpt_path(self) -> None:
-        """Leave the configuration as it is: the YAML and the options say what the model is, not the checkpoint."""
+        """Keep the configuration: YAML and options describe the model, not the checkpoint."""
 
 
 def last_run(runs: Path, name: str = 'last.ckpt') -> tuple[int, Path]:
-    """Find the run of an experiment that was saved last.
+    """Find the most recently saved run of an experiment.
 
     Args:
         runs: Folder of the experiment, with ``version_N`` folders.
-        name: Of the checkpoint.
+        name: Name of the checkpoint.
 
     Returns:
         ``(N, checkpoint)``.
@@ -176,19 +176,19 @@ def last_run(runs: Path, name: str = 'last.ckpt') -> tuple[int, Path]:
         if (match := re.fullmatch(r'version_(\d+)', path.parent.parent.name))
     ]
     if not found:
-        msg = f'ckpt_path: there is no {runs}/version_*/checkpoints/{name} to go on from; leave --ckpt_path out.'
+        msg = f'ckpt_path: there is no {runs}/version_*/checkpoints/{name} to resume; leave --ckpt_path out.'
         raise ConfigurationError(msg)
     return max(found, key=lambda run: run[1].stat().st_mtime_ns)
 
 
 def check_writable(folder: Path) -> None:
-    """See that a folder can be made and written, before hours of work.
+    """Check before hours of work that a folder can be written.
 
     Args:
-        folder: Folder; it is made.
+        folder: Folder, which is created.
 
     Raises:
-        OutputError: If it cannot.
+        OutputError: If it cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -209,7 +209,7 @@ def run_trainer(arguments: Sequence[str]) -> Any:
         The command line object, with ``trainer``, ``model`` and ``datamodule``.
 
     Raises:
-        MSSSLError: If the data, the options or the weights do not suit.
+        MSSSLError: If the data, the options or the weights do not fit.
     """
     show_log()
     arguments = spell_trainer_options(arguments, _map_hints() if arguments[0] == 'predict' else None)
@@ -221,27 +221,27 @@ def run_trainer(arguments: Sequence[str]) -> Any:
             seed_everything_default=0,
             subclass_mode_model=True,
             subclass_mode_data=True,
-            save_config_kwargs={'overwrite': True},  # a resumed run writes it again
+            save_config_kwargs={'overwrite': True},  # by a resumed run
             parser_kwargs={'prog': 'python -m torchgeo_msssl', 'version': __version__},
-            args=None if arguments == sys.argv[1:] else arguments,  # Lightning warns of both
+            args=None if arguments == sys.argv[1:] else arguments,  # Lightning warns if it gets both
         )
     except UnpicklingError as error:
-        msg = 'ckpt_path: the file holds more than tensors and plain values; it was not loaded, no code in it ran.'
+        msg = 'ckpt_path: the file holds more than tensors and plain values; it was not loaded, and no code in it ran.'
         raise WeightsError(msg) from error
     except SIGTERMException as error:
-        # its own exit status is that of a run that ended well
+        # its own exit status is that of success
         raise SystemExit(128 + signal.SIGTERM) from error
 
 
 def _map_hints() -> dict[str, Any]:
-    """Types of the options of ``predict`` alone."""
+    """Return the types of the options that only ``predict`` has."""
     from torchgeo_msssl.prediction.predict import MapSettings
 
     return typing.get_type_hints(MapSettings)
 
 
 class _PlainHandler(logging.Handler):
-    """Whole lines on standard error, for logs that no one reads in a terminal."""
+    """Handler that prints whole lines to standard error, for logs outside of a terminal."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record."""
@@ -249,8 +249,8 @@ class _PlainHandler(logging.Handler):
 
 
 def show_log() -> None:
-    """Show what this package logs, once, whatever the number of processes."""
-    # from inside torch and Lightning, and nothing that a user could change
+    """Show the log of this package, on one process only."""
+    # a warning of torch about Lightning, which a user cannot change
     warnings.filterwarnings('ignore', '.*LeafSpec.*is deprecated')
     logger = logging.getLogger('torchgeo_msssl')
     if logger.handlers:

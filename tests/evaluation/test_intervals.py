@@ -72,5 +72,5 @@ def test_the_value_is_that_of_all_chips_and_lies_inside() -> None:
 
 @pytest.mark.parametrize('options', [{'groups': np.zeros(5, int)}, {'resamples': 0}, {'level': 1.0}])
 def test_what_gives_no_interval_is_refused(options: dict[str, object]) -> None:
-    with pytest.raises(ConfigurationError, match='2 groups of chips or more'):
+    with pytest.raises(ConfigurationError, match='at least 2 groups of chips'):
         bootstrap_interval(lambda w: w.sum(axis=1), **({'groups': np.arange(5)} | options))  # type: ignore[arg-type]

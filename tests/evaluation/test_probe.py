@@ -203,5 +203,5 @@ def test_what_cannot_be_done_is_told_before_the_work(tiles: Tiles, monkeypatch: 
     with pytest.raises(ConfigurationError, match='device'):
         run_probe(replace(settings, device='quantum'))
     data = replace(settings.data, block_size=1000, test_scenes='*_20210701_*')
-    with pytest.raises(ConfigurationError, match='one block of ground'):
+    with pytest.raises(ConfigurationError, match='one ground block'):
         run_probe(replace(settings, data=data))

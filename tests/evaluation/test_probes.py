@@ -176,5 +176,5 @@ def test_linear_probe_with_few_labels(counts: tuple[int, ...]) -> None:
 
 
 def test_linear_probe_needs_two_classes() -> None:
-    with pytest.raises(ConfigurationError, match='2 classes or more'):
+    with pytest.raises(ConfigurationError, match='at least 2 classes'):
         linear_probe(np.eye(3), np.zeros(3, int), np.eye(3), np.zeros(3, int))

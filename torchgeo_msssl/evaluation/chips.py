@@ -277,15 +277,16 @@ def _matching(scenes: Scenes, patterns: str | list[str]) -> set[int]:
     listed = [patterns] if isinstance(patterns, str) else patterns
     chosen: set[int] = set()
     for pattern in listed:
-        fits = {
-            i for i, scene in enumerate(scenes.scenes) for file in scene.files
-            if any(fnmatch.fnmatch(name, pattern) for name in (Path(file.path).name, Path(file.path).stem, file.path))
-        }  # fmt: skip
+        fits = {i for i, scene in enumerate(scenes.scenes) if any(_fits(file.path, pattern) for file in scene.files)}
         if not fits:
             names = ', '.join(Path(scene.path).name for scene in scenes.scenes[:5])
             raise ConfigurationError(f'data.test_scenes: {pattern!r} matches none of the scenes ({names}, …).')
         chosen |= fits
     return chosen
+
+
+def _fits(path: str, pattern: str) -> bool:
+    return any(fnmatch.fnmatch(name, pattern) for name in (Path(path).name, Path(path).stem, path))
 
 
 def _where(chips: LabelledChips, wanted: NDArray[np.bool_]) -> LabelledChips:

@@ -1,8 +1,8 @@
 """Bootstrap intervals of scores.
 
-Chips of one block of ground, on whatever date, resemble each other; drawing them one by one takes each for a new
-piece of evidence, and the interval comes out too narrow. Whole blocks are therefore drawn where blocks are known
-(cluster bootstrap; Davison and Hinkley 1997, chapter 3.8, https://doi.org/10.1017/CBO9780511802843).
+Chips of one ground block resemble each other on every date. Resampling them one by one treats each as independent
+evidence, which makes intervals too narrow. Whole blocks are therefore resampled (cluster bootstrap; Davison and Hinkley
+1997, chapter 3.8, https://doi.org/10.1017/CBO9780511802843).
 """
 
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from torchgeo_msssl.errors import ConfigurationError
 
-#: Resamples that are scored at once hold about so many weights.
+#: Approximate number of weights that are scored at once.
 _AT_ONCE = 2_000_000
 
 Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
@@ -34,20 +34,20 @@ class Interval:
     high: float
 
     def __str__(self) -> str:
-        """The value with its interval, as tables have it."""
+        """``0.830 [0.809, 0.851]``."""
         return f'{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]'
 
 
 def resample_weights(groups: NDArray[np.integer], resamples: int, seed: int = 0) -> Iterator[NDArray[np.float64]]:
-    """Draw as many groups as there are, with replacement, again and again.
+    """Resample groups with replacement.
 
     Args:
-        groups: Group of each chip, shape (chip,); ``np.arange(chips)`` draws chips one by one.
-        resamples: How often to draw.
-        seed: Same seed, same draws, so that differences of two scores are paired.
+        groups: Group of each chip, shape (chip,); ``np.arange(chips)`` resamples chips.
+        resamples: Number of resamples.
+        seed: Seed; the same seed gives the same resamples, so that differences of two scores are paired.
 
     Yields:
-        How often each chip was drawn, shape (some resamples, chip).
+        Number of times that each chip is in some resamples, shape (resample, chip).
     """
     names, member = np.unique(groups, return_inverse=True)
     rng = np.random.default_rng(seed)
@@ -65,28 +65,28 @@ def bootstrap_interval(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """Find the percentile interval of a score (Efron 1979, https://doi.org/10.1214/aos/1176344552).
+    """Compute the percentile interval of a score (Efron 1979, https://doi.org/10.1214/aos/1176344552).
 
-    Where no chip is wrong, none is in any resample, and the interval has no width: it then says nothing about the
-    errors that more chips would show.
+    If every chip is correct, so is every resample, and the interval has no width: it then says nothing about the errors
+    that more chips would show.
 
     Args:
-        statistic: From weights (resample, chip) to values (resample,), see :func:`.scores.score`.
-        groups: Group of each chip, shape (chip,), two groups or more.
-        resamples: How often to draw.
-        level: Share of the resamples inside the interval.
-        seed: Of the draws.
+        statistic: Function from weights (resample, chip) to values (resample,), see :func:`.scores.score`.
+        groups: Group of each chip, shape (chip,), at least two groups.
+        resamples: Number of resamples.
+        level: Fraction of the resamples inside the interval.
+        seed: Seed of the resamples.
 
     Returns:
         Score and interval.
 
     Raises:
-        ConfigurationError: If there are fewer than two groups, no resamples, or the level is no share.
+        ConfigurationError: If there are fewer than two groups, no resamples, or the level is out of range.
     """
     count = len(np.unique(groups))
     if count < 2 or resamples < 1 or not 0 < level < 1:
         msg = (
-            f'interval: expected 2 groups of chips or more, 1 resample or more and a level between 0 and 1, got {count}'
+            f'interval: expected at least 2 groups of chips, 1 resample and a level between 0 and 1, got {count}'
             f', {resamples} and {level}; use smaller blocks, or interval: chip.'
         )
         raise ConfigurationError(msg)

@@ -1,4 +1,4 @@
-"""Classify frozen features of encoders, and of baselines that learnt nothing."""
+"""Classification of frozen features of encoders and of baselines."""
 
 import logging
 from collections.abc import Sequence
@@ -21,20 +21,20 @@ from torchgeo_msssl.progress import progress_bar
 
 log = logging.getLogger(__name__)
 
-#: Fewer blocks than this make an interval of blocks too narrow by itself.
+#: Number of blocks below which bootstrap intervals are too narrow.
 _FEW_BLOCKS = 10
 
 
 @dataclass(frozen=True)
 class ProbeRow:
-    """One encoder under one probe.
+    """Result of one probe on one encoder.
 
     Attributes:
-        encoder: Its name.
+        encoder: Name of the encoder.
         probe: ``knn``, ``linear``, or ``constant``.
-        seed: Of random weights, or None.
-        baseline: Whether the encoder learnt nothing.
-        found: What the probe made of the test chips.
+        seed: Seed of random weights, or None.
+        baseline: Whether the encoder is a baseline.
+        found: Classified test chips.
         scores: Intervals by name of the score.
     """
 
@@ -48,18 +48,17 @@ class ProbeRow:
 
 @dataclass(frozen=True)
 class ProbeReport:
-    """What came of a probe.
+    """Results of a probe.
 
     Attributes:
-        settings: What was asked for.
+        settings: Options of the probe.
         chips: The labelled chips.
-        encoders: What was probed.
-        rows: One for each encoder, seed and probe.
-        groups: What the intervals were drawn from: group of each test chip.
-        shared: Rows of one encoder and probe put together: mean over seeds with its interval, by score, in the order
-            in which they are shown.
-        gains: Difference of these to random initialisation with the same normalisation under the same probe, in the
-            first score; the draws of the bootstrap are the same on both sides.
+        encoders: Encoders and baselines.
+        rows: Results for each encoder, seed and probe.
+        groups: Group of each test chip that the bootstrap resamples.
+        shared: Scores by encoder and probe: mean over seeds with its interval, in the order of the tables.
+        gains: Difference of the first score to random initialisation with the same normalization under the same
+            probe, by encoder and probe; both sides use the same resamples.
     """
 
     settings: ProbeSettings
@@ -72,22 +71,22 @@ class ProbeReport:
 
 
 def run_probe(settings: ProbeSettings) -> ProbeReport:
-    """Classify the chips with every encoder and baseline.
+    """Classify chips with every encoder and baseline.
 
     Args:
-        settings: What to do.
+        settings: Options of the probe.
 
     Returns:
         The results; nothing is written.
 
     Raises:
-        MSSSLError: If data, weights or options do not suit.
+        MSSSLError: If data, weights or options do not fit.
     """
     sources = settings.sources
     chips = open_chips(settings.data)
     if 'knn' in settings.probes and settings.k > len(chips.train.labels):
         raise ConfigurationError(
-            f'k: expected at most the {len(chips.train.labels)} chips to learn from, got {settings.k}.'
+            f'k: expected at most the number of training chips, {len(chips.train.labels)}, got {settings.k}.'
         )
     device = choose_device(settings.device)
     given = given_encoders(sources, chips.data, settings.model, device)
@@ -112,18 +111,18 @@ def _groups(settings: ProbeSettings, chips: ProbeChips) -> NDArray[np.int64]:
     count = len(np.unique(groups))
     if count < 2:
         raise ConfigurationError(
-            'interval: all test chips lie in one block of ground, from which no interval can be drawn; set '
-            f'data.block_size below {settings.data.block_size}, or interval to chip.'
+            'interval: all test chips lie in one ground block, which gives no interval; set data.block_size below '
+            f'{settings.data.block_size}, or interval to chip.'
         )
     if count < _FEW_BLOCKS:
-        log.warning('The test chips lie in %d blocks of ground only: the intervals are rough.', count)
+        log.warning('The test chips lie in %d ground blocks only: the intervals are imprecise.', count)
     return groups
 
 
 def _features(
     encoders: Sequence[FrozenEncoder], chips: ProbeChips, device: torch.device, batch_size: int
 ) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Features of the training and of the test chips, in the order of the encoders."""
+    """Features of the training and of the test chips, for each encoder."""
     networks = {str(i): encoder.embed for i, encoder in enumerate(encoders)}
     queries = (*chips.train.queries, *chips.test.queries)
     with progress_bar('Embedding chips', len(queries)) as advance:
@@ -149,7 +148,7 @@ def _classify(
 
 
 def _with_all_classes(found: ClassScores, chips: ProbeChips) -> Classified:
-    """Every class of the chips has a column, also one that only one part shows."""
+    """Add columns for classes that only one part has."""
     count = len(chips.class_names)
     scores = np.zeros((len(found.values), count))
     scores[:, found.classes] = found.values
@@ -157,7 +156,7 @@ def _with_all_classes(found: ClassScores, chips: ProbeChips) -> Classified:
 
 
 def _constant_row(settings: ProbeSettings, chips: ProbeChips, groups: NDArray[np.int64]) -> ProbeRow:
-    """The one answer that is right most often: no probe that looks at the chips should do worse."""
+    """The best constant answer, which every probe should surpass."""
     count = len(chips.class_names)
     best = np.bincount(chips.test.labels, minlength=count).argmax()
     found = Classified(chips.test.labels, np.tile(np.eye(count)[best], (len(chips.test.labels), 1)))
@@ -176,14 +175,14 @@ def _row(
     return ProbeRow(encoder, probe, seed, baseline, found, _intervals(settings, [found], groups))
 
 
-def _wanted(settings: ProbeSettings) -> dict[str, tuple[str, int]]:
-    """Metric and top_k of each score, by its name."""
-    wanted: dict[str, tuple[str, int]] = {
+def _score_options(settings: ProbeSettings) -> dict[str, tuple[str, int]]:
+    """Metric and top_k by the name of the score."""
+    options: dict[str, tuple[str, int]] = {
         metric_name(metric, settings.average): (metric, 1) for metric in settings.metrics
     }
     if settings.top_k > 1 and 'accuracy' in settings.metrics:
-        wanted[metric_name('accuracy', top_k=settings.top_k)] = ('accuracy', settings.top_k)
-    return wanted
+        options[metric_name('accuracy', top_k=settings.top_k)] = ('accuracy', settings.top_k)
+    return options
 
 
 def _mean_score(
@@ -199,10 +198,12 @@ def _intervals(settings: ProbeSettings, some: Sequence[Classified], groups: NDAr
             lambda weights, metric=metric, top_k=top_k: _mean_score(  # type: ignore[misc]
                 settings, some, metric, top_k, weights
             ),
-            groups, settings.resamples, settings.level,
+            groups,
+            settings.resamples,
+            settings.level,
         )
-        for name, (metric, top_k) in _wanted(settings).items()
-    }  # fmt: skip
+        for name, (metric, top_k) in _score_options(settings).items()
+    }
 
 
 def _by_key(rows: Sequence[ProbeRow]) -> dict[tuple[str, str], list[ProbeRow]]:

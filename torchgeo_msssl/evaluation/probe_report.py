@@ -1,12 +1,12 @@
-"""What a probe leaves in its folder."""
+"""Files of a probe."""
 
-import csv
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import shapely
 import torch
 from matplotlib.figure import Figure
@@ -18,10 +18,11 @@ from torchgeo_msssl.files import atomic_path, write_json
 from torchgeo_msssl.tasks.confusion import CLASS_SCORES, class_scores
 from torchgeo_msssl.tasks.segmentation_figures import draw_confusion, write_confusion
 
-#: Columns of ``results.csv``, a row for each score of each encoder, seed and probe. Others read them by name.
+#: Columns of ``results.csv``, one row per score of each encoder, seed and probe.
 COLUMNS = (
-    'experiment', 'encoder', 'probe', 'metric', 'value', 'low', 'high', 'n_train', 'n_test', 'classes', 'seed',
-)  # fmt: skip
+    *('experiment', 'encoder', 'probe', 'metric', 'value', 'low', 'high'),
+    *('n_train', 'n_test', 'classes', 'seed'),
+)
 
 _PROBES = {'knn': 'kNN', 'linear': 'linear', 'constant': '–'}
 
@@ -30,11 +31,11 @@ def next_folder(experiment: str, runs: str = 'runs') -> Path:
     """Find the folder of the next run of an experiment.
 
     Args:
-        experiment: Its name.
-        runs: Where run folders are.
+        experiment: Name of the experiment.
+        runs: Folder of the experiments.
 
     Returns:
-        ``runs/experiment/version_N``, which does not exist.
+        ``runs/EXPERIMENT/version_N``, which does not exist yet.
     """
     folder = Path(runs, experiment)
     taken = [int(match[1]) for path in folder.glob('version_*') if (match := re.fullmatch(r'version_(\d+)', path.name))]
@@ -42,27 +43,28 @@ def next_folder(experiment: str, runs: str = 'runs') -> Path:
 
 
 def write_report(report: ProbeReport, folder: Path) -> None:
-    """Write tables and pictures.
+    """Write tables and figures.
 
     ``results.csv`` (:data:`COLUMNS`), ``results.json``, ``results.md``, ``classes.csv`` (scores of each class),
     ``scores.png``, ``split.png`` with ``split.geojson``, and ``confusion_<encoder>_<probe>`` as CSV and PNG.
 
     Args:
-        report: What came of the probe.
-        folder: Where to; it is made where it is missing.
+        report: Results of the probe.
+        folder: Folder to write into, created if missing.
 
     Raises:
         OutputError: If a file cannot be written.
     """
-    with atomic_path(folder / 'results.csv') as temporary, temporary.open('w', newline='', encoding='utf-8') as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(_csv_rows(report))
-    _write_classes(report, folder / 'classes.csv')
+    for name, rows, columns in (
+        ('results.csv', _score_rows(report), list(COLUMNS)),
+        ('classes.csv', _class_rows(report), ['encoder', 'probe', 'seed', 'class', *CLASS_SCORES, 'chips']),
+    ):
+        with atomic_path(folder / name) as temporary:
+            pd.DataFrame(rows, columns=columns).to_csv(temporary, index=False)
     with atomic_path(folder / 'results.md') as temporary:
         temporary.write_text('\n'.join(markdown(report)) + '\n', encoding='utf-8')
     for row in report.rows:
-        if row.seed in (None, 0):  # one of several draws is enough to look at
+        if row.seed in (None, 0):  # one of several draws is enough
             name = f'confusion_{_file_name(row.encoder)}_{row.probe}'
             matrix = torch.from_numpy(row.found.confusion)
             write_confusion(folder / f'{name}.csv', matrix, report.chips.class_names)
@@ -70,14 +72,14 @@ def write_report(report: ProbeReport, folder: Path) -> None:
     draw_scores(report, folder / 'scores.png')
     parts = {'train': _ground(report.chips.train), 'test': _ground(report.chips.test)}
     save_split(folder, parts, report.chips.data.scenes)
-    write_json(folder / 'results.json', _summary(report))  # last: with it the folder is whole
+    write_json(folder / 'results.json', _summary(report))  # last: it completes the folder
 
 
 def markdown(report: ProbeReport) -> list[str]:
-    """Put the results into a table for people.
+    """Format the results as a table.
 
     Args:
-        report: What came of the probe.
+        report: Results of the probe.
 
     Returns:
         Lines of Markdown.
@@ -85,11 +87,11 @@ def markdown(report: ProbeReport) -> list[str]:
     names = list(next(iter(report.shared.values())))
     chips, settings = report.chips, report.settings
     lines = [
-        f'{len(chips.class_names)} classes ({", ".join(chips.class_names)}). {len(chips.train.labels)} chips to learn '
-        f'from, {len(chips.test.labels)} to test; split by {chips.split}.',
+        f'{len(chips.class_names)} classes ({", ".join(chips.class_names)}). {len(chips.train.labels)} training '
+        f'chips, {len(chips.test.labels)} test chips; split by {chips.split}.',
         '',
         f'{settings.level:.0%} intervals from {settings.resamples} bootstrap resamples of '
-        f'{len(np.unique(report.groups))} {"blocks of ground" if settings.interval == "block" else "chips"}.',
+        f'{len(np.unique(report.groups))} {"ground blocks" if settings.interval == "block" else "chips"}.',
         '',
         f'| encoder | probe | {" | ".join(names)} | gain in {names[0]} over random initialisation |',
         f'|---|---|{"---|" * len(names)}---|',
@@ -101,25 +103,25 @@ def markdown(report: ProbeReport) -> list[str]:
         label = f'{encoder}, mean of {seeds} seeds' if seeds > 1 else encoder
         last = f'{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]' if gain else ''
         lines.append(f'| {label} | {_PROBES[probe]} | {" | ".join(shown)} | {last} |')
-    return [*lines, *_normalised(report)]
+    return [*lines, *_normalization(report)]
 
 
-def _normalised(report: ProbeReport) -> list[str]:
-    """Whose statistics each line was normalised with, and what the gains are to."""
+def _normalization(report: ProbeReport) -> list[str]:
+    """Describe the statistics for the normalization of each encoder, and the references of the gains."""
     names: dict[str, list[str]] = {}
     for encoder in report.encoders:
         names.setdefault(encoder.details['statistics'], []).append(encoder.name)
-    told = [f'of the {whose}: {", ".join(dict.fromkeys(some))}' for whose, some in names.items()]
+    statistics = [f'of the {whose}: {", ".join(dict.fromkeys(some))}' for whose, some in names.items()]
     partners = [f'{one.name} to {one.partner}' for one in report.encoders if one.partner is not None]
-    gains = [f'Gains, with the same normalisation on both sides: {"; ".join(partners)}.'] if partners else []
-    return ['', ' '.join([f'Normalised with the statistics {"; ".join(told)}.', *gains])]
+    gains = [f'Gains, with the same normalization on both sides: {"; ".join(partners)}.'] if partners else []
+    return ['', ' '.join([f'Normalized with the statistics {"; ".join(statistics)}.', *gains])]
 
 
 def draw_scores(report: ProbeReport, path: Path) -> None:
-    """Draw the first score of every encoder with its interval, a panel a probe.
+    """Plot the first score of every encoder with its interval, one panel per probe.
 
     Args:
-        report: What came of the probe.
+        report: Results of the probe.
         path: PNG to write.
 
     Raises:
@@ -152,36 +154,29 @@ def draw_scores(report: ProbeReport, path: Path) -> None:
         figure.savefig(temporary, dpi=100)
 
 
-def _csv_rows(report: ProbeReport) -> Iterator[dict[str, Any]]:
-    counts = {
-        'n_train': len(report.chips.train.labels), 'n_test': len(report.chips.test.labels),
-        'classes': len(report.chips.class_names),
-    }  # fmt: skip
+def _score_rows(report: ProbeReport) -> Iterator[dict[str, Any]]:
+    chips = report.chips
+    counts = {'n_train': len(chips.train.labels), 'n_test': len(chips.test.labels), 'classes': len(chips.class_names)}
     for row in report.rows:
+        names = {'encoder': row.encoder, 'probe': row.probe, 'seed': '' if row.seed is None else row.seed}
         for metric, found in row.scores.items():
-            yield {
-                'experiment': report.settings.experiment, 'encoder': row.encoder, 'probe': row.probe, 'metric': metric,
-                'value': found.value, 'low': found.low, 'high': found.high, **counts,
-                'seed': '' if row.seed is None else row.seed,
-            }  # fmt: skip
+            yield {'experiment': report.settings.experiment, 'metric': metric} | names | vars(found) | counts
 
 
-def _class_rows(row: ProbeRow, names: tuple[str, ...]) -> dict[str, dict[str, float]]:
+def _class_rows(report: ProbeReport) -> Iterator[dict[str, Any]]:
+    for row in report.rows:
+        names = {'encoder': row.encoder, 'probe': row.probe, 'seed': '' if row.seed is None else row.seed}
+        for name, scores in _class_scores(row, report.chips.class_names).items():
+            yield names | {'class': name} | scores
+
+
+def _class_scores(row: ProbeRow, names: tuple[str, ...]) -> dict[str, dict[str, float]]:
     matrix = torch.from_numpy(row.found.confusion)
     scores = {name: values.tolist() for name, values in class_scores(matrix).items()}
     return {
         name: {what: scores[what][i] for what in CLASS_SCORES} | {'chips': int(matrix[i].sum())}
         for i, name in enumerate(names)
     }
-
-
-def _write_classes(report: ProbeReport, path: Path) -> None:
-    with atomic_path(path) as temporary, temporary.open('w', newline='', encoding='utf-8') as file:
-        writer = csv.writer(file)
-        writer.writerow(['encoder', 'probe', 'seed', 'class', *CLASS_SCORES, 'chips'])
-        for row in report.rows:
-            for name, scores in _class_rows(row, report.chips.class_names).items():
-                writer.writerow([row.encoder, row.probe, '' if row.seed is None else row.seed, name, *scores.values()])
 
 
 def _summary(report: ProbeReport) -> dict[str, Any]:
@@ -193,7 +188,9 @@ def _summary(report: ProbeReport) -> dict[str, Any]:
         'train': _counts(chips.train, chips.class_names),
         'test': _counts(chips.test, chips.class_names),
         'interval': {
-            'level': settings.level, 'resamples': settings.resamples, 'drawn': settings.interval,
+            'level': settings.level,
+            'resamples': settings.resamples,
+            'drawn': settings.interval,
             'number': len(np.unique(report.groups)),
         },
         'encoders': [
@@ -207,13 +204,16 @@ def _summary(report: ProbeReport) -> dict[str, Any]:
         ],
         'rows': [
             {
-                'encoder': row.encoder, 'probe': row.probe, 'seed': row.seed,
+                'encoder': row.encoder,
+                'probe': row.probe,
+                'seed': row.seed,
                 'scores': {name: vars(found) for name, found in row.scores.items()},
-                'classes': _class_rows(row, chips.class_names), 'confusion': row.found.confusion.tolist(),
+                'classes': _class_scores(row, chips.class_names),
+                'confusion': row.found.confusion.tolist(),
             }
             for row in report.rows
         ],
-    }  # fmt: skip
+    }
 
 
 def _counts(chips: LabelledChips, names: tuple[str, ...]) -> dict[str, int]:

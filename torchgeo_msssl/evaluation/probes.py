@@ -22,9 +22,9 @@ class ProbeResult:
     """Scores of a probe on held-out chips.
 
     Attributes:
-        accuracy: Share of chips whose class was found.
-        balanced_accuracy: Mean over classes of that share.
-        chance: Accuracy of the best constant answer, the share of the most frequent test class.
+        accuracy: Fraction of correctly classified chips.
+        balanced_accuracy: Mean over classes of that fraction.
+        chance: Accuracy of the best constant answer, the fraction of the most frequent test class.
     """
 
     accuracy: float
@@ -34,11 +34,11 @@ class ProbeResult:
 
 @dataclass(frozen=True)
 class ClassScores:
-    """What a probe makes of vectors.
+    """Scores of a probe by class.
 
     Attributes:
-        classes: Classes it learnt from, rising, shape (class,).
-        values: The larger, the likelier, shape (m, class).
+        classes: Classes of the training vectors in rising order, shape (class,).
+        values: Scores, higher for likelier classes, shape (m, class).
     """
 
     classes: NDArray[np.int64]
@@ -53,29 +53,30 @@ def knn_scores(
     temperature: float | None = None,
     distance: Distance = 'cosine',
 ) -> ClassScores:
-    """Let the k nearest training vectors of each test vector vote.
+    """Classify test vectors by a vote of their k nearest training vectors.
 
-    With a temperature τ, a neighbour at distance d has exp(−d / τ) votes. With cosine distance these are, but for a
+    With a temperature τ, a neighbour at distance d has exp(−d / τ) votes. With cosine distance these equal, up to a
     factor that all neighbours of a vector share, the exp(similarity / τ) of Wu et al. 2018
-    (https://arxiv.org/abs/1805.01978) and DINO (https://arxiv.org/abs/2104.14294), who take τ = 0.07.
+    (https://arxiv.org/abs/1805.01978) and DINO (https://arxiv.org/abs/2104.14294), who use τ = 0.07.
 
     Args:
         train_features: Shape (n, features).
         train_labels: Shape (n,).
         test_features: Shape (m, features).
-        k: Neighbours, at most n.
+        k: Number of neighbours, at most n.
         temperature: τ, above 0; None for equal votes.
         distance: ``cosine`` or ``euclidean``.
 
     Returns:
-        Shares of the votes.
+        Fractions of the votes.
 
     Raises:
-        ConfigurationError: If there are fewer training vectors than neighbours, nothing to test, or the temperature
-            is not above 0.
+        ConfigurationError: If there are fewer training vectors than neighbours, no test vector, or the temperature is
+            not above 0.
     """
     if not 1 <= k <= len(train_labels) or len(test_features) == 0:
-        msg = f'k: expected 1 to the {len(train_labels)} training chips with {len(test_features)} to test, got k={k}.'
+        chips = f'{len(train_labels)} training chips, with {len(test_features)} test chips'
+        msg = f'k: expected 1 to the {chips}, got {k}.'
         raise ConfigurationError(msg)
     if temperature is not None and not temperature > 0:
         raise ConfigurationError(f'temperature: expected a number above 0, or null for equal votes, got {temperature}.')
@@ -92,39 +93,39 @@ def linear_scores(
     strengths: Sequence[float] = STRENGTHS,
     groups: NDArray[np.integer] | None = None,
 ) -> ClassScores:
-    """Classify by logistic regression on standardised features, fitted with L-BFGS.
+    """Classify by logistic regression on standardized features, fitted with L-BFGS.
 
-    The strength of the regularisation is the one with the highest accuracy on a fifth of the training vectors, the
-    strongest of several: a fifth of the groups where they are given, else a random fifth, stratified by class. The
-    final fit is on all of them. Where classes have too few vectors for that, scikit-learn's default of 1 is taken.
+    The regularization strength is the one with the highest accuracy on a fifth of the training vectors, and the
+    strongest of equals: a fifth of the groups if they are given, otherwise a random fifth, stratified by class. The
+    final fit uses all of them. If classes have too few vectors for that, scikit-learn's default of 1 is used.
 
     Args:
         train_features: Shape (n, features).
         train_labels: Shape (n,), two classes or more.
         test_features: Shape (m, features).
-        strengths: Inverse strengths of the regularisation to choose from, scikit-learn's ``C``.
-        groups: Group of each training vector, such as its block of ground, shape (n,).
+        strengths: Inverse regularization strengths to choose from, scikit-learn's ``C``.
+        groups: Group of each training vector, such as its ground block, shape (n,).
 
     Returns:
         Probabilities.
 
     Raises:
-        ConfigurationError: If there is one class only, or nothing to test.
+        ConfigurationError: If there is one class only, or no test vector.
     """
     classes = np.unique(train_labels)
     if len(classes) < 2 or len(test_features) == 0:
-        msg = f'labels: expected 2 classes or more and chips to test, got {len(classes)} and {len(test_features)}.'
+        msg = f'labels: expected at least 2 classes and 1 test chip, got {len(classes)} and {len(test_features)}.'
         raise ConfigurationError(msg)
     parts = _validation_part(train_labels, groups)
     chosen = 1.0
     if parts is not None:
         fitted, held = parts
-        chosen = max(
-            sorted(strengths),
-            key=lambda c: _logistic(c).fit(train_features[fitted], train_labels[fitted]).score(
-                train_features[held], train_labels[held]
-            ),
-        )  # fmt: skip
+
+        def accuracy(strength: float) -> float:
+            model = _logistic(strength).fit(train_features[fitted], train_labels[fitted])
+            return float(model.score(train_features[held], train_labels[held]))
+
+        chosen = max(sorted(strengths), key=accuracy)
     model = _logistic(chosen).fit(train_features, train_labels)
     return ClassScores(model.classes_, model.predict_proba(test_features))
 
@@ -145,15 +146,15 @@ def knn_probe(
         train_labels: Shape (n,).
         test_features: Shape (m, features).
         test_labels: Shape (m,).
-        k: Neighbours, at most n.
-        temperature: Makes near neighbours count more; None for equal votes.
+        k: Number of neighbours, at most n.
+        temperature: Weight of near neighbours; None for equal votes.
         distance: ``cosine`` or ``euclidean``.
 
     Returns:
         Scores on the test vectors.
 
     Raises:
-        ConfigurationError: If there are fewer training vectors than neighbours, or nothing to test.
+        ConfigurationError: If there are fewer training vectors than neighbours, or no test vector.
     """
     return _result(knn_scores(train_features, train_labels, test_features, k, temperature, distance), test_labels)
 
@@ -166,34 +167,34 @@ def linear_probe(
     strengths: Sequence[float] = STRENGTHS,
     groups: NDArray[np.integer] | None = None,
 ) -> ProbeResult:
-    """Classify by logistic regression on standardised features, see :func:`linear_scores`.
+    """Classify by logistic regression on standardized features, see :func:`linear_scores`.
 
     Args:
         train_features: Shape (n, features).
         train_labels: Shape (n,), two classes or more.
         test_features: Shape (m, features).
         test_labels: Shape (m,).
-        strengths: Inverse strengths of the regularisation to choose from, scikit-learn's ``C``.
-        groups: Group of each training vector, such as its block of ground, shape (n,).
+        strengths: Inverse regularization strengths to choose from, scikit-learn's ``C``.
+        groups: Group of each training vector, such as its ground block, shape (n,).
 
     Returns:
         Scores on the test vectors.
 
     Raises:
-        ConfigurationError: If there is one class only, or nothing to test.
+        ConfigurationError: If there is one class only, or no test vector.
     """
     return _result(linear_scores(train_features, train_labels, test_features, strengths, groups), test_labels)
 
 
 def classified(found: ClassScores, test_labels: NDArray[np.integer]) -> Classified:
-    """Put scores beside labels, with a column for every class of either.
+    """Join scores with labels, with a column for every class of either.
 
     Args:
         found: Scores of the test vectors.
         test_labels: Their classes, shape (m,).
 
     Returns:
-        Labels and scores by the position of the class among all classes; a class that was not learnt has no score.
+        Labels and scores by the position of the class among all classes; classes without training vectors score 0.
     """
     every = np.union1d(found.classes, test_labels)
     scores = np.zeros((len(test_labels), len(every)))
@@ -202,20 +203,20 @@ def classified(found: ClassScores, test_labels: NDArray[np.integer]) -> Classifi
 
 
 def _votes(distances: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
-    # the nearest one has one vote: exp(−d / τ) itself may be too small for a float
+    # the nearest neighbour has one vote, because exp(−d / τ) may underflow
     return np.exp((distances.min(axis=1, keepdims=True) - distances) / temperature)
 
 
 def _validation_part(
     labels: NDArray[np.integer], groups: NDArray[np.integer] | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
-    """Which vectors to fit on and which to validate on, or None where there are too few."""
+    """Indices of the vectors to fit on and to validate on; None if there are too few."""
     if groups is not None and len(np.unique(groups)) >= 5:
         parts = next(GroupShuffleSplit(1, test_size=0.2, random_state=0).split(labels, groups=groups))
         if len(np.unique(labels[parts[0]])) >= 2:
             return parts
     classes, counts = np.unique(labels, return_counts=True)
-    # a class with one chip can be on one side only
+    # a class with a single vector can be on one side only
     both = np.isin(labels, classes[counts > 1])
     several = int((counts > 1).sum())
     if several < 2 or int(0.2 * both.sum()) < several:

@@ -1,7 +1,7 @@
 """Scores of classified chips, for many weightings of the chips at once.
 
-A weight of each chip is what a bootstrap varies, so every score is a function of weights (resample, chip); a row of
-ones gives the plain score, which is scikit-learn's.
+A bootstrap varies the weight of each chip, so every score is a function of weights (resample, chip); a row of ones
+gives the plain score, which equals that of scikit-learn.
 """
 
 from dataclasses import dataclass
@@ -15,17 +15,17 @@ from torchgeo_msssl.errors import ConfigurationError
 Metric = Literal['accuracy', 'balanced_accuracy', 'precision', 'recall', 'f1', 'average_precision']
 Average = Literal['micro', 'macro', 'weighted']
 
-#: Scores that are means over classes, and so depend on how the mean is taken.
+#: Scores that are means over classes, and so depend on the kind of mean.
 _AVERAGED = ('precision', 'recall', 'f1', 'average_precision')
 
 
 @dataclass(frozen=True)
 class Classified:
-    """Held-out chips with what a probe makes of them.
+    """Held-out chips with the scores of a probe.
 
     Attributes:
         labels: Class of each chip, shape (chip,), 0 to class − 1.
-        scores: The larger, the likelier, shape (chip, class).
+        scores: Scores, higher for likelier classes, shape (chip, class).
     """
 
     labels: NDArray[np.int64]
@@ -33,7 +33,7 @@ class Classified:
 
     @property
     def predicted(self) -> NDArray[np.int64]:
-        """The likeliest class of each chip, shape (chip,); the first one of several."""
+        """Class with the highest score of each chip, shape (chip,); the first one of equals."""
         return self.scores.argmax(axis=1)
 
     @property
@@ -44,15 +44,15 @@ class Classified:
 
 
 def metric_name(metric: str, average: Average = 'macro', top_k: int = 1) -> str:
-    """Name a score as result tables have it.
+    """Name a score in tables.
 
     Args:
         metric: One of :data:`Metric`.
-        average: How the mean over classes is taken, where there is one.
-        top_k: For accuracy: a chip is right if its class is among so many.
+        average: Kind of mean over classes, for scores that are one.
+        top_k: For accuracy: a chip is correct if its class is among this many.
 
     Returns:
-        For example ``accuracy``, ``top2_accuracy``, ``f1_macro``.
+        Such as ``accuracy``, ``top2_accuracy``, ``f1_macro``.
 
     Raises:
         ConfigurationError: If there is no such score.
@@ -77,15 +77,15 @@ def score(
 ) -> NDArray[np.float64]:
     """Compute a score for each weighting of the chips.
 
-    Classes that have no weight in a resample take no part in the mean over classes.
+    Classes without weight in a resample are excluded from the mean over classes.
 
     Args:
         found: The chips.
         metric: One of :data:`Metric`.
         weights: Weight of each chip, shape (resample, chip); None for one row of ones.
-        average: How the mean over classes is taken: ``micro`` counts chips, ``macro`` classes, ``weighted`` classes by
-            their chips.
-        top_k: For accuracy: a chip is right if its class is among so many.
+        average: Kind of mean over classes: ``micro`` counts chips, ``macro`` classes, ``weighted`` classes by their
+            chips.
+        top_k: For accuracy: a chip is correct if its class is among this many.
 
     Returns:
         Shape (resample,).
@@ -93,7 +93,7 @@ def score(
     Raises:
         ConfigurationError: If there is no such score.
     """
-    metric_name(metric, average, top_k)  # refuses what does not exist
+    metric_name(metric, average, top_k)  # raises for unknown names
     weights = np.ones((1, len(found.labels))) if weights is None else weights
     if metric == 'average_precision':
         return _average_precision(found, weights, average)
@@ -105,7 +105,7 @@ def score(
 
 
 def _among(found: Classified, top_k: int) -> NDArray[np.float64]:
-    """Whether each chip's class is among its ``top_k`` likeliest."""
+    """Whether the class of each chip is among the ``top_k`` with the highest scores."""
     own = found.scores[np.arange(len(found.labels)), found.labels][:, None]
     earlier = np.arange(found.scores.shape[1]) < found.labels[:, None]  # of equal scores the first class comes first
     before = (found.scores > own) | ((found.scores == own) & earlier)
@@ -117,9 +117,12 @@ def _from_confusion(counts: NDArray[np.float64], metric: str, average: Average) 
     right, labelled, guessed = np.einsum('rcc->rc', counts), counts.sum(axis=2), counts.sum(axis=1)
     if metric == 'balanced_accuracy':
         return _mean(_divide(right, labelled), labelled > 0)
-    above, below = {
-        'precision': (right, guessed), 'recall': (right, labelled), 'f1': (2 * right, labelled + guessed),
-    }[metric]  # fmt: skip
+    quotients = {
+        'precision': (right, guessed),
+        'recall': (right, labelled),
+        'f1': (2 * right, labelled + guessed),
+    }
+    above, below = quotients[metric]
     if average == 'micro':
         return above.sum(axis=1) / below.sum(axis=1)
     values = _divide(above, below)
