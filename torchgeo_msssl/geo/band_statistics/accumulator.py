@@ -82,18 +82,7 @@ def _pixels(portion: Portion, bands: Sequence[str]) -> Iterator[tuple[Window, ND
 
 
 def count_every_value(portion: Portion, bands: Sequence[str]) -> Accumulator:
-    """Count every digital number of a portion of a scene with integers of at most 16 bits.
-
-    Args:
-        portion: Windows to read.
-        bands: Canonical names.
-
-    Returns:
-        Counts of every value. The moments stay empty, as they follow from the counts.
-
-    Raises:
-        SceneReadError: If the scene is damaged there.
-    """
+    """Count every digital number of a portion of integers of at most 16 bits; the moments stay empty."""
     total = empty_accumulator(len(bands), TABLE_SIZE)
     for window, image, valid in _pixels(portion, bands):
         total.band_pixels += _band_pixels(portion.scene, window, bands, image)
@@ -104,18 +93,7 @@ def count_every_value(portion: Portion, bands: Sequence[str]) -> Accumulator:
 
 
 def count_upper_halves(portion: Portion, bands: Sequence[str]) -> Accumulator:
-    """Count the upper halves of the reflectance of a portion, the first of two passes.
-
-    Args:
-        portion: Windows to read.
-        bands: Canonical names.
-
-    Returns:
-        Counts of upper halves, moments and extremes in reflectance.
-
-    Raises:
-        SceneReadError: If the scene is damaged there.
-    """
+    """Count the upper halves of the reflectance of a portion, with its moments and extremes, in the first pass."""
     total = empty_accumulator(len(bands), HALF)
     for window, image, valid in _pixels(portion, bands):
         total.band_pixels += _band_pixels(portion.scene, window, bands, image)
@@ -143,9 +121,6 @@ def count_lower_halves(
 
     Returns:
         Counts of lower halves and counts of bins of each band.
-
-    Raises:
-        SceneReadError: If the scene is damaged there.
     """
     lower = [np.zeros((len(half.halves), HALF), np.int64) for half in halves]
     histogram = [np.zeros(len(edge) - 1, np.int64) for edge in edges]

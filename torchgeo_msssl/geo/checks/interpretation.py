@@ -18,15 +18,7 @@ _SIDE = 128
 
 
 def check_bands(scene: Scene, sensor: Sensor | None) -> Iterator[Finding]:
-    """Find bands without a name, and alpha bands.
-
-    Args:
-        scene: The scene.
-        sensor: Its sensor, if known.
-
-    Yields:
-        Findings.
-    """
+    """Find bands without a name, and alpha bands."""
     for file in scene.files:
         unnamed = [name for name in file.names if name.startswith('band_')]
         if unnamed:
@@ -51,18 +43,7 @@ def _sensor_option(name: str) -> str:
 
 
 def check_values(scene: Scene, sensor: Sensor | None) -> Iterator[Finding]:
-    """Find values that are not plausible as reflectance, and offsets that contradict the values.
-
-    Args:
-        scene: The scene.
-        sensor: Its sensor. None checks nothing.
-
-    Yields:
-        Findings.
-
-    Raises:
-        MSSSLError: If the scene is damaged, or declares an invalid scale.
-    """
+    """Find values that are not plausible as reflectance, and offsets that contradict the values."""
     spectral = [band for band in scene.bands if sensor and (known := sensor.find(band)) and known.wavelength < 3000]
     if sensor is None or not spectral:
         return

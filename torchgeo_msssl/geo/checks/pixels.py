@@ -95,17 +95,7 @@ def _borders(dataset: DatasetReader) -> list[Window]:
 
 
 def check_border(path: str, dataset: DatasetReader, sample: PixelSample, assumed: float | None) -> Iterator[Finding]:
-    """Find a frame of one value that is not declared as nodata.
-
-    Args:
-        path: The file.
-        dataset: The same file, open.
-        sample: Sampled pixels of it.
-        assumed: Nodata value of the scene's sensor, or None.
-
-    Yields:
-        At most one finding.
-    """
+    """Find a frame of one value that is not declared as nodata, or only assumed to be by the sensor."""
     if sample.is_classes:
         return
     seen = Counter(value for image, valid in sample.borders if (value := _only_value(image, valid)) is not None)
@@ -153,16 +143,7 @@ def _partly(pixels: NDArray[Any], value: float) -> float:
 
 
 def check_finite(path: str, dataset: DatasetReader, sample: PixelSample) -> Iterator[Finding]:
-    """Find NaN and infinite values that are not declared as nodata.
-
-    Args:
-        path: The file.
-        dataset: The same file, open.
-        sample: Sampled pixels of it.
-
-    Yields:
-        At most one finding.
-    """
+    """Find NaN and infinite values that are not declared as nodata."""
     odd = [~np.isfinite(image).all(axis=0) & valid for image, valid in (*sample.inner, *sample.borders)]
     number, pixels = sum(int(places.sum()) for places in odd), sum(places.size for places in odd)
     if number:

@@ -25,15 +25,7 @@ _STOCK = (
 
 
 def check_placement(path: str, dataset: DatasetReader) -> Iterator[Finding]:
-    """Find missing or unusual georeferences.
-
-    Args:
-        path: The file.
-        dataset: The same file, open with its sidecar files.
-
-    Yields:
-        Findings.
-    """
+    """Find missing georeferences, and grids in degrees."""
     if dataset.crs is None:
         message = 'The file has no coordinate reference system, so its location is unknown; assign the right one.'
         yield Finding('error', 'no_crs', message, (path,), remedies=(edit_command(path, '--crs', 'EPSG:CODE'),))
@@ -51,18 +43,7 @@ def check_placement(path: str, dataset: DatasetReader) -> Iterator[Finding]:
 
 
 def check_turned(scene: Scene, measured: bool) -> Iterator[Finding]:
-    """Find files that are not north up.
-
-    Args:
-        scene: The scene.
-        measured: Whether to measure the time to read a chip.
-
-    Yields:
-        Findings.
-
-    Raises:
-        SceneReadError: If a file is damaged.
-    """
+    """Find files that are not north up; measure the time to read their chips if requested."""
     message = (
         'The file is not north up: every chip is warped as it is read (nearest neighbour), and TorchGeo misplaces it.'
     )
@@ -108,15 +89,7 @@ def _utm(longitude: float, latitude: float) -> str:
 
 
 def check_sidecars(path: str, dataset: DatasetReader) -> Iterator[Finding]:
-    """Find metadata and overviews that are stored in sidecar files.
-
-    Args:
-        path: The file.
-        dataset: The same file, open with its sidecar files.
-
-    Yields:
-        Findings.
-    """
+    """Find metadata and overviews that are stored in sidecar files."""
     sidecars = [name for name in dataset.files[1:] if Path(name).parent == Path(path).parent]
     if is_remote(path) or not sidecars or dataset.driver == 'VRT':
         return

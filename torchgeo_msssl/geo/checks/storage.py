@@ -87,15 +87,7 @@ def _layout(dataset: DatasetReader) -> str:
 
 
 def check_truncation(path: str, dataset: DatasetReader) -> Iterator[Finding]:
-    """Find a TIFF that ends before its last block, from its table of blocks.
-
-    Args:
-        path: The file.
-        dataset: The same file, open.
-
-    Yields:
-        At most one finding.
-    """
+    """Find a TIFF that ends before its last block, from its table of blocks."""
     if dataset.driver != 'GTiff' or not os.path.isfile(path):
         return
     size, end = os.path.getsize(path), 0
