@@ -32,7 +32,7 @@ from rasterio.windows import Window as RasterioWindow
 from torchgeo.datasets import RasterDataset, stack_samples
 
 from torchgeo_msssl.datasets import ChipQuery, Scenes
-from torchgeo_msssl.datasets.scenes import collate
+from torchgeo_msssl.datasets.batches import collate
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.open_datasets import close_datasets
 from torchgeo_msssl.geo.user_cache import cache_folder

@@ -146,7 +146,7 @@ def test_another_sensor_is_told(scenes: list[str], caplog: pytest.LogCaptureFixt
 def test_failures_are_one_sentence(scenes: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, message in (
         ([scenes[0], '--bands', 'B08'], 'has no band B08'),
-        ([scenes[0], '--bands', 'B2,B02'], 'each once, such as B02,B03; got B2,B02'),
+        ([scenes[0], '--bands', 'B2,B02'], 'expected different bands, got B2, B02; name each once'),
         (['nowhere'], 'no raster file'),
         ([scenes[0], '--output', scenes[1]], f'expected a .yaml file or a folder, got {scenes[1]}'),
         ([scenes[0], '--output', f'{scenes[1]}/inside.yaml'], 'cannot be written'),

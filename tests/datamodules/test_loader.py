@@ -15,7 +15,7 @@ from rasterio.env import get_gdal_config
 
 from torchgeo_msssl.datamodules.loader import ChipLoader
 from torchgeo_msssl.datasets import Scenes
-from torchgeo_msssl.datasets.scenes import collate
+from torchgeo_msssl.datasets.batches import collate
 from torchgeo_msssl.geo.open_datasets import close_datasets
 from torchgeo_msssl.samplers import RandomChipSampler
 

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from torchgeo.datasets import NonGeoDataset
 
 from torchgeo_msssl.datasets import ChipPart, Chips, LabelledScenes, Labels, Scenes
-from torchgeo_msssl.datasets.scenes import collate
+from torchgeo_msssl.datasets.batches import collate
 from torchgeo_msssl.errors import BandError, ConfigurationError, MSSSLError, SceneReadError, ScenesNotFoundError
 from torchgeo_msssl.geo.chipping.options import ChipOptions, LabelOptions
 from torchgeo_msssl.geo.chipping.run import chip_scenes

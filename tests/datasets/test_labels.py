@@ -20,8 +20,9 @@ from shapely.geometry import LineString, Point, box
 from torch.utils.data import DataLoader
 
 from torchgeo_msssl.__main__ import main
+from torchgeo_msssl.datasets.batches import collate
 from torchgeo_msssl.datasets.labels import LabelledScenes, Labels
-from torchgeo_msssl.datasets.scenes import Scenes, collate
+from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import ConfigurationError, EmptyIntersectionError, ScenesNotFoundError
 from torchgeo_msssl.geo.chipping.labels import open_chip_labels
 from torchgeo_msssl.geo.chipping.options import LabelOptions

@@ -26,7 +26,7 @@ from torchgeo.datasets import RasterDataset, stack_samples
 from torchgeo.samplers import GriddedPatchSampler, RandomPatchSampler
 
 from torchgeo_msssl.datasets import ChipQuery, Scenes
-from torchgeo_msssl.datasets.scenes import collate
+from torchgeo_msssl.datasets.batches import collate
 from torchgeo_msssl.errors import (
     BandError,
     ConfigurationError,
@@ -350,7 +350,7 @@ def test_a_multi_band_file_and_a_folder_of_bands_make_one_mosaic(tmp_path: Path)
 @pytest.fixture
 def merges(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows by one with each call of rasterio's merge."""
-    from torchgeo_msssl.datasets import scenes as module
+    from torchgeo_msssl.datasets import slices as module
 
     calls: list[int] = []
     real = rasterio.merge.merge
@@ -829,7 +829,7 @@ def test_errors_name_the_file_and_the_remedy(tmp_path: Path) -> None:
         Scenes(tmp_path / 'no' / '*.tif')
     with pytest.raises(BandError, match=r'scene.tif: has no band B08; it has 3: B02, B03, B04'):
         Scenes(path, bands=['B02', 'B08'])
-    with pytest.raises(BandError, match='twice'):
+    with pytest.raises(BandError, match='name each once'):
         Scenes(path, bands=['B02', 'B2'])
     with pytest.raises(BandError, match="sensor: unknown sensor 'sentinel9'"):
         Scenes(path, sensor='sentinel9')

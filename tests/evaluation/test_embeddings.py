@@ -13,7 +13,7 @@ import shapely
 import torch
 from pyproj import CRS, Transformer
 
-from torchgeo_msssl.datasets.scenes import collate
+from torchgeo_msssl.datasets.batches import collate
 from torchgeo_msssl.errors import BandError, ConfigurationError, OutputError, WeightsError
 from torchgeo_msssl.evaluation import embeddings
 from torchgeo_msssl.evaluation.embeddings import EmbedSettings, embed_scenes, footprints, measure

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
-from torchgeo_msssl.datasets.scenes import Scenes, collate
+from torchgeo_msssl.datasets.batches import collate
+from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.evaluation.encoders import Transfer
 from torchgeo_msssl.evaluation.feature_map import (
     FeatureColors,

@@ -12,7 +12,8 @@ import torch
 from affine import Affine
 from torch import Tensor, nn
 
-from torchgeo_msssl.datasets.scenes import Scenes, collate
+from torchgeo_msssl.datasets.batches import collate
+from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import EmptyIntersectionError
 from torchgeo_msssl.evaluation.features import extract_all, extract_features, label_chips, split_labelled_chips
 from torchgeo_msssl.geo.grid import PixelGrid

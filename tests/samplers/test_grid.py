@@ -17,7 +17,7 @@ from rasterio.crs import CRS
 from torch.utils.data import DataLoader, DistributedSampler
 
 from torchgeo_msssl.datasets import Scenes
-from torchgeo_msssl.datasets.scenes import collate
+from torchgeo_msssl.datasets.batches import collate
 from torchgeo_msssl.errors import ConfigurationError, EmptyIntersectionError
 from torchgeo_msssl.geo.open_datasets import close_datasets
 from torchgeo_msssl.samplers import ChipSampler, GridChipSampler

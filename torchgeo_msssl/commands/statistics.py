@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from torchgeo_msssl.bands import canonical_band_name, get_sensor, infer_sensor, is_auxiliary
+from torchgeo_msssl.bands import get_sensor, infer_sensor
 from torchgeo_msssl.commands.options import option, positional, read_options
-from torchgeo_msssl.errors import BandError, ConfigurationError
+from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.files import atomic_path
+from torchgeo_msssl.geo.band_choice import choose_bands, spectral_bands
 from torchgeo_msssl.geo.band_statistics.file import statistics_content, unit_of, write_statistics
 from torchgeo_msssl.geo.band_statistics.histograms import PERCENTILES
 from torchgeo_msssl.geo.band_statistics.summary import BandSummary, summarize_bands
 from torchgeo_msssl.geo.headers import find_scenes
 from torchgeo_msssl.geo.radiometry import radiometry
-from torchgeo_msssl.geo.scene import Scene, missing_bands_error
 from torchgeo_msssl.progress import progress_bar
 
 
@@ -69,7 +69,7 @@ def run(arguments: Sequence[str]) -> int:
     target, figure = _targets(Path(options.output), options.overwrite)
     named = get_sensor(options.sensor) if options.sensor else None
     scenes = find_scenes(options.paths, named)
-    bands = _choose_bands(scenes, options.bands)
+    bands = choose_bands(scenes, options.bands or spectral_bands(scenes[0].bands, scenes[0].path))
     sensor = named or infer_sensor(scenes[0].bands, scenes[0].path)
     radiometries = [radiometry(scene, bands, sensor, options.offset) for scene in scenes]
     reasons = [how.reason for how in radiometries]
@@ -99,23 +99,6 @@ def _targets(output: Path, overwrite: bool) -> tuple[Path, Path]:
         if target.exists() and not overwrite:
             raise ConfigurationError(f'output: {target} exists; add --overwrite to replace it.')
     return targets
-
-
-def _choose_bands(scenes: Sequence[Scene], wanted: Sequence[str] | None) -> list[str]:
-    if wanted:
-        bands = [canonical_band_name(name) for name in wanted]
-        if len(set(bands)) < len(bands):
-            raise BandError(f'bands: expected names, each once, such as B02,B03; got {",".join(wanted)}.')
-    else:
-        bands = [band for band in scenes[0].bands if not is_auxiliary(band)]
-        if not bands:
-            msg = f'bands: {scenes[0].path} has only {", ".join(scenes[0].bands)}, none of which is a spectral band.'
-            raise BandError(msg)
-    for scene in scenes:
-        missing = [band for band in bands if band not in scene.bands]
-        if missing:
-            raise missing_bands_error(scene, missing)
-    return bands
 
 
 def _table(summary: BandSummary, bands: Sequence[str], unit: str, scenes: int) -> str:

@@ -16,8 +16,9 @@ from torchgeo_msssl.datamodules.loader import ChipLoader
 from torchgeo_msssl.datamodules.reader import ChipReader, ReaderName, reads_chips
 from torchgeo_msssl.datamodules.sample_data import find_sample_area
 from torchgeo_msssl.datamodules.scene_reader import SceneOptions, SceneReader
+from torchgeo_msssl.datasets.batches import collate
 from torchgeo_msssl.datasets.chip_files import Channels
-from torchgeo_msssl.datasets.scenes import Scenes, collate
+from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.files import write_json
 from torchgeo_msssl.geo.eviction import parse_size

@@ -15,12 +15,12 @@ from torchgeo_msssl.datamodules.chip_statistics import chip_statistics, manifest
 from torchgeo_msssl.datamodules.reader import (
     file_statistics,
     measured_statistics,
-    spectral_bands,
     warn_of_numbered_bands,
 )
 from torchgeo_msssl.datasets.chip_files import Channels
 from torchgeo_msssl.datasets.chips import Chips, chip_splits
 from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.geo.band_choice import spectral_bands
 from torchgeo_msssl.geo.chipping.options import ALL
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.ground.parts import PARTS

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from torchgeo_msssl.bands import Sensor, is_auxiliary
+from torchgeo_msssl.bands import Sensor
 from torchgeo_msssl.datasets.chip_folders import is_chip_folder
 from torchgeo_msssl.errors import BandError, ConfigurationError
 from torchgeo_msssl.geo.band_statistics.file import read_statistics, unit_of
@@ -182,28 +182,6 @@ def measured_statistics(
         'pixels': moments.count,
         'unit': unit_of(sensor),
     }
-
-
-def spectral_bands(bands: Sequence[str], path: str) -> tuple[str, ...]:
-    """Drop layers that are no spectral bands, and log which.
-
-    Args:
-        bands: Canonical names.
-        path: File or folder, for the message.
-
-    Returns:
-        The others, in their order.
-
-    Raises:
-        BandError: If there are no others.
-    """
-    layers = [band for band in bands if is_auxiliary(band)]
-    spectral = tuple(band for band in bands if band not in layers)
-    if not spectral:
-        raise BandError(f'bands: {path} has only {", ".join(layers)}, none of which is a spectral band.')
-    if layers:
-        log.info('Left out %s: not spectral bands (name them in `bands` to keep them).', ', '.join(layers))
-    return spectral
 
 
 def warn_of_numbered_bands(bands: Sequence[str]) -> None:

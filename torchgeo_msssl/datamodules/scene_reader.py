@@ -17,13 +17,13 @@ from torchgeo_msssl.bands import Sensor
 from torchgeo_msssl.datamodules.reader import (
     file_statistics,
     measured_statistics,
-    spectral_bands,
     warn_of_numbered_bands,
 )
 from torchgeo_msssl.datasets.labels import LabelledScenes
 from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import OutputError
 from torchgeo_msssl.files import write_json
+from torchgeo_msssl.geo.band_choice import spectral_bands
 from torchgeo_msssl.geo.band_statistics.moments import scene_statistics
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.radiometry import Radiometry

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 from torchgeo.datasets.utils import Sample
 
-from torchgeo_msssl.bands import Sensor, canonical_band_name, infer_sensor
+from torchgeo_msssl.bands import Sensor, infer_sensor
 from torchgeo_msssl.datasets.chip_files import ArrayLayout, ChipFile, check_alike, open_chip, read_mask
-from torchgeo_msssl.errors import BandError
+from torchgeo_msssl.geo.band_choice import choose_bands
 from torchgeo_msssl.geo.chipping.inputs import common_dtype
 from torchgeo_msssl.geo.chipping.labels import ChipLabels
 from torchgeo_msssl.geo.chipping.options import IGNORE
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.radiometry import Radiometry, radiometry
-from torchgeo_msssl.geo.scene import Scene, missing_bands_error
+from torchgeo_msssl.geo.scene import Scene
 
 
 class ChipSource(Protocol):
@@ -87,7 +87,7 @@ class FileSource:
         self._ignore_index = ignore_index
         self._first = self._open(0)
         self.sensor = sensor or infer_sensor(self._first.bands, chips[0].source)
-        self.bands = _chosen(self._first, bands)
+        self.bands = choose_bands([self._first], bands)
         self.size = (self._first.grid.height, self._first.grid.width)
         self._dtype = np.dtype(dtype) if dtype else self._first.dtype
         self.labelled = all(chip.mask is not None for chip in chips)
@@ -185,7 +185,7 @@ class WindowSource:
         self.windows = windows
         self.labels = labels
         self.sensor = sensor
-        self.bands = _chosen(scenes[0], bands)
+        self.bands = choose_bands(scenes[:1], bands)
         self.size = (windows[0][1].height, windows[0][1].width)
         self.labelled = labels is not None
         self._ignore_index = ignore_index
@@ -243,13 +243,3 @@ def _sample(image: NDArray[Any], valid: NDArray[np.bool_], how: Radiometry) -> S
         'scale': torch.tensor(how.scale, dtype=torch.float32),
         'offset': torch.tensor(how.offset, dtype=torch.float32),
     }
-
-
-def _chosen(first: Scene, bands: Sequence[str] | None) -> tuple[str, ...]:
-    chosen = tuple(canonical_band_name(band) for band in bands) if bands else first.bands
-    if len(set(chosen)) < len(chosen):
-        raise BandError(f'bands: {", ".join(chosen)} names a band twice.')
-    missing = [band for band in chosen if band not in first.bands]
-    if missing:
-        raise missing_bands_error(first, missing)
-    return chosen

@@ -26,7 +26,8 @@ from torch.utils.data import Dataset
 from torchgeo.datasets import GeoDataset, RasterDataset
 from torchgeo.datasets.utils import GeoSlice, Sample
 
-from torchgeo_msssl.datasets.scenes import ChipQuery, Scenes
+from torchgeo_msssl.datasets.queries import ChipQuery
+from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import ConfigurationError, EmptyIntersectionError
 from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.labels.classes import ClassNames

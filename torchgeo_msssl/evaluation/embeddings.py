@@ -16,7 +16,9 @@ from torch import Tensor
 
 import torchgeo_msssl
 from torchgeo_msssl.datamodules.base import SpectralDataModule
-from torchgeo_msssl.datasets.scenes import ChipQuery, Scenes, collate
+from torchgeo_msssl.datasets.batches import collate
+from torchgeo_msssl.datasets.queries import ChipQuery
+from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import ConfigurationError, OutputError
 from torchgeo_msssl.evaluation.encoders import Transfer
 from torchgeo_msssl.evaluation.feature_map import FeatureColors, center_of_view, write_feature_map

@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 from torch import Tensor
 
-from torchgeo_msssl.datasets.scenes import ChipQuery, Scenes, collate
+from torchgeo_msssl.datasets.batches import collate
+from torchgeo_msssl.datasets.queries import ChipQuery
+from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import EmptyIntersectionError
 from torchgeo_msssl.geo.labels.source import LabelSource, time_of
 from torchgeo_msssl.samplers.blocks import split_blocks

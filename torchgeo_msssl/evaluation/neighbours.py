@@ -7,7 +7,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from torchgeo_msssl.datasets.scenes import ChipQuery, Scenes, collate
+from torchgeo_msssl.datasets.batches import collate
+from torchgeo_msssl.datasets.queries import ChipQuery
+from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.files import atomic_path
 
 #: Percentiles between which a row of the sheet is stretched.

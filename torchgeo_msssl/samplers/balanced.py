@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torchgeo_msssl.datasets.labels import Labels
-from torchgeo_msssl.datasets.scenes import ChipQuery
+from torchgeo_msssl.datasets.queries import ChipQuery
 from torchgeo_msssl.errors import EmptyIntersectionError
 from torchgeo_msssl.progress import progress_bar
 from torchgeo_msssl.samplers.base import ChipSampler

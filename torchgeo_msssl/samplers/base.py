@@ -13,7 +13,8 @@ from torch import distributed
 from torch.utils.data import DistributedSampler
 from torchgeo.samplers import GeoSampler
 
-from torchgeo_msssl.datasets.scenes import ChipQuery, Scenes
+from torchgeo_msssl.datasets.queries import ChipQuery
+from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import ConfigurationError
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from torchgeo_msssl.datasets.scenes import ChipQuery, Scenes
+from torchgeo_msssl.datasets.queries import ChipQuery
+from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import ConfigurationError, EmptyIntersectionError
 from torchgeo_msssl.geo.grid import PixelGrid, Window, covering_windows
 from torchgeo_msssl.samplers.base import ChipSampler

@@ -10,7 +10,8 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
-from torchgeo_msssl.datasets.scenes import ChipQuery, Scenes
+from torchgeo_msssl.datasets.queries import ChipQuery
+from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import ChipSizeError, ConfigurationError, ValidDataError
 from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.valid_counts import CELL, ValidCells

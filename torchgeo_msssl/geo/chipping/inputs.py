@@ -9,13 +9,14 @@ import numpy as np
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
-from torchgeo_msssl.bands import Sensor, canonical_band_name, get_sensor, infer_sensor
+from torchgeo_msssl.bands import Sensor, get_sensor, infer_sensor
 from torchgeo_msssl.errors import ConfigurationError, SceneReadError
+from torchgeo_msssl.geo.band_choice import choose_bands
 from torchgeo_msssl.geo.chipping.options import ChipOptions
 from torchgeo_msssl.geo.discover import find_files, group_files
 from torchgeo_msssl.geo.headers import open_scene
 from torchgeo_msssl.geo.open_datasets import is_remote
-from torchgeo_msssl.geo.scene import Scene, missing_bands_error
+from torchgeo_msssl.geo.scene import Scene
 from torchgeo_msssl.geo.warp import warp_scene
 from torchgeo_msssl.geo.whole import check_whole
 
@@ -75,7 +76,7 @@ def open_inputs(paths: Sequence[str], options: ChipOptions, output: Path | None 
     if not scenes:
         raise next(iter(failed.values()))
     _check_names(scenes)
-    bands = _choose_bands(scenes, options.bands)
+    bands = choose_bands(scenes, options.bands)
     sensor = named or infer_sensor(scenes[0].bands, scenes[0].path)
     moved = tuple(_moved(scene, options) for scene in scenes)
     sources = {name: absolute(_source(files)) for name, files in groups}
@@ -129,17 +130,6 @@ def _check_names(scenes: Sequence[Scene]) -> None:
                 'rename one, or chip them into different folders.'
             )
             raise ConfigurationError(msg)
-
-
-def _choose_bands(scenes: Sequence[Scene], wanted: Sequence[str]) -> tuple[str, ...]:
-    bands = tuple(map(canonical_band_name, wanted)) or scenes[0].bands
-    if len(set(bands)) < len(bands):
-        raise ConfigurationError(f'bands: expected different bands, got {", ".join(wanted)}; name each once.')
-    for scene in scenes:
-        missing = [band for band in bands if band not in scene.bands]
-        if missing:
-            raise missing_bands_error(scene, missing)
-    return bands
 
 
 def _moved(scene: Scene, options: ChipOptions) -> Scene:
