@@ -17,6 +17,7 @@ from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import EmptyIntersectionError
 from torchgeo_msssl.evaluation.features import extract_all, extract_features, label_chips, split_labelled_chips
 from torchgeo_msssl.geo.grid import PixelGrid
+from torchgeo_msssl.geo.labels.open import open_labels
 from torchgeo_msssl.geo.labels.raster import RasterLabels
 
 Make = Callable[..., str]
@@ -103,10 +104,10 @@ def test_several_values_can_be_one_class(make_scene: Make) -> None:
     scenes, path = make_pair(make_scene, labels, side=32)
     with pytest.raises(EmptyIntersectionError):
         label_chips(scenes, path, 32, purity=0.6)
-    merged = RasterLabels(path.files[0], {'none': 0, 'both': [1, 2]})
+    merged = open_labels(path.files[0], {'none': 0, 'both': [1, 2]})
     assert label_chips(scenes, merged, 32, purity=20 / 32).labels.tolist() == [1]
     with pytest.raises(EmptyIntersectionError):  # other values are unlabelled
-        label_chips(scenes, RasterLabels(path.files[0], {'a': 2, 'b': 7}), 32, purity=0.4)
+        label_chips(scenes, open_labels(path.files[0], {'a': 2, 'b': 7}), 32, purity=0.4)
 
 
 def test_a_chip_on_two_rasters_takes_the_pixels_of_both(make_scene: Make) -> None:

@@ -15,6 +15,9 @@ from shapely.geometry import (
 )
 
 from torchgeo_msssl.geo.grid import PixelGrid
+from torchgeo_msssl.geo.labels.classes import ClassNames
+from torchgeo_msssl.geo.labels.options import LabelSettings
+from torchgeo_msssl.geo.labels.vector import VectorLabels
 
 UTM = 'EPSG:32631'
 X, Y = 600_000.0, 5_000_000.0
@@ -51,3 +54,14 @@ def scattered(seed: int, count: int = 30) -> tuple[np.ndarray, np.ndarray]:
             circle = Point(xy[0]).buffer(8)
             shapes.append(circle.difference(Point(xy[0]).buffer(rng.uniform(1, 7))))
     return np.array(shapes, dtype=object), rng.integers(1, 9, count).astype(np.uint8)
+
+
+def vector_labels(
+    paths: Any,
+    class_names: ClassNames | None = None,
+    column: str | None = None,
+    ignore_index: int = 255,
+    **options: Any,
+) -> VectorLabels:
+    """Vector labels with options by name."""
+    return VectorLabels(paths, LabelSettings(class_names=class_names, column=column, **options), ignore_index)

@@ -18,10 +18,9 @@ from rasterio.crs import CRS
 from rasterio.features import rasterize
 from scipy import ndimage
 
-from tests.geo.drawings import GRID, UTM, X, Y, save, square
+from tests.geo.drawings import GRID, UTM, X, Y, save, square, vector_labels
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.grid import PixelGrid, Window
-from torchgeo_msssl.geo.labels.vector import VectorLabels
 from torchgeo_msssl.geo.rasterize import ignore_borders, write_coverage, write_mask
 
 
@@ -82,7 +81,7 @@ def test_a_mask_in_blocks_is_that_of_gdal_rasterize(
     # Which pixels a line exactly through their corners touches differs from one GDAL to the next.
     shapes, values = layout(seed, grid, snapped=seed % 2 == 1 and not all_touched)
     source = save(tmp_path / 'a.gpkg', shapes, crs=crs, value=values)
-    labels = VectorLabels(source, column='value', all_touched=all_touched)
+    labels = vector_labels(source, column='value', all_touched=all_touched)
     counts = write_mask(labels, grid, tmp_path / 'mask.tif', progress=False)
     with rasterio.open(tmp_path / 'mask.tif') as dataset:
         got = dataset.read(1)
@@ -94,7 +93,7 @@ def test_a_mask_in_blocks_is_that_of_gdal_rasterize(
 
 def test_a_mask_says_what_its_values_are(tmp_path: Path) -> None:
     path = save(tmp_path / 'a.gpkg', [square(0, 0, 4), square(10, 10, 4)], kind=['vine', 'grass'])
-    labels = VectorLabels(path, {'grass': 'grass', 'vine': 'vine'}, 'kind', background=True, ignore_index=9)
+    labels = vector_labels(path, {'grass': 'grass', 'vine': 'vine'}, 'kind', background=True, ignore_index=9)
     counts = write_mask(labels, GRID, tmp_path / 'mask.tif', progress=False)
     assert counts == {0: GRID.window.area - 128, 1: 64, 2: 64}
     with rasterio.open(tmp_path / 'mask.tif') as dataset:
@@ -109,7 +108,7 @@ def test_a_mask_says_what_its_values_are(tmp_path: Path) -> None:
 
 def test_many_classes_have_many_colours(tmp_path: Path) -> None:
     path = save(tmp_path / 'a.gpkg', [square(0, 0, 4)], kind=['c0'])
-    labels = VectorLabels(path, ['background', *(f'c{k}' for k in range(40))], 'kind')
+    labels = vector_labels(path, ['background', *(f'c{k}' for k in range(40))], 'kind')
     write_mask(labels, GRID, tmp_path / 'mask.tif', progress=False)
     with rasterio.open(tmp_path / 'mask.tif') as dataset:
         assert len({dataset.colormap(1)[value] for value in range(41)}) > 38
@@ -119,7 +118,7 @@ def test_many_classes_have_many_colours(tmp_path: Path) -> None:
 def test_borders_are_ignored_alike_in_all_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pixels: int) -> None:
     shapes, values = layout(1, GRID)
     outline = save(tmp_path / 'outline.gpkg', [shapely.box(X + 6.1, Y - 40.2, X + 50.3, Y - 5.7)])
-    labels = VectorLabels(save(tmp_path / 'a.gpkg', shapes, value=values), column='value', extent=outline)
+    labels = vector_labels(save(tmp_path / 'a.gpkg', shapes, value=values), column='value', extent=outline)
     plain = tmp_path / 'plain.tif'
     write_mask(labels, GRID, plain, progress=False)
     monkeypatch.setattr('torchgeo_msssl.geo.rasterize._BLOCK', 32)
@@ -149,7 +148,7 @@ def test_coverage_is_the_area_in_each_pixel(tmp_path: Path, monkeypatch: pytest.
     blobs = [shapely.Point(X + x, Y - y).buffer(rng.uniform(0.3, 4)) for x, y in rng.uniform(0, 20, (12, 2))]
     line = shapely.LineString([(X + 1, Y - 2), (X + 19, Y - 17)])
     path = save(tmp_path / 'a.gpkg', [*blobs, line], kind=['tree'] * 12 + ['vine'])
-    labels = VectorLabels(path, ['tree', 'grass', 'vine'], 'kind', buffer=0.3, priority=['vine'])
+    labels = vector_labels(path, ['tree', 'grass', 'vine'], 'kind', buffer=0.3, priority=['vine'])
     totals = write_coverage(labels, grid, tmp_path / 'c.tif', progress=False)
     with rasterio.open(tmp_path / 'c.tif') as dataset:
         got = dataset.read()
@@ -168,14 +167,14 @@ def test_coverage_is_the_area_in_each_pixel(tmp_path: Path, monkeypatch: pytest.
 
 def test_coverage_outside_the_surveyed_ground_is_nan(tmp_path: Path) -> None:
     outline = save(tmp_path / 'b.gpkg', [square(0, 0, 10)])
-    labels = VectorLabels(save(tmp_path / 'a.gpkg', [square(0, 0, 4)]), extent=outline)
+    labels = vector_labels(save(tmp_path / 'a.gpkg', [square(0, 0, 4)]), extent=outline)
     write_coverage(labels, GRID, tmp_path / 'c.tif', progress=False)
     with rasterio.open(tmp_path / 'c.tif') as dataset:
         assert dataset.descriptions == ('a',)
         got = dataset.read(1)
     assert np.isfinite(got).sum() == 400
     assert (got == 1).sum() == 64
-    lines = VectorLabels(save(tmp_path / 'd.gpkg', [shapely.LineString([(X, Y), (X + 9, Y - 9)])]))
+    lines = vector_labels(save(tmp_path / 'd.gpkg', [shapely.LineString([(X, Y), (X + 9, Y - 9)])]))
     with pytest.raises(ConfigurationError, match='holds 1 lines, which cover no ground'):
         write_coverage(lines, GRID, tmp_path / 'e.tif')
 
@@ -184,9 +183,9 @@ def test_values_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     path = save(tmp_path / 'a.gpkg', [square(0, 0, 4)])
     for ignore_index in (256, 1, -1):
         with pytest.raises(ConfigurationError, match=f'ignore_index: expected 2 to 255.*got {ignore_index}'):
-            VectorLabels(path, ['ground', 'vine'], ignore_index=ignore_index)
+            vector_labels(path, ['ground', 'vine'], ignore_index=ignore_index)
     with pytest.raises(ConfigurationError, match='boundary_ignore: expected 0 pixels or more, got -2'):
-        write_mask(VectorLabels(path), GRID, tmp_path / 'mask.tif', -2)
+        write_mask(vector_labels(path), GRID, tmp_path / 'mask.tif', -2)
     assert not (tmp_path / 'mask.tif').exists()
 
 
@@ -222,7 +221,7 @@ def _pixels(grid: PixelGrid) -> Any:
 def test_what_is_nodata_is_not_called_background(tmp_path: Path) -> None:
     path = save(tmp_path / 'a.gpkg', [square(1, 1, 5)])
     out = tmp_path / 'mask.tif'
-    write_mask(VectorLabels(path, ['vine'], background=False), GRID, out, progress=False)
+    write_mask(vector_labels(path, ['vine'], background=False), GRID, out, progress=False)
     with rasterio.open(out) as dataset:
         assert json.loads(dataset.tags()['CLASS_NAMES']) == ['vine']
         assert np.unique(dataset.read(1)).tolist() == [0, 255]

@@ -67,7 +67,7 @@ def run(arguments: Sequence[str]) -> int:
 
     grid = _grid(options.like)
     if options.coverage:
-        labels = VectorLabels(options.labels, ignore_index=options.ignore_index, **options.arguments())
+        labels = VectorLabels(options.labels, options, options.ignore_index)
         check_overlap(labels, options.like, grid)
         print(f'Read {labels.describe()}')
         for name, area in write_coverage(labels, grid, options.output).items():

@@ -20,6 +20,7 @@ from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.ground.assignment import assign
 from torchgeo_msssl.geo.ground.blocks import BlockGrid, Cells, chances
 from torchgeo_msssl.geo.ground.split import split_ground
+from torchgeo_msssl.geo.labels.options import LabelSettings
 from torchgeo_msssl.geo.labels.raster import RasterLabels
 from torchgeo_msssl.geo.scene import BandFile, Scene
 from torchgeo_msssl.samplers.blocks import ground_of
@@ -134,7 +135,7 @@ def _split_name(options: ProbeData) -> str:
 def _from_rasters(options: ProbeData, data: PretrainingDataModule) -> tuple[list[LabelledChips], dict[int, str], str]:
     assert data.labels is not None
     scenes = data.scenes
-    labels = RasterLabels(data.labels, options.class_names)
+    labels = RasterLabels(data.labels, LabelSettings(class_names=options.class_names))
     names = dict(enumerate(labels.class_names))
     if options.class_names is None:
         names |= _names_in_tags(labels.rasters[0])

@@ -18,6 +18,7 @@ import shapely
 from affine import Affine
 from numpy.typing import NDArray
 
+from tests.geo.drawings import vector_labels
 from torchgeo_msssl.errors import (
     ChipSizeError,
     ConfigurationError,
@@ -31,7 +32,6 @@ from torchgeo_msssl.geo.chipping.options import LabelOptions
 from torchgeo_msssl.geo.chipping.run import chip_scenes
 from torchgeo_msssl.geo.grid import PixelGrid
 from torchgeo_msssl.geo.headers import find_scenes
-from torchgeo_msssl.geo.labels.vector import VectorLabels
 from torchgeo_msssl.geo.warp import warp_scene
 
 UTM = 'EPSG:32631'
@@ -103,7 +103,7 @@ def test_vectors_are_burned_as_over_the_whole_scene(
 ) -> None:
     cut(scene, size=64, edge='shift', labels=LabelOptions((vines,), CLASSES, column='kind'))
     (whole,) = find_scenes(scene)
-    expected = VectorLabels(vines, ['background', 'vine', 'grass'], 'kind', background=True).burn(
+    expected = vector_labels(vines, ['background', 'vine', 'grass'], 'kind', background=True).burn(
         whole.grid, whole.grid.window
     )
     assert set(np.unique(expected)) == {0, 1, 2}

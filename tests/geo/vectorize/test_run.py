@@ -16,10 +16,9 @@ from rasterio.crs import CRS
 from rasterio.features import rasterize
 from scipy import ndimage
 
-from tests.geo.drawings import UTM
+from tests.geo.drawings import UTM, vector_labels
 from torchgeo_msssl.errors import ConfigurationError, MissingCRSError, SceneReadError
 from torchgeo_msssl.geo.grid import PixelGrid
-from torchgeo_msssl.geo.labels.vector import VectorLabels
 from torchgeo_msssl.geo.rasterize import write_mask
 from torchgeo_msssl.geo.sample.vineyard import make_vineyard
 from torchgeo_msssl.geo.vectorize.options import VectorizeOptions
@@ -130,7 +129,7 @@ def test_planted_rows_come_back(vineyard: tuple[PixelGrid, gpd.GeoDataFrame], tm
         size = Affine((right - left) / 900, 0, left, 0, -(top - bottom) / 800, top)
         grid = PixelGrid(CRS.from_user_input(crs), size, 800, 900)
     rows.to_file(tmp_path / 'rows.gpkg')
-    write_mask(VectorLabels(tmp_path / 'rows.gpkg'), grid, tmp_path / 'mask.tif', progress=False)
+    write_mask(vector_labels(tmp_path / 'rows.gpkg'), grid, tmp_path / 'mask.tif', progress=False)
     told = vectorize(tmp_path / 'mask.tif', tmp_path / 'out.gpkg', VectorizeOptions(centrelines=True), progress=False)
     want = planted(rows)
     assert len(want) > 20

@@ -11,7 +11,7 @@ from torchgeo_msssl.geo.labels.classes import ClassNames
 class LabelSettings:
     """Reading of labels.
 
-    See :func:`~torchgeo_msssl.geo.labels.open.open_labels`.
+    Used by :func:`~torchgeo_msssl.geo.labels.open.open_labels`.
 
     Attributes:
         class_names: List of names such as background,vine, whose index is the value; or mapping of names to values of

@@ -13,7 +13,8 @@ from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.discover import date_of, find_files
 from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.headers import describe_file
-from torchgeo_msssl.geo.labels.classes import ClassNames, resolve_classes
+from torchgeo_msssl.geo.labels.classes import resolve_classes
+from torchgeo_msssl.geo.labels.options import LabelSettings
 from torchgeo_msssl.geo.labels.source import Bounds, Footprint, LabelSource, Time, bounds_in, common_bounds
 from torchgeo_msssl.geo.scene import BandFile, read_file
 from torchgeo_msssl.geo.vector.burn import read_extent, set_outside
@@ -45,38 +46,38 @@ class RasterLabels(LabelSource):
     def __init__(
         self,
         paths: str | PathLike[str] | Iterable[str | PathLike[str]],
-        class_names: ClassNames | None = None,
-        background: bool | None = None,
-        extent: str | PathLike[str] | None = None,
+        settings: LabelSettings | None = None,
         ignore_index: int = 255,
     ) -> None:
         """Read the headers.
 
         Args:
             paths: Files, folders or patterns.
-            class_names: A list of names, whose index is the value, or a mapping of names to values, see
-                :mod:`torchgeo_msssl.geo.labels.classes`. None makes each value below ``ignore_index`` a class.
-            background: Whether unlabelled pixels are the background class (default: false).
-            extent: Polygons of the surveyed ground; outside of it everything is unlabelled.
+            settings: Classes, background and extent; options of vectors must not be set. Without class names, each
+                value below ``ignore_index`` is a class.
             ignore_index: Value of unlabelled pixels.
 
         Raises:
             ScenesNotFoundError: If nothing is at a path.
             MissingCRSError: If a raster has no CRS.
             SceneReadError: If a raster cannot be opened.
-            ConfigurationError: If a raster has several bands, or the classes do not suit.
+            ConfigurationError: If a raster has several bands, or the options do not suit.
         """
-        names = class_names if class_names is not None else [str(value) for value in range(ignore_index)]
-        self.classes = resolve_classes(names, ignore_index, background)
-        self._named = class_names is not None
+        settings = settings or LabelSettings()
+        for option in ('column', 'layer', 'buffer', 'priority', 'all_touched'):
+            if getattr(settings, option):
+                raise ConfigurationError(f'{option}: is for vector files, and the labels are rasters; leave it out.')
+        self._is_named = settings.class_names is not None
+        names = settings.class_names if settings.class_names is not None else [str(i) for i in range(ignore_index)]
+        self.classes = resolve_classes(names, ignore_index, settings.background)
         self.class_names = self.classes.names
         self.ignore_index = ignore_index
-        self.background = bool(background)
-        self.extent = None if extent is None else read_extent(extent)
+        self.background = bool(settings.background)
+        self.extent = None if settings.extent is None else read_extent(settings.extent)
+        self._extent_path = settings.extent
         self.rasters = [describe_file(path) for path in find_files(paths)]
         for raster in self.rasters:
             self._check(raster)
-        self._extent_path = extent
         dates = [date_of(raster.path) for raster in self.rasters]
         self.dates = dates if len(set(dates)) > 1 else None
         self._reported: set[str] = set()
@@ -143,8 +144,8 @@ class RasterLabels(LabelSource):
         if len(bands) != 1:
             msg = f'{raster.path}: has {len(bands)} bands, and a mask has one, with class values; choose the mask.'
             raise ConfigurationError(msg)
-        lost = self.classes.of_value(raster.nodata) if raster.nodata is not None and self._named else None
-        if lost is not None and not (self.background and lost == self.classes.background):
+        lost = None if raster.nodata is None else self.classes.of_value(raster.nodata)
+        if self._is_named and lost is not None and not (self.background and lost == self.classes.background):
             log.warning(
                 '%s: declares nodata %g, which would be class %r: those pixels are taken as unlabelled.',
                 raster.path,

@@ -15,8 +15,9 @@ from rasterio.crs import CRS
 
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.grid import PixelGrid, Window
-from torchgeo_msssl.geo.labels.classes import Classes, ClassNames, resolve_classes
+from torchgeo_msssl.geo.labels.classes import Classes, resolve_classes
 from torchgeo_msssl.geo.labels.columns import classes_of_column, classes_of_numbers
+from torchgeo_msssl.geo.labels.options import LabelSettings
 from torchgeo_msssl.geo.labels.source import Bounds, Footprint, LabelSource, Time
 from torchgeo_msssl.geo.vector.burn import GeometryIndex, read_extent, set_outside
 from torchgeo_msssl.geo.vector.files import find_vectors, read_vector, split_layer, vector_files
@@ -51,35 +52,17 @@ class VectorLabels(LabelSource):
     def __init__(
         self,
         paths: str | PathLike[str] | Iterable[str | PathLike[str]],
-        class_names: ClassNames | None = None,
-        column: str | None = None,
-        layer: str | None = None,
-        buffer: float = 0.0,
-        background: bool | None = None,
-        extent: str | PathLike[str] | None = None,
+        settings: LabelSettings | None = None,
         ignore_index: int = 255,
-        priority: Sequence[str] = (),
-        all_touched: bool = False,
     ) -> None:
         """Read and index the geometries.
 
         Args:
             paths: Vector files, see :func:`find_vectors` and :func:`read_vector`.
-            class_names: A list of names, whose index is the value, or a mapping of names to values of the column, see
-                :mod:`torchgeo_msssl.geo.labels.classes`. Default: with ``column``, its numbers 0 to 254 are used as
-                they are; without, the stem of the file's name.
-            column: Column with the class, as name or number. Without it all geometries are of one class: that of a
-                single name, which becomes class 1 after ``background`` unless ``background`` is false, or of two names
-                the one that is not the background class.
-            layer: Layer of each file; needed where there are several.
-            buffer: Metres by which lines and points are widened to each side, half the width of a row; lines have
-                flat ends. Polygons stay as they are.
-            background: Whether ground without a geometry is the background class, see the class.
-            extent: Polygons of the surveyed ground, see :func:`read_extent`.
+            settings: Classes and options. Without a column all geometries are of one class: that of a single name,
+                which becomes class 1 after ``background`` unless ``background`` is false, or of two names the one that
+                is not the background class.
             ignore_index: Value of unlabelled pixels.
-            priority: Classes whose geometries lie on top of the others, the uppermost first. Geometries of one class,
-                and of classes that are not listed, lie in the order of the files, later over earlier.
-            all_touched: Burn every pixel that is touched, see :func:`burn`.
 
         Raises:
             ScenesNotFoundError: If a file is missing.
@@ -87,20 +70,21 @@ class VectorLabels(LabelSource):
             MissingCRSError: If a file has no CRS.
             ConfigurationError: If layer, column, classes or options do not fit the files.
         """
+        settings = settings or LabelSettings()
         paths = find_vectors(paths)
-        frames = [read_vector(path, layer) for path in paths]
-        self.classes = _classes(class_names, column, background, ignore_index, paths, frames)
+        frames = [read_vector(path, settings.layer) for path in paths]
+        self.classes = _classes(settings, ignore_index, paths, frames)
         self.class_names, self.ignore_index = self.classes.names, ignore_index
-        self._paths = [*paths, *([] if extent is None else [extent])]
-        self.extent = None if extent is None else read_extent(extent, paths[0])
-        self._all_touched = all_touched
+        self.extent = None if settings.extent is None else read_extent(settings.extent, paths[0])
+        self._paths = [*paths, *([] if settings.extent is None else [settings.extent])]
+        self._all_touched = settings.all_touched
         self.read = self.repaired = self.dropped = self.lines = 0
         pieces: list[Geometries] = []
         numbers: list[NDArray[np.int16]] = []
         crs = frames[0].crs
         for path, frame in zip(paths, frames, strict=True):
-            classes = self._column(frame, column, path)
-            parts = solid_parts(frame, buffer, path)
+            classes = self._column(frame, settings.column, path)
+            parts = solid_parts(frame, settings.buffer, path)
             self.read += len(frame)
             self.repaired += parts.repaired
             self.dropped += parts.dropped
@@ -109,10 +93,9 @@ class VectorLabels(LabelSource):
             pieces.append(own if frame.crs == crs else reprojected(own, PROJ_CRS(frame.crs), PROJ_CRS(crs)))
             numbers.append(classes[parts.parent])
         values = np.concatenate(numbers)
-        if background is None:
-            background = self.classes.background is not None and not (values == self.classes.background).any()
-        self.background = background
-        order = self._order(values, priority)
+        drawn = self.classes.background is None or bool((values == self.classes.background).any())
+        self.background = not drawn if settings.background is None else settings.background
+        order = self._order(values, settings.priority)
         burned = np.where(values < 0, self._fill, values).astype(np.uint8)
         self.geometries = GeometryIndex(np.concatenate(pieces)[order], burned[order], crs)
 
@@ -189,13 +172,9 @@ class VectorLabels(LabelSource):
 
 
 def _classes(
-    class_names: ClassNames | None,
-    column: str | None,
-    background: bool | None,
-    ignore_index: int,
-    paths: Sequence[str],
-    frames: Sequence[gpd.GeoDataFrame],
+    settings: LabelSettings, ignore_index: int, paths: Sequence[str], frames: Sequence[gpd.GeoDataFrame]
 ) -> Classes:
+    class_names, column, background = settings.class_names, settings.column, settings.background
     if column is None:
         names = [Path(split_layer(paths[0])[0]).stem] if class_names is None else [str(name) for name in class_names]
         if len(names) > 2:
