@@ -1,9 +1,9 @@
 """Compare the pretraining methods by frozen probes on the sample area.
 
 Every `configs/*_s2.yaml` is run for a number of optimizer steps, with several seeds; its encoder is frozen and probed
-by kNN and logistic regression on labelled chips of ground that the probe did not learn from. Random weights and the
-plain statistics of the bands are always in the table. Rows are appended to a CSV as they end, and rows that are there
-are not made again, so a stopped comparison goes on.
+by kNN and logistic regression on labelled chips of ground that the probe was not trained on. Random weights and plain
+band statistics are always in the table. Rows are appended to a CSV as soon as they are complete and not computed again,
+so that a stopped comparison can be resumed.
 
     python benchmarks/pretext_tasks.py                      # about an hour on two CPU cores
     python benchmarks/pretext_tasks.py --steps 20 --seeds 0 --methods simclr byol
@@ -33,13 +33,18 @@ _CHIP = 32
 
 
 def pretrain(method: str, seed: int, steps: int, sample_dir: str, runs: str) -> Any:
-    """Run a config as `fit` does; returns the command line object with task and data module."""
+    """Run a config like `fit`, and return the command line object with task and data module."""
     options = {
-        'seed_everything': seed, 'trainer.max_steps': steps, 'trainer.max_epochs': 100_000,
-        'trainer.logger.save_dir': runs, 'trainer.callbacks': '[]', 'trainer.enable_checkpointing': 'false',
-        'trainer.enable_progress_bar': 'false', 'trainer.enable_model_summary': 'false',
+        'seed_everything': seed,
+        'trainer.max_steps': steps,
+        'trainer.max_epochs': 100_000,
+        'trainer.logger.save_dir': runs,
+        'trainer.callbacks': '[]',
+        'trainer.enable_checkpointing': 'false',
+        'trainer.enable_progress_bar': 'false',
+        'trainer.enable_model_summary': 'false',
         'data.sample_dir': sample_dir,
-    }  # fmt: skip
+    }
     words = [word for key, value in options.items() for word in (f'--{key}', str(value))]
     return run_trainer(['fit', '--config', str(CONFIGS / f'{method}_s2.yaml'), *words])
 
@@ -53,7 +58,7 @@ class Probe:
         self.train, self.test = split_labelled_chips(data.scenes, RasterLabels(data.labels), _CHIP)
 
     def scores(self, embed: Callable[[Tensor], Tensor]) -> tuple[float, float]:
-        """Accuracy of kNN and of logistic regression."""
+        """Return the accuracy of kNN and of logistic regression."""
         train, test = (extract_features(embed, self.scenes, part, self._prepare) for part in (self.train, self.test))
         arguments = (train, self.train.labels, test, self.test.labels)
         return knn_probe(*arguments).accuracy, linear_probe(*arguments).accuracy
@@ -63,13 +68,13 @@ class Probe:
 
 
 def random_encoder(name: str, seed: int, channels: int) -> nn.Module:
-    """An encoder that has learnt nothing."""
+    """Build an untrained encoder."""
     torch.manual_seed(seed)
     return create_encoder(name, channels).eval()
 
 
 def compare(methods: Iterable[str], seeds: Iterable[int], steps: int, sample_dir: str, output: Path) -> None:
-    """Make the rows that are not there yet."""
+    """Compute the missing rows."""
     done = {(row['method'], row['seed'], row['steps']) for row in read(output)}
     output.parent.mkdir(parents=True, exist_ok=True)
     with output.open('a', newline='', encoding='utf-8') as file:
@@ -105,7 +110,7 @@ def compare(methods: Iterable[str], seeds: Iterable[int], steps: int, sample_dir
 
 
 def read(path: Path) -> list[dict[str, str]]:
-    """Rows of a CSV, none where there is no file."""
+    """Read the rows of a CSV, none if there is no file."""
     if not path.is_file():
         return []
     with path.open(newline='', encoding='utf-8') as file:
@@ -113,12 +118,12 @@ def read(path: Path) -> list[dict[str, str]]:
 
 
 def spread(values: list[float]) -> str:
-    """Mean and standard deviation, where there are several."""
+    """Format the mean, and the standard deviation of several values."""
     return f'{np.mean(values):.3f}' + (f' ± {np.std(values, ddof=1):.3f}' if len(values) > 1 else '')
 
 
 def table(rows: list[dict[str, str]], steps: int) -> str:
-    """Mean ± standard deviation over seeds, best linear probe first, as Markdown."""
+    """Format mean ± standard deviation over seeds as Markdown, best linear probe first."""
     rows = [row for row in rows if row['steps'] == str(steps)]
     lines = []
     for method in {row['method']: None for row in rows}:
@@ -130,7 +135,7 @@ def table(rows: list[dict[str, str]], steps: int) -> str:
 
 
 def main() -> None:
-    """Read the options, make the rows, print the table."""
+    """Read the options, compute the rows, print the table."""
     known = sorted(path.stem.removesuffix('_s2') for path in CONFIGS.glob('*_s2.yaml'))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--methods', nargs='+', default=known, choices=known, metavar='METHOD')

@@ -1,14 +1,14 @@
-"""What a method's training step costs beside the same networks and loss in a bare loop.
+"""Time of a method's training step, compared with the same networks and loss in a bare loop.
 
 For each method, forward, loss and backward of the task (`compute_loss`) and of a few lines of plain torch run
-alternately in one process, on the same images; the median of the ratios is printed. Cutting the views is timed apart,
-since a bare loop on random tensors has none.
+alternately in one process, on the same images; the median of the ratios is printed. Making the views is timed
+separately, since a bare loop on random tensors has none.
 
     python benchmarks/train_step.py                                       # 12 bands, 224 px, on the CPU
     python benchmarks/train_step.py --device cuda --model resnet50 --batch 64 --precision bf16
 
-With `--shares`, whole steps of FastSiam on chips of a scene: how long each step waits for data, makes views, runs
-forward, backward and the optimizer, with the loader's processes beside it.
+With `--shares`, whole steps of FastSiam on chips of a scene: the time that each step waits for data, makes views, runs
+forward, backward and the optimizer, while worker processes read.
 
     python benchmarks/train_step.py --shares                              # 5490 × 5490 pixels, 12 bands, 2 workers
     python benchmarks/train_step.py --shares --device cuda --model resnet50 --batch 64 --precision bf16 --workers 8
@@ -36,7 +36,7 @@ BANDS = 12
 
 
 def fastsiam(task: Any, x: Tensor) -> Tensor:
-    """Each prediction against the mean of the other projections."""
+    """Compare each prediction with the mean of the other projections."""
     z = task.projection_head(task.model(x))
     p, z = task.prediction_head(z).unflatten(0, (task.views, -1)), z.detach().unflatten(0, (task.views, -1))
     mean = (z.sum(0) - z) / (task.views - 1)
@@ -44,12 +44,12 @@ def fastsiam(task: Any, x: Tensor) -> Tensor:
 
 
 def projected(task: Any, x: Tensor) -> Tensor:
-    """Projections alone, as in SimCLR, Barlow Twins and VICReg."""
+    """Compute the loss of projections alone, as in SimCLR, Barlow Twins and VICReg."""
     return task.criterion(task.projection_head(task.model(x)).unflatten(0, (task.views, -1)))
 
 
 def averaged(task: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Projections of the network and of its moving average."""
+    """Return projections of the network and of its moving average."""
     with torch.no_grad():
         average = task.momentum_encoder
         target = average.projection_head(average.encoder(x))
@@ -57,26 +57,26 @@ def averaged(task: Any, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def moco(task: Any, x: Tensor) -> Tensor:
-    """Queries against keys and the queue."""
+    """Compare queries with keys and the queue."""
     query, key = averaged(task, x)
     return task.criterion(query.unflatten(0, (task.views, -1)), key)
 
 
 def byol(task: Any, x: Tensor) -> Tensor:
-    """Predictions against the target of the other view."""
+    """Compare predictions with the target of the other view."""
     online, target = averaged(task, x)
     p = task.prediction_head(online).unflatten(0, (task.views, -1))
     return sum(2 - 2 * F.cosine_similarity(p[i], target[1 - i], dim=-1).mean() for i in range(2))
 
 
 def dino(task: Any, x: Tensor) -> Tensor:
-    """Student against teacher."""
+    """Compare student and teacher."""
     student, teacher = averaged(task, x)
     return task.criterion(teacher, student.unflatten(0, (task.views, -1)), task.teacher_temperature)
 
 
 def mae(task: Any, x: Tensor) -> Tensor:
-    """Hidden patches from visible ones."""
+    """Predict hidden patches from visible ones."""
     hidden = task.hidden_patches(task.fixed_hidden)
     visible = hidden.int().argsort(dim=1, stable=True)[:, : int((~hidden[0]).sum())]
     side = x.shape[-1] // task.patch[0]
@@ -87,21 +87,29 @@ def mae(task: Any, x: Tensor) -> Tensor:
 
 
 def reconstruction(task: Any, x: Tensor) -> Tensor:
-    """Spoilt pixels from the rest."""
+    """Restore corrupted pixels from the others."""
     maps = [x, *task.model.forward_intermediates(task.fixed_corrupted, intermediates_only=True)]
     restored = task.restoration_head(task.decoder(maps))
-    where = task.fixed_hidden.expand_as(x)
-    return (restored - x).abs()[where].mean() if task.criterion.kind == 'l1' else (restored - x).square()[where].mean()
+    mask = task.fixed_hidden.expand_as(x)
+    return (restored - x).abs()[mask].mean() if task.criterion.kind == 'l1' else (restored - x).square()[mask].mean()
 
 
 METHODS: dict[str, Callable[[Any, Tensor], Tensor]] = {
-    'FastSiam': fastsiam, 'SimSiam': fastsiam, 'SimCLR': projected, 'MoCo': moco, 'BYOL': byol,
-    'BarlowTwins': projected, 'VICReg': projected, 'DINO': dino, 'MAE': mae, 'Reconstruction': reconstruction,
-}  # fmt: skip
+    'FastSiam': fastsiam,
+    'SimSiam': fastsiam,
+    'SimCLR': projected,
+    'MoCo': moco,
+    'BYOL': byol,
+    'BarlowTwins': projected,
+    'VICReg': projected,
+    'DINO': dino,
+    'MAE': mae,
+    'Reconstruction': reconstruction,
+}
 
 
 def make_task(method: str, model: str, device: str) -> Any:
-    """The task as its class builds it, in training."""
+    """Build a task in training mode."""
     model = 'vit_tiny_patch16_224' if method == 'MAE' and not model.startswith('vit') else model
     task: Any = getattr(tasks, method)(model=model, in_channels=BANDS)
     if method == 'DINO':  # a schedule of the trainer's step
@@ -110,7 +118,7 @@ def make_task(method: str, model: str, device: str) -> Any:
 
 
 def prepare(task: Any, batch: int, size: int, device: str) -> tuple[dict[str, Tensor], Tensor]:
-    """A batch of chips, and the standardised images that both sides get; the task's own are fixed to these."""
+    """Return a batch of chips, and the standardized images of both sides, to which the task's own are fixed."""
     generator = torch.Generator().manual_seed(0)
     chips = {
         'image': torch.randint(1, 4000, (batch, BANDS, size, size), generator=generator).to(torch.uint16).to(device),
@@ -131,7 +139,7 @@ def prepare(task: Any, batch: int, size: int, device: str) -> tuple[dict[str, Te
 
 
 def seconds(step: Callable[[], Any], device: str) -> float:
-    """Time of a step."""
+    """Measure the time of a step."""
     if device == 'cuda':
         torch.cuda.synchronize()
     start = time.perf_counter()
@@ -142,7 +150,7 @@ def seconds(step: Callable[[], Any], device: str) -> float:
 
 
 def measure(method: str, options: argparse.Namespace) -> str:
-    """One row of the table."""
+    """Return one row of the table."""
     task = make_task(method, options.model, options.device)
     cut = task.make_views if isinstance(task, tasks.JointEmbeddingTask) else task.augmented
     chips, x = prepare(task, options.batch, options.size, options.device)
@@ -174,11 +182,14 @@ def measure(method: str, options: argparse.Namespace) -> str:
 
 
 def shares(options: argparse.Namespace) -> str:
-    """Where the time of a training step goes, chips being read meanwhile."""
+    """Return the parts of the time of a training step, while chips are read."""
     data = PretrainingDataModule(
-        paths=options.scene, chip_size=options.size, batch_size=options.batch, num_workers=options.workers,
+        paths=options.scene,
+        chip_size=options.size,
+        batch_size=options.batch,
+        num_workers=options.workers,
         chips_per_epoch=options.batch * (options.repeats + 3),
-    )  # fmt: skip
+    )
     data.setup('fit')
     task: Any = tasks.FastSiam(model=options.model, in_channels=data.in_channels).to(options.device).train()
     task.normalize.set_statistics(data.mean, data.std, data.scale, data.offset)
@@ -226,18 +237,20 @@ def main() -> None:
     parser.add_argument('--repeats', type=int, default=7)
     parser.add_argument('--device', default='cpu', choices=['cpu', 'cuda'])
     parser.add_argument('--precision', default='32', choices=['32', 'bf16'])
-    parser.add_argument('--shares', action='store_true', help='where the time of a whole step goes')
-    parser.add_argument('--scene', help='for --shares: a scene of your own (default: one is made)')
-    parser.add_argument('--workers', type=int, default=2, help='for --shares: processes that read')
-    parser.add_argument('--channels-last', action='store_true', help='for --shares')
+    parser.add_argument('--shares', action='store_true', help='print the parts of the time of a whole step')
+    parser.add_argument('--scene', help='for --shares: scene to read (default: a generated one)')
+    parser.add_argument('--workers', type=int, default=2, help='for --shares: number of worker processes')
+    parser.add_argument('--channels-last', action='store_true', help='for --shares: use the channels-last layout')
     options = parser.parse_args()
-    print(f'{options.model}, {BANDS} bands, {options.size} px, {options.batch} chips, {options.device}, torch '
-          f'{torch.__version__}, {torch.get_num_threads()} threads; seconds')  # fmt: skip
+    print(
+        f'{options.model}, {BANDS} bands, {options.size} px, {options.batch} chips, {options.device}, torch '
+        f'{torch.__version__}, {torch.get_num_threads()} threads; seconds'
+    )
     if options.shares:
         print('| chips / s | data | views | forward | backward | optimizer |\n|---|---|---|---|---|---|')
         with tempfile.TemporaryDirectory() as folder:
             if options.scene is None:
-                from read_chips import LAYOUTS, write_scene  # beside this file
+                from read_chips import LAYOUTS, write_scene  # in this folder
 
                 options.scene = str(Path(folder) / 'scene.tif')
                 write_scene(Path(options.scene), LAYOUTS[0], 5490)

@@ -97,8 +97,9 @@ def test_dino_head_is_lightlys() -> None:
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
     assert gradients[0].abs().max() > 1e-3
     assert set(head.state_dict()) == {
-        'last_layer.weight', *(f'layers.{i}.{name}' for i in (0, 2, 4) for name in ('weight', 'bias')),
-    }  # fmt: skip
+        'last_layer.weight',
+        *(f'layers.{i}.{name}' for i in (0, 2, 4) for name in ('weight', 'bias')),
+    }
 
 
 @pytest.mark.parametrize('kind', ['mlp', 'linear', 'none'])

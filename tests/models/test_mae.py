@@ -84,8 +84,11 @@ def test_masked_pixels_do_not_reach_the_encoder() -> None:
     visible = torch.tensor([[0, 4], [3, 2]])
     patches = patchify(image, (16, 16))
     other = torch.randn_like(patches)
-    other.scatter_(1, visible[..., None].expand(-1, -1, patches.shape[-1]), patches.gather(
-        1, visible[..., None].expand(-1, -1, patches.shape[-1])))  # fmt: skip
+    other.scatter_(
+        1,
+        visible[..., None].expand(-1, -1, patches.shape[-1]),
+        patches.gather(1, visible[..., None].expand(-1, -1, patches.shape[-1])),
+    )
     changed = unpatchify(other, (16, 16), (2, 3))
     assert (changed != image).any()
     tokens = encode_visible(encoder, image, visible)
@@ -150,7 +153,7 @@ def test_the_decoder_is_the_authors_forward() -> None:
 
 @pytest.mark.parametrize('name', ['resnet18', 'swin_tiny_patch4_window7_224', 'vit_tiny_r_s16_p8_224'])
 def test_only_plain_vision_transformers_hide_patches(name: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"which '{name}' is not; take a vit"):
+    with pytest.raises(ConfigurationError, match=f"which '{name}' is not; use a vit"):
         check_vit(create_encoder(name, 4), name)
 
 

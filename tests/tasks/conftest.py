@@ -27,10 +27,14 @@ def draw_chips(count: int, side: int = SIDE) -> list[dict[str, Tensor]]:
         image[band, top : top + side // 2, left : left + side // 2] += 3000
         valid = torch.ones(1, side, side, dtype=torch.bool)
         valid[..., -1] = False
-        chips.append({
-            'image': image.to(torch.uint16), 'valid': valid,
-            'scale': torch.full((len(BANDS),), 1e-4), 'offset': torch.zeros(len(BANDS)),
-        })  # fmt: skip
+        chips.append(
+            {
+                'image': image.to(torch.uint16),
+                'valid': valid,
+                'scale': torch.full((len(BANDS),), 1e-4),
+                'offset': torch.zeros(len(BANDS)),
+            }
+        )
     return chips
 
 
@@ -91,9 +95,15 @@ def make_trainer(folder: Path, max_steps: int, save_every: int | None = None) ->
         folder, filename='{step}', every_n_train_steps=save_every, save_top_k=-1, enable_version_counter=False
     )
     return Trainer(
-        default_root_dir=folder, max_steps=max_steps, logger=False, accelerator='cpu', enable_progress_bar=False,
-        enable_model_summary=False, callbacks=[save] if save_every else None, enable_checkpointing=bool(save_every),
-    )  # fmt: skip
+        default_root_dir=folder,
+        max_steps=max_steps,
+        logger=False,
+        accelerator='cpu',
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[save] if save_every else None,
+        enable_checkpointing=bool(save_every),
+    )
 
 
 def differences(left: Any, right: Any, where: str = '') -> list[str]:

@@ -32,10 +32,15 @@ def train(
     task = method(model='test_resnet', in_channels=4, hidden_dim=32, output_dim=16, lr=0.005)
     losses = Losses()
     trainer = Trainer(
-        default_root_dir=folder, max_steps=steps, logger=False, accelerator='cpu', enable_progress_bar=False,
-        enable_model_summary=False, enable_checkpointing=False,
+        default_root_dir=folder,
+        max_steps=steps,
+        logger=False,
+        accelerator='cpu',
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
         callbacks=[losses, *([Acceleration(**options)] if options else [])],
-    )  # fmt: skip
+    )
     trainer.fit(task, make_data())
     trainer.save_checkpoint(folder / 'run.ckpt')
     return task, losses.values

@@ -145,19 +145,24 @@ def test_a_resumed_run_is_the_uninterrupted_one(check_resume: Callable[..., Any]
     options = {'freeze_last_layer_epochs': 0, 'encoder_momentum': 0.5, 'warmup_temperature_epochs': 1}
     middle, end = check_resume(lambda: DINO(**SMALL, **options, warmup_teacher_temperature=0.02), tmp_path)
     evolving = {
-        'criterion.cross_entropy.center', 'momentum_encoder.encoder.conv1.weight',
+        'criterion.cross_entropy.center',
+        'momentum_encoder.encoder.conv1.weight',
         'momentum_encoder.encoder.bn1.running_mean',
         'momentum_encoder.projection_head.last_layer.weight',
-    }  # fmt: skip
+    }
     for key in evolving:
         assert not torch.equal(middle['state_dict'][key], end['state_dict'][key]), key
 
 
 def test_schedules_are_functions_of_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
     task = DINO(
-        **SMALL, encoder_momentum=0.9, teacher_temperature=0.07, warmup_teacher_temperature=0.04,
-        warmup_temperature_epochs=2, freeze_last_layer_epochs=3,
-    )  # fmt: skip
+        **SMALL,
+        encoder_momentum=0.9,
+        teacher_temperature=0.07,
+        warmup_teacher_temperature=0.04,
+        warmup_temperature_epochs=2,
+        freeze_last_layer_epochs=3,
+    )
 
     def schedule_steps(epochs: float) -> tuple[int, int]:
         task._total_steps = 100

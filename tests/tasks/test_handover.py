@@ -18,9 +18,10 @@ from torchgeo_msssl.tasks.starting_weights import load_starting_weights
 METHODS = [
     name
     for name in tasks.__all__
-    if isinstance(getattr(tasks, name), type) and issubclass(getattr(tasks, name), PretrainingTask)
+    if isinstance(getattr(tasks, name), type)
+    and issubclass(getattr(tasks, name), PretrainingTask)
     and not name.endswith('Task')
-]  # fmt: skip
+]
 BANDS = 4
 VIT, SWIN = 'vit_tiny_patch16_224', 'swin_tiny_patch4_window7_224'
 
@@ -39,8 +40,17 @@ def checkpoint_of(method: str, backbone: str, folder: Path) -> tuple[Pretraining
 
 def test_all_methods_are_tried() -> None:
     assert set(METHODS) == {
-        'BYOL', 'BarlowTwins', 'DINO', 'FastSiam', 'MAE', 'MoCo', 'Reconstruction', 'SimCLR', 'SimSiam', 'VICReg',
-    }  # fmt: skip
+        'BYOL',
+        'BarlowTwins',
+        'DINO',
+        'FastSiam',
+        'MAE',
+        'MoCo',
+        'Reconstruction',
+        'SimCLR',
+        'SimSiam',
+        'VICReg',
+    }
 
 
 @pytest.mark.slow
@@ -114,9 +124,17 @@ def test_methods_share_their_options() -> None:
     for method in METHODS:
         if issubclass(getattr(tasks, method), JointEmbeddingTask):
             task: Any = getattr(tasks, method)(
-                model='resnet18', in_channels=BANDS, views=3, projection_head='linear', output_dim=32, hidden_dim=16,
-                lr=0.01, weight_decay=1e-5, warmup_epochs=1, augmentation={'blur': 0.1},
-            )  # fmt: skip
+                model='resnet18',
+                in_channels=BANDS,
+                views=3,
+                projection_head='linear',
+                output_dim=32,
+                hidden_dim=16,
+                lr=0.01,
+                weight_decay=1e-5,
+                warmup_epochs=1,
+                augmentation={'blur': 0.1},
+            )
             assert task.views == 3
             assert task.lr == 0.01
             assert task.projection_head.__class__.__name__ in ('Linear', 'DINOHead')

@@ -173,9 +173,14 @@ def test_a_resumed_run_is_the_uninterrupted_one(check_resume: Callable[..., Any]
 def test_the_checkpoint_starts_other_tasks(tiny_data: Any, tmp_path: Path) -> None:
     task = MAE(in_channels=4, **SMALL)
     trainer = Trainer(
-        default_root_dir=tmp_path, max_steps=1, logger=False, accelerator='cpu', enable_progress_bar=False,
-        enable_model_summary=False, enable_checkpointing=False,
-    )  # fmt: skip
+        default_root_dir=tmp_path,
+        max_steps=1,
+        logger=False,
+        accelerator='cpu',
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
     trainer.fit(task, datamodule=tiny_data())
     path = tmp_path / 'mae.ckpt'
     trainer.save_checkpoint(path)

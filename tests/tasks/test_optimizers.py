@@ -151,7 +151,7 @@ def test_lars_scales_decaying_groups_only() -> None:
         ('lars', 0.0, 0.1, 'weight_decay above 0'),
         ('sgd', 0.1, 0.0, 'lr: expected a positive number, got 0.0'),
         ('sgd', 0.1, math.nan, 'lr: expected a positive number, got nan'),
-        ('lion', 0.1, 0.1, "'lion' is not known"),
+        ('lion', 0.1, 0.1, "expected one of sgd, adam, adamw, lars, got 'lion'"),
     ],
 )
 def test_bad_optimizer_options_are_refused(name: Any, weight_decay: float, lr: float, message: str) -> None:
@@ -252,7 +252,7 @@ def test_resumed_training_equals_uninterrupted(name: Any) -> None:
         ({'total_steps': 10, 'warmup_steps': 10}, 'fewer than the 10 steps of the run, got 10'),
         ({'total_steps': 10, 'warmup_steps': -1}, 'got -1'),
         ({'total_steps': 0}, 'fewer than the 0 steps'),
-        ({'total_steps': 10, 'final': 1.5}, 'final: expected a factor from 0 to 1, got 1.5'),
+        ({'total_steps': 10, 'final': 1.5}, 'final: expected a number from 0 to 1, got 1.5'),
     ],
 )
 def test_bad_schedules_are_refused(options: dict[str, Any], message: str) -> None:

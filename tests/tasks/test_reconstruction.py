@@ -37,9 +37,14 @@ def trained(tiny_data: Any, tmp_path: Path) -> Callable[..., tuple[Reconstructio
     def train(**options: Any) -> tuple[Reconstruction, str]:
         task = Reconstruction(in_channels=4, **options)
         trainer = Trainer(
-            default_root_dir=tmp_path, max_steps=2, logger=False, accelerator='cpu', enable_progress_bar=False,
-            enable_model_summary=False, enable_checkpointing=False,
-        )  # fmt: skip
+            default_root_dir=tmp_path,
+            max_steps=2,
+            logger=False,
+            accelerator='cpu',
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+        )
         trainer.fit(task, datamodule=tiny_data())
         trainer.save_checkpoint(tmp_path / 'reconstruction.ckpt')
         return task, str(tmp_path / 'reconstruction.ckpt')

@@ -36,9 +36,15 @@ def validated(data_class: type[Any]) -> Any:
 
 def fit(task: RestorationTask, data: Any, folder: Path, epochs: int = 2) -> Trainer:
     trainer = Trainer(
-        default_root_dir=folder, max_epochs=epochs, accelerator='cpu', enable_progress_bar=False, log_every_n_steps=1,
-        enable_model_summary=False, enable_checkpointing=False, logger=CSVLogger(folder, name='run'),
-    )  # fmt: skip
+        default_root_dir=folder,
+        max_epochs=epochs,
+        accelerator='cpu',
+        enable_progress_bar=False,
+        log_every_n_steps=1,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        logger=CSVLogger(folder, name='run'),
+    )
     trainer.fit(task, datamodule=data)
     return trainer
 

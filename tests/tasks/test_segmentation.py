@@ -58,10 +58,15 @@ def make_chips(count: int, size: int = 32, classes: int = 2, seed: int = 0) -> l
         mask[-2:] = 255
         valid = torch.ones(1, size, size, dtype=torch.bool)
         valid[:, :, -1] = False
-        chips.append({
-            'image': image.to(torch.uint16), 'mask': mask, 'valid': valid,
-            'scale': torch.full((len(BANDS),), 1e-4), 'offset': torch.zeros(len(BANDS)),
-        })  # fmt: skip
+        chips.append(
+            {
+                'image': image.to(torch.uint16),
+                'mask': mask,
+                'valid': valid,
+                'scale': torch.full((len(BANDS),), 1e-4),
+                'offset': torch.zeros(len(BANDS)),
+            }
+        )
     return chips
 
 
@@ -109,9 +114,13 @@ def make_trainer(folder: Path, **options: Any) -> Trainer:
         'enable_checkpointing': False,
     } | options
     return Trainer(
-        default_root_dir=folder, logger=CSVLogger(folder, 'test'), accelerator='cpu', enable_progress_bar=False,
-        enable_model_summary=False, **options,
-    )  # fmt: skip
+        default_root_dir=folder,
+        logger=CSVLogger(folder, 'test'),
+        accelerator='cpu',
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **options,
+    )
 
 
 def attach(task: Segmentation, folder: Path, data: Any = None) -> Segmentation:
@@ -233,9 +242,7 @@ def test_statistics_travel_by_name_and_stay(tmp_path: Path, caplog: pytest.LogCa
 
 
 def test_statistics_need_the_same_band_and_not_only_its_colour() -> None:
-    sentinel = EncoderMetadata(
-        'fastsiam', 'resnet18', ('B02', 'B08'), mean=(1, 2), std=(3, 4), sensor='sentinel2_l2a'
-    )  # fmt: skip
+    sentinel = EncoderMetadata('fastsiam', 'resnet18', ('B02', 'B08'), mean=(1, 2), std=(3, 4), sensor='sentinel2_l2a')
     assert statistics_by_name(sentinel, ['B8', 'B2'], 'sentinel2_l2a') == ([2, 1], [4, 3])
     assert statistics_by_name(sentinel, ['blue', 'nir']) is None
     assert statistics_by_name(EncoderMetadata('fastsiam', 'resnet18', ('B02',)), ['B02']) is None
@@ -243,7 +250,7 @@ def test_statistics_need_the_same_band_and_not_only_its_colour() -> None:
 
 def test_wrong_files_models_and_data_are_refused(tmp_path: Path) -> None:
     path = save_task(pretrained('resnet18'), tmp_path / 'last.ckpt')
-    with pytest.raises(WeightsError, match='is no file'):
+    with pytest.raises(WeightsError, match='there is no file'):
         attach(small(weights=str(tmp_path / 'missing.ckpt')), tmp_path)
     with pytest.raises(WeightsError, match='use the same model'):
         attach(small(backbone='convnext_nano', weights=str(path)), tmp_path)
@@ -322,7 +329,7 @@ def test_checkpoint_tells_bands_scale_and_classes(tmp_path: Path) -> None:
         pytest.param('upernet', SWIN, marks=pytest.mark.slow),
         pytest.param('dpt', VIT, marks=pytest.mark.slow),
     ],
-)  # fmt: skip
+)
 def test_any_size_is_taken(architecture: Any, backbone: str, size: tuple[int, int]) -> None:
     task = Segmentation(architecture, backbone, in_channels=4, num_classes=3).eval()
     with torch.no_grad():

@@ -74,9 +74,10 @@ def test_steps_bring_the_views_of_a_chip_together() -> None:
 def test_projection_heads(kind: Any, features: int) -> None:
     task = SimCLR(model='resnet18', in_channels=4, projection_head=kind, **SMALL)
     assert task.compute_loss(make_batch())[2].shape == (4, features)
-    assert sum(isinstance(layer, torch.nn.Linear) for layer in task.projection_head.modules()) == {
-        'mlp': 2, 'linear': 1, 'none': 0
-    }[kind]  # fmt: skip
+    assert (
+        sum(isinstance(layer, torch.nn.Linear) for layer in task.projection_head.modules())
+        == {'mlp': 2, 'linear': 1, 'none': 0}[kind]
+    )
 
 
 def test_defaults_and_hyperparameters() -> None:

@@ -41,8 +41,14 @@ def test_loss_is_that_of_the_views_the_task_makes(batch: dict[str, Tensor], view
 def test_the_expander_is_the_papers() -> None:
     layers = VICReg(model='resnet18', in_channels=4).projection_head.layers
     assert [type(layer) for layer in layers] == [
-        nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear,
-    ]  # fmt: skip
+        nn.Linear,
+        nn.BatchNorm1d,
+        nn.ReLU,
+        nn.Linear,
+        nn.BatchNorm1d,
+        nn.ReLU,
+        nn.Linear,
+    ]
     assert isinstance(VICReg(**SMALL, projection_head='linear').projection_head, nn.Linear)
 
 

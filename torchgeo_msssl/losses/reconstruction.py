@@ -1,18 +1,19 @@
-"""How far a restored image is from the original, over the pixels that count.
+"""Distance of a restored image from the original, over the pixels that count.
 
 PSNR and SSIM (https://doi.org/10.1109/TIP.2003.819861) need a data range, the difference between black and white.
-Reflectance has none that suits every band (1 is far brighter than any field), and the range of a batch differs from
-batch to batch: here it is :data:`RANGE_IN_STD` standard deviations of each band, about the stretch in which people look
-at a band. It is fixed by the statistics of the training data, so that values of a run can be compared.
+Reflectance has none that suits every band (1 is far brighter than any field), and the range of a batch varies. Here it
+is :data:`RANGE_IN_STD` standard deviations of each band, about the usual stretch for display. It is fixed by the
+statistics of the training data, so that values of a run are comparable.
 """
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from kornia.metrics import ssim
 from torch import Tensor, distributed, nn
 
 from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.validation import check_choice
 
 PixelLoss = Literal['l1', 'mse']
 
@@ -27,16 +28,16 @@ def masked_loss(
 ) -> Tensor:
     """Mean absolute or squared difference over the values that count.
 
-    Over all ranks the mean is that over the whole batch: the sum of this rank is divided by the mean count of the
-    ranks, so that DDP's mean of the gradients is the gradient of one process on the whole batch. Values that do not
-    count have no effect, whatever they are (NaN included). Where nothing counts the loss is 0.
+    The mean is over the global batch: the sum of this rank is divided by the mean count of the ranks, so that DDP's
+    mean of the gradients is the gradient of one process on the global batch. Values that do not count have no effect,
+    even if they are NaN. If nothing counts, the loss is 0.
 
     Args:
         prediction: Any shape.
         target: The same shape.
         mask: Which values count, bool, of a shape that broadcasts to it.
         kind: ``l1`` or ``mse``.
-        all_ranks: Whether to ask the other ranks of a process group, all of which then have to call this.
+        all_ranks: Whether to count over all ranks of a process group, all of which must then call this.
 
     Returns:
         Loss, a scalar, float32 or (for float64 input) float64.
@@ -44,7 +45,11 @@ def masked_loss(
     Raises:
         ConfigurationError: If the shapes differ or the loss is unknown.
     """
-    _check(prediction, target, kind)
+    check_choice('loss', kind, PixelLoss)
+    if prediction.shape != target.shape:
+        raise ConfigurationError(
+            f'prediction and target must have one shape, got {tuple(prediction.shape)} and {tuple(target.shape)}.'
+        )
     mask = mask.expand_as(prediction)
     precise = torch.promote_types(prediction.dtype, torch.float32)
     # both sides, since a gradient of NaN · 0 would be NaN
@@ -55,10 +60,10 @@ def masked_loss(
 
 
 class MaskedLoss(nn.Module):
-    """Module round :func:`masked_loss`; in evaluation each rank by itself: they may have different batches."""
+    """:func:`masked_loss` as a module; in evaluation each rank counts alone, since ranks may have different batches."""
 
     def __init__(self, kind: PixelLoss = 'mse') -> None:
-        """Choose the difference.
+        """Set the kind of difference.
 
         Args:
             kind: ``l1`` or ``mse``.
@@ -67,35 +72,16 @@ class MaskedLoss(nn.Module):
             ConfigurationError: If the loss is unknown.
         """
         super().__init__()
-        _check_kind(kind)
+        check_choice('loss', kind, PixelLoss)
         self.kind: PixelLoss = kind
 
     def forward(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """Compute the loss.
-
-        Args:
-            prediction: Any shape.
-            target: The same shape.
-            mask: Which values count, bool, of a shape that broadcasts to it.
-
-        Returns:
-            Loss, a scalar.
-
-        Raises:
-            ConfigurationError: If the shapes differ.
-        """
+        """Compute the loss; arguments and errors are those of :func:`masked_loss`."""
         return masked_loss(prediction, target, mask, self.kind, all_ranks=self.training)
 
 
 def mean_count(mask: Tensor) -> Tensor:
-    """Number of values that count, the mean over the ranks.
-
-    Args:
-        mask: Bool, any shape.
-
-    Returns:
-        A scalar without gradient.
-    """
+    """Count True values, the mean over the ranks: a scalar without gradient."""
     count = mask.sum()
     if distributed.is_available() and distributed.is_initialized():
         distributed.all_reduce(count)
@@ -104,17 +90,17 @@ def mean_count(mask: Tensor) -> Tensor:
 
 
 def error_sums(prediction: Tensor, target: Tensor, mask: Tensor, data_range: Tensor) -> Tensor:
-    """What PSNR and SSIM of many batches are made of.
+    """Sums from which PSNR and SSIM of many batches are computed.
 
     Args:
         prediction: Restored image (batch, band, height, width).
-        target: The original; outside of ``mask`` the two may differ in any way.
+        target: The original; outside of ``mask`` the two may differ arbitrarily.
         mask: Pixels that count, bool, (batch, 1, height, width).
         data_range: Data range of each band in units of the images, (band,).
 
     Returns:
-        For each band the sum over the pixels that count of the squared error in units of the data range, that of SSIM
-        of the target with its restored pixels filled in, and their number, (3, band).
+        Sums over the pixels that count, (3, band): squared error in units of the data range, SSIM between the target
+        and the target with its restored pixels filled in, and the number of pixels.
     """
     scale = data_range[:, None, None].to(target.dtype)
     original = target / scale
@@ -126,26 +112,10 @@ def error_sums(prediction: Tensor, target: Tensor, mask: Tensor, data_range: Ten
 
 
 def psnr_and_ssim(sums: Tensor) -> tuple[Tensor, Tensor]:
-    """Peak signal-to-noise ratio and structural similarity of each band.
+    """Peak signal-to-noise ratio in dB and structural similarity of each band, (band,) each.
 
     Args:
-        sums: Sum of the results of :func:`error_sums`, (3, band).
-
-    Returns:
-        PSNR in dB and SSIM, (band,) each; NaN where no pixel counted.
+        sums: Sum of the results of :func:`error_sums`, (3, band); without any pixel the scores are NaN.
     """
     error, similarity, count = sums
     return -10 * torch.log10(error / count), similarity / count
-
-
-def _check(prediction: Tensor, target: Tensor, kind: str) -> None:
-    _check_kind(kind)
-    if prediction.shape != target.shape:
-        raise ConfigurationError(
-            f'prediction and target must have one shape, got {tuple(prediction.shape)} and {tuple(target.shape)}.'
-        )
-
-
-def _check_kind(kind: str) -> None:
-    if kind not in get_args(PixelLoss):
-        raise ConfigurationError(f'loss: {kind!r} is not one of {", ".join(get_args(PixelLoss))}.')

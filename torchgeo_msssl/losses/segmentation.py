@@ -1,18 +1,22 @@
-"""Losses of semantic segmentation that leave unlabelled pixels out.
+"""Losses of semantic segmentation that ignore unlabelled pixels.
 
-Whatever the logits hold where the label is ``ignore_index`` (NaN included) has no effect on a loss or its gradient, and
-a batch without any label has loss 0. Papers: focal loss (https://arxiv.org/abs/1708.02002), Dice loss
+Logits of pixels with the label ``ignore_index`` (NaN included) have no effect on a loss or its gradient, and a batch
+without any label has loss 0. All functions take logits (batch, class, height, width), classes or ``ignore_index``
+(batch, height, width), and optionally a weight of each class (class,); they return a scalar.
+
+Papers: focal loss (https://arxiv.org/abs/1708.02002), Dice loss
 (https://arxiv.org/abs/1606.04797), Jaccard loss (https://doi.org/10.1007/978-3-319-50835-1_22).
 """
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.validation import check_at_least, check_choice
 
 SegmentationLossName = Literal['ce', 'dice', 'focal', 'jaccard', 'ce+dice']
 
@@ -20,21 +24,11 @@ SegmentationLossName = Literal['ce', 'dice', 'focal', 'jaccard', 'ce+dice']
 def focal_loss(
     logits: Tensor, target: Tensor, ignore_index: int = 255, class_weights: Tensor | None = None, gamma: float = 2.0
 ) -> Tensor:
-    """Cross-entropy in which pixels that are right already count less.
+    """Cross entropy in which correctly classified pixels count less.
 
     ``−(1 − p_t)^γ · log p_t`` with the softmax probability ``p_t`` of the labelled class; the mean over labelled
     pixels, weighted by the weight of each pixel's class as in :func:`torch.nn.functional.cross_entropy`, which it is
     for ``gamma`` 0.
-
-    Args:
-        logits: Scores (batch, class, height, width).
-        target: Classes (batch, height, width), or ``ignore_index``.
-        ignore_index: Label of pixels that are left out.
-        class_weights: Weight of each class (class,); None for 1.
-        gamma: How much less; 0 for not at all.
-
-    Returns:
-        Loss, a scalar.
     """
     logits, target, known = _labelled(logits, target, ignore_index)
     log_probability = F.log_softmax(logits, dim=1).gather(1, target[:, None]).squeeze(1)
@@ -48,17 +42,7 @@ def focal_loss(
 def cross_entropy_loss(
     logits: Tensor, target: Tensor, ignore_index: int = 255, class_weights: Tensor | None = None
 ) -> Tensor:
-    """Cross-entropy over labelled pixels.
-
-    Args:
-        logits: Scores (batch, class, height, width).
-        target: Classes (batch, height, width), or ``ignore_index``.
-        ignore_index: Label of pixels that are left out.
-        class_weights: Weight of each class (class,); None for 1.
-
-    Returns:
-        Loss, a scalar.
-    """
+    """Cross entropy over labelled pixels."""
     return focal_loss(logits, target, ignore_index, class_weights, gamma=0.0)
 
 
@@ -72,18 +56,8 @@ def overlap_loss(
     """One minus the soft overlap of probabilities and labels, over the labelled pixels of the whole batch.
 
     With the sums ``P`` of a class's probabilities, ``T`` of its pixels and ``I`` of its probabilities on its pixels,
-    the overlap is ``2 I / (P + T)`` (Dice) or ``I / (P + T − I)`` (Jaccard). It has no meaning for a class that the
-    batch does not have: the mean is over the others.
-
-    Args:
-        logits: Scores (batch, class, height, width).
-        target: Classes (batch, height, width), or ``ignore_index``.
-        ignore_index: Label of pixels that are left out.
-        class_weights: Weight of each class (class,) in the mean; None for 1.
-        kind: Which overlap.
-
-    Returns:
-        Loss, a scalar from 0 to 1.
+    the overlap is ``2 I / (P + T)`` (Dice) or ``I / (P + T − I)`` (Jaccard). The mean is over the classes that occur in
+    the labels of the batch; the range is 0 to 1.
     """
     logits, target, known = _labelled(logits, target, ignore_index)
     probability = logits.softmax(dim=1) * known[:, None]
@@ -102,7 +76,7 @@ def overlap_loss(
 
 
 class SegmentationLoss(nn.Module):
-    """Module round the functions of this file, chosen by name.
+    """Loss chosen by name.
 
     Attributes:
         class_weights: Weight of each class, or None; not saved with the network.
@@ -118,12 +92,12 @@ class SegmentationLoss(nn.Module):
         class_weights: Sequence[float] | None = None,
         gamma: float = 2.0,
     ) -> None:
-        """Choose the loss.
+        """Set the loss.
 
         Args:
             loss: ``ce``, ``dice``, ``focal``, ``jaccard``, or ``ce+dice`` for the sum of both.
             num_classes: Number of classes.
-            ignore_index: Label of pixels that are left out.
+            ignore_index: Value of unlabelled pixels in a mask.
             class_weights: Weight of each class.
             gamma: Exponent of the focal loss.
 
@@ -131,18 +105,16 @@ class SegmentationLoss(nn.Module):
             ConfigurationError: If an option is out of its range.
         """
         super().__init__()
-        if loss not in get_args(SegmentationLossName):
-            raise ConfigurationError(f'loss: {loss!r} is not one of {", ".join(get_args(SegmentationLossName))}.')
+        check_choice('loss', loss, SegmentationLossName)
+        check_at_least(0, gamma=gamma)
         if class_weights is not None and (len(class_weights) != num_classes or not _usable(class_weights)):
             raise ConfigurationError(
-                f'class_weights: expected {num_classes} numbers of 0 or more, one a class and not all 0, '
+                f'class_weights: expected {num_classes} numbers of 0 or more, one per class and not all 0, '
                 f'got {list(class_weights)}.'
             )
-        if gamma < 0:
-            raise ConfigurationError(f'gamma: expected 0 or more, got {gamma}.')
         if 0 <= ignore_index < num_classes:
             raise ConfigurationError(
-                f'ignore_index: {ignore_index} is one of the {num_classes} classes; take another, like 255.'
+                f'ignore_index: {ignore_index} is one of the {num_classes} classes; set another value, like 255.'
             )
         self.loss: SegmentationLossName = loss
         self.num_classes = num_classes
@@ -178,28 +150,28 @@ class SegmentationLoss(nn.Module):
 
 
 def check_labels(target: Tensor, num_classes: int, ignore_index: int) -> None:
-    """See that labels are classes; others would be an index error, or on a GPU the end of the process.
+    """Check that labels are classes; others would raise an index error, and crash the process on a GPU.
 
     Args:
         target: Labels of any integer dtype and shape.
         num_classes: Number of classes.
-        ignore_index: Label of pixels that are left out.
+        ignore_index: Value of unlabelled pixels.
 
     Raises:
         ConfigurationError: If a label is neither a class nor ``ignore_index``.
     """
     target = target.long()
-    strange = (target != ignore_index) & ((target < 0) | (target >= num_classes))
-    if strange.any():
-        found = ', '.join(map(str, target[strange].unique()[:5].tolist()))
+    invalid = (target != ignore_index) & ((target < 0) | (target >= num_classes))
+    if invalid.any():
+        found = ', '.join(map(str, target[invalid].unique()[:5].tolist()))
         raise ConfigurationError(
-            f'mask: {int(strange.sum())} pixels have the labels {found}, which are neither one of the {num_classes} '
+            f'mask: {int(invalid.sum())} pixels have the labels {found}, which are neither one of the {num_classes} '
             f'classes (0 to {num_classes - 1}) nor ignore_index ({ignore_index}); check num_classes and class_names.'
         )
 
 
 def _labelled(logits: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits and labels with zeros where there is no label, and where there is one."""
+    """Logits and labels, with zeros in unlabelled pixels, and the mask of labelled pixels."""
     known = target != ignore_index
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     # not a product: NaN times 0 is NaN

@@ -7,29 +7,22 @@ import timm
 from torch import nn
 
 from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.validation import check_at_least
 
 
-def create_encoder(
-    name: str,
-    in_channels: int,
-    image_size: int | None = None,
-    drop_rate: float = 0.0,
-    drop_path_rate: float | None = None,
-) -> nn.Module:
+def create_encoder(name: str, in_channels: int, image_size: int | None = None) -> nn.Module:
     """Build a timm network without its classifier, with random weights.
 
-    The network maps ``(batch, band, height, width)`` to pooled features ``(batch, features)``. Transformers that
-    can adapt to the image's size on the fly (``dynamic_img_size``: ViT, DeiT, EVA, DINOv3, Swin) keep the
-    parameter shapes of their native size, so that one checkpoint fits every chip size and stock timm networks;
-    other architectures with a fixed size are built for ``image_size``.
+    The network maps ``(batch, band, height, width)`` to pooled features ``(batch, features)``. Transformers with
+    ``dynamic_img_size`` (ViT, DeiT, EVA, DINOv3, Swin) keep the parameter shapes of their native size, so that one
+    checkpoint fits every chip size and stock timm networks; other architectures with a fixed size are built for
+    ``image_size``.
 
     Args:
         name: Any timm model name, with or without a pretrained tag.
         in_channels: Number of bands.
-        image_size: Height and width of the images in pixels; needed by architectures with a fixed size only,
-            checked for all that have patches. None leaves the native size.
-        drop_rate: Dropout probability before the (absent) classifier.
-        drop_path_rate: Stochastic depth; None is the architecture's own default.
+        image_size: Height and width of the images in pixels, checked for all architectures with patches; None for the
+            native size.
 
     Returns:
         The network.
@@ -38,31 +31,20 @@ def create_encoder(
         ConfigurationError: If timm has no such model, or the model cannot take these bands or this image size.
     """
     _check_name(name)
-    if in_channels < 1:
-        raise ConfigurationError(f'in_channels must be at least 1, got {in_channels}.')
-    options: dict[str, Any] = {'in_chans': in_channels, 'num_classes': 0, 'drop_rate': drop_rate}
-    if drop_path_rate is not None:
-        options['drop_path_rate'] = drop_path_rate
-
-    encoder = _build(name, image_size, options)
+    check_at_least(1, in_channels=in_channels)
+    encoder = _build(name, image_size, {'in_chans': in_channels, 'num_classes': 0})
     check_image_size(encoder, name, image_size)
     _check_input(encoder, name, in_channels)
     return encoder
 
 
 def feature_width(encoder: nn.Module) -> int:
-    """Number of features that an encoder gives for each image.
-
-    Args:
-        encoder: A timm network without classifier.
-
-    Returns:
-        The second dimension of its output.
+    """Number of pooled features of a timm network without classifier.
 
     Raises:
-        ConfigurationError: If the network does not say.
+        ConfigurationError: If the network has no such attribute.
     """
-    # Where there is a layer between pooling and classifier (MobileNetV3), it comes out, not the last feature map.
+    # a layer between pooling and classifier (MobileNetV3) defines the output, not the last feature map
     width = getattr(encoder, 'head_hidden_size', None) or getattr(encoder, 'num_features', None)
     if not isinstance(width, int):
         raise ConfigurationError(f'{type(encoder).__name__} has no num_features; give a timm network.')
@@ -70,7 +52,7 @@ def feature_width(encoder: nn.Module) -> int:
 
 
 def input_layer(encoder: nn.Module) -> tuple[str, nn.Conv2d]:
-    """Find the convolution that sees the bands.
+    """Find the convolution whose input are the bands.
 
     timm and smp register modules in the order of use, so it is the first one: ``conv1`` in a ResNet, ``conv1.0``
     with a deep stem, ``stem.0`` in ConvNeXt, ``patch_embed.proj`` in ViT and Swin.
@@ -104,7 +86,7 @@ def _check_name(name: str) -> None:
 def _build(name: str, image_size: int | None, options: dict[str, Any]) -> nn.Module:
     """Build with the first way of handling image sizes that the architecture's constructor accepts.
 
-    A constructor that does not know the keyword refuses it before it does any work, so trying costs nothing.
+    A constructor rejects an unknown keyword before any other work, so trying is cheap.
     """
     ways: list[dict[str, Any]] = [{'dynamic_img_size': True}, {}]
     if image_size is not None:
@@ -115,27 +97,27 @@ def _build(name: str, image_size: int | None, options: dict[str, Any]) -> nn.Mod
         except TypeError as error:
             if way and next(iter(way)) in str(error):
                 continue
-            raise _refused(name, image_size, options, error) from error
+            raise _rejected(name, image_size, options, error) from error
         except (RuntimeError, ValueError, AssertionError) as error:
-            raise _refused(name, image_size, options, error) from error
+            raise _rejected(name, image_size, options, error) from error
         else:
             return encoder
-    raise AssertionError('the last way has no keyword that could be refused')
+    raise AssertionError('the last way has no keyword that could be rejected')
 
 
-def _refused(name: str, image_size: int | None, options: dict[str, Any], error: Exception) -> ConfigurationError:
+def _rejected(name: str, image_size: int | None, options: dict[str, Any], error: Exception) -> ConfigurationError:
     size = '' if image_size is None else f' for images of {image_size} px'
     given = ', '.join(f'{key}={value}' for key, value in options.items())
-    return ConfigurationError(f'timm cannot build {name!r}{size} with {given}: {error}; change what it names.')
+    return ConfigurationError(f'timm cannot build {name!r}{size} with {given}: {error}; change the named option.')
 
 
 def check_image_size(encoder: nn.Module, name: str, image_size: int | None) -> None:
-    """See that an encoder that cuts images into patches can take a size.
+    """Check that an encoder with patches can take images of a size.
 
     Args:
         encoder: timm network.
         name: Its name, for the message.
-        image_size: Height and width in pixels, or None where it is not known.
+        image_size: Height and width in pixels, or None if unknown.
 
     Raises:
         ConfigurationError: If the size is no multiple of the patch.
@@ -154,11 +136,11 @@ def check_image_size(encoder: nn.Module, name: str, image_size: int | None) -> N
 
 
 def _check_input(encoder: nn.Module, name: str, in_channels: int) -> None:
-    """Refuse the few architectures whose input cannot be matched to bands by name later."""
+    """Reject the few architectures whose input cannot be matched to bands by name."""
     layer, convolution = input_layer(encoder)
     declared = getattr(encoder, 'pretrained_cfg', {}).get('first_conv')
     if convolution.in_channels != in_channels or isinstance(declared, (tuple, list)):
         raise ConfigurationError(
             f'{name!r} does not read its {in_channels} bands in one first convolution ({layer!r} has '
-            f'{convolution.in_channels} input channels), so bands cannot be told apart; choose another model.'
+            f'{convolution.in_channels} input channels), so bands cannot be matched; choose another model.'
         )

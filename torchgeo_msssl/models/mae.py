@@ -1,4 +1,4 @@
-"""Parts of a masked autoencoder: patches, the encoder on visible ones, the decoder that predicts the others.
+"""Parts of a masked autoencoder: patches, encoding of visible patches, decoder.
 
 He et al.: Masked Autoencoders Are Scalable Vision Learners (https://arxiv.org/abs/2111.06377). Images may have any
 number of bands, and any sides that are multiples of the patch.
@@ -10,10 +10,11 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.validation import check_at_least
 
 
 def patchify(image: Tensor, patch: tuple[int, int]) -> Tensor:
-    """Cut images into patches.
+    """Split images into patches.
 
     Args:
         image: Images (batch, band, height, width), with sides that are multiples of the patch.
@@ -28,7 +29,7 @@ def patchify(image: Tensor, patch: tuple[int, int]) -> Tensor:
 
 
 def unpatchify(patches: Tensor, patch: tuple[int, int], grid: tuple[int, int]) -> Tensor:
-    """Put patches together again, the inverse of :func:`patchify`.
+    """Assemble images from patches, the inverse of :func:`patchify`.
 
     Args:
         patches: Patches (batch, patch, value).
@@ -50,7 +51,7 @@ def patch_moments(patches: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         valid: Valid values, bool, of the same shape.
 
     Returns:
-        Mean and variance, (batch, patch, 1) each; 0 where too few values are valid.
+        Mean and variance, (batch, patch, 1) each; 0 if too few values are valid.
     """
     count = valid.sum(dim=-1, keepdim=True)
     mean = torch.where(valid, patches, 0.0).sum(dim=-1, keepdim=True) / count.clamp_min(1)
@@ -59,15 +60,7 @@ def patch_moments(patches: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def visible_patches(patches: int, mask_ratio: float) -> int:
-    """Number of patches that the encoder sees.
-
-    Args:
-        patches: Patches of an image.
-        mask_ratio: Share that is hidden.
-
-    Returns:
-        The others' number, rounded down, at least 1.
-    """
+    """Number of visible patches, at least 1, if a fraction ``mask_ratio`` of all is hidden."""
     return max(1, int(patches * (1 - mask_ratio) + 1e-9))
 
 
@@ -75,7 +68,7 @@ def sincos_positions(width: int, rows: int, cols: int) -> Tensor:
     """Sine and cosine position embedding of a grid, as in the authors' code.
 
     Args:
-        width: Features of a token, a multiple of 4; the first half tells the column, the second the row.
+        width: Features of a token, a multiple of 4; the first half encodes the column, the second the row.
         rows: Rows of patches.
         cols: Columns of patches.
 
@@ -84,12 +77,12 @@ def sincos_positions(width: int, rows: int, cols: int) -> Tensor:
     """
     frequency = 10000 ** (-torch.arange(width // 4, dtype=torch.float64) / (width // 4))
     row, col = torch.meshgrid(torch.arange(rows), torch.arange(cols), indexing='ij')
-    angles = [place.reshape(-1, 1) * frequency for place in (col, row)]
+    angles = [index.reshape(-1, 1) * frequency for index in (col, row)]
     return torch.cat([wave for angle in angles for wave in (angle.sin(), angle.cos())], dim=1).float()
 
 
 def check_vit(encoder: nn.Module, name: str) -> VisionTransformer:
-    """See that an encoder works on patches that do not look at each other before its blocks.
+    """Check that an encoder is a plain vision transformer, whose patches are independent before its blocks.
 
     Args:
         encoder: timm network.
@@ -103,7 +96,7 @@ def check_vit(encoder: nn.Module, name: str) -> VisionTransformer:
     """
     if not isinstance(encoder, VisionTransformer) or not isinstance(encoder.patch_embed, PatchEmbed):
         raise ConfigurationError(
-            f'model: MAE hides patches from a plain vision transformer, which {name!r} is not; take a vit_* or deit* '
+            f'model: MAE hides patches from a plain vision transformer, which {name!r} is not; use a vit_* or deit* '
             'of timm, or Reconstruction for other encoders.'
         )
     return encoder
@@ -116,13 +109,10 @@ def patch_size(encoder: VisionTransformer) -> tuple[int, int]:
 
 
 def start_positions(encoder: VisionTransformer) -> None:
-    """Let the encoder's position embedding begin as sines and cosines.
+    """Initialize the encoder's position embedding, except the class token's, with sines and cosines.
 
-    The authors keep it so; here it learns, since it is one of timm's parameters. timm's own small random numbers would
-    average out to nearly nothing where a chip has fewer patches than the native image.
-
-    Args:
-        encoder: Its ``pos_embed`` is set, but for the class token's.
+    The authors keep it fixed; here it is trained, since it is one of timm's parameters. timm's own small random numbers
+    would almost vanish by interpolation if a chip has fewer patches than the native image.
     """
     if encoder.pos_embed is None or encoder.embed_dim % 4:
         return
@@ -134,13 +124,17 @@ def start_positions(encoder: VisionTransformer) -> None:
 def encode_visible(encoder: VisionTransformer, image: Tensor, visible: Tensor) -> Tensor:
     """Encode the visible patches alone.
 
+    ``_pos_embed``, which adds positions and prefix tokens, is private to timm; ``tests/models/test_mae.py`` checks its
+    behavior.
+
     Args:
         encoder: timm network.
-        image: Standardised values (batch, band, height, width).
+        image: Standardized values (batch, band, height, width).
         visible: Indices of the visible patches (batch, visible).
 
     Returns:
-        Tokens after the last norm: class token and the like first, then the visible patches, (batch, token, width).
+        Tokens after the last normalization: prefix tokens (class token, …), then the visible patches, (batch, token,
+        width).
     """
     tokens = encoder._pos_embed(encoder.patch_embed(image))
     prefix, patches = tokens.split([encoder.num_prefix_tokens, tokens.shape[1] - encoder.num_prefix_tokens], dim=1)
@@ -151,7 +145,7 @@ def encode_visible(encoder: VisionTransformer, image: Tensor, visible: Tensor) -
 
 
 class MAEDecoder(nn.Module):
-    """A light transformer that predicts every patch from the encoded visible ones."""
+    """Light transformer that predicts every patch from the encoded visible ones."""
 
     def __init__(self, in_features: int, values: int, width: int, depth: int, heads: int) -> None:
         """Build with random weights.
@@ -160,19 +154,18 @@ class MAEDecoder(nn.Module):
             in_features: Features of the encoder's tokens.
             values: Values of a patch: height · width · bands.
             width: Features of the decoder's tokens, a multiple of 4 and of ``heads``.
-            depth: Blocks.
-            heads: Attention heads.
+            depth: Number of blocks.
+            heads: Number of attention heads.
 
         Raises:
-            ConfigurationError: If a number does not suit.
+            ConfigurationError: If a number is out of its range.
         """
         super().__init__()
         if width < 4 or heads < 1 or width % 4 or width % heads:
             raise ConfigurationError(
                 f'decoder_dim: expected a multiple of 4 and of decoder_heads {heads}, got {width}.'
             )
-        if depth < 1:
-            raise ConfigurationError(f'decoder_depth: expected 1 or more, got {depth}.')
+        check_at_least(1, decoder_depth=depth)
         self.embed = nn.Linear(in_features, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         self.blocks = nn.Sequential(*(Block(width, heads, qkv_bias=True) for _ in range(depth)))
@@ -204,7 +197,7 @@ class MAEDecoder(nn.Module):
 
 
 def _initialise(module: nn.Module) -> None:
-    """Xavier's uniform weights, as in the authors' code."""
+    """Use Xavier's uniform weights, as in the authors' code."""
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:

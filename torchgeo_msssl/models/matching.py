@@ -1,4 +1,4 @@
-"""Which tensor, and which band of it, goes where."""
+"""Matching of tensors and bands between weights and networks."""
 
 import math
 import re
@@ -16,17 +16,14 @@ from torchgeo_msssl.errors import WeightsError
 from torchgeo_msssl.models.report import LoadReport, first_few
 
 #: Bands of one name whose wavelengths differ by more than this fraction are different bands (B05 is red edge on
-#: Sentinel-2 and near infrared on Landsat); the same colour on two cameras differs by less.
+#: Sentinel-2 and near infrared on Landsat); the same color on two cameras differs by less.
 _WAVELENGTH_TOLERANCE = 0.1
 
-#: The last layer of timm's networks; ConvNeXt's ``head.norm`` is none.
+#: Classifiers of timm's networks; ConvNeXt's ``head.norm`` is not one.
 _CLASSIFIER = re.compile(r'(fc|head|head_dist|classifier)(\.fc|\.\d+)?\.(weight|bias)')
-_COMPUTED = ('relative_position_index', 'relative_coords_table', 'attn_mask')
-_COLOURS = frozenset(band.common for sensor in SENSORS.values() for band in sensor.bands if band.common)
-_COLOURS |= {'red', 'green', 'blue', 'rededge', 'nir', 'lwir'}
-
-
-# ---------------------------------------------------------------------------------------------------- bands
+COMPUTED = ('relative_position_index', 'relative_coords_table', 'attn_mask')
+_COLORS = frozenset(band.common for sensor in SENSORS.values() for band in sensor.bands if band.common)
+_COLORS |= {'red', 'green', 'blue', 'rededge', 'nir', 'lwir'}
 
 
 @dataclass(frozen=True)
@@ -34,35 +31,35 @@ class Spectrum:
     """Bands in the order of a network's input channels.
 
     Attributes:
-        names: Canonical names; empty where they are not known.
-        wavelengths: Nanometres, None where unknown.
-        colours: Colour names (``red``, ``nir``, …), None where a band has none.
+        names: Canonical names; empty if unknown.
+        wavelengths: Nanometres, None if unknown.
+        colors: Color names (``red``, ``nir``, …), None if a band has none.
     """
 
     names: tuple[str, ...]
     wavelengths: tuple[float | None, ...]
-    colours: tuple[str | None, ...]
+    colors: tuple[str | None, ...]
 
     @classmethod
     def of(
         cls, names: Sequence[str] | None, sensor: Sensor | None = None, wavelengths: Sequence[float | None] = ()
     ) -> 'Spectrum':
-        """Look up what the names mean.
+        """Look up names, wavelengths and colors of bands.
 
         Args:
             names: Band names in any spelling, or None.
-            sensor: Sensor that they belong to; found from the names where they prove it.
-            wavelengths: Nanometres, where they are known better than from the sensor.
+            sensor: Sensor of the bands; None to infer it from the names.
+            wavelengths: Nanometres, which override those of the sensor.
 
         Returns:
             The spectrum.
 
         Raises:
-            WeightsError: If a band comes twice.
+            WeightsError: If a band is repeated.
         """
         canonical = tuple(canonical_band_name(name) for name in names or ())
         if len(set(canonical)) != len(canonical):
-            raise WeightsError(f'bands: each band may come once, got {", ".join(names or ())}; give distinct names.')
+            raise WeightsError(f'bands: expected distinct names, got {", ".join(names or ())}; name each band once.')
         known = sensor or infer_sensor(canonical)
         bands = [known.find(name) if known else None for name in canonical]
         given = wavelengths or (None,) * len(canonical)
@@ -70,7 +67,7 @@ class Spectrum:
             canonical,
             tuple(value or (band.wavelength if band else None) for value, band in zip(given, bands, strict=True)),
             tuple(
-                name if name in _COLOURS else (band.common if band else None)
+                name if name in _COLORS else (band.common if band else None)
                 for name, band in zip(canonical, bands, strict=True)
             ),
         )
@@ -79,21 +76,21 @@ class Spectrum:
 def match_bands(source: Spectrum, target: Spectrum) -> list[int | None]:
     """Find each band of a network among the bands of the weights.
 
-    Equal names come first, then equal colours; both only where the wavelengths do not contradict.
+    Equal names take precedence over equal colors; both require compatible wavelengths.
 
     Args:
         source: Bands of the weights.
         target: Bands of the network.
 
     Returns:
-        For each target band the index of the source band, or None. No source band is taken twice.
+        For each target band the index of the source band, or None. No source band is used twice.
     """
     found: list[int | None] = [None] * len(target.names)
-    for of_source, of_target in ((source.names, target.names), (source.colours, target.colours)):
-        for index, name in enumerate(of_target):
+    for source_labels, target_labels in ((source.names, target.names), (source.colors, target.colors)):
+        for index, name in enumerate(target_labels):
             if found[index] is not None or name is None:
                 continue
-            for candidate, other in enumerate(of_source):
+            for candidate, other in enumerate(source_labels):
                 same = name == other and candidate not in found
                 if same and _agree(source.wavelengths[candidate], target.wavelengths[index]):
                     found[index] = candidate
@@ -108,19 +105,18 @@ def _agree(one: float | None, other: float | None) -> bool:
 def adapt_kernel(kernel: Tensor, choice: Sequence[int | None]) -> tuple[Tensor, float]:
     """Rearrange the first convolution's kernel for other bands.
 
-    A band that both have keeps its slice. A new band gets the mean over the source's bands: neighbouring bands
-    are highly correlated, so the mean is a better guess of the filter than noise, and it keeps the filter's
-    spatial shape. If the set of bands changed, the whole kernel is multiplied by one factor that keeps the sum
-    of its squares. The input is standardised, so for bands of unit variance (taken as uncorrelated) the mean
-    square of the output then stays what it was; one factor for all filters keeps their ratios, and a filter
-    that looked at dropped bands only is not blown up.
+    A band that both have keeps its slice. A new band gets the mean over the source's bands: neighboring bands are
+    highly correlated, so the mean is a better guess of the filter than noise, with the filter's spatial shape. If the
+    set of bands changed, the whole kernel is multiplied by one factor that preserves the sum of its squares. The input
+    is standardized, so the mean square of the output is preserved for uncorrelated bands; one factor for all filters
+    preserves their ratios, and does not amplify a filter of dropped bands only.
 
     Args:
         kernel: ``(out, source band, height, width)``.
         choice: For each target band the index of a source band, or None for a new one.
 
     Returns:
-        The kernel ``(out, target band, height, width)``, and the factor (exactly 1 for a mere permutation).
+        The kernel ``(out, target band, height, width)``, and the factor (exactly 1 for a permutation).
     """
     mean = kernel.mean(dim=1)
     adapted = torch.stack([mean if index is None else kernel[:, index] for index in choice], dim=1)
@@ -134,19 +130,19 @@ def adapt_kernel(kernel: Tensor, choice: Sequence[int | None]) -> tuple[Tensor, 
 def _fit_bands(
     kernel: Tensor, channels: int, source: Spectrum, target: Spectrum, description: str
 ) -> tuple[Tensor, dict[str, Any]]:
-    """Adapt the kernel and say how, as fields of the report."""
+    """Adapt the kernel, and return the fields of the report."""
     for names, count, where in ((source.names, kernel.shape[1], description), (target.names, channels, 'the network')):
         if names and len(names) != count:
             raise WeightsError(
                 f'{where}: {len(names)} bands are named ({", ".join(names)}) but the first convolution has '
-                f'{count} input channels; give one name a channel.'
+                f'{count} input channels; give one name per channel.'
             )
     if not source.names or not target.names:
         if kernel.shape[1] != channels:
             unknown = description if not source.names else 'the network'
             raise WeightsError(
                 f'{description} has {kernel.shape[1]} bands and the network {channels}, and the band names of '
-                f'{unknown} are not known; give bands= for the network and use weights that carry their band names.'
+                f'{unknown} are unknown; give bands= for the network and use weights with band names.'
             )
         names = target.names or source.names or tuple(str(index) for index in range(channels))
         return kernel, {'bands': dict.fromkeys(names, 'copied by position, since names are not known on both sides')}
@@ -168,14 +164,11 @@ def _fit_bands(
     return kernel, {'bands': how, 'dropped_bands': dropped, 'kernel_scale': factor}
 
 
-# -------------------------------------------------------------------------------------------------- tensors
-
-
 def align_keys(source: Iterable[str], target: Iterable[str]) -> dict[str, str]:
     """Pair the names of a network with those of a state dict.
 
-    timm's feature extractors (and with them smp's ``tu-`` encoders) write ``stages_0.`` for ``stages.0.``, so
-    names that differ in dots and underscores only are the same.
+    timm's feature extractors (and thus smp's ``tu-`` encoders) write ``stages_0.`` for ``stages.0.``, so names that
+    differ in dots and underscores only are equal.
 
     Args:
         source: Names in the state dict.
@@ -212,7 +205,7 @@ def _resize(key: str, tensor: Tensor, expected: Tensor, encoder: nn.Module) -> T
             resized = resize_rel_pos_bias_table(tensor, window, tuple(expected.shape))  # type: ignore[arg-type]
             return resized if resized.shape == expected.shape else None
     except (AttributeError, AssertionError, RuntimeError, TypeError, ValueError):
-        return None  # not the layout that timm's helpers know: reported as a wrong shape by the caller
+        return None  # a layout that timm's helpers do not support: the caller reports a wrong shape
     return None
 
 
@@ -225,21 +218,21 @@ def fit_state_dict(
     description: str,
     models: tuple[str | None, str | None],
 ) -> tuple[dict[str, Tensor], LoadReport]:
-    """Work out the state dict that a network is to get; the network is not changed.
+    """Compute the state dict to load into a network; the network is not changed.
 
     Args:
         source: Tensors of an encoder in timm's (or a feature extractor's) names.
         encoder: The network.
         input_key: Name of the first convolution's kernel in the network.
         spectra: Bands of the source and of the network.
-        description: Where the tensors came from, for messages.
-        models: Names of the model that the source was made with and of the network, None where unknown.
+        description: Origin of the tensors, for messages.
+        models: Model names of source and network, None if unknown.
 
     Returns:
         A complete state dict for the network, and the report.
 
     Raises:
-        WeightsError: If nothing matches, or a tensor lacks, is left over or has another shape without a reason.
+        WeightsError: If nothing matches, or a tensor is missing, unexpected or of another shape without a reason.
     """
     target = encoder.state_dict()
     unused = _classifier_keys(encoder)
@@ -274,8 +267,8 @@ def fit_state_dict(
     faults = [
         f'{len(names)} {what} ({first_few(names)})'
         for what, names in (
-            ('tensors lack', [name for name, why in missing.items() if not why]),
-            ('are left over', [name for name, why in unexpected.items() if not why]),
+            ('tensors are missing', [name for name, why in missing.items() if not why]),
+            ('are unexpected', [name for name, why in unexpected.items() if not why]),
             ('have another shape', wrong),
         )
         if names
@@ -287,10 +280,10 @@ def fit_state_dict(
 
 
 def _classifier_keys(encoder: nn.Module) -> set[str]:
-    """Names of the tensors of a timm network's classifier, which is never part of a hand-over."""
+    """Names of the tensors of a timm network's classifier, which is never transferred."""
     try:
         heads: Any = encoder.get_classifier()  # type: ignore[operator]
-    except AttributeError:  # no timm network, or one whose classifier smp has taken off
+    except AttributeError:  # not a timm network, or smp removed its classifier
         return set()
     heads = set(heads) if isinstance(heads, (tuple, list)) else {heads}
     return {
@@ -300,19 +293,19 @@ def _classifier_keys(encoder: nn.Module) -> set[str]:
 
 def _why_missing(name: str, unused: set[str]) -> str:
     if name in unused:
-        return 'classifier of the network, stays as it is'
+        return 'classifier of the network, unchanged'
     return 'counter, not used by the network' if name.endswith('num_batches_tracked') else ''
 
 
 def _why_unexpected(name: str, encoder: nn.Module) -> str:
-    """Say why a tensor of the source has no place, or nothing where it should have one."""
-    if name.rpartition('.')[2] in _COMPUTED:
+    """Return why the network does not need a tensor of the source; empty if it should."""
+    if name.rpartition('.')[2] in COMPUTED:
         return 'computed by the network itself'
     children = {child for child, _ in encoder.named_children()}
     first, second = [*name.split('.'), ''][:2]
-    # timm's feature extractors (and smp's ResNet) end with the last feature map and have no classifier to get.
+    # timm's feature extractors (and smp's ResNet) end with the last feature map and have no classifier
     if not hasattr(encoder, 'get_classifier') and first not in children and f'{first}_{second}' not in children:
-        return 'after the last feature map, which is all that a segmentation network takes'
+        return 'after the last feature map, where a segmentation network ends'
     return 'classifier of the source' if _CLASSIFIER.fullmatch(name) else ''
 
 
@@ -329,36 +322,28 @@ def network_tensors(tensors: Mapping[str, Tensor], network: nn.Module, descripti
     Args:
         tensors: ``model.…`` in timm's names and ``decoder.…``, as the checkpoint has them.
         network: An smp network.
-        description: Where the tensors came from, for the message.
+        description: Origin of the tensors, for the message.
 
     Returns:
-        Tensors ``encoder.…`` and ``decoder.…``; those of the encoder that the network has no place for, which lie
-        behind the last feature map, are left out.
+        Tensors ``encoder.…`` and ``decoder.…``, without those of the encoder after its last feature map.
 
     Raises:
-        WeightsError: If the encoder of the network needs a tensor that is not there.
+        WeightsError: If a tensor of the network's encoder is missing.
     """
     encoder = inner_encoder(network)
     path = 'encoder.' if encoder is network.encoder else 'encoder.model.'
     source = {name.removeprefix('model.'): tensor for name, tensor in tensors.items() if name.startswith('model.')}
     pairs = align_keys(source, encoder.state_dict())
-    if lacking := [name for name in encoder.state_dict() if name not in pairs]:
+    if missing := [name for name in encoder.state_dict() if name not in pairs]:
         raise WeightsError(
-            f'{description} has another encoder than the network: {len(lacking)} tensors lack '
-            f'({first_few(lacking)}); use the same backbone.'
+            f'{description} has another encoder than the network: {len(missing)} tensors are missing '
+            f'({first_few(missing)}); use the same backbone.'
         )
     decoder = {name: tensor for name, tensor in tensors.items() if name.startswith('decoder.')}
     return {f'{path}{name}': source[partner] for name, partner in pairs.items()} | decoder
 
 
 def inner_encoder(network: Any) -> nn.Module:
-    """Find the encoder of an smp network: timm's, where smp only wraps it.
-
-    Args:
-        network: An smp network.
-
-    Returns:
-        Its encoder.
-    """
+    """Find the encoder of an smp network: timm's, if smp wraps it."""
     inner = getattr(network.encoder, 'model', None)
     return cast(nn.Module, inner if isinstance(inner, nn.Module) else network.encoder)

@@ -1,4 +1,4 @@
-"""What is known about an encoder besides its tensors."""
+"""Metadata of an encoder."""
 
 import dataclasses
 import json
@@ -16,18 +16,18 @@ _PER_BAND = ('wavelengths', 'scale', 'offset', 'mean', 'std')
 
 @dataclass(frozen=True)
 class EncoderMetadata:
-    """How an encoder was made, and how its input must be normalised.
+    """How an encoder was trained, and how its input must be normalized.
 
     Reflectance is ``(DN + offset) * scale``; the network sees ``(reflectance - mean) / std``. The five sequences
-    ``wavelengths`` to ``std`` have one value a band, or none where it is not known.
+    ``wavelengths`` to ``std`` have one value per band, or none if unknown.
 
     Attributes:
         method: Pretraining method (``fastsiam``, …).
         model: timm name of the encoder.
-        bands: Canonical band names in the order of the input channels; empty where they are not known.
+        bands: Canonical band names in the order of the input channels; empty if unknown.
         wavelengths: Central wavelengths in nanometres.
         scale: Factors from digital numbers to reflectance.
-        offset: Added to digital numbers first.
+        offset: Added to digital numbers before scaling.
         mean: Means of reflectance.
         std: Standard deviations of reflectance.
         sensor: Key in :data:`torchgeo_msssl.bands.SENSORS`, or None.
@@ -51,7 +51,7 @@ class EncoderMetadata:
     version: str = torchgeo_msssl.__version__
 
     def __post_init__(self) -> None:
-        """Take any sequences, keep tuples, and check that they agree."""
+        """Convert sequences to tuples, and check their lengths."""
         for name in ('bands', *_PER_BAND):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for name in _PER_BAND:
@@ -59,32 +59,20 @@ class EncoderMetadata:
             if values and len(values) != len(self.bands):
                 raise WeightsError(
                     f'Metadata of {self.model!r}: {name} has {len(values)} values for {len(self.bands)} bands '
-                    f'({", ".join(self.bands)}); give one a band, or none.'
+                    f'({", ".join(self.bands)}); give one per band, or none.'
                 )
 
     def to_dict(self) -> dict[str, Any]:
-        """Turn into plain types, which ``torch.load(weights_only=True)`` and JSON can read.
-
-        Returns:
-            One entry a field; sequences are lists.
-        """
+        """Convert to plain types, which ``torch.load(weights_only=True)`` and JSON can read."""
         fields = dataclasses.asdict(self)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Make from the output of :meth:`to_dict`.
-
-        Fields that this version does not know (written by a later one) are left out.
-
-        Args:
-            values: One entry a field.
-
-        Returns:
-            The metadata.
+        """Create from the output of :meth:`to_dict`; fields of later versions are ignored.
 
         Raises:
-            WeightsError: If ``method`` or ``model`` is not there, or a field has a type it cannot have.
+            WeightsError: If ``method`` or ``model`` is missing, or a field has a wrong type.
         """
         known = {field.name for field in dataclasses.fields(cls)}
         try:
@@ -93,25 +81,15 @@ class EncoderMetadata:
             raise WeightsError(f'The metadata of the encoder cannot be read ({error}); export it again.') from error
 
     def to_header(self) -> dict[str, str]:
-        """Turn into strings for the header of a safetensors file.
-
-        Returns:
-            One JSON text a field.
-        """
+        """Convert to the header of a safetensors file, one JSON text per field."""
         return {name: json.dumps(value) for name, value in self.to_dict().items()}
 
     @classmethod
     def from_header(cls, header: Mapping[str, str] | None) -> Self | None:
-        """Read what :meth:`to_header` wrote.
-
-        Args:
-            header: The header of a safetensors file.
-
-        Returns:
-            The metadata, or None where the file is by somebody else.
+        """Create from the header of a safetensors file; None if another program wrote it.
 
         Raises:
-            WeightsError: If a field is no JSON.
+            WeightsError: If a field is not valid JSON.
         """
         if not header or not {'method', 'model'} <= header.keys():
             return None
@@ -130,13 +108,13 @@ def statistics_by_name(
     """Look up mean and standard deviation of bands by their names in an encoder's metadata.
 
     Args:
-        metadata: What is known about the encoder.
+        metadata: Metadata of the encoder.
         bands: Names of bands.
-        sensor: Sensor of these bands, where the names do not tell it.
+        sensor: Sensor of these bands, if their names do not identify it.
 
     Returns:
-        Mean and standard deviation of each band; None where a band is not in the metadata under the same name (and
-        with about the same wavelength), or the metadata have no statistics.
+        Mean and standard deviation of each band; None if a band is not in the metadata under the same name (and with
+        about the same wavelength), or the metadata have no statistics.
     """
     if not metadata.mean or not metadata.std:
         return None

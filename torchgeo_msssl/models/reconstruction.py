@@ -1,12 +1,12 @@
-"""An encoder under its timm names with the decoder of an smp network.
+"""Decoder of an smp network for a timm encoder.
 
-smp's networks keep their encoders under names of their own. A pretraining checkpoint has to hold timm's, so here the
-encoder is timm's own network, asked for its feature maps, and only decoder and head are smp's. The two together
-compute what the smp network does.
+smp's networks rename the tensors of their encoders. A pretraining checkpoint needs timm's names, so here the encoder is
+timm's own network, which returns its feature maps, and only decoder and head are smp's. Together they compute the same
+as the smp network.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,14 +14,15 @@ from torch import Tensor, nn
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.models.matching import align_keys, inner_encoder
 from torchgeo_msssl.models.segmentation import create_network, total_stride
+from torchgeo_msssl.validation import check_choice
 
-#: Architectures that take an encoder as it is; DeepLabV3+ would change its strides, DPT needs tokens.
+#: Architectures that leave the encoder unchanged; DeepLabV3+ would change its strides, DPT needs tokens.
 RestorationArchitecture = Literal['unet', 'unetplusplus', 'fpn', 'segformer', 'upernet']
 
 
 @dataclass(frozen=True)
 class RestorationParts:
-    """What a restoring network is made of.
+    """Parts of a restoring network besides its encoder.
 
     Attributes:
         decoder: smp's decoder.
@@ -41,7 +42,7 @@ def create_restoration(
 ) -> RestorationParts:
     """Build decoder and head for an encoder, with random weights.
 
-    Parameters of the encoder behind its last feature map, which the decoder does not see, are frozen.
+    Parameters of the encoder after its last feature map, which the decoder does not use, are frozen.
 
     Args:
         architecture: One of :data:`RestorationArchitecture`.
@@ -53,15 +54,12 @@ def create_restoration(
         The parts.
 
     Raises:
-        ConfigurationError: If there is no such architecture, or the two do not go together.
+        ConfigurationError: If there is no such architecture, or the two are incompatible.
     """
-    if architecture not in get_args(RestorationArchitecture):
-        raise ConfigurationError(
-            f'architecture: {architecture!r} is not one of {", ".join(get_args(RestorationArchitecture))}.'
-        )
+    check_choice('architecture', architecture, RestorationArchitecture)
     if not hasattr(encoder, 'forward_intermediates'):
-        raise ConfigurationError(f'model: timm gives no feature maps of {name!r}; choose another encoder.')
-    # smp builds networks for 2 classes or more, and one band is enough for us
+        raise ConfigurationError(f'model: timm returns no feature maps of {name!r}; choose another encoder.')
+    # create_network needs 2 classes or more; the head is replaced below
     network: Any = create_network(architecture, name.partition('.')[0], in_channels, max(2, in_channels))
     final: nn.Conv2d = network.segmentation_head[0]
     network.segmentation_head[0] = nn.Conv2d(
@@ -90,18 +88,11 @@ def feature_pyramid(encoder: nn.Module, image: Tensor, channels: tuple[int, ...]
     if len(maps) == len(channels):
         return maps
     batch, _, height, width = image.shape
-    # levels that the encoder lacks have no features, and stand between the image and its first map
+    # levels that the encoder lacks have no features; they are between the image and its first map
     empty = [image.new_empty(batch, 0, height // 2, width // 2)] * (len(channels) - 1 - len(maps))
     return [image, *empty, *maps]
 
 
 def mean_of_maps(maps: list[Tensor]) -> Tensor:
-    """Mean of the coarsest feature map.
-
-    Args:
-        maps: Feature maps (batch, features, height, width), the coarsest last.
-
-    Returns:
-        Features (batch, features).
-    """
+    """Pool the coarsest feature map, which is the last one, to (batch, features)."""
     return torch.mean(maps[-1], dim=(-2, -1))

@@ -1,4 +1,4 @@
-"""What came of loading weights into a network."""
+"""Report of loading weights into a network."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -8,18 +8,18 @@ from typing import Any
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What came of loading weights into a network.
+    """Result of loading weights into a network.
 
     Attributes:
-        source: Where the weights came from.
-        model: Name of the network they were loaded into, where it has one.
+        source: Origin of the weights.
+        model: Name of the network they were loaded into, or None.
         matched: Tensors of the network that were loaded.
-        missing: Tensors of the network that the source need not have, and why.
-        unexpected: Tensors of the source that the network has no use for, and why.
+        missing: Tensors of the network that the source need not have, with the reason.
+        unexpected: Tensors of the source that the network does not use, with the reason.
         reshaped: Tensors that were interpolated, with the old and the new shape.
-        bands: Each band of the network, and where its part of the first convolution came from.
+        bands: Each band of the network, with the origin of its part of the first convolution.
         dropped_bands: Bands of the source that the network does not have.
-        kernel_scale: Factor on the first convolution that keeps the size of its output; 1 where the bands are the same.
+        kernel_scale: Factor on the first convolution that keeps the scale of its output; 1 for the same bands.
     """
 
     source: str
@@ -33,24 +33,22 @@ class LoadReport:
     kernel_scale: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Turn into plain types for JSON.
-
-        Returns:
-            One entry a field.
-        """
+        """Convert to plain types for JSON."""
         fields = dataclasses.asdict(self)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
 
     def __str__(self) -> str:
-        """Write a short table."""
+        """Format as a short table."""
         rows = [
             ('weights', self.source),
             ('network', self.model or 'unnamed'),
             ('matched', f'{len(self.matched)} tensors'),
         ]
         for title, entries in (
-            ('missing', self.missing), ('unexpected', self.unexpected), ('reshaped', self.reshaped),
-        ):  # fmt: skip
+            ('missing', self.missing),
+            ('unexpected', self.unexpected),
+            ('reshaped', self.reshaped),
+        ):
             rows.extend((title, line) for line in _grouped(entries))
         rows.extend(('bands', line) for line in _grouped(self.bands))
         if self.dropped_bands:
@@ -61,22 +59,14 @@ class LoadReport:
 
 
 def _grouped(entries: Mapping[str, str]) -> list[str]:
-    """One line for each different explanation, with the first few names it holds for."""
+    """One line per reason, with the first few names it applies to."""
     groups: dict[str, list[str]] = {}
-    for name, why in entries.items():
-        groups.setdefault(why, []).append(name)
-    return [f'{first_few(names, 13)}: {why}' for why, names in groups.items()]
+    for name, reason in entries.items():
+        groups.setdefault(reason, []).append(name)
+    return [f'{first_few(names, 13)}: {reason}' for reason, names in groups.items()]
 
 
 def first_few(names: Sequence[str], count: int = 3) -> str:
-    """Write the first few names, and how many there are.
-
-    Args:
-        names: Any names.
-        count: How many to write.
-
-    Returns:
-        The names, separated by commas.
-    """
+    """Format the first ``count`` names, and the number of all."""
     more = f', … ({len(names)} in all)' if len(names) > count else ''
     return ', '.join(names[:count]) + more

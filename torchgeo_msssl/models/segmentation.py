@@ -23,19 +23,19 @@ _NETWORKS: dict[str, Any] = {
     'upernet': smp.UPerNet,
     'dpt': smp.DPT,
 }
-#: What all convolutional and hierarchical encoders shrink images by.
+#: Total stride of all convolutional and hierarchical encoders.
 _STRIDE = 32
 
 
 def smp_encoder_name(backbone: str, architecture: str = 'unet') -> str:
-    """Name under which smp knows an encoder.
+    """Return smp's name of an encoder.
 
-    smp's own ResNets share their tensors with timm's and are taken as they are; everything else that timm knows is
-    taken from timm (``tu-…``), so that a pretrained encoder fits.
+    smp's own ResNets have the same tensors as timm's; all other encoders that timm has are taken from timm (``tu-…``),
+    so that a pretrained encoder fits.
 
     Args:
         backbone: Name in timm or smp.
-        architecture: Architecture; DPT takes timm's encoders only.
+        architecture: Architecture; DPT accepts timm's encoders only.
 
     Returns:
         smp's name.
@@ -58,7 +58,7 @@ def smp_encoder_name(backbone: str, architecture: str = 'unet') -> str:
 def create_network(architecture: Architecture, backbone: str, in_channels: int, num_classes: int) -> nn.Module:
     """Build an smp network with random weights.
 
-    Transformers that can adapt to the image's size do so (``dynamic_img_size``).
+    Transformers are built with ``dynamic_img_size`` if they support it.
 
     Args:
         architecture: One of :data:`Architecture`.
@@ -71,7 +71,7 @@ def create_network(architecture: Architecture, backbone: str, in_channels: int, 
         of :func:`total_stride`.
 
     Raises:
-        ConfigurationError: If there is no such architecture or encoder, or the two do not go together.
+        ConfigurationError: If there is no such architecture or encoder, or the two are incompatible.
     """
     if architecture not in _NETWORKS:
         raise ConfigurationError(f'model: {architecture!r} is not one of {", ".join(_NETWORKS)}.')
@@ -83,7 +83,7 @@ def create_network(architecture: Architecture, backbone: str, in_channels: int, 
     options = {'encoder_name': name, 'encoder_weights': None, 'in_channels': in_channels, 'classes': num_classes}
     ways: list[dict[str, Any]] = [{'dynamic_img_size': True}, {}] if name.startswith('tu-') else [{}]
     with warnings.catch_warnings():
-        # smp's DPT says at length that an encoder has no class token, and then does the right thing
+        # smp's DPT warns if an encoder has no class token, and handles it correctly
         warnings.filterwarnings('ignore', message='Encoder does not have prefix tokens')
         for way in ways:
             try:
@@ -93,13 +93,13 @@ def create_network(architecture: Architecture, backbone: str, in_channels: int, 
                     continue
                 raise ConfigurationError(
                     f'model {architecture!r} does not go with backbone {backbone!r} ({error}); plain vision '
-                    'transformers take dpt, Swin and ConvNeXt any but deeplabv3+ and dpt, ResNets any.'
+                    'transformers need dpt, Swin and ConvNeXt any but deeplabv3+ and dpt, ResNets any.'
                 ) from error
-    raise AssertionError('the last way has no keyword that could be refused')
+    raise AssertionError('the last way has no keyword that could be rejected')
 
 
 def total_stride(network: nn.Module) -> int:
-    """Number of pixels that sides of images must be a multiple of, so that no feature map is rounded.
+    """Return the number that sides of images must be a multiple of, so that no feature map is rounded.
 
     Args:
         network: An smp network.
@@ -112,11 +112,11 @@ def total_stride(network: nn.Module) -> int:
 
 
 def pad_to_multiple(image: Tensor, stride: int) -> Tensor:
-    """Add zeros at the bottom and on the right until both sides are multiples.
+    """Pad with zeros at the bottom and on the right until both sides are multiples of a number.
 
     Args:
-        image: Standardised values (batch, band, height, width): 0 is the mean of a band and stands for no data.
-        stride: Number of pixels.
+        image: Standardized values (batch, band, height, width): 0 is the mean of a band, the value of invalid pixels.
+        stride: The number.
 
     Returns:
         Image (batch, band, padded height, padded width).

@@ -1,4 +1,4 @@
-"""The one place where encoder weights are read, written or loaded."""
+"""Reading, writing and loading of encoder weights."""
 
 import dataclasses
 import difflib
@@ -21,14 +21,14 @@ from torchgeo_msssl.bands import SENSORS, get_sensor
 from torchgeo_msssl.errors import WeightsError
 from torchgeo_msssl.files import atomic_path
 from torchgeo_msssl.models.encoders import create_encoder, input_layer
-from torchgeo_msssl.models.matching import _COMPUTED, Spectrum, align_keys, fit_state_dict, network_tensors
+from torchgeo_msssl.models.matching import COMPUTED, Spectrum, align_keys, fit_state_dict, network_tensors
 from torchgeo_msssl.models.metadata import EncoderMetadata
 from torchgeo_msssl.models.report import LoadReport, first_few
 
 #: Key under which a task's ``on_save_checkpoint`` keeps ``EncoderMetadata.to_dict()``.
 CHECKPOINT_KEY = 'msssl'
 
-#: Where the encoder's tensors begin, the longest first. Ours: a task's ``self.model`` is a timm encoder or an
+#: Prefixes of the encoder's tensors, the longest first. Ours: a task's ``self.model`` is a timm encoder or an
 #: smp network. TorchGeo's: BYOL, MAE, SimCLR and MoCo; its segmentation and classification tasks are like ours.
 _OUR_PREFIXES = ('model.encoder.model.', 'model.encoder.', 'model.')
 _PREFIXES = ('model.backbone.model.', 'backbone.vit.', 'model.encoder.model.', 'model.encoder.', 'backbone.', 'model.')
@@ -40,12 +40,12 @@ Weights = str | os.PathLike[str] | enum.Enum | None
 
 @dataclass(frozen=True)
 class Source:
-    """Encoder weights and what is known about them.
+    """Encoder weights with their metadata.
 
     Attributes:
         state_dict: Tensors in timm's key names; empty for random initialisation.
-        metadata: How the encoder was made, or None where the source does not say.
-        description: The source for messages.
+        metadata: Metadata of the encoder, or None if unknown.
+        description: Name of the source for messages.
     """
 
     state_dict: dict[str, Tensor]
@@ -59,36 +59,36 @@ def save_encoder(encoder: nn.Module, path: str | os.PathLike[str], metadata: Enc
     Args:
         encoder: A timm network.
         path: The file; it appears complete or not at all.
-        metadata: Kept in the file's header, one JSON text a field.
+        metadata: Written to the file's header, one JSON text per field.
 
     Raises:
-        WeightsError: If the metadata name other bands than the network has.
+        WeightsError: If the metadata have another number of bands than the network.
         OutputError: If the file cannot be written.
     """
     channels = input_layer(encoder)[1].in_channels
     if metadata.bands and len(metadata.bands) != channels:
         raise WeightsError(
             f'{path}: the metadata name {len(metadata.bands)} bands ({", ".join(metadata.bands)}) and the encoder '
-            f'has {channels} input channels; give one name a channel.'
+            f'has {channels} input channels; give one name per channel.'
         )
     _write(encoder.state_dict(), path, metadata)
 
 
 def export_encoder(checkpoint_path: str | os.PathLike[str], safetensors_path: str | os.PathLike[str]) -> None:
-    """Cut the encoder out of a training checkpoint.
+    """Extract the encoder from a training checkpoint.
 
     Args:
         checkpoint_path: A Lightning checkpoint of this package or of TorchGeo.
         safetensors_path: The file to write.
 
     Raises:
-        WeightsError: If there is no encoder in the checkpoint, or it does not say of which model it is.
+        WeightsError: If the checkpoint has no encoder, or does not name its model.
         OutputError: If the file cannot be written.
     """
     source = _read_file(Path(checkpoint_path))
     if source.metadata is None:
         raise WeightsError(
-            f'{checkpoint_path} does not say which model its encoder is; give a Lightning checkpoint of a '
+            f'{checkpoint_path} does not name the model of its encoder; give a Lightning checkpoint of a '
             f'pretraining or segmentation task.'
         )
     _write(_timm_names(source), safetensors_path, source.metadata)
@@ -102,33 +102,33 @@ def load_encoder(
     The first convolution is matched by band name: bands that both have are copied, new ones get the mean of the
     kernel over the source's bands, others are dropped (see :func:`.matching.adapt_kernel`). Position tables of
     another image or window size are interpolated. Every other tensor of the encoder must be in the source with
-    its shape; what the source has besides must be a classifier or lie behind the last feature map.
+    its shape; other tensors of the source must belong to a classifier or follow the last feature map.
 
     Args:
         network: A timm network, or an smp network (``resnet*`` or ``tu-*`` encoder).
         source: A checkpoint, a safetensors file, a plain state dict file, the name of a TorchGeo ``WeightsEnum``
             entry, ``'imagenet'`` (timm's default weights), or None for random initialisation.
         bands: Names of the network's input channels in order.
-        sensor: Sensor of these bands, where the names do not tell it.
+        sensor: Sensor of these bands, if their names do not identify it.
 
     Returns:
         What was loaded, and how.
 
     Raises:
         WeightsError: If the source cannot be read, nothing matched, or a tensor that should match does not; the
-            network is then as it was.
+            network is then unchanged.
         BandError: If there is no such sensor.
     """
     encoder, model = _find_encoder(network)
     loaded = read_source(source, model)
-    model = model and model.partition('.')[0]  # the tag names weights, and a network has its own
+    model = model and model.partition('.')[0]  # the tag names other weights
     if not loaded.state_dict:
         return LoadReport(loaded.description, model, missing=dict.fromkeys(encoder.state_dict(), 'random'))
 
     metadata = loaded.metadata
     given = Spectrum.of(None)
     if metadata is not None:
-        # A sensor that a later version added is not known here; the names and wavelengths still are.
+        # a sensor of a later version is unknown here; names and wavelengths are not
         given = Spectrum.of(metadata.bands, SENSORS.get(metadata.sensor or ''), metadata.wavelengths)
     state_dict, report = fit_state_dict(
         loaded.state_dict,
@@ -138,7 +138,7 @@ def load_encoder(
         description=loaded.description,
         models=(metadata.model if metadata else None, model),
     )
-    # smp's encoders override load_state_dict with versions that drop or rename keys; this one is strict.
+    # smp's encoders override load_state_dict with versions that drop or rename keys; this one is strict
     nn.Module.load_state_dict(encoder, state_dict, strict=True)
     return report
 
@@ -150,30 +150,30 @@ def load_network(
     sensor: str | None = None,
     replace: Sequence[str] = ('segmentation_head',),
 ) -> LoadReport:
-    """Load a whole smp network from a checkpoint, exactly or not at all, but for the parts that are to be replaced.
+    """Load a whole smp network from a checkpoint, exactly or not at all, except for the parts that are replaced.
 
-    That is the way from coarse classes to fine ones: encoder and decoder are taken over, the last layer begins anew.
+    This transfers from coarse classes to fine ones: encoder and decoder are loaded, the last layer starts from scratch.
     Bands are matched by name as in :func:`load_encoder`. Every other tensor must be on both sides with its shape.
 
     Args:
         network: An smp network.
         source: Lightning checkpoint of a segmentation, whose ``self.model`` is an smp network, or of a reconstruction.
         bands: Names of the network's input channels in order.
-        sensor: Sensor of these bands, where the names do not tell it.
-        replace: Children of the network that stay as they are; the report names their tensors as replaced.
+        sensor: Sensor of these bands, if their names do not identify it.
+        replace: Children of the network that stay unchanged; the report lists their tensors as replaced.
 
     Returns:
         What was loaded, and how.
 
     Raises:
         WeightsError: If the file cannot be read, holds no whole network, or a tensor that should match does not; the
-            network is then as it was.
+            network is then unchanged.
         BandError: If there is no such sensor.
     """
     children = {name for name, _ in network.named_children()}
-    if strangers := [name for name in replace if name not in children]:
+    if unknown := [name for name in replace if name not in children]:
         raise WeightsError(
-            f'replace: the network has no {", ".join(strangers)}; its parts are {", ".join(sorted(children))}.'
+            f'replace: the network has no {", ".join(unknown)}; its parts are {", ".join(sorted(children))}.'
         )
     path = Path(source)
     tensors, metadata = _read_network(path, network)
@@ -192,17 +192,17 @@ def load_network(
         description=str(path),
         models=(metadata.model if metadata else None, _find_encoder(network)[1]),
     )
-    left_over = [name for name in report.unexpected if not name.endswith(_COMPUTED)]
-    if left_over:  # an encoder may end with a classifier that nobody needs, a whole network may not
+    left_over = [name for name in report.unexpected if not name.endswith(COMPUTED)]
+    if left_over:  # allowed for the classifier of an encoder, not for a whole network
         raise WeightsError(
-            f'{path} does not fit the network: {len(left_over)} are left over ({first_few(left_over)}); '
+            f'{path} does not fit the network: {len(left_over)} tensors are unexpected ({first_few(left_over)}); '
             'use the same architecture and backbone.'
         )
     nn.Module.load_state_dict(network, state_dict, strict=True)
     return dataclasses.replace(
         report,
         matched=tuple(name for name in report.matched if name not in head),
-        missing=report.missing | dict.fromkeys(sorted(head), 'replaced: begins anew'),
+        missing=report.missing | dict.fromkeys(sorted(head), 'replaced: starts from scratch'),
         unexpected=report.unexpected | dict.fromkeys(old_head, "replaced: the source's own last layer"),
     )
 
@@ -210,7 +210,7 @@ def load_network(
 def _read_network(path: Path, network: nn.Module) -> tuple[dict[str, Tensor], EncoderMetadata | None]:
     """Read a whole smp network from a checkpoint, in the network's own names."""
     if not path.is_file():
-        raise WeightsError(f'weights: {str(path)!r} is no file; a whole network comes from a checkpoint.')
+        raise WeightsError(f'weights: there is no file {str(path)!r}; a whole network needs a checkpoint.')
     tensors: dict[str, Tensor] = {}
     metadata = None
     if path.suffix != '.safetensors':
@@ -223,7 +223,7 @@ def _read_network(path: Path, network: nn.Module) -> tuple[dict[str, Tensor], En
     if not {'encoder', 'decoder'} <= {name.partition('.')[0] for name in tensors}:
         raise WeightsError(
             f'{path} holds no whole segmentation network (no encoder and decoder); give the checkpoint of a '
-            'segmentation or reconstruction task, or hand over the encoder alone.'
+            'segmentation or reconstruction task, or load the encoder alone (transfer: encoder).'
         )
     if metadata is not None:
         metadata = dataclasses.replace(metadata, model=metadata.model.removeprefix('tu-'))
@@ -231,7 +231,7 @@ def _read_network(path: Path, network: nn.Module) -> tuple[dict[str, Tensor], En
 
 
 def read_source(source: Weights, model: str | None = None) -> Source:
-    """Read encoder weights from wherever they are.
+    """Read encoder weights from any source.
 
     Args:
         source: As in :func:`load_encoder`.
@@ -260,7 +260,7 @@ def _find_encoder(network: nn.Module) -> tuple[nn.Module, str | None]:
         config = getattr(network, 'pretrained_cfg', None) or {}
         tag = f'.{config["tag"]}' if config.get('tag') else ''
         return network, f'{config["architecture"]}{tag}' if config.get('architecture') else None
-    # smp calls its networks 'u-resnet18'; encoders that wrap a timm network have it as `model`.
+    # smp names its networks like 'u-resnet18'; encoders that wrap a timm network keep it as `model`
     name = getattr(encoder, 'name', None) or getattr(network, 'name', '').partition('-')[2] or None
     inner = getattr(encoder, 'model', None)
     return (inner if isinstance(inner, nn.Module) else encoder), name
@@ -276,13 +276,10 @@ def _timm_names(source: Source) -> dict[str, Tensor]:
 
 
 def _write(state_dict: Mapping[str, Tensor], path: str | os.PathLike[str], metadata: EncoderMetadata) -> None:
-    # safetensors refuses views and shared storage; an encoder is small enough to be copied.
+    # safetensors rejects views and shared storage; an encoder is small enough to be copied
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state_dict.items()}
     with atomic_path(path) as temporary:
         safetensors.torch.save_file(tensors, temporary, {'format': 'pt', **metadata.to_header()})
-
-
-# ------------------------------------------------------------------------------------------------- sources
 
 
 def _read_timm(model: str | None) -> Source:
@@ -293,23 +290,31 @@ def _read_timm(model: str | None) -> Source:
         )
     try:
         network = timm.create_model(model, pretrained=True)
-    except Exception as error:  # the hub's client raises exceptions of a dozen packages
+    except Exception as error:  # the hub's client raises exceptions of many packages
         raise WeightsError(
-            f'weights: the ImageNet weights of {model!r} cannot be had ({_one_line(error)}); check the network '
+            f'weights: the ImageNet weights of {model!r} cannot be downloaded ({_one_line(error)}); check the network '
             f'connection, or give a file.'
         ) from error
     config: Any = network.pretrained_cfg
     rgb = SENSORS['rgb']
     metadata = EncoderMetadata(
-        'imagenet', model, rgb.names, tuple(band.wavelength for band in rgb.bands),
-        (1 / 255,) * 3, (0.0,) * 3, config['mean'], config['std'], rgb.name, config['input_size'][-1],
-    )  # fmt: skip
+        'imagenet',
+        model,
+        rgb.names,
+        tuple(band.wavelength for band in rgb.bands),
+        (1 / 255,) * 3,
+        (0.0,) * 3,
+        config['mean'],
+        config['std'],
+        rgb.name,
+        config['input_size'][-1],
+    )
     return Source(network.state_dict(), metadata, f'imagenet ({model})')
 
 
 def _read_enum(name: str) -> Source:
     """Read an entry of TorchGeo's weights by name."""
-    # Imported here: torchgeo.models takes many seconds, and no other source needs it.
+    # imported here: torchgeo.models takes many seconds, and no other source needs it
     import torchgeo.models
 
     try:
@@ -323,14 +328,14 @@ def _read_enum(name: str) -> Source:
         state_dict = entry.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except Exception as error:  # network, disk and unpickling errors alike
         raise WeightsError(
-            f'weights: {name!r} cannot be had from {entry.url} ({_one_line(error)}); check the network connection, '
-            f'or give a file.'
+            f'weights: {name!r} cannot be downloaded from {entry.url} ({_one_line(error)}); check the network '
+            f'connection, or give a file.'
         ) from error
 
     sensor = 'sentinel2_l1c' if 'SENTINEL2' in name else None
     bands = tuple(entry.meta.get('bands', ()))
     if sensor is None:
-        # B1 of Landsat is not B1 of Sentinel-2: names of sensors that are not known here must not match by chance.
+        # B1 of Landsat is not B1 of Sentinel-2: band names of unknown sensors must not match by accident
         bands = tuple(f'{name.partition(".")[2]}:{band}' for band in bands)
     method = entry.meta.get('ssl_method', 'torchgeo')
     model = str(entry.meta.get('model', name.partition('_Weights')[0].lower()))
@@ -350,8 +355,8 @@ def _entries(model: str) -> tuple[Any, ...]:
 def _read_file(path: Path) -> Source:
     if not path.is_file():
         raise WeightsError(
-            f'weights: {str(path)!r} is no file, no TorchGeo WeightsEnum name (like '
-            f"'ResNet18_Weights.SENTINEL2_ALL_MOCO') and not 'imagenet'; check the path."
+            f'weights: {str(path)!r} is neither a file, nor a TorchGeo WeightsEnum name (like '
+            f"'ResNet18_Weights.SENTINEL2_ALL_MOCO'), nor 'imagenet'; check the path."
         )
     return _read_safetensors(path) if path.suffix == '.safetensors' else _read_checkpoint(path)
 
@@ -363,7 +368,7 @@ def _read_safetensors(path: Path) -> Source:
             state_dict = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (safetensors.SafetensorError, OSError) as error:
         raise WeightsError(
-            f'{path} cannot be read as safetensors ({_one_line(error)}); it is cut short or another kind of file.'
+            f'{path} cannot be read as safetensors ({_one_line(error)}); it is truncated or another kind of file.'
         ) from error
     return _source(state_dict, EncoderMetadata.from_header(header), str(path))
 
@@ -376,17 +381,17 @@ def _read_checkpoint(path: Path) -> Source:
 
 
 def _open_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read a file and find its state dict; nothing but tensors and plain types is unpickled."""
+    """Read a file and find its state dict; only tensors and plain types are unpickled."""
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
-            f'{path} is no PyTorch checkpoint, or holds objects other than tensors and plain types, which could run '
-            f'code and are refused ({_culprit(error)}); give a checkpoint, or safetensors.'
+            f'{path} is not a PyTorch checkpoint, or holds objects other than tensors and plain types, which could run '
+            f'code and are rejected ({_rejected_object(error)}); give a checkpoint, or safetensors.'
         ) from error
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError, IndexError) as error:
         raise WeightsError(
-            f'{path} cannot be read as a PyTorch checkpoint ({_one_line(error)}); it is cut short or another '
+            f'{path} cannot be read as a PyTorch checkpoint ({_one_line(error)}); it is truncated or another '
             f'kind of file.'
         ) from error
     tensors = content.get('state_dict', content) if isinstance(content, dict) else None
@@ -407,7 +412,7 @@ def _checkpoint_metadata(content: Mapping[str, Any]) -> EncoderMetadata | None:
 
 
 def _cut(tensors: Mapping[str, Tensor], prefixes: Sequence[str]) -> dict[str, Tensor]:
-    """Keep the tensors of the encoder, by the first prefix that any name has; all where none has one."""
+    """Keep the tensors of the encoder, by the first prefix that any name has; all if none has one."""
     for prefix in prefixes:
         kept = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
         if kept:
@@ -416,7 +421,7 @@ def _cut(tensors: Mapping[str, Tensor], prefixes: Sequence[str]) -> dict[str, Te
 
 
 def _from_hyper_parameters(values: Mapping[str, Any]) -> EncoderMetadata | None:
-    """Make metadata from the hyperparameters of a TorchGeo task, which name the model and seldom the bands."""
+    """Create metadata from the hyperparameters of a TorchGeo task, which name the model and rarely the bands."""
     model = values.get('backbone', values.get('model'))
     if not isinstance(model, str):
         return None
@@ -433,12 +438,12 @@ def _source(state_dict: Mapping[str, Tensor], metadata: EncoderMetadata | None, 
     return Source(dict(state_dict), metadata, description)
 
 
-def _culprit(error: Exception) -> str:
-    """The class or function that the weights-only unpickler refused, where it names one."""
-    refused = re.search(r'(?:GLOBAL|global:?)\s+(?:GLOBAL\s+)?([\w.]+)', str(error))
-    return refused.group(1) if refused else _one_line(error)
+def _rejected_object(error: Exception) -> str:
+    """Class or function that the weights-only unpickler rejected, if it names one."""
+    rejected = re.search(r'(?:GLOBAL|global:?)\s+(?:GLOBAL\s+)?([\w.]+)', str(error))
+    return rejected.group(1) if rejected else _one_line(error)
 
 
 def _one_line(error: Exception) -> str:
-    """The first sentence of another library's message, which may be a page."""
+    """First sentence of another library's message, which may be long."""
     return re.split(r'\. |\n', str(error).strip())[0][:200] or type(error).__name__

@@ -1,7 +1,7 @@
-"""From a confusion matrix to scores.
+"""Scores from a confusion matrix.
 
-One matrix of whole counts is all that is accumulated; every score is computed from it at the end, so that it does not
-depend on how pixels were put into batches.
+Only one matrix of integer counts is accumulated; every score is computed from it at the end, so that it does not depend
+on the batches.
 """
 
 import torch
@@ -16,9 +16,9 @@ def confusion_matrix(prediction: Tensor, target: Tensor, num_classes: int, ignor
 
     Args:
         prediction: Predicted classes, any shape.
-        target: Labels of the same shape: classes, or ``ignore_index`` for pixels that are not counted.
+        target: Labels of the same shape: classes, or ``ignore_index`` for ignored pixels.
         num_classes: Number of classes.
-        ignore_index: Label of pixels that are left out.
+        ignore_index: Value of ignored pixels.
 
     Returns:
         Counts (label, prediction), int64, on the device of ``target``.
@@ -31,8 +31,8 @@ def confusion_matrix(prediction: Tensor, target: Tensor, num_classes: int, ignor
 def class_scores(matrix: Tensor) -> dict[str, Tensor]:
     """Compute the scores of each class.
 
-    A score is NaN where it is 0 / 0: all four for a class that occurs neither in labels nor in predictions, recall for
-    one that was never labelled, precision for one that was never predicted.
+    A score is NaN if it is 0 / 0: all four for a class that occurs neither in labels nor in predictions, recall for a
+    class that was never labelled, precision for one that was never predicted.
 
     Args:
         matrix: Counts (label, prediction).
@@ -41,35 +41,21 @@ def class_scores(matrix: Tensor) -> dict[str, Tensor]:
         ``iou``, ``f1``, ``precision`` and ``recall``, (class,) each, float64.
     """
     counts = matrix.cpu().double()
-    right, labelled, predicted = counts.diagonal(), counts.sum(dim=1), counts.sum(dim=0)
+    correct, labelled, predicted = counts.diagonal(), counts.sum(dim=1), counts.sum(dim=0)
     return {
-        'iou': right / (labelled + predicted - right),
-        'f1': 2 * right / (labelled + predicted),
-        'precision': right / predicted,
-        'recall': right / labelled,
+        'iou': correct / (labelled + predicted - correct),
+        'f1': 2 * correct / (labelled + predicted),
+        'precision': correct / predicted,
+        'recall': correct / labelled,
     }
 
 
 def mean_iou(matrix: Tensor) -> float:
-    """Mean IoU over the classes that occur in labels or predictions.
-
-    Args:
-        matrix: Counts (label, prediction).
-
-    Returns:
-        The mean; NaN where nothing was counted.
-    """
+    """Mean IoU over the classes that occur in labels or predictions; NaN for a matrix of zeros."""
     return float(class_scores(matrix)['iou'].nanmean())
 
 
 def accuracy(matrix: Tensor) -> float:
-    """Share of pixels whose class is right.
-
-    Args:
-        matrix: Counts (label, prediction).
-
-    Returns:
-        The share; NaN where nothing was counted.
-    """
+    """Fraction of correctly classified pixels; NaN for a matrix of zeros."""
     counts = matrix.cpu().double()
     return float(counts.trace() / counts.sum())

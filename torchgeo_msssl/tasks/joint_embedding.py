@@ -32,8 +32,7 @@ class JointEmbeddingTask(PretrainingTask):
     Attributes:
         mlp: Which multi-layer perceptron the projection head ``mlp`` is, see :func:`.heads.mlp_head`.
         multiview: Makes the views.
-        projection_head: Pooled features (n, features) to the vectors (n, :attr:`dimension`) that are compared.
-        dimension: Features of a projection.
+        dimension: Features of a projection, which the projection head computes from pooled features.
         criterion: Loss of the method.
     """
 

@@ -36,7 +36,6 @@ class Reconstruction(RestorationTask):
     Attributes:
         decoder: smp's decoder.
         restoration_head: From the decoder's output to an image of all bands.
-        corruption: Corrupts images.
         stride: Images are padded to multiples of this inside the network.
     """
 

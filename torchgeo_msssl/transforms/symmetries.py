@@ -1,4 +1,4 @@
-"""The eight symmetries of a square, drawn and applied sample by sample."""
+"""Symmetries of a square, drawn and applied per sample."""
 
 import torch
 from torch import Tensor
@@ -7,14 +7,14 @@ from torch import Tensor
 def random_symmetries(
     batch: int, square: bool, flips: bool, quarter_turns: bool, device: torch.device | None = None
 ) -> Tensor:
-    """Draw for each sample one of the symmetries of its frame, all with the same chance.
+    """Draw one symmetry of its frame for each sample, all with the same probability.
 
     Args:
         batch: Number of samples.
-        square: Whether images are square; others are turned by 180° only.
-        flips: Whether images are mirrored.
-        quarter_turns: Whether images are turned.
-        device: Where to draw.
+        square: Whether images are square; others are only rotated by 180°.
+        flips: Whether to flip images.
+        quarter_turns: Whether to rotate images.
+        device: Device of the random numbers.
 
     Returns:
         Whether to transpose, flip rows, and flip columns, in this order: bool, (3, batch).
@@ -22,7 +22,7 @@ def random_symmetries(
     coin = torch.rand(3, batch, device=device) < 0.5
     if flips and quarter_turns:
         transpose, rows, columns = coin
-    elif quarter_turns:  # a turn by k · 90°: bits of k
+    elif quarter_turns:  # a rotation by k · 90°: bits of k
         transpose, high = coin[0], coin[1]
         if not square:
             return torch.stack([torch.zeros_like(high), high, high])
@@ -35,10 +35,10 @@ def random_symmetries(
 
 
 def apply_symmetries(image: Tensor, symmetries: Tensor) -> Tensor:
-    """Transpose, then flip rows, then flip columns, sample by sample; pixels are moved and never interpolated.
+    """Transpose, then flip rows, then flip columns, per sample; pixels are moved and never interpolated.
 
     Args:
-        image: Images or masks (batch, …, height, width) of any dtype; square where something is transposed.
+        image: Images or masks (batch, …, height, width) of any dtype; square if any sample is transposed.
         symmetries: From :func:`random_symmetries`, (3, batch).
 
     Returns:
