@@ -16,41 +16,18 @@ _EPSILON = 1e-5
 
 
 def standardize(projections: Tensor) -> Tensor:
-    """Bring each feature of each view to mean 0 and (biased) variance 1 over the global batch.
-
-    Args:
-        projections: Projections of this rank (view, batch, features).
-
-    Returns:
-        Standardized projections of this rank (view, batch, features).
-    """
+    """Bring each feature of (view, batch, features) to mean 0 and (biased) variance 1 over the global batch."""
     centered = projections - _global_mean(projections)
     return centered / torch.sqrt(_global_mean(centered.square()) + _EPSILON)
 
 
 def cross_correlation(one: Tensor, other: Tensor) -> Tensor:
-    """Correlate the features of two views over the global batch.
-
-    Args:
-        one: Standardized projections of this rank (batch, features).
-        other: The same chips in another view (batch, features).
-
-    Returns:
-        Matrix (features, features), the same on all ranks.
-    """
+    """Correlate the features of two standardized views (batch, features): (features, features) on all ranks."""
     return _mean_over_ranks(one.T @ other / len(one))
 
 
 def redundancy(correlation: Tensor, redundancy_weight: float) -> Tensor:
-    """Distance of a cross-correlation matrix from the identity: ``Σ_i (1 − C_ii)² + λ Σ_{i≠j} C_ij²``.
-
-    Args:
-        correlation: Matrix C (features, features).
-        redundancy_weight: Weight λ of the off-diagonal.
-
-    Returns:
-        Scalar.
-    """
+    """Distance of a correlation matrix C from the identity: ``Σ_i (1 − C_ii)² + λ Σ_{i≠j} C_ij²``."""
     diagonal = correlation.diagonal()
     off_diagonal = correlation.square().sum() - diagonal.square().sum()
     return (diagonal - 1).square().sum() + redundancy_weight * off_diagonal

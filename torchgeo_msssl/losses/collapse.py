@@ -14,14 +14,8 @@ from torchgeo_msssl.losses.pairs import at_least_float32
 def embedding_std(z: Tensor) -> Tensor:
     """Standard deviation of the L2-normalized embeddings, averaged over dimensions.
 
-    About 1/√features for embeddings that fill the sphere, 0 if they are all equal; SimSiam's figure 2
-    (https://arxiv.org/abs/2011.10566).
-
-    Args:
-        z: Embeddings (sample, features).
-
-    Returns:
-        Scalar, float32 or wider; NaN for fewer than two samples.
+    About 1/√features for embeddings (sample, features) that fill the sphere, 0 if they are all equal; SimSiam's figure
+    2 (https://arxiv.org/abs/2011.10566). NaN for fewer than two samples.
     """
     return F.normalize(at_least_float32(z.detach()), dim=-1).std(dim=0).mean()
 

@@ -62,6 +62,10 @@ class EncoderMetadata:
                     f'({", ".join(self.bands)}); give one per band, or none.'
                 )
 
+    def spectrum(self) -> Spectrum:
+        """Return the bands of the input; sensors of later versions are unknown, names and wavelengths are not."""
+        return Spectrum.of(self.bands, SENSORS.get(self.sensor or ''), self.wavelengths)
+
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain types, which ``torch.load(weights_only=True)`` and JSON can read."""
         fields = dataclasses.asdict(self)
@@ -118,7 +122,7 @@ def statistics_by_name(
     """
     if not metadata.mean or not metadata.std:
         return None
-    source = Spectrum.of(metadata.bands, SENSORS.get(metadata.sensor or ''), metadata.wavelengths)
+    source = metadata.spectrum()
     target = Spectrum.of(bands, get_sensor(sensor) if sensor else None)
     found = match_bands(source, target)
     if any(index is None or source.names[index] != name for index, name in zip(found, target.names, strict=True)):

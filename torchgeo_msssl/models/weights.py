@@ -126,15 +126,11 @@ def load_encoder(
         return LoadReport(loaded.description, model, missing=dict.fromkeys(encoder.state_dict(), 'random'))
 
     metadata = loaded.metadata
-    given = Spectrum.of(None)
-    if metadata is not None:
-        # a sensor of a later version is unknown here; names and wavelengths are not
-        given = Spectrum.of(metadata.bands, SENSORS.get(metadata.sensor or ''), metadata.wavelengths)
     state_dict, report = fit_state_dict(
         loaded.state_dict,
         encoder,
         f'{input_layer(encoder)[0]}.weight',
-        (given, Spectrum.of(bands, get_sensor(sensor) if sensor else None)),
+        _spectra(metadata, bands, sensor),
         description=loaded.description,
         models=(metadata.model if metadata else None, model),
     )
@@ -181,14 +177,11 @@ def load_network(
     old_head = [name for name in tensors if name.partition('.')[0] in replace]
     kept = {name: tensor for name, tensor in tensors.items() if name not in old_head}
     own = network.state_dict()
-    given = Spectrum.of(None)
-    if metadata is not None:
-        given = Spectrum.of(metadata.bands, SENSORS.get(metadata.sensor or ''), metadata.wavelengths)
     state_dict, report = fit_state_dict(
         kept | {name: own[name] for name in head},
         network,
         f'{input_layer(network)[0]}.weight',
-        (given, Spectrum.of(bands, get_sensor(sensor) if sensor else None)),
+        _spectra(metadata, bands, sensor),
         description=str(path),
         models=(metadata.model if metadata else None, _find_encoder(network)[1]),
     )
@@ -205,6 +198,14 @@ def load_network(
         missing=report.missing | dict.fromkeys(sorted(head), 'replaced: starts from scratch'),
         unexpected=report.unexpected | dict.fromkeys(old_head, "replaced: the source's own last layer"),
     )
+
+
+def _spectra(
+    metadata: EncoderMetadata | None, bands: Sequence[str] | None, sensor: str | None
+) -> tuple[Spectrum, Spectrum]:
+    """Bands of the source and of the network."""
+    source = Spectrum.of(None) if metadata is None else metadata.spectrum()
+    return source, Spectrum.of(bands, get_sensor(sensor) if sensor else None)
 
 
 def _read_network(path: Path, network: nn.Module) -> tuple[dict[str, Tensor], EncoderMetadata | None]:

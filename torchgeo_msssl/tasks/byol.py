@@ -67,9 +67,6 @@ class BYOL(JointEmbeddingTask):
     def compute_loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Compare each view's prediction with the target network's projection of every other view.
 
-        Args:
-            batch: A batch of chips.
-
         Returns:
             Loss; features (view × batch, features); projections of the first view (batch, dimension).
         """

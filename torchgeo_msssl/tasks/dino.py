@@ -172,9 +172,6 @@ class DINO(JointEmbeddingTask):
     def compute_loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Compare every view of the student with every other view of the teacher.
 
-        Args:
-            batch: A batch of chips.
-
         Returns:
             Loss; features of the global views (view × batch, features); cosines of the first view with the prototypes
             (batch, output_dim).

@@ -69,9 +69,6 @@ class FastSiam(JointEmbeddingTask):
     def compute_loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Compare each view's prediction with the mean of the other views' projections.
 
-        Args:
-            batch: A batch of chips.
-
         Returns:
             Loss; features (view × batch, features); projections of the first view (batch, dimension).
         """

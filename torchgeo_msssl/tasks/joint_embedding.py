@@ -88,17 +88,7 @@ class JointEmbeddingTask(PretrainingTask):
         self.configure_method()
 
     def make_projection_head(self, kind: ProjectionKind, features: int, hidden: int, out: int) -> nn.Module:
-        """Build the projection head.
-
-        Args:
-            kind: ``mlp``, ``linear`` or ``none``.
-            features: Features of the encoder.
-            hidden: Width of the hidden layers.
-            out: Width of the projection.
-
-        Returns:
-            Module from (n, features) to (n, projection features).
-        """
+        """Build the projection head, (n, features of the encoder) to (n, :attr:`dimension`)."""
         return projection_head(kind, features, hidden, out, self.mlp)
 
     def configure_method(self) -> None:
@@ -164,34 +154,16 @@ class JointEmbeddingTask(PretrainingTask):
         return [pair for views, valid in sizes for pair in zip(views, valid, strict=True)]
 
     def view_inputs(self, batch: dict[str, Tensor], multiview: MultiView | None = None) -> Tensor:
-        """Make the networks' input from a batch.
-
-        Args:
-            batch: A batch of chips.
-            multiview: Makes the views; None for :attr:`multiview`.
-
-        Returns:
-            Standardized views (view × batch, band, size, size), view by view.
-        """
+        """Make views and standardize them: (view × batch, band, size, size), view by view; see :meth:`make_views`."""
         views, valid = self.make_views(batch, multiview)
         return self.normalize.standardize(views.flatten(0, 1), valid.flatten(0, 1))
 
     def embed_views(self, batch: dict[str, Tensor]) -> Tensor:
-        """Embed the views of a batch.
-
-        Args:
-            batch: A batch of chips.
-
-        Returns:
-            Pooled features (view × batch, features), view by view.
-        """
+        """Embed the views of a batch: pooled features (view × batch, features), view by view."""
         return cast(Tensor, self.model(self.view_inputs(batch)))
 
     def compute_loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Compute ``criterion`` of the projections; methods with further networks override this.
-
-        Args:
-            batch: A batch of chips.
 
         Returns:
             Loss; features (view × batch, features); projections of the first view (batch, dimension).

@@ -138,14 +138,7 @@ class MAE(RestorationTask):
 
     @torch.no_grad()
     def augmented(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Standardize the chips of a batch, cropped and resized, flipped and rotated at random.
-
-        Args:
-            batch: A batch of chips.
-
-        Returns:
-            Standardized values (batch, band, height, width), and the mask of valid pixels (batch, 1, height, width).
-        """
+        """Standardize the chips of a batch, cropped and resized, flipped and rotated at random."""
         image, valid = super().augmented(batch)
         if self.crop_scale == (1.0, 1.0):
             return image, valid
@@ -159,15 +152,7 @@ class MAE(RestorationTask):
         return views[0].masked_fill(~mask[0], 0.0), mask[0]
 
     def corrupt(self, image: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Hide whole patches, the same number in each image, valid or not.
-
-        Args:
-            image: Standardized values (batch, band, height, width).
-            valid: Mask of valid pixels (batch, 1, height, width), bool.
-
-        Returns:
-            The image with holes, and the mask of its hidden pixels (batch, 1, height, width), bool.
-        """
+        """Hide whole patches, the same number in each image, valid or not; see :meth:`.RestorationTask.corrupt`."""
         rows, cols = self.grid(image)
         patches = rows * cols
         uniform = torch.rand(len(image), patches, device=image.device)
@@ -204,32 +189,13 @@ class MAE(RestorationTask):
         return self.decoder(tokens, visible, self.grid(corrupted)), encoder.forward_head(tokens)
 
     def loss_of(self, prediction: Tensor, image: Tensor, valid: Tensor, hidden: Tensor) -> Tensor:
-        """Mean squared error over the valid values of hidden patches.
-
-        Args:
-            prediction: Patches (batch, patch, value).
-            image: The original, standardized (batch, band, height, width).
-            valid: Its valid pixels (batch, 1, height, width), bool.
-            hidden: Hidden pixels (batch, 1, height, width).
-
-        Returns:
-            Loss, a scalar.
-        """
+        """Mean squared error of patches (batch, patch, value) over the valid values of hidden ones."""
         target, known = self._patches(image, valid)
         target = normalized_patches(target, known) if self.norm_target else target
         return cast(Tensor, self.criterion(prediction, target, known & self.hidden_patches(hidden)[..., None]))
 
     def image_of(self, prediction: Tensor, image: Tensor, valid: Tensor) -> Tensor:
-        """Assemble predicted patches; with ``norm_target`` they get mean and standard deviation of the original's.
-
-        Args:
-            prediction: Patches (batch, patch, value).
-            image: The original, standardized (batch, band, height, width).
-            valid: Its valid pixels (batch, 1, height, width), bool.
-
-        Returns:
-            Standardized values (batch, band, height, width).
-        """
+        """Assemble predicted patches; with ``norm_target`` they get mean and standard deviation of the original's."""
         if self.norm_target:
             mean, variance = patch_moments(*self._patches(image, valid))
             prediction = prediction * (variance + _EPSILON).sqrt() + mean
@@ -239,14 +205,7 @@ class MAE(RestorationTask):
         return patchify(image, self.patch), patchify(valid.expand_as(image), self.patch)
 
     def tile_and_window(self, chip_size: int) -> tuple[int, int]:
-        """Restore windows of the size of a chip, for which positions were learned; they overlap if tiles are smaller.
-
-        Args:
-            chip_size: Side of the training chips in pixels.
-
-        Returns:
-            ``(tile, window)`` in pixels.
-        """
+        """Restore windows of the size of a chip, for which positions were learned; tiles may be smaller."""
         half = chip_size // 2
         patches = (half // self.patch[0]) * (half // self.patch[1])
         whole = chip_size % 2 == 0 and half % self.patch[0] == 0 and half % self.patch[1] == 0

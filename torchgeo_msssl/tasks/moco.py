@@ -155,9 +155,6 @@ class MoCo(JointEmbeddingTask):
     def compute_loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Compare each view's query with every other view's key; in version 2, enqueue the keys.
 
-        Args:
-            batch: A batch of chips.
-
         Returns:
             Loss; features (view × batch, features); projections of the first view (batch, dimension).
         """

@@ -128,12 +128,5 @@ class Reconstruction(RestorationTask):
         return prediction
 
     def tile_and_window(self, chip_size: int) -> tuple[int, int]:
-        """Corrupt tiles of the size of a chip; restore larger windows, since the network takes any size.
-
-        Args:
-            chip_size: Side of the training chips in pixels.
-
-        Returns:
-            ``(tile, window)`` in pixels.
-        """
+        """Corrupt tiles of the size of a chip; restore larger windows, since the network takes any size."""
         return chip_size, chip_size * max(2, _WINDOW // chip_size)

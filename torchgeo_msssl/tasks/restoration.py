@@ -145,14 +145,7 @@ class RestorationTask(PretrainingTask):
     # Steps.
 
     def compute_loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute the loss of a batch.
-
-        Args:
-            batch: A batch of chips.
-
-        Returns:
-            Loss; features of the encoder (batch, features), twice.
-        """
+        """Compute the loss; features of the encoder (batch, features) are also the embedding."""
         image, valid = self.augmented(batch)
         corrupted, hidden = self.corrupt(image, valid)
         prediction, features = self.predict_hidden(corrupted, hidden)
