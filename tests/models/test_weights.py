@@ -755,7 +755,7 @@ def test_wrong_model_is_named(tmp_path):
     network = smp.Unet('resnet18', encoder_weights=None, in_channels=4)
     refuses(network, path, "made with 'resnet50' and the network is 'resnet18'")
     path = exported(tmp_path, trained('resnet34'), 'resnet34')  # has all tensors of ResNet-18, and more
-    refuses(network, path, 'are left over')
+    refuses(network, path, 'are unexpected')
 
 
 def test_nothing_matches(tmp_path):
@@ -776,9 +776,9 @@ def test_missing_left_over_and_misshapen_tensors_are_named(tmp_path):
     path = tmp_path / 'x.pth'
 
     torch.save({key: value for key, value in good.items() if key != 'layer2.0.bn1.weight'}, path)
-    refuses(network, path, r'1 tensors lack \(layer2.0.bn1.weight\)')
+    refuses(network, path, r'1 tensors are missing \(layer2.0.bn1.weight\)')
     torch.save(good | {'layer9.weight': torch.ones(1)}, path)
-    refuses(network, path, r'1 are left over \(layer9.weight\)')
+    refuses(network, path, r'1 are unexpected \(layer9.weight\)')
     torch.save(good | {'layer2.0.conv1.weight': torch.ones(128, 64, 5, 5)}, path)
     refuses(network, path, r'layer2.0.conv1.weight: expected \(128, 64, 3, 3\), got \(128, 64, 5, 5\)')
     torch.save(good | {'conv1.weight': torch.ones(64, 4, 3, 3)}, path)
@@ -820,7 +820,7 @@ class Malice:
 
 def test_checkpoint_that_would_run_code_is_refused(tmp_path):
     path = checkpoint(tmp_path, trained('resnet18'), callbacks=Malice(str(tmp_path / 'ran')))
-    refuses(create_encoder('resnet18', 4), path, r'could run code and are refused \(posix.mkdir\)')
+    refuses(create_encoder('resnet18', 4), path, r'could run code and are rejected \(posix.mkdir\)')
     assert not (tmp_path / 'ran').exists()
     torch.load(path, weights_only=False)  # the file is a real trap
     assert (tmp_path / 'ran').exists()

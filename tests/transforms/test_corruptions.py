@@ -37,13 +37,13 @@ def draw(batch: int = 4, bands: int = 5, height: int = 32, width: int = 40, seed
 def test_what_is_not_marked_is_not_touched(make: Callable[[], nn.Module], bands: int) -> None:
     image, valid = draw(bands=bands)
     torch.manual_seed(1)
-    spoilt, changed = make()(image, valid)
-    assert spoilt.shape == image.shape
+    corrupted, changed = make()(image, valid)
+    assert corrupted.shape == image.shape
     assert changed.shape == valid.shape
     assert changed.dtype == torch.bool
     assert not (changed & ~valid).any()
     assert changed.flatten(1).any(dim=1).all()
-    same = (spoilt == image).all(dim=1, keepdim=True)
+    same = (corrupted == image).all(dim=1, keepdim=True)
     assert torch.equal(same, ~changed)
 
 
@@ -51,12 +51,12 @@ def test_what_is_not_marked_is_not_touched(make: Callable[[], nn.Module], bands:
 def test_the_seed_decides(make: Callable[[], nn.Module]) -> None:
     image, valid = draw()
 
-    def spoil(seed: int) -> Tensor:
+    def corrupt(seed: int) -> Tensor:
         torch.manual_seed(seed)
         return make()(image, valid)[0]
 
-    assert torch.equal(spoil(3), spoil(3))
-    assert not torch.equal(spoil(3), spoil(4))
+    assert torch.equal(corrupt(3), corrupt(3))
+    assert not torch.equal(corrupt(3), corrupt(4))
 
 
 @pytest.mark.parametrize('make', EVERY)
@@ -65,9 +65,9 @@ def test_values_without_data_reach_nothing(make: Callable[[], nn.Module]) -> Non
     results = []
     for value in (0.0, 1e4):
         torch.manual_seed(2)
-        spoilt, _ = make()(torch.where(valid, image, value), valid)
-        assert (spoilt[~valid.expand_as(spoilt)] == value).all()
-        results.append(torch.where(valid, spoilt, 0.0))
+        corrupted, _ = make()(torch.where(valid, image, value), valid)
+        assert (corrupted[~valid.expand_as(corrupted)] == value).all()
+        results.append(torch.where(valid, corrupted, 0.0))
     torch.testing.assert_close(*results, rtol=0, atol=0)
 
 
@@ -91,9 +91,9 @@ def test_rectangles_are_those_of_a_loop() -> None:
 def test_a_rectangle_has_the_size_that_was_asked_for() -> None:
     image = torch.ones(50, 3, 32, 40)
     torch.manual_seed(0)
-    spoilt, hidden = CoarseCutout((1, 1), (0.5, 0.5))(image, torch.ones(50, 1, 32, 40, dtype=torch.bool))
+    corrupted, hidden = CoarseCutout((1, 1), (0.5, 0.5))(image, torch.ones(50, 1, 32, 40, dtype=torch.bool))
     assert (hidden.sum(dim=(1, 2, 3)) == 16 * 20).all()
-    assert (spoilt[hidden.expand_as(spoilt)] == 0).all()
+    assert (corrupted[hidden.expand_as(corrupted)] == 0).all()
     # each stands somewhere else, and they reach every edge
     assert len({tuple(one.nonzero()[0].tolist()) for one in hidden}) > 30
     assert hidden[..., 0, :].any()
@@ -154,8 +154,8 @@ def test_noise_has_the_std_that_was_asked_for(noise: float) -> None:
     """Within 5 %, on an image that is constant, in every band."""
     image = torch.full((4, 5, 64, 64), 0.7)
     torch.manual_seed(0)
-    spoilt, _ = Crappify(noise, factor=1)(image, torch.ones(4, 1, 64, 64, dtype=torch.bool))
-    std = (spoilt - image).transpose(0, 1).flatten(1).std(dim=1)
+    corrupted, _ = Crappify(noise, factor=1)(image, torch.ones(4, 1, 64, 64, dtype=torch.bool))
+    std = (corrupted - image).transpose(0, 1).flatten(1).std(dim=1)
     assert std.tolist() == pytest.approx([noise] * 5, rel=0.05)
 
 
@@ -163,18 +163,18 @@ def test_noise_has_the_std_that_was_asked_for(noise: float) -> None:
 def test_a_factor_of_four_halves_each_side_and_back(factor: float, side: float) -> None:
     """Pillow's bilinear filter has the same low-pass."""
     image, _ = draw(1, 1, 48, 36)
-    spoilt, _ = Crappify(noise=0.0, factor=factor)(image, torch.ones(1, 1, 48, 36, dtype=torch.bool))
+    corrupted, _ = Crappify(noise=0.0, factor=factor)(image, torch.ones(1, 1, 48, 36, dtype=torch.bool))
     picture = Image.fromarray(image[0, 0].numpy())
     small = picture.resize((round(36 / side), round(48 / side)), Image.Resampling.BILINEAR)
     expected = np.asarray(small.resize((36, 48), Image.Resampling.BILINEAR))
-    np.testing.assert_allclose(spoilt[0, 0].numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(corrupted[0, 0].numpy(), expected, atol=1e-6)
 
 
 def test_a_constant_stays_constant_beside_nodata() -> None:
     _, valid = draw()
     image = torch.full((4, 5, 32, 40), 0.7)
-    spoilt, _ = Crappify(noise=0.0, factor=16.0)(torch.where(valid, image, 0.0), valid)
-    torch.testing.assert_close(torch.where(valid, spoilt, 0.7), image)
+    corrupted, _ = Crappify(noise=0.0, factor=16.0)(torch.where(valid, image, 0.0), valid)
+    torch.testing.assert_close(torch.where(valid, corrupted, 0.7), image)
 
 
 # Several.
@@ -193,8 +193,8 @@ def test_each_sample_gets_one_of_several() -> None:
             return image + self.number, valid & (image > self.number / 10)
 
     torch.manual_seed(0)
-    spoilt, changed = OneOf([Add(1), Add(2), Add(4)])(image, valid)
-    added = (spoilt - image).flatten(1)
+    corrupted, changed = OneOf([Add(1), Add(2), Add(4)])(image, valid)
+    added = (corrupted - image).flatten(1)
     which = added[:, 0].round()
     torch.testing.assert_close(added, which[:, None].expand_as(added))
     assert torch.equal(changed, image > which[:, None, None, None] / 10)

@@ -145,8 +145,8 @@ def test_same_on_batch_and_half_precision(augmentation: type[torch.nn.Module]) -
 def test_band_statistics_leave_invalid_pixels_out() -> None:
     before, valid = image(), torch.rand(6, 1, 16, 16, generator=torch.Generator().manual_seed(0)) > 0.3
     valid[5] = False
-    spoilt = torch.where(valid, before, torch.nan)
-    mean, std = band_statistics(spoilt, valid)
+    changed = torch.where(valid, before, torch.nan)
+    mean, std = band_statistics(changed, valid)
     for sample in range(5):
         inside = before[sample][:, valid[sample, 0]]
         torch.testing.assert_close(mean[sample], inside.mean(1))

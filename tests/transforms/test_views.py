@@ -137,10 +137,10 @@ class TestNodata:
         torch.manual_seed(5)
         views, view_valid = module(image, valid)
         torch.manual_seed(5)
-        spoilt, spoilt_valid = module(image.masked_fill(~valid, rubbish), valid)
+        changed, changed_valid = module(image.masked_fill(~valid, rubbish), valid)
         assert 0.2 < view_valid.float().mean() < 0.95
-        assert torch.equal(view_valid, spoilt_valid)
-        assert torch.equal(views, spoilt)
+        assert torch.equal(view_valid, changed_valid)
+        assert torch.equal(views, changed)
         assert torch.isfinite(views).all()
 
     def test_valid_pixels_have_only_valid_sources(self) -> None:

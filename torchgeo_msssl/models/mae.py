@@ -172,7 +172,7 @@ class MAEDecoder(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.predict = nn.Linear(width, values)
         nn.init.normal_(self.mask_token, std=0.02)
-        self.apply(_initialise)
+        self.apply(_initialize)
 
     def forward(self, tokens: Tensor, visible: Tensor, grid: tuple[int, int]) -> Tensor:
         """Predict all patches.
@@ -196,7 +196,7 @@ class MAEDecoder(nn.Module):
         return predicted
 
 
-def _initialise(module: nn.Module) -> None:
+def _initialize(module: nn.Module) -> None:
     """Use Xavier's uniform weights, as in the authors' code."""
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)

@@ -77,7 +77,7 @@ def feature_pyramid(encoder: nn.Module, image: Tensor, channels: tuple[int, ...]
 
     Args:
         encoder: timm network.
-        image: Standardised values (batch, band, height, width).
+        image: Standardized values (batch, band, height, width).
         channels: Features of each level, see :class:`RestorationParts`.
 
     Returns:

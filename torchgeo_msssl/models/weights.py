@@ -43,7 +43,7 @@ class Source:
     """Encoder weights with their metadata.
 
     Attributes:
-        state_dict: Tensors in timm's key names; empty for random initialisation.
+        state_dict: Tensors in timm's key names; empty for random initialization.
         metadata: Metadata of the encoder, or None if unknown.
         description: Name of the source for messages.
     """
@@ -107,7 +107,7 @@ def load_encoder(
     Args:
         network: A timm network, or an smp network (``resnet*`` or ``tu-*`` encoder).
         source: A checkpoint, a safetensors file, a plain state dict file, the name of a TorchGeo ``WeightsEnum``
-            entry, ``'imagenet'`` (timm's default weights), or None for random initialisation.
+            entry, ``'imagenet'`` (timm's default weights), or None for random initialization.
         bands: Names of the network's input channels in order.
         sensor: Sensor of these bands, if their names do not identify it.
 

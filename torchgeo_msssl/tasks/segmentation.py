@@ -43,7 +43,7 @@ class Segmentation(PixelClassification):
 
     A batch has ``image`` (batch, band, height, width) in digital numbers of native dtype and ``mask`` (batch, height,
     width), and where known ``valid`` (batch, 1, height, width), ``scale`` and ``offset`` (batch, band). Invalid pixels
-    count as unlabelled, whatever the mask holds.
+    count as unlabelled, independent of the mask.
 
     **Normalization travels with the weights.** Mean and standard deviation of reflectance are taken once: from the
     weights if these are ours and have statistics for every band of the data, by name, else from the data. Scale and
