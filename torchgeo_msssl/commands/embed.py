@@ -63,7 +63,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar='FILE',
         help='encoder: a .ckpt or .safetensors file, the name of a TorchGeo weight, imagenet or random',
     )
-    add('--data.paths', required=True, nargs='+', dest='paths', metavar='SCENE', help='files, folders or patterns')
+    add(
+        '--data.paths',
+        required=True,
+        nargs='+',
+        dest='paths',
+        metavar='SCENE',
+        help='scenes (files, folders or patterns), or a folder of chips in GeoTIFFs',
+    )
     add('--output', required=True, metavar='DIR', help='folder to write into')
     add('--chip_size', type=int, metavar='PX', help="side of a chip (default: the encoder's, else 32)")
     add('--stride', type=int, metavar='PX', help='distance between chips (default: chip_size)')

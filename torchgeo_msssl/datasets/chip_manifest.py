@@ -107,6 +107,10 @@ class ChipManifest:
         known = {scene.name: scene for scene in inputs.scenes}
         return tuple(self._checked(name, known.get(name)) for name in names)
 
+    def scene_files(self) -> list[str]:
+        """Return the files of the scenes that have chips."""
+        return self._files(pd.unique(self.chips['scene']))
+
     def _files(self, names: Iterable[str]) -> list[str]:
         """Files of scenes; of folders that list none, what lies at the scenes' places."""
         noted = [self.summary['scenes'][name] for name in names]

@@ -19,7 +19,7 @@ from torchgeo.datasets import NonGeoDataset
 from torchgeo.datasets.utils import Sample
 
 from torchgeo_msssl.bands import Sensor, get_sensor
-from torchgeo_msssl.datasets.chip_files import ArrayLayout, Channels
+from torchgeo_msssl.datasets.chip_files import ARRAY_SUFFIX, ArrayLayout, Channels
 from torchgeo_msssl.datasets.chip_folders import folder_splits, list_chips
 from torchgeo_msssl.datasets.chip_manifest import ChipManifest, read_manifest
 from torchgeo_msssl.datasets.chip_sources import ChipSource, FileSource, WindowSource
@@ -238,6 +238,31 @@ def chip_splits(root: str) -> tuple[str, ...]:
         ConfigurationError: If the command ``chip`` did not finish there.
     """
     return _splits(root, read_manifest(root))
+
+
+def chip_rasters(root: str) -> list[str]:
+    """Return the rasters that hold the pixels of a folder of chips, to be read as scenes.
+
+    Args:
+        root: Folder.
+
+    Returns:
+        The files of its chips; for a virtual folder those of the scenes that the chips are windows of.
+
+    Raises:
+        ConfigurationError: If the chips are arrays, which have no place on the ground.
+        ScenesNotFoundError: If there are none.
+    """
+    root = os.path.expanduser(root)
+    manifest = read_manifest(root)
+    if manifest is not None and manifest.virtual:
+        return manifest.scene_files()
+    chips = manifest.files(ALL) if manifest is not None else list_chips(root, ALL, masks=False)
+    if chips[0].image.lower().endswith(ARRAY_SUFFIX):
+        raise ConfigurationError(
+            f'paths: the chips in {root} are arrays, which have no place on the ground; give GeoTIFFs or scenes.'
+        )
+    return [chip.image for chip in chips]
 
 
 def _splits(root: str, manifest: ChipManifest | None) -> tuple[str, ...]:

@@ -12,8 +12,10 @@ import shapely
 from numpy.typing import NDArray
 
 from torchgeo_msssl.datamodules.pretraining import PretrainingDataModule
+from torchgeo_msssl.datasets.chip_sources import FileSource
+from torchgeo_msssl.datasets.chips import ChipPart, Chips, chip_rasters, chip_splits
 from torchgeo_msssl.datasets.scenes import Scenes
-from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.errors import ConfigurationError, EmptyIntersectionError
 from torchgeo_msssl.evaluation.features import LabelledChips, label_chips
 from torchgeo_msssl.evaluation.probe_settings import ProbeData
 from torchgeo_msssl.geo.grid import Window
@@ -75,6 +77,7 @@ def open_chips(options: ProbeData) -> ProbeChips:
         labels=options.labels,
         offset=options.offset,
         sample_dir=options.sample_dir,
+        reader='scenes',
         min_valid=options.min_valid,
     )
     scenes = data.scenes
@@ -177,9 +180,44 @@ def _listed(options: ProbeData) -> tuple[str | list[str] | None, pd.DataFrame | 
         _check_paths(table, 'data.folder')
     elif options.csv is not None:
         table = _read_table(Path(options.csv))
+    elif options.is_chip_folder and options.labels is None:
+        table = _chip_table(options)
     else:
         return options.paths, None
     return table['path'].tolist(), table
+
+
+def _chip_table(options: ProbeData) -> pd.DataFrame:
+    """Return path and dominant class of the chips of a folder, with their split if the folder is divided."""
+    root = str(options.paths)
+    if isinstance(options.class_names, dict):
+        raise ConfigurationError('data.class_names: the masks of chips hold class numbers; give a list of names.')
+    names, rows = options.class_names, []
+    chip_rasters(root)  # raises for arrays
+    splits = chip_splits(root)
+    for split in splits:
+        chips = Chips(root, split, options.bands, options.sensor, class_names=names, offset=options.offset)
+        if not isinstance(chips.source, FileSource) or not chips.labelled:
+            raise ConfigurationError(
+                f'data.paths: {root} has no files of chips with masks; cut them with `chip --labels` and without '
+                '--virtual, or give scenes and labels.'
+            )
+        height, width = chips.size
+        window = Window((height - options.chip_size) // 2, (width - options.chip_size) // 2, *[options.chip_size] * 2)
+        for i, file in enumerate(chips.source.chips):
+            mask = chips[ChipPart(i, window)]['mask'].numpy()
+            counts = np.bincount(mask[mask != chips.ignore_index], minlength=1)
+            if counts.max() >= options.purity * mask.size:
+                value = int(counts.argmax())
+                rows.append((file.image, chips.class_names[value] if chips.class_names else str(value), split))
+    if not rows:
+        raise EmptyIntersectionError(
+            f'data.paths: no chip in {root} has one class on {options.purity:.0%} of its {options.chip_size} pixels '
+            'in the middle; use a smaller purity or chip_size.'
+        )
+    table = pd.DataFrame(rows, columns=['path', 'label', 'split'])
+    table['path'] = [str(Path(path).resolve()) for path in table['path']]
+    return table if len(splits) > 1 else table.drop(columns='split')
 
 
 def _read_table(path: Path) -> pd.DataFrame:

@@ -8,6 +8,8 @@ from torch import Tensor
 from torchgeo_msssl.bands import SENSORS, get_sensor
 from torchgeo_msssl.datamodules.base import SpectralDataModule
 from torchgeo_msssl.datamodules.pretraining import PretrainingDataModule
+from torchgeo_msssl.datamodules.reader import reads_chips
+from torchgeo_msssl.datasets.chips import chip_rasters
 from torchgeo_msssl.errors import BandError
 from torchgeo_msssl.evaluation.encoders import Transfer, transfer
 from torchgeo_msssl.geo.headers import find_scenes
@@ -45,7 +47,7 @@ def open_scenes_of(
 
     Args:
         metadata: What is known about the encoder.
-        paths: Files, folders or patterns.
+        paths: Scenes: files, folders or patterns; or a folder of chips in GeoTIFFs.
         chip_size: Side of a chip in pixels.
         bands: Bands instead of the encoder's; they are then matched by name.
         sensor: Sensor of the scenes, where the files do not tell; None for the encoder's.
@@ -59,6 +61,8 @@ def open_scenes_of(
         MSSSLError: If there is no scene, or one cannot be opened.
     """
     paths = [paths] if isinstance(paths, str) else list(paths)
+    if reads_chips(paths, 'auto'):
+        paths = chip_rasters(paths[0])
     known = metadata is not None and bool(metadata.mean)  # ours: others' statistics and band names are of elsewhere
     if metadata is not None and known and sensor is None and metadata.sensor in SENSORS:
         sensor = metadata.sensor
@@ -73,8 +77,13 @@ def open_scenes_of(
                 raise BandError(msg)
         bands = metadata.bands
     return PretrainingDataModule(
-        paths, list(bands) if bands else None, sensor=sensor, chip_size=chip_size, batch_size=batch_size
-    )  # fmt: skip
+        paths,
+        list(bands) if bands else None,
+        sensor=sensor,
+        chip_size=chip_size,
+        batch_size=batch_size,
+        reader='scenes',
+    )
 
 
 def open_encoder(

@@ -21,7 +21,8 @@ class ProbeData:
     """Labelled chips.
 
     Attributes:
-        paths: Scenes: files, folders or patterns. Chips are cut from them where `labels` has one class. Without paths,
+        paths: Scenes: files, folders or patterns; or a folder of chips with masks, whose `train` and `test` are used if
+            it is divided. Chips are cut from them where `labels` has one class. Without paths,
             folder and csv the generated sample area with its fine land cover is used.
         labels: Class rasters of the scenes. If their file names have dates, each raster applies to scenes of its date.
         folder: Use the files of a folder as chips instead, ROOT/CLASS/*.tif, one folder per class.
@@ -75,8 +76,10 @@ class ProbeData:
         """
         if sum(value is not None for value in (self.paths, self.folder, self.csv)) > 1:
             raise ConfigurationError('data: expected one of paths (with labels), folder and csv, got several.')
-        if self.paths is not None and self.labels is None:
-            raise ConfigurationError('data.labels: paths need a class raster; set labels, or use csv.')
+        if self.paths is not None and self.labels is None and not self.is_chip_folder:
+            raise ConfigurationError(
+                'data.labels: scenes need a class raster; set labels, use csv, or give a folder of chips with masks.'
+            )
         part_names(self.fractions)
         if not 0 < self.purity <= 1:
             raise ConfigurationError(f'data.purity: expected a fraction above 0, at most 1, got {self.purity}.')
@@ -85,6 +88,15 @@ class ProbeData:
             raise ConfigurationError(msg)
         if self.max_chips < 2:
             raise ConfigurationError(f'data.max_chips: expected at least 2, got {self.max_chips}.')
+
+    @property
+    def is_chip_folder(self) -> bool:
+        """Whether `paths` is a folder of chips."""
+        if not isinstance(self.paths, str):
+            return False
+        from torchgeo_msssl.datasets.chip_folders import is_chip_folder  # imports torch, which `--help` does not need
+
+        return is_chip_folder(self.paths)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ from torchgeo_msssl.evaluation.study.held_out import (
     provenance_of,
 )
 from torchgeo_msssl.evaluation.study.provenance import Provenance
+from torchgeo_msssl.geo.chipping.options import ChipOptions
+from torchgeo_msssl.geo.chipping.run import chip_scenes
 from torchgeo_msssl.geo.open_datasets import close_datasets
 
 SIDE, BLOCK = 64, 16
@@ -139,6 +141,20 @@ def test_a_pretraining_reads_the_test_ground_whatever_the_file(
     labels = {'data.labels': f'{tmp_path}/labels', 'data.paths': f'{tmp_path}/scenes'}
     told = provenance_of(study(), pretraining('pretrain.yaml', labels, weights='checkpoints/best.ckpt'))
     assert 'labels that may be of it chose' in told.sentence
+
+
+def test_chips_share_the_ground_of_their_scenes(study: Callable[..., Study], tmp_path: Path) -> None:
+    Path('pretrain.yaml').write_text('data:\n  class_path: torchgeo_msssl.datamodules.PretrainingDataModule\n')
+    Path('fit.yaml').write_text(Path('fit.yaml').read_text().replace(f'{tmp_path}/scenes', f'{tmp_path}/scenes/s1.tif'))
+    for number, virtual, expected in ((1, False, True), (1, True, True), (2, False, False)):
+        folder = tmp_path / f'chips{number}{virtual}'
+        chip_scenes([f'scenes/s{number}.tif'], folder, ChipOptions(16, 16, virtual=virtual), progress=False)
+        found = provenance_of(study(), pretraining('pretrain.yaml', {'data.paths': str(folder)}))
+        assert found == Provenance(expected, labels=False)
+    (tmp_path / 'arrays').mkdir()
+    np.save(tmp_path / 'arrays' / 'one.npy', np.zeros((2, 8, 8)))
+    arrays = pretraining('pretrain.yaml', {'data.paths': str(tmp_path / 'arrays'), 'data.channels': 'first'})
+    assert provenance_of(study(), arrays) == Provenance(True, labels=False)
 
 
 def test_a_pretraining_with_labels_of_the_test_ground_is_refused(study: Callable[..., Study]) -> None:

@@ -9,7 +9,9 @@ from jsonargparse import ArgumentParser
 from shapely.geometry.base import BaseGeometry
 
 from torchgeo_msssl.datamodules.base import SpectralDataModule
+from torchgeo_msssl.datamodules.pretraining import PretrainingDataModule
 from torchgeo_msssl.datamodules.segmentation import SegmentationDataModule
+from torchgeo_msssl.datasets.chips import chip_rasters
 from torchgeo_msssl.datasets.labels import Labels
 from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import ConfigurationError
@@ -128,8 +130,9 @@ def provenance_of(study: Study, initialisation: Initialisation) -> Provenance:
     assert pretraining is not None
     data = open_data(Path(pretraining.config.absolute), pretraining.options)
     learns = isinstance(data, SegmentationDataModule)
-    reads = _share_ground(data.scenes, _open_fit(study).scenes)  # which is when the sample area sets its labels
-    chosen = not learns and getattr(data, 'labels', None) is not None and 'best' in Path(pretraining.weights).stem
+    reads = _share_ground(data, _open_fit(study))  # which is when the sample area sets its labels
+    labels = data.labels if isinstance(data, PretrainingDataModule) else None
+    chosen = labels is not None and 'best' in Path(pretraining.weights).stem
     return Provenance(reads, learns, pretraining.same_split, chosen)
 
 
@@ -154,11 +157,21 @@ def check_pretrainings(study: Study) -> None:
             )
 
 
-def _share_ground(one: Scenes, other: Scenes) -> bool:
-    """Whether they have more than a pixel of ground in common, by whatever file or date."""
-    tested = ground_of(other)
-    common = Ground.of(one.scenes, tested.crs).union.intersection(tested.union)
+def _share_ground(one: SpectralDataModule, other: SpectralDataModule) -> bool:
+    """Return whether data have more than a pixel of ground in common, in any file and at any date.
+
+    Chips in arrays have no known ground and are taken to share it.
+    """
+    try:
+        scenes, tested = _ground_scenes(one), ground_of(_ground_scenes(other))
+    except ConfigurationError:
+        return True
+    common = Ground.of(scenes.scenes, tested.crs).union.intersection(tested.union)
     return bool(common.area > tested.pixel[0] * tested.pixel[1])
+
+
+def _ground_scenes(data: SpectralDataModule) -> Scenes:
+    return Scenes(chip_rasters(str(data.paths)), sensor=data.sensor) if data.reads_chips else data.scenes
 
 
 def _open_fit(study: Study) -> SegmentationDataModule:

@@ -1,0 +1,94 @@
+"""Folders of chips where evaluation expects scenes."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from torchgeo_msssl.datasets.batches import collate
+from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.evaluation.chips import open_chips
+from torchgeo_msssl.evaluation.frozen_encoder import open_scenes_of
+from torchgeo_msssl.evaluation.probe_settings import ProbeData
+from torchgeo_msssl.geo.chipping.options import ChipOptions, LabelOptions
+from torchgeo_msssl.geo.chipping.run import chip_scenes
+
+type Maker = Callable[..., str]
+
+SIDE = 16
+
+
+@pytest.fixture
+def scene(make_scene: Maker) -> str:
+    """Sentinel-2 after the change of offset, so that a chip is right only if its offset is."""
+    image = np.random.default_rng(0).integers(1500, 5000, (3, 96, 128)).astype(np.uint16)
+    return make_scene('T31TFJ_20230601.tif', image, names=['B02', 'B03', 'B08'])
+
+
+@pytest.fixture
+def mask(make_scene: Maker) -> str:
+    """Two classes in a chessboard of chips, and a chip of both."""
+    rows, cols = np.indices((96, 128)) // SIDE
+    values = ((rows + cols) % 2).astype(np.uint8)
+    values[:SIDE, : SIDE // 2] = 1
+    return make_scene('mask.tif', values)
+
+
+def cut(scene: str, folder: Path, mask: str | None = None, **options: Any) -> str:
+    labels = LabelOptions((mask,), class_names=('soil', 'vine')) if mask else None
+    chip_scenes([scene], folder, ChipOptions(SIDE, SIDE, labels=labels, **options), progress=False)
+    return str(folder)
+
+
+@pytest.mark.parametrize('virtual', [False, True])
+def test_chips_are_embedded_with_the_pixels_of_their_scene(scene: str, tmp_path: Path, virtual: bool) -> None:
+    folder = cut(scene, tmp_path / 'chips', virtual=virtual)
+    data, whole = open_scenes_of(None, folder, SIDE), open_scenes_of(None, scene, SIDE)
+    assert len(data.scenes) == (1 if virtual else 6 * 8)
+    ours, theirs = (set[tuple[float, ...]](), set[tuple[float, ...]]())
+    for module, found in ((data, ours), (whole, theirs)):
+        module.reader.prepare()
+        sampler = module.reader.covering_sampler('train')
+        batch = collate(module.scenes.__getitems__(list(sampler)))
+        reflectance = (batch['image'].double() + batch['offset'][..., None, None]) * batch['scale'][..., None, None]
+        found |= {tuple(chip.mean((1, 2)).tolist()) for chip in reflectance}
+    assert ours == theirs
+    assert len(ours) == 6 * 8
+
+
+def test_arrays_have_no_place(tmp_path: Path) -> None:
+    (tmp_path / 'arrays').mkdir()
+    np.save(tmp_path / 'arrays' / 'one.npy', np.zeros((3, 8, 8)))
+    with pytest.raises(ConfigurationError, match='are arrays, which have no place on the ground'):
+        open_scenes_of(None, str(tmp_path / 'arrays'), 8)
+
+
+def test_chips_with_masks_are_probed_in_their_split(scene: str, mask: str, tmp_path: Path) -> None:
+    folder = cut(scene, tmp_path / 'chips', mask, split='blocks', fractions=(0.5, 0.25, 0.25), block_size=2 * SIDE + 1)
+    found = open_chips(ProbeData(paths=folder, chip_size=SIDE, block_size=2 * SIDE, purity=0.9))
+    assert (found.split, found.class_names) == ('the column split', ('soil', 'vine'))
+    part = {path.name: path.parts[-3] for path in Path(folder).glob('*/images/*.tif')}
+    scenes = found.data.scenes.scenes
+    for chips, split in ((found.train, 'train'), (found.test, 'test')):
+        for query, label in zip(chips.queries, chips.labels, strict=True):
+            name = Path(scenes[query.scene].path).name
+            row, col = (int(text) // SIDE for text in Path(name).stem.split('_')[-2:])
+            assert part[name] == split
+            assert label == (row + col) % 2
+    used = [Path(scenes[q.scene].path).name for chips in (found.train, found.test) for q in chips.queries]
+    assert sorted(used) == sorted(
+        n for n, split in part.items() if split != 'val' and not n.endswith('_00000_00000.tif')
+    )
+    undivided = cut(scene, tmp_path / 'whole', mask)
+    blocks = open_chips(ProbeData(paths=undivided, chip_size=SIDE, block_size=2 * SIDE, purity=0.9))
+    assert 'blocks' in blocks.split
+    assert len(blocks.train.labels) + len(blocks.test.labels) == 6 * 8 - 1
+
+
+def test_chips_without_masks_are_not_probed(scene: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match='has no files of chips with masks'):
+        open_chips(ProbeData(paths=cut(scene, tmp_path / 'chips'), chip_size=SIDE))
+    with pytest.raises(ConfigurationError, match='scenes need a class raster'):
+        ProbeData(paths=scene)
