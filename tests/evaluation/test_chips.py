@@ -103,7 +103,6 @@ def test_classes_by_values(tiles: tuple[list[str], str]) -> None:
     ('options', 'message'),
     [
         ({'paths': 'a', 'folder': 'b'}, 'one of paths'),
-        ({'paths': 'a'}, 'data.labels'),
         ({'fractions': (0.5, 0.6)}, 'fractions'),
         ({'purity': 0.0}, 'purity'),
         ({'block_size': 16}, 'block_size'),

@@ -16,7 +16,7 @@ from torchgeo_msssl.datasets.chip_sources import FileSource
 from torchgeo_msssl.datasets.chips import ChipPart, Chips, chip_rasters, chip_splits
 from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import ConfigurationError, EmptyIntersectionError
-from torchgeo_msssl.evaluation.features import LabelledChips, label_chips
+from torchgeo_msssl.evaluation.features import LabelledChips, label_chips, main_class
 from torchgeo_msssl.evaluation.probe_settings import ProbeData
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.ground.assignment import assign
@@ -24,7 +24,7 @@ from torchgeo_msssl.geo.ground.blocks import BlockGrid, Cells, chances
 from torchgeo_msssl.geo.ground.split import split_ground
 from torchgeo_msssl.geo.labels.options import LabelSettings
 from torchgeo_msssl.geo.labels.raster import RasterLabels
-from torchgeo_msssl.geo.scene import BandFile, Scene
+from torchgeo_msssl.geo.scene import BandFile
 from torchgeo_msssl.samplers.blocks import ground_of
 
 log = logging.getLogger(__name__)
@@ -188,7 +188,7 @@ def _listed(options: ProbeData) -> tuple[str | list[str] | None, pd.DataFrame | 
 
 
 def _chip_table(options: ProbeData) -> pd.DataFrame:
-    """Return path and dominant class of the chips of a folder, with their split if the folder is divided."""
+    """Path and dominant class of the chips of a folder, with their split if the folder is divided."""
     root = str(options.paths)
     if isinstance(options.class_names, dict):
         raise ConfigurationError('data.class_names: the masks of chips hold class numbers; give a list of names.')
@@ -202,18 +202,15 @@ def _chip_table(options: ProbeData) -> pd.DataFrame:
                 f'data.paths: {root} has no files of chips with masks; cut them with `chip --labels` and without '
                 '--virtual, or give scenes and labels.'
             )
-        height, width = chips.size
-        window = Window((height - options.chip_size) // 2, (width - options.chip_size) // 2, *[options.chip_size] * 2)
+        window = _centre(*chips.size, options.chip_size)
         for i, file in enumerate(chips.source.chips):
-            mask = chips[ChipPart(i, window)]['mask'].numpy()
-            counts = np.bincount(mask[mask != chips.ignore_index], minlength=1)
-            if counts.max() >= options.purity * mask.size:
-                value = int(counts.argmax())
+            value = main_class(chips[ChipPart(i, window)]['mask'].numpy(), chips.ignore_index, options.purity)
+            if value is not None:
                 rows.append((file.image, chips.class_names[value] if chips.class_names else str(value), split))
     if not rows:
         raise EmptyIntersectionError(
-            f'data.paths: no chip in {root} has one class on {options.purity:.0%} of its {options.chip_size} pixels '
-            'in the middle; use a smaller purity or chip_size.'
+            f'data.paths: no chip in {root} has one class on {options.purity:.0%} of its {options.chip_size} central '
+            'pixels; use a smaller purity or chip_size.'
         )
     table = pd.DataFrame(rows, columns=['path', 'label', 'split'])
     table['path'] = [str(Path(path).resolve()) for path in table['path']]
@@ -263,7 +260,8 @@ def _from_files(
     rows = {path: row for row, path in enumerate(table['path'])}
     order = [rows[str(Path(scene.files[0].path).resolve())] for scene in scenes.scenes]
     labels = np.array([classes.index(label) for label in table['label'].iloc[order]], dtype=np.int64)
-    queries = tuple(scenes.query(i, _middle(scene, options.chip_size)) for i, scene in enumerate(scenes.scenes))
+    windows = [_centre(scene.grid.height, scene.grid.width, options.chip_size) for scene in scenes.scenes]
+    queries = tuple(scenes.query(i, window) for i, window in enumerate(windows))
     every, names = LabelledChips(queries, labels), dict(enumerate(classes))
     if options.test_scenes is not None:
         chosen = _matching(scenes, options.test_scenes)
@@ -304,8 +302,8 @@ def _on_ground_of(chips: LabelledChips, others: LabelledChips) -> NDArray[np.boo
     return shared
 
 
-def _middle(scene: Scene, size: int) -> Window:
-    return Window((scene.grid.height - size) // 2, (scene.grid.width - size) // 2, size, size)
+def _centre(height: int, width: int, size: int) -> Window:
+    return Window((height - size) // 2, (width - size) // 2, size, size)
 
 
 # --------------------------------------------------------------------------------------------------------- parts

@@ -61,10 +61,9 @@ def label_chips(
     # not the iterator of the sampler, which gives a rank of a distributed run its share only
     for index, window in GridChipSampler(scenes, size, min_valid=min_valid, roi=roi).places:
         scene = scenes.scenes[index]
-        mask = labels.burn(scene.grid, window, time_of(scene))
-        counts = np.bincount(mask[mask != labels.ignore_index], minlength=1)
-        if counts.max() >= purity * mask.size:
-            kept.append((scenes.query(index, window), int(counts.argmax())))
+        label = main_class(labels.burn(scene.grid, window, time_of(scene)), labels.ignore_index, purity)
+        if label is not None:
+            kept.append((scenes.query(index, window), label))
     if not kept:
         msg = (
             f'labels: {labels.files[0]} … give no chip of {size}×{size} pixels of the {len(scenes)} scene(s) one class '
@@ -74,6 +73,21 @@ def label_chips(
         raise EmptyIntersectionError(msg)
     queries, found = zip(*kept, strict=True)
     return LabelledChips(tuple(queries), np.array(found, dtype=np.int64))
+
+
+def main_class(mask: NDArray[np.integer], ignore_index: int, purity: float) -> int | None:
+    """Find the class that dominates a mask.
+
+    Args:
+        mask: Classes, shape (height, width).
+        ignore_index: Value of unlabelled pixels.
+        purity: Minimum fraction of all pixels that the class covers.
+
+    Returns:
+        The most frequent class, None if it covers less.
+    """
+    counts = np.bincount(mask[mask != ignore_index].ravel(), minlength=1)
+    return int(counts.argmax()) if counts.max() >= max(purity * mask.size, 1) else None
 
 
 def split_labelled_chips(

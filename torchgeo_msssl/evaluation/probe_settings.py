@@ -33,8 +33,8 @@ class ProbeData:
         bands: Bands by name; default: the spectral bands that the files have.
         sensor: Sensor of the scenes, if the files do not name it.
         chip_size: Side of a chip in pixels. Files are cropped to their centre.
-        purity: For `labels`: minimum fraction of a chip's pixels that its class covers.
-        min_valid: For `labels`: minimum fraction of valid pixels per chip.
+        purity: For `labels` and masks: minimum fraction of a chip's pixels that its class covers.
+        min_valid: For `labels` and masks: minimum fraction of valid pixels per chip.
         split: How to split the ground: `blocks`; `scenes`, to hold out whole scenes; or a file of polygons with a
             column `split` that holds train, val or test, such as the `split.geojson` of `fit` or `chip`.
         fractions: Fractions of the ground for training and test, or for training, validation and test as in `fit` and

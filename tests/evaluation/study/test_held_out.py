@@ -103,10 +103,10 @@ def test_the_same_number_of_labels_from_more_scenes(study: Callable[..., Study])
 
 
 def test_too_few_scenes_or_labels(study: Callable[..., Study]) -> None:
-    with pytest.raises(ConfigurationError, match=r'4 group\(s\), and 5 are needed'):
+    with pytest.raises(ConfigurationError, match=r'4 group\(s\) without common ground, and 5 are needed'):
         find_regions(study(regions=['scene'], scenes=[4], shots=[4]))
     greedy = study(regions=['scene'], scenes=[1], shots=[9])
-    with pytest.raises(ConfigurationError, match='blocks and 18 are needed'):
+    with pytest.raises(ConfigurationError, match='blocks; 18 are needed'):
         prepare_split(greedy, make_cells(greedy, ['scene'])[0])
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import shapely
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser
 from shapely.geometry.base import BaseGeometry
 
 from torchgeo_msssl.datamodules.base import SpectralDataModule
@@ -22,18 +22,19 @@ from torchgeo_msssl.geo.ground.area import Ground
 from torchgeo_msssl.geo.ground.file import write_split
 from torchgeo_msssl.samplers.blocks import ground_blocks, ground_of, split_blocks
 
-#: Share of a block that has labels and data, for it to count as a whole one.
+#: Minimum fraction of a block with labels and data for it to count as a labelled block.
 _WHOLE = 0.95
 
 
 def find_regions(study: Study) -> list[str | None]:
-    """Name the held-out regions of a study.
+    """List the held-out regions of a study.
 
     Args:
         study: The study.
 
     Returns:
-        ``blocks``, ``scene``, files of polygons; for ``scenes`` the name of each group of scenes that share ground.
+        ``blocks``, ``scene``, files of polygons, and for ``scenes`` the name of each group of scenes that share ground;
+        None alone without a test.
 
     Raises:
         ConfigurationError: If there are too few scenes to hold one out.
@@ -48,17 +49,17 @@ def find_regions(study: Study) -> list[str | None]:
 
 
 def open_data(config: str | Path, options: Options) -> SpectralDataModule:
-    """Make the data module that a configuration names, without its trainer.
+    """Instantiate the data module of a configuration without its trainer.
 
     Args:
         config: Configuration of a run.
-        options: Options of the command line by dotted name; those of the data are used.
+        options: Options of the command line by dotted name, of which those of the data are used.
 
     Returns:
         The data module.
 
     Raises:
-        ConfigurationError: If it is none of this package's.
+        ConfigurationError: If it is not one of this package.
     """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument('--config', action='config')
@@ -68,14 +69,14 @@ def open_data(config: str | Path, options: Options) -> SpectralDataModule:
     mine = {name: value for name, value in options.items() if name.startswith('data.')}
     try:
         found = parser.parse_args(['--config', str(config), *as_arguments(mine)])
-    except Exception as error:  # the parser's own, whose message names the option
+    except ArgumentError as error:  # its message names the option
         raise ConfigurationError(f'{config}: {error}') from error
     data: SpectralDataModule = parser.instantiate(found).data
     return data
 
 
 def scene_groups(scenes: Scenes) -> dict[str, BaseGeometry]:
-    """Put scenes that share ground together.
+    """Group scenes that share ground.
 
     Args:
         scenes: Scenes.
@@ -92,7 +93,7 @@ def scene_groups(scenes: Scenes) -> dict[str, BaseGeometry]:
 
 
 def prepare_split(study: Study, cell: Cell) -> None:
-    """Write the file of a cell's split, unless it is there.
+    """Write the file of a cell's split unless it exists.
 
     Args:
         study: The study.
@@ -117,33 +118,33 @@ def prepare_split(study: Study, cell: Cell) -> None:
 
 
 def provenance_of(study: Study, initialisation: Initialisation) -> Provenance:
-    """Find out what a pretraining knows of the ground that its cells are tested on.
+    """Describe what a pretraining uses of the ground that its cells are tested on.
 
     Args:
         study: The study.
-        initialisation: The one with the pretraining.
+        initialisation: Initialisation with a pretraining.
 
     Returns:
-        Whether its scenes share ground with those of the cells, and what it does with labels.
+        Whether its data share ground with those of the cells, and how it uses labels.
     """
     pretraining = initialisation.pretraining
     assert pretraining is not None
     data = open_data(Path(pretraining.config.absolute), pretraining.options)
     learns = isinstance(data, SegmentationDataModule)
-    reads = _share_ground(data, _open_fit(study))  # which is when the sample area sets its labels
+    reads = _share_ground(data, _open_fit(study))  # which also sets the labels of the sample area
     labels = data.labels if isinstance(data, PretrainingDataModule) else None
     chosen = labels is not None and 'best' in Path(pretraining.weights).stem
     return Provenance(reads, learns, pretraining.same_split, chosen)
 
 
 def check_pretrainings(study: Study) -> None:
-    """See that no pretraining learns from labels of the ground that its cells are tested on.
+    """Check that no pretraining learns from labels of the ground that its cells are tested on.
 
     Args:
         study: The study.
 
     Raises:
-        ConfigurationError: If one with labels, on the same ground, has a split of its own.
+        ConfigurationError: If one with labels of the same ground has another split.
     """
     for entry in study.initialisations if study.test else []:
         pretraining = entry.pretraining
@@ -153,7 +154,7 @@ def check_pretrainings(study: Study) -> None:
         if isinstance(data, SegmentationDataModule) and provenance_of(study, entry).reads_test_ground:
             raise ConfigurationError(
                 f'same_split: the pretraining of {entry.name} learns from labels of ground that cells are tested on; '
-                'set same_split and each_seed, or give it other ground.'
+                'set same_split and each_seed, or use other ground.'
             )
 
 
@@ -177,7 +178,7 @@ def _ground_scenes(data: SpectralDataModule) -> Scenes:
 def _open_fit(study: Study) -> SegmentationDataModule:
     data = open_data(Path(study.fit.absolute), study.options)
     if not isinstance(data, SegmentationDataModule):
-        raise ConfigurationError(f'{study.fit}: regions are of a SegmentationDataModule, got {type(data).__name__}.')
+        raise ConfigurationError(f'{study.fit}: regions need a SegmentationDataModule, got {type(data).__name__}.')
     return data
 
 
@@ -186,8 +187,8 @@ def _groups_to_hold_out(study: Study) -> dict[str, BaseGeometry]:
     needed = 1 + max([*study.scenes, 1])
     if len(groups) < needed:
         msg = (
-            f'regions: scenes that share no ground make {len(groups)} group(s), and {needed} are needed, one of them '
-            'to test on; add scenes, or hold blocks out.'
+            f'regions: the scenes form {len(groups)} group(s) without common ground, and {needed} are needed, one of '
+            'them for the test; add scenes, or hold out blocks.'
         )
         raise ConfigurationError(msg)
     return groups
@@ -205,7 +206,7 @@ def _split_rest(data: SegmentationDataModule, groups: dict[str, BaseGeometry], s
 def _draw_from_scenes(
     data: SegmentationDataModule, groups: dict[str, BaseGeometry], number: int, shots: int, seed: int
 ) -> dict[str, BaseGeometry]:
-    """As many labelled blocks whatever the number of scenes, for training, and as many for validation."""
+    """Draw the same number of labelled blocks from any number of scenes for training, and as many for validation."""
     generator = np.random.default_rng(seed)
     names = list(groups)
     chosen = [names[i] for i in generator.permutation(len(names))[:number]]
@@ -215,7 +216,7 @@ def _draw_from_scenes(
         each = shots // number + (i < shots % number)
         found = _labelled_blocks(data, labels, groups[name], 2 * each, seed)
         if len(found) < 2 * each:
-            msg = f'shots: {name} has {len(found)} labelled blocks and {2 * each} are needed, half of them to validate.'
+            msg = f'shots: {name} has {len(found)} labelled blocks; {2 * each} are needed, half of them for validation.'
             raise ConfigurationError(msg)
         parts['train'] += found[:each]
         parts['val'] += found[each:]
@@ -225,7 +226,7 @@ def _draw_from_scenes(
 def _labelled_blocks(
     data: SegmentationDataModule, labels: Labels, ground: BaseGeometry, count: int, seed: int
 ) -> list[BaseGeometry]:
-    """Up to ``count`` blocks that are labelled nearly everywhere: pieces of blocks would be a smaller budget."""
+    """Up to ``count`` blocks that are labelled almost everywhere, so that all blocks have as many labels."""
     least = _WHOLE * data.block_size**2
     found: list[BaseGeometry] = []
     for block in ground_blocks(data.scenes, data.block_size, ground, seed):
