@@ -74,8 +74,12 @@ def test_rows_of_another_crs_get_their_width(tmp_path: Path, scene: str) -> None
     out = tmp_path / 'rows.tif'
     assert main(['rasterize', path, '--like', scene, '--output', str(out), '--buffer', '1.5']) == 0
     assert int(read(out).sum()) == pytest.approx(2 * 40 * 3, rel=0.03)
-    assert main(['rasterize', path, '--like', scene, '--output', str(out), '--buffer', '0.25', '--coverage',
-                 '--overwrite']) == 0  # fmt: skip
+    assert (
+        main(
+            ['rasterize', path, '--like', scene, '--output', str(out), '--buffer', '0.25', '--coverage', '--overwrite']
+        )
+        == 0
+    )
     assert read(out).sum() == pytest.approx(2 * 40 * 0.5, rel=0.02)
     assert main(['rasterize', path, '--like', scene, '--output', str(out), '--all-touched', '--overwrite']) == 0
     assert set(np.flatnonzero(read(out).any(axis=1))) == {5, 15}

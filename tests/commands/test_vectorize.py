@@ -75,7 +75,22 @@ def test_aerial_vineyards_there_and_back(tmp_path: Path) -> None:
     truth = DATA / 'vineyard_aerial' / 'aerial0_mask.tif'
     polygons, mask = tmp_path / 'a.gpkg', tmp_path / 'a.tif'
     assert main(['vectorize', str(truth), '--output', str(polygons), '--class_names', 'vineyard=1']) == 0
-    assert main(['rasterize', str(polygons), '--like', str(truth), '--output', str(mask), '--column', 'name',
-                 '--class_names', 'background,vineyard']) == 0  # fmt: skip
+    assert (
+        main(
+            [
+                'rasterize',
+                str(polygons),
+                '--like',
+                str(truth),
+                '--output',
+                str(mask),
+                '--column',
+                'name',
+                '--class_names',
+                'background,vineyard',
+            ]
+        )
+        == 0
+    )
     with rasterio.open(truth) as first, rasterio.open(mask) as second:
         np.testing.assert_array_equal(first.read(1), second.read(1))

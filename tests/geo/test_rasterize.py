@@ -57,9 +57,12 @@ def burned_by_gdal(source: str, out: Path, grid: PixelGrid, all_touched: bool) -
     if shutil.which('gdal_rasterize') is None:
         frame = gpd.read_file(source)
         burned: NDArray[np.uint8] = rasterize(
-            zip(frame.geometry, frame['value'].astype(int), strict=True), out_shape=(grid.height, grid.width),
-            transform=grid.transform, all_touched=all_touched, dtype='uint8',
-        )  # fmt: skip
+            zip(frame.geometry, frame['value'].astype(int), strict=True),
+            out_shape=(grid.height, grid.width),
+            transform=grid.transform,
+            all_touched=all_touched,
+            dtype='uint8',
+        )
         return burned
     with rasterio.open(out, 'w', height=grid.height, width=grid.width, **profile):
         pass

@@ -1,7 +1,7 @@
-"""Labels of scenes as masks on any pixel grid.
+"""Labels of scenes, as TorchGeo datasets.
 
-They come from mask rasters, or from polygons and lines that are burned on the fly. Where nobody said what the ground
-is, a mask holds ``ignore_index``: unlabelled is not background.
+Labels come from mask rasters, or from polygons and lines that are burned on the fly. Unlabelled pixels hold
+``ignore_index``; unlabelled is not background.
 """
 
 import logging
@@ -40,7 +40,7 @@ from torchgeo_msssl.progress import progress_bar
 
 log = logging.getLogger(__name__)
 
-#: Pixels of a window in which classes are counted, about.
+#: Approximate number of pixels of the windows in which classes are counted.
 _COUNTED_AT_ONCE = 1_000_000
 #: Names listed in a message.
 _LISTED = 10
@@ -51,16 +51,16 @@ def _no_progress(piece: int, fraction: float) -> None:
 
 
 class Labels(GeoDataset):
-    """Masks of classes on the grid of whatever they are asked for.
+    """Class masks on the grid of a query.
 
-    Plain queries give samples with ``mask`` (height, width) int64, as TorchGeo's tasks take it, ``bounds`` and
-    ``transform``, so that ``scenes & labels`` is TorchGeo's own intersection. :class:`LabelledScenes` also knows where
-    the image has no data, and takes the chips of this package's samplers.
+    Samples have ``mask`` (height, width) int64, ``bounds`` and ``transform``, so that ``scenes & labels`` is TorchGeo's
+    own intersection. :class:`LabelledScenes` also masks pixels without image data, and reads the chips of this
+    package's samplers.
 
     Attributes:
-        class_names: Names; the index is the value.
+        class_names: Class names; the index is the value.
         ignore_index: Value of unlabelled pixels.
-        source: Where the labels come from.
+        source: The labels.
     """
 
     def __init__(
@@ -109,9 +109,17 @@ class Labels(GeoDataset):
         self.paths = paths if isinstance(paths, str | PathLike) else list(paths)
         self.transforms = transforms
         self.source = open_labels(
-            self.paths, class_names, column=column, layer=layer, buffer=buffer, background=background, extent=extent,
-            ignore_index=ignore_index, priority=priority, all_touched=all_touched,
-        )  # fmt: skip
+            self.paths,
+            class_names,
+            column=column,
+            layer=layer,
+            buffer=buffer,
+            background=background,
+            extent=extent,
+            ignore_index=ignore_index,
+            priority=priority,
+            all_touched=all_touched,
+        )
         if background is None and extent is None and self.source.background:
             msg = (
                 f'background: {self.source.files[0]} holds no geometry of class 0 ({self.source.class_names[0]!r}), so '
@@ -124,16 +132,17 @@ class Labels(GeoDataset):
         self._index_files(crs, res)
 
     def mask_for(self, grid: PixelGrid, window: Window, time: Any | None = None) -> NDArray[np.uint8]:
-        """Classes of the pixels of a window.
+        """Return the classes of the pixels of a window.
+
+        Windows of one grid fit together to the mask of the whole grid, pixel for pixel.
 
         Args:
             grid: Pixel grid in any CRS.
             window: Window on it; it may reach outside.
-            time: Interval of the image (pandas), where masks differ by date; None for masks of any date.
+            time: Interval of the image, where masks differ by date; None for masks of any date.
 
         Returns:
-            Shape (height, width), ``ignore_index`` where nothing is known. Windows of one grid fit together to the
-            mask of the whole grid, pixel for pixel.
+            Shape (height, width), ``ignore_index`` where nothing is known.
 
         Raises:
             ConfigurationError: If a mask raster holds a value that is no class.
@@ -142,7 +151,7 @@ class Labels(GeoDataset):
         return self.source.burn(grid, window, time)
 
     def __getitem__(self, index: GeoSlice) -> Sample:
-        """The mask of a query.
+        """Return the mask of a query.
 
         Args:
             index: ``[xmin:xmax:xres, ymin:ymax:yres, tmin:tmax:tres]``, or a :class:`ChipQuery` of scenes that are on
@@ -152,7 +161,7 @@ class Labels(GeoDataset):
             The sample, see the class.
 
         Raises:
-            EmptyIntersectionError: If no label file meets the query.
+            EmptyIntersectionError: If no label file intersects the query.
             ConfigurationError: If the query has no pixel size, or is a chip on another grid than its slices.
         """
         x, y, t = self._disambiguate_slice(index)
@@ -161,7 +170,7 @@ class Labels(GeoDataset):
         time = pd.Interval(t.start, t.stop)
         here = self.index.index.overlaps(time) & self.index.intersects(shapely.box(x.start, y.start, x.stop, y.stop))
         if not here.any():
-            msg = f'query: {index} meets none of the labels, whose bounds are {self.bounds}.'
+            msg = f'query: {index} intersects none of the labels, whose bounds are {self.bounds}.'
             raise EmptyIntersectionError(msg)
         shape = (round((y.stop - y.start) / y.step), round((x.stop - x.start) / x.step))
         if isinstance(index, ChipQuery) and shape != (index.window.height, index.window.width):
@@ -179,13 +188,13 @@ class Labels(GeoDataset):
         return self.transforms(sample) if self.transforms is not None else sample
 
     def check(self, scenes: Scenes) -> None:
-        """Make sure that the labels lie on the scenes; scenes without any are named in the log.
+        """Check that the labels lie on the scenes; scenes without labels are logged.
 
         Args:
             scenes: The images.
 
         Raises:
-            EmptyIntersectionError: If they touch no scene; the files and both bounds are named.
+            EmptyIntersectionError: If they touch no scene.
         """
         bare = [scene.path for scene in unlabelled_scenes(self.source, scenes.scenes)]
         if bare:
@@ -204,15 +213,15 @@ class Labels(GeoDataset):
         """Count the labelled pixels of each class where the scenes have data, window by window.
 
         Args:
-            scenes: The images; each one counts, also where they show one place on several dates.
-            region: Count inside it only (in the scenes' CRS), by pixel centres.
+            scenes: The images; overlapping scenes are counted separately.
+            region: Region in the scenes' CRS to count in, by pixel centres; None for everywhere.
             progress: Whether to show a progress bar.
 
         Returns:
-            Pixels, shape (class,); 0 for a class that does not occur.
+            Number of pixels, shape (class,).
 
         Raises:
-            EmptyIntersectionError: If the labels touch no scene, or (without a region) label no pixel that has data.
+            EmptyIntersectionError: If the labels touch no scene, or (without a region) label no pixel with data.
             ConfigurationError: If a mask raster holds a value that is no class.
             SceneReadError: If a file is damaged.
         """
@@ -244,11 +253,11 @@ class Labels(GeoDataset):
         return counts
 
     def is_labelled(self, scenes: Scenes, region: BaseGeometry) -> bool:
-        """Whether a region holds a labelled pixel with data; only windows that it touches are read, up to the first.
+        """Return whether a region contains a labelled pixel with data, reading up to the first one.
 
         Args:
             scenes: The images.
-            region: Polygon in the scenes' CRS; pixels count by their centres.
+            region: Polygon in the scenes' CRS; it contains pixels by their centres.
 
         Returns:
             Whether there is one.
@@ -268,7 +277,7 @@ class Labels(GeoDataset):
     def _labelled(
         self, scenes: Scenes, scene: Scene, window: Window, time: Any, inside: GeometryIndex | None
     ) -> NDArray[np.uint8]:
-        """Classes of the labelled pixels of a window that have data."""
+        """Return the classes of the labelled pixels of a window that have data."""
         mask = self.mask_for(scene.grid, window, time)
         set_outside(mask, inside, scene.grid, window, self.ignore_index)
         if not scene.always_valid and (mask != self.ignore_index).any():
@@ -277,7 +286,7 @@ class Labels(GeoDataset):
         return mask[mask != self.ignore_index]
 
     def _index_files(self, crs: Any | None, res: float | tuple[float, float] | None) -> None:
-        """Build the index that TorchGeo looks at."""
+        """Build the index of TorchGeo's datasets."""
         wanted = CRS.from_user_input(crs) if crs is not None else self.source.crs
         always = (RasterDataset.mint, RasterDataset.maxt)
         footprints = self.source.footprints(wanted)
@@ -297,9 +306,9 @@ class Labels(GeoDataset):
 
 
 class LabelledScenes(Dataset[Sample]):
-    """Scenes with their masks: chips for training, validation and test.
+    """Scenes with their masks, for training, validation and test.
 
-    Samples are those of :class:`Scenes` with ``mask`` (height, width), int64, which holds ``ignore_index`` where the
+    Samples are those of :class:`Scenes` with ``mask`` (height, width) int64, which holds ``ignore_index`` where the
     image has no data. Use it with a sampler of the scenes.
 
     Attributes:
@@ -311,12 +320,12 @@ class LabelledScenes(Dataset[Sample]):
         """Check that the labels lie on the scenes.
 
         Args:
-            scenes: The images; transforms of their own see no mask.
+            scenes: The images; their own transforms do not get the mask.
             labels: The labels, in any CRS.
             transforms: Applied to each sample with its mask.
 
         Raises:
-            EmptyIntersectionError: If they have no place in common.
+            EmptyIntersectionError: If they touch no scene.
         """
         self.scenes = scenes
         self.labels = labels
@@ -324,7 +333,7 @@ class LabelledScenes(Dataset[Sample]):
         labels.check(scenes)
 
     def __len__(self) -> int:
-        """Number of scenes, as TorchGeo counts; samplers say how many chips there are."""
+        """Return the number of scenes, as TorchGeo does; samplers know the number of chips."""
         return len(self.scenes)
 
     def __getitem__(self, index: GeoSlice) -> Sample:
@@ -337,21 +346,14 @@ class LabelledScenes(Dataset[Sample]):
             The sample, see the class.
 
         Raises:
-            EmptyIntersectionError: If no scene meets the query.
+            EmptyIntersectionError: If no scene intersects the query.
             SceneReadError: If a file is damaged.
             ConfigurationError: If a mask raster holds a value that is no class.
         """
         return self._labelled(index, self.scenes[index])
 
     def __getitems__(self, indices: Sequence[GeoSlice]) -> list[Sample]:
-        """Read a batch, neighbours one after the other.
-
-        Args:
-            indices: Queries.
-
-        Returns:
-            Samples in the order of the queries.
-        """
+        """Read a batch; samples are in the order of the queries."""
         samples = self.scenes.__getitems__(indices)
         return [self._labelled(index, sample) for index, sample in zip(indices, samples, strict=True)]
 

@@ -31,9 +31,13 @@ from torchgeo_msssl.geo.vector.burn import GeometryIndex, burn
 def test_the_whole_grid_is_what_rasterio_burns(seed: int, all_touched: bool) -> None:
     shapes, values = scattered(seed)
     want = rasterize(
-        zip(shapes, values.tolist(), strict=True), out_shape=(GRID.height, GRID.width), fill=7,
-        transform=GRID.transform, all_touched=all_touched, dtype='uint8',
-    )  # fmt: skip
+        zip(shapes, values.tolist(), strict=True),
+        out_shape=(GRID.height, GRID.width),
+        fill=7,
+        transform=GRID.transform,
+        all_touched=all_touched,
+        dtype='uint8',
+    )
     got = GeometryIndex(shapes, values, UTM).burn(GRID, GRID.window, 7, all_touched)
     np.testing.assert_array_equal(got, want)
 
@@ -90,11 +94,23 @@ def test_gdal_rasterize_burns_the_same(tmp_path: Path) -> None:
     left, bottom, right, top = GRID.bounds
     out = tmp_path / 'a.tif'
     subprocess.run(
-        ['gdal_rasterize', '-a', 'value', '-ot', 'Byte', '-te', *map(str, (left, bottom, right, top)),
-         '-tr', '0.5', '0.5', source, str(out)],
+        [
+            'gdal_rasterize',
+            '-a',
+            'value',
+            '-ot',
+            'Byte',
+            '-te',
+            *map(str, (left, bottom, right, top)),
+            '-tr',
+            '0.5',
+            '0.5',
+            source,
+            str(out),
+        ],
         check=True,
         capture_output=True,
-    )  # fmt: skip
+    )
     with rasterio.open(out) as dataset:
         np.testing.assert_array_equal(GeometryIndex(shapes, values, UTM).burn(GRID, GRID.window), dataset.read(1))
 

@@ -1,10 +1,9 @@
-"""Polygons and lines burned into windows of a grid.
+"""Burning of geometries into windows of a grid.
 
-A pixel takes the class of the geometry that holds its centre. Geometries are burned whole, never clipped to the
-window that is asked for, and placed on the pixels of the whole grid as GDAL places them, before the window is moved by
-whole pixels: a mask made of windows is what ``gdal_rasterize`` makes of the whole grid, pixel for pixel. (Only with
-``all_touched`` may a line that runs exactly through the corner of a pixel touch other neighbours of it, as it also
-does from one version of GDAL to the next.)
+A pixel gets the value of the geometry that contains its centre. Geometries are never clipped to the window. They are
+converted to pixels of the whole grid as GDAL does it, and then shifted by whole pixels: a mask made of windows equals
+that of ``gdal_rasterize`` for the whole grid, pixel for pixel. (Only with ``all_touched``, a line that runs exactly
+through the corner of a pixel may touch other neighbours, as it also does between versions of GDAL.)
 """
 
 import logging
@@ -28,7 +27,7 @@ from torchgeo_msssl.geo.vector.geometries import POLYGON, Geometries, reprojecte
 
 log = logging.getLogger(__name__)
 
-#: A line burns pixels next to its path at most; so far beyond a window geometries still matter, in pixels.
+#: Distance from a window in pixels within which geometries matter: lines burn pixels next to their path at most.
 _REACH = 2
 
 
@@ -45,11 +44,11 @@ def burn(
     Args:
         geometries: Geometries in the grid's CRS, the last one on top; shape (n,).
         values: Their values, shape (n,).
-        grid: The grid; it alone decides which pixels a geometry takes.
+        grid: The grid.
         window: Window on it; it may reach outside.
-        fill: Value where no geometry is.
-        all_touched: Burn every pixel that is touched, not those alone whose centre is inside. Rows of 0.6 m become
-            1.2 times as wide on 10 cm pixels and twice as wide on 50 cm ones.
+        fill: Value of pixels without a geometry.
+        all_touched: Burn every pixel that is touched, not only those whose centre is covered. Rows of 0.6 m become
+            1.2 times as wide on pixels of 10 cm and twice as wide on pixels of 50 cm.
 
     Returns:
         Shape (height, width).
@@ -58,13 +57,13 @@ def burn(
     if len(geometries) == 0:
         return mask
     t = _inverse(grid.transform)
-    # Which of two pixels gets an edge between them depends, for GDAL, on whether rows run against the map's y.
+    # Which of two pixels GDAL assigns an edge between them to depends on whether rows run against the map's y.
     flip = -1.0 if grid.transform.determinant < 0 else 1.0
 
     def to_pixels(xy: NDArray[np.float64]) -> NDArray[np.float64]:
         cols = t.c + xy[:, 0] * t.a + xy[:, 1] * t.b
         rows = t.f + xy[:, 0] * t.d + xy[:, 1] * t.e
-        # taking whole numbers away loses nothing
+        # subtracting integers is exact
         return np.column_stack([cols - window.col, flip * (rows - window.row)])
 
     shapes = shapely.transform(geometries, to_pixels)
@@ -75,22 +74,22 @@ def burn(
 
 
 def _inverse(transform: Affine) -> Affine:
-    """Map coordinates to pixels, rounded as GDALInvGeoTransform rounds: edges through pixel centres fall as there."""
+    """Return the inverse with the rounding of GDALInvGeoTransform, which decides on edges through pixel centres."""
     a, b, c, d, e, f = transform[:6]
     return Affine(1 / a, 0, -c / a, 0, 1 / e, -f / e) if b == d == 0 else ~transform
 
 
 class GeometryIndex:
-    """Geometries with values that are found by place, on the grid of any CRS.
+    """Spatial index of geometries with values, on grids of any CRS.
 
-    They are brought into a CRS once and kept there.
+    Reprojected geometries are kept for each CRS.
     """
 
     def __init__(self, geometries: Geometries, values: NDArray[np.uint8], crs: Any) -> None:
-        """Hold simple geometries, the last one on top.
+        """Keep the geometries.
 
         Args:
-            geometries: Points, lines and polygons, shape (n,).
+            geometries: Points, lines and polygons, the last one on top; shape (n,).
             values: Their values, shape (n,).
             crs: Their CRS.
         """
@@ -100,23 +99,23 @@ class GeometryIndex:
         self._placed: dict[CRS, tuple[Geometries, NDArray[np.uint8], shapely.STRtree]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what is made again where it is needed."""
+        """Leave out the reprojected geometries."""
         return self.__dict__ | {'_placed': {}}
 
     def bounds(self, crs: Any | None = None) -> tuple[float, float, float, float]:
-        """``(left, bottom, right, top)`` of all geometries, in a CRS (default: their own)."""
+        """Return ``(left, bottom, right, top)`` of all geometries in a CRS (default: their own)."""
         geometries = self.geometries if crs is None else self._on(CRS.from_user_input(crs))[0]
         left, bottom, right, top = shapely.total_bounds(geometries).tolist()
         return left, bottom, right, top
 
     def touches(self, grid: PixelGrid) -> bool:
-        """Whether any geometry meets the ground of a grid."""
+        """Return whether a geometry intersects a grid."""
         _, _, tree = self._on(grid.crs)
         corners = [grid.transform @ corner for corner in _corners(grid.window)]
         return len(tree.query(shapely.Polygon(corners), predicate='intersects')) > 0
 
     def burn(self, grid: PixelGrid, window: Window, fill: int = 0, all_touched: bool = False) -> NDArray[np.uint8]:
-        """Burn what meets a window, see :func:`burn`; shape (height, width)."""
+        """Burn the geometries at a window, see :func:`burn`; shape (height, width)."""
         geometries, values, tree = self._on(grid.crs)
         wide = Window(window.row - _REACH, window.col - _REACH, window.height + 2 * _REACH, window.width + 2 * _REACH)
         hits = np.sort(tree.query(shapely.box(*grid.window_bounds(wide))))
@@ -126,22 +125,24 @@ class GeometryIndex:
         if crs not in self._placed:
             geometries, values = self.geometries, self.values
             wanted = PROJ_CRS.from_user_input(crs)
-            if not wanted.equals(self.crs, ignore_axis_order=True):  # all are held as x, y
+            if not wanted.equals(self.crs, ignore_axis_order=True):  # coordinates are always x, y
                 geometries = reprojected(geometries, self.crs, wanted)
-                # what lies where the projection is undefined comes back without coordinates
+                # geometries outside the area of a projection lose their coordinates
                 there = np.isfinite(shapely.bounds(geometries)).all(axis=1)
                 if not there.all():
                     log.warning(
-                        '%d of %d geometries reach where %s is not defined, and were left out.',
-                        int((~there).sum()), len(there), wanted.name,
-                    )  # fmt: skip
+                        '%d of %d geometries lie outside the area of %s and were left out.',
+                        int((~there).sum()),
+                        len(there),
+                        wanted.name,
+                    )
                 geometries, values = geometries[there], values[there]
             self._placed[crs] = geometries, values, shapely.STRtree(geometries)
         return self._placed[crs]
 
 
 def _corners(window: Window) -> list[tuple[float, float]]:
-    """``(col, row)`` of the corners, in order round it."""
+    """Return ``(col, row)`` of the corners, in the order of a ring."""
     top, left, bottom, right = window.row, window.col, window.row + window.height, window.col + window.width
     return [(left, top), (right, top), (right, bottom), (left, bottom)]
 
@@ -183,14 +184,14 @@ def read_extent(source: str | os.PathLike[str], labels: str | None = None) -> Ge
 def set_outside(
     mask: NDArray[np.uint8], extent: GeometryIndex | None, grid: PixelGrid, window: Window, value: int
 ) -> NDArray[np.uint8]:
-    """Give pixels outside the surveyed ground a value, in place.
+    """Set pixels outside the surveyed ground to a value, in place.
 
     Args:
         mask: Classes, shape (height, width).
-        extent: The surveyed ground, or None where all was surveyed.
-        grid: The grid that the window is on.
-        window: Where the mask is.
-        value: What goes outside.
+        extent: The surveyed ground, or None if all ground was surveyed.
+        grid: Grid of the window.
+        window: Window of the mask.
+        value: Value of pixels outside.
 
     Returns:
         The same array.
@@ -201,14 +202,14 @@ def set_outside(
 
 
 def region_index(region: BaseGeometry, crs: Any) -> GeometryIndex:
-    """One region, to be burned with the value 1.
+    """Return the index of one region.
 
     Args:
-        region: A polygon, or several.
+        region: Polygon or multipolygon.
         crs: Its CRS.
 
     Returns:
-        Its parts.
+        Its parts, with the value 1.
     """
     parts, _, _ = simple_parts(np.array([region], dtype=object))
     return GeometryIndex(parts, np.ones(len(parts), dtype=np.uint8), crs)

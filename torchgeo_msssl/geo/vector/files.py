@@ -1,4 +1,4 @@
-"""Vector files: where they are, which layers they have, what they hold."""
+"""Finding and reading of vector files."""
 
 import glob
 import os
@@ -21,26 +21,12 @@ _LAYER_MARK = '|layername='
 
 
 def is_vector(path: str | os.PathLike[str]) -> bool:
-    """Tell whether a path names a vector file, by its suffix.
-
-    Args:
-        path: Path or pattern, also with ``|layername=…``.
-
-    Returns:
-        True for the suffixes in :data:`VECTOR_SUFFIXES`.
-    """
+    """Return whether a path or pattern, also with ``|layername=…``, has one of :data:`VECTOR_SUFFIXES`."""
     return Path(split_layer(path)[0]).suffix.lower() in VECTOR_SUFFIXES
 
 
 def split_layer(path: str | os.PathLike[str]) -> tuple[str, str | None]:
-    """Take ``file.gpkg|layername=rows``, as QGIS writes it, apart.
-
-    Args:
-        path: Path, with or without a layer.
-
-    Returns:
-        ``(path, layer)``; the layer is None where none is named.
-    """
+    """Split ``file.gpkg|layername=rows``, the notation of QGIS, into path and layer (None if there is none)."""
     file, mark, layer = os.fspath(path).partition(_LAYER_MARK)
     return file, layer if mark else None
 
@@ -92,13 +78,13 @@ def vector_files(path: str | os.PathLike[str]) -> list[str]:
 
 
 def layer_names(path: str) -> list[str]:
-    """Names of the layers of a vector file that have geometries.
+    """Return the names of the layers of a vector file that have geometries.
 
     Args:
         path: Path without a layer.
 
     Returns:
-        The names in the file's order; the tables that QGIS keeps its styles in are none, and GeoParquet has none.
+        The names in the order of the file, without the tables of QGIS styles; empty for GeoParquet.
 
     Raises:
         SceneReadError: If the file cannot be opened.
@@ -117,7 +103,7 @@ def read_vector(path: str | os.PathLike[str], layer: str | None = None) -> gpd.G
 
     Args:
         path: GeoPackage, GeoJSON, Shapefile, FlatGeobuf or GeoParquet; also ``file.gpkg|layername=rows``.
-        layer: Name of the layer; needed where there are several.
+        layer: Name of the layer; required if there are several.
 
     Returns:
         The table, with its CRS.
@@ -125,8 +111,8 @@ def read_vector(path: str | os.PathLike[str], layer: str | None = None) -> gpd.G
     Raises:
         ScenesNotFoundError: If there is no such file.
         SceneReadError: If it cannot be read.
-        ConfigurationError: If the layer is not in it, has to be named, or is empty; or pyarrow is missing for a
-            GeoParquet file.
+        ConfigurationError: If the layer does not exist, has to be named, or is empty; or if pyarrow is missing for
+            GeoParquet.
         MissingCRSError: If it has no CRS.
     """
     file, named = split_layer(path)
@@ -138,9 +124,9 @@ def read_vector(path: str | os.PathLike[str], layer: str | None = None) -> gpd.G
     frame = _read_parquet(file, layer) if file.lower().endswith(_PARQUET) else _read_layer(file, layer)
     where = f'{file}, layer {layer!r}' if layer else file
     if not isinstance(frame, gpd.GeoDataFrame):
-        raise ConfigurationError(f'{where}: is a table without geometries; choose a layer of polygons or lines.')
+        raise ConfigurationError(f'{where}: is a table without geometries; choose a layer with polygons or lines.')
     if len(frame) == 0:
-        raise ConfigurationError(f'{where}: is empty; choose the layer or file that holds the labels.')
+        raise ConfigurationError(f'{where}: is empty; choose the layer or file with the labels.')
     if frame.crs is None:
         msg = (
             f'{where}: has no coordinate reference system, so it cannot be placed on the images; '
@@ -153,12 +139,12 @@ def read_vector(path: str | os.PathLike[str], layer: str | None = None) -> gpd.G
 def _read_layer(file: str, layer: str | None) -> Any:
     names = layer_names(file)
     if layer is None and len(names) > 1:
-        msg = f'layer: {file} has {len(names)} layers ({", ".join(names)}); say which one holds the labels.'
+        msg = f'layer: {file} has {len(names)} layers ({", ".join(names)}); name the one with the labels.'
         raise ConfigurationError(msg)
     if layer is not None and layer not in names:
         raise ConfigurationError(f'layer: {file} has no layer {layer!r}; it has {", ".join(names) or "none"}.')
     if not names:
-        raise ConfigurationError(f'{file}: has no layer with geometries; choose the file that holds the labels.')
+        raise ConfigurationError(f'{file}: has no layer with geometries; choose the file with the labels.')
     try:
         return gpd.read_file(file, layer=layer or names[0])
     except (RuntimeError, OSError, ValueError) as error:
@@ -171,7 +157,7 @@ def _read_parquet(file: str, layer: str | None) -> Any:
     try:
         return gpd.read_parquet(file)
     except ImportError as error:
-        msg = f'{file}: GeoParquet is read with pyarrow, which is not installed; install it, or convert to GeoPackage.'
+        msg = f'{file}: GeoParquet requires pyarrow, which is not installed; install it, or convert to GeoPackage.'
         raise ConfigurationError(msg) from error
     except (RuntimeError, OSError, ValueError) as error:
         raise _unreadable(file, error) from error

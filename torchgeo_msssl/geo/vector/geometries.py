@@ -1,4 +1,4 @@
-"""Geometries made fit for burning: repaired, taken apart, widened by metres."""
+"""Preparation of geometries for burning: repair, splitting into parts, buffers in metres."""
 
 import logging
 from dataclasses import dataclass
@@ -18,29 +18,29 @@ log = logging.getLogger(__name__)
 
 type Geometries = NDArray[np.object_]
 
-POINT, POLYGON = 0, 3  # GEOS type numbers; those above are of collections
-#: A map whose scale is wrong by less than this at the labels measures their metres itself.
+POINT, POLYGON = 0, 3  # GEOS type numbers; larger ones are collections
+#: Largest relative error of scale at which a map is true to scale.
 _TRUE_SCALE = 0.01
-#: Edges longer than this are bent in another CRS; one of 500 m by millimetres up to high latitudes.
+#: Edges longer than this get vertices before they are reprojected; one of 500 m bends by millimetres.
 _STEP_DEGREES, _STEP_METRES = 0.005, 500.0
 
 
 def simple_parts(geometries: Geometries) -> tuple[Geometries, NDArray[np.int64], int]:
-    """Take collections apart, repair what is invalid, leave out what is empty.
+    """Split collections into parts, repair invalid polygons and remove empty geometries.
 
     Args:
         geometries: Any geometries, also None; shape (n,).
 
     Returns:
-        ``(parts, parent, invalid)``: valid points, lines and polygons; the position of the geometry that each is
-        part of; how many geometries were invalid. What is nobody's parent had nothing in it.
+        ``(parts, parent, invalid)``: valid points, lines and polygons; the position of the geometry of each part; the
+        number of invalid geometries. Empty geometries are no parents.
     """
     parts, parent = _explode(shapely.force_2d(geometries))
     areal = shapely.get_type_id(parts) == POLYGON
     broken = areal & ~shapely.is_valid(parts)
     invalid = len(np.unique(parent[broken]))
     if invalid:
-        # 'structure' keeps both lobes of a bow-tie; buffer(0), the usual remedy, loses one.
+        # 'structure' keeps both lobes of a bow-tie; buffer(0) loses one.
         parts[broken] = shapely.make_valid(parts[broken], method='structure', keep_collapsed=False)
         parts, index = _explode(parts)
         parent, areal = parent[index], areal[index]
@@ -54,24 +54,24 @@ def _explode(geometries: Geometries) -> tuple[Geometries, NDArray[np.int64]]:
     while (shapely.get_type_id(parts) > POLYGON).any():  # collections of collections
         parts, index = shapely.get_parts(parts, return_index=True)
         parent = parent[index]
-    # NaN in coordinates, and the bounds of what is empty, are not finite
+    # bounds of empty geometries, and of coordinates with NaN, are not finite
     usable = ~shapely.is_empty(parts) & np.isfinite(shapely.bounds(parts)).all(axis=1)
     return parts[usable], parent[usable]
 
 
 def reprojected(geometries: Geometries, source: PROJ_CRS, target: PROJ_CRS) -> Geometries:
-    """Bring geometries into another CRS, with edges that stay where they were drawn.
+    """Reproject geometries so that their edges keep their course.
 
     Args:
         geometries: Simple geometries, shape (n,).
         source: Their CRS, in which their edges are straight.
-        target: The CRS wanted.
+        target: The other CRS.
 
     Returns:
-        The same in ``target``, with corners along long edges; what lies where it is undefined is not finite.
+        Geometries in ``target``, with vertices along long edges; coordinates outside its area are not finite.
 
     Raises:
-        ConfigurationError: If no way leads from one CRS to the other.
+        ConfigurationError: If there is no transformation between the CRS.
     """
     step = _STEP_DEGREES if source.is_geographic else _STEP_METRES / source.axis_info[0].unit_conversion_factor
     left, bottom, right, top = shapely.bounds(geometries).T
@@ -86,11 +86,11 @@ def reprojected(geometries: Geometries, source: PROJ_CRS, target: PROJ_CRS) -> G
 
 
 def buffer_metres(geometries: Geometries, crs: Any, distance: float) -> Geometries:
-    """Widen lines and points by metres on the ground, whatever their CRS.
+    """Buffer lines and points by metres on the ground, whatever their CRS.
 
     Args:
-        geometries: Lines, which get flat ends, and points, which become discs; shape (n,).
-        crs: Their CRS. Where its map is true to scale it is used itself, else the UTM zone of the place.
+        geometries: Lines, which get flat caps, and points, which become discs; shape (n,).
+        crs: Their CRS. If it is not true to scale, the UTM zone of the place is used.
         distance: Metres to each side.
 
     Returns:
@@ -135,16 +135,13 @@ def utm_zone(series: gpd.GeoSeries) -> PROJ_CRS:
 
 
 def metres_per_unit(series: gpd.GeoSeries) -> float | None:
-    """Measure the scale of a map.
+    """Return the metres on the ground per unit of a map, or None if it is not true to scale at the geometries.
 
     Args:
         series: Geometries with their CRS.
-
-    Returns:
-        Metres on the ground to a unit of the map, or None where the map is not true to scale at the geometries.
     """
     crs = PROJ_CRS.from_user_input(series.crs)
-    if crs.geodetic_crs is None:  # a plane of its own
+    if crs.geodetic_crs is None:  # a local plane
         return float(crs.axis_info[0].unit_conversion_factor)
     if not crs.is_projected:
         return None
@@ -158,21 +155,8 @@ def metres_per_unit(series: gpd.GeoSeries) -> float | None:
     return float(crs.axis_info[0].unit_conversion_factor) if true else None
 
 
-def widened(parts: Geometries, crs: Any, buffer: float, path: str) -> Geometries:
-    """Give lines and points a width.
-
-    Args:
-        parts: Simple geometries, shape (n,).
-        crs: Their CRS.
-        buffer: Metres to each side, see :func:`buffer_metres`; 0 leaves lines one pixel wide, which is logged.
-        path: Their file, for messages.
-
-    Returns:
-        Polygons and, without a buffer, lines; shape (n,).
-
-    Raises:
-        ConfigurationError: If there are points and no buffer, or a buffer and nothing to widen.
-    """
+def _widened(parts: Geometries, crs: Any, buffer: float, path: str) -> Geometries:
+    """Buffer lines and points, and check that the buffer suits the geometries."""
     kinds = shapely.get_type_id(parts)
     points, thin = kinds == POINT, kinds != POLYGON
     if buffer == 0:
@@ -198,13 +182,13 @@ def widened(parts: Geometries, crs: Any, buffer: float, path: str) -> Geometries
 
 @dataclass(frozen=True)
 class Parts:
-    """What a table of geometries has to burn.
+    """Parts of the geometries of a table.
 
     Attributes:
-        geometries: Valid points, lines and polygons, shape (n,).
-        parent: Row of the table that each is part of, shape (n,).
-        repaired: Rows that were invalid.
-        dropped: Rows that had nothing in them.
+        geometries: Valid lines and polygons, shape (n,).
+        parent: Row of the table of each part, shape (n,).
+        repaired: Number of rows that were invalid.
+        dropped: Number of rows that were empty.
     """
 
     geometries: Geometries
@@ -214,24 +198,24 @@ class Parts:
 
 
 def solid_parts(frame: gpd.GeoDataFrame, buffer: float, path: str) -> Parts:
-    """Repair the geometries of a table, take them apart and give lines and points a width.
+    """Repair the geometries of a table, split them into parts and buffer lines and points.
 
     Args:
         frame: The table, with its CRS.
-        buffer: Metres to each side of lines and points, see :func:`widened`.
+        buffer: Metres to each side of lines and points, see :func:`buffer_metres`; with 0 lines stay one pixel wide.
         path: Its file, for messages.
 
     Returns:
         The parts.
 
     Raises:
-        ConfigurationError: If nothing is left, or the buffer does not suit the geometries.
+        ConfigurationError: If nothing is left, if there are points without a buffer, or a buffer and only polygons.
     """
     if not (np.isfinite(buffer) and buffer >= 0):
-        raise ConfigurationError(f'buffer: expected metres from 0 on, got {buffer}.')
+        raise ConfigurationError(f'buffer: expected 0 metres or more, got {buffer}.')
     parts, parent, invalid = simple_parts(frame.geometry.to_numpy())
-    parts = widened(parts, frame.crs, buffer, path)
-    solid = ~shapely.is_empty(parts)  # a line without length has no sides
+    parts = _widened(parts, frame.crs, buffer, path)
+    solid = ~shapely.is_empty(parts)  # the buffer of a line without length is empty
     parts, parent = parts[solid], parent[solid]
     dropped = len(frame) - len(np.unique(parent))
     if invalid:

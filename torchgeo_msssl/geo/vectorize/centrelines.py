@@ -1,8 +1,8 @@
 """Midlines of elongated polygons, such as the canopy of a row of vines.
 
-A polygon is cut across its main axis every half of its width; the middles of the cuts, one after the other, are its
-midline. Where two rows have grown together the cuts are wider, and each line goes straight on through. A bent line is
-then cut again, across itself, so that it lies in the middle up to its ends; it must not turn back along the axis.
+A polygon is cut across its main axis at steps of half its width; the centres of the cuts form its midline. Where two
+rows have grown together, the cuts are wider and each line continues straight through. A bent polygon is cut again
+across its midline, so that the line is centred up to its ends. A polygon must not turn back along its axis.
 """
 
 import math
@@ -20,28 +20,28 @@ __all__ = ('Midline', 'elongation', 'main_axis', 'midlines')
 type Floats = NDArray[np.float64]
 type Interval = tuple[float, float]
 
-#: Cuts for one width of the polygon along its axis.
-_CUTS_A_WIDTH = 2
-#: Cuts over which the middles are averaged, for the edges of pixels are no plants.
+#: Cuts per width of the polygon along its axis.
+_CUTS_PER_WIDTH = 2
+#: Number of centres in the moving average that smooths the edges of pixels.
 _SMOOTHED = 5
-#: A cut so many times wider than usual goes through strips that have grown together.
+#: Width of a cut, relative to the median, from which it goes through strips that have grown together.
 _GROWN_TOGETHER = 2.0
-#: Strips beside the longest are so many times longer than wide.
+#: Minimum ratio of length to width of strips other than the longest.
 _STRIP = 5
-#: A line is bent where a tenth of it rises by more than this against the axis.
-_BENT, _BENT_SHARE = 0.15, 0.9
-#: Points that move a line by less than this fraction of its width are left out.
-_NEEDLESS = 0.1
+#: A line is bent if this quantile of its slopes against the axis exceeds this slope.
+_BENT_QUANTILE, _BENT = 0.9, 0.15
+#: Tolerance of simplified lines, relative to the width of the strip.
+_TOLERANCE = 0.1
 
 
 @dataclass(frozen=True)
 class Midline:
-    """The middle of a strip.
+    """Midline of a strip.
 
     Attributes:
-        points: From end to end, shape (n, 2), in metres.
+        points: Vertices from end to end, shape (n, 2), in metres.
         width: Mean width of the strip, in metres.
-        axis: Direction across which it was cut, in radians from the x axis; the points run along it.
+        axis: Direction of the line, in radians from the x axis; the strip was cut across it.
     """
 
     points: Floats
@@ -50,18 +50,18 @@ class Midline:
 
     @property
     def length(self) -> float:
-        """Metres from end to end along the line."""
+        """Length of the line in metres."""
         return float(np.hypot(*np.diff(self.points, axis=0).T).sum())
 
 
 @dataclass
 class _Chain:
-    """Cuts that follow one another.
+    """Consecutive cuts of one strip.
 
     Attributes:
         first: Number of its first cut.
-        middles: Middle of each cut.
-        last: The cut it goes on from.
+        last: The latest cut.
+        middles: Centre of each cut.
     """
 
     first: int
@@ -70,7 +70,7 @@ class _Chain:
 
 
 def main_axis(polygon: BaseGeometry) -> float:
-    """Direction in which a polygon extends most: that of the largest second moment of its area.
+    """Return the direction of the largest second moment of area of a polygon.
 
     Args:
         polygon: Polygon in metres.
@@ -84,7 +84,7 @@ def main_axis(polygon: BaseGeometry) -> float:
         points = shapely.get_coordinates(ring) - (middle.x, middle.y)
         (x, y), (u, v) = points[:-1].T, points[1:].T
         cross = x * v - u * y
-        sign = 1.0 if (cross.sum() > 0) == (number == 0) else -1.0  # whichever way the ring runs
+        sign = 1.0 if (cross.sum() > 0) == (number == 0) else -1.0  # for either direction of the ring
         xx += sign * float((cross * (x * x + x * u + u * u)).sum()) / 12
         yy += sign * float((cross * (y * y + y * v + v * v)).sum()) / 12
         xy += sign * float((cross * (x * v + 2 * x * y + 2 * u * v + u * y)).sum()) / 24
@@ -92,57 +92,57 @@ def main_axis(polygon: BaseGeometry) -> float:
 
 
 def elongation(polygon: BaseGeometry) -> float:
-    """How many times longer than wide a strip of the same length and area would be.
+    """Return the ratio of length to width of a strip with the length and area of a polygon.
 
     Args:
         polygon: Polygon in metres.
 
     Returns:
-        Length along the main axis, squared, by the area.
+        Squared length along the main axis, divided by the area.
     """
     left, _, right, _ = _turned(polygon, main_axis(polygon)).bounds
     return float((right - left) ** 2 / polygon.area)
 
 
 def midlines(polygon: BaseGeometry, direction: float | None = None) -> list[Midline]:
-    """Find the midline of a polygon, or several where it is several strips that have grown together.
+    """Find the midline of a polygon, or several if it consists of strips that have grown together.
 
     Args:
         polygon: Polygon in metres.
-        direction: Radians from the x axis of the cuts' normal; None for the polygon's main axis.
+        direction: Direction across which it is cut, in radians from the x axis; None for the main axis.
 
     Returns:
-        Midlines; side shoots and the sides of holes are left out, unless they are long for their width.
+        Midlines, without short branches and the sides of small holes.
     """
     angle = main_axis(polygon) if direction is None else direction
     turned = _turned(polygon, angle)
     left, bottom, right, top = turned.bounds
     width = polygon.area / (right - left)
-    count = max(1, round(_CUTS_A_WIDTH * (right - left) / width))
+    count = max(1, round(_CUTS_PER_WIDTH * (right - left) / width))
     step = (right - left) / count
     at = left + step * (np.arange(count) + 0.5)
     chains = _chains(_cuts(turned, at, (bottom, top)))
     shares = max(1, round(sum(len(chain.middles) for chain in chains) / count))
     longest = max(len(chain.middles) for chain in chains)
-    enough = min(longest, _STRIP * _CUTS_A_WIDTH)
+    enough = min(longest, _STRIP * _CUTS_PER_WIDTH)
     strips = [chain for chain in chains if len(chain.middles) >= enough]
     width /= shares
     lines = [_recut(turned, _line(chain, left, step), width) for chain in strips]
-    return [Midline(_simplified(_back(points, angle), width), width, angle) for points in lines]
+    return [Midline(_simplified(_rotated(points, angle), width), width, angle) for points in lines]
 
 
 def _turned(polygon: BaseGeometry, angle: float) -> BaseGeometry:
-    """A polygon turned so that a direction becomes the x axis."""
-    return shapely.transform(polygon, lambda xy: _back(xy, -angle))
+    """Rotate a polygon so that a direction becomes the x axis."""
+    return shapely.transform(polygon, lambda xy: _rotated(xy, -angle))
 
 
-def _back(points: Floats, angle: float) -> Floats:
+def _rotated(points: Floats, angle: float) -> Floats:
     cos, sin = math.cos(angle), math.sin(angle)
     return np.asarray(points @ np.array([[cos, sin], [-sin, cos]]), dtype=np.float64)
 
 
 def _cuts(polygon: BaseGeometry, at: Floats, span: Interval) -> list[list[Interval]]:
-    """Where lines across a polygon lie in it, for each line from below."""
+    """Return the intervals of lines across a polygon that lie in it, for each line from below."""
     ends = np.empty((len(at), 2, 2))
     ends[:, :, 0], ends[:, :, 1] = at[:, None], (span[0] - 1, span[1] + 1)
     shapely.prepare(polygon)
@@ -155,23 +155,23 @@ def _cuts(polygon: BaseGeometry, at: Floats, span: Interval) -> list[list[Interv
 
 
 def _chains(cuts: Sequence[Sequence[Interval]]) -> list[_Chain]:
-    """Follow the strips from cut to cut."""
+    """Trace the strips from cut to cut."""
     typical = float(np.median([high - low for cut in cuts for low, high in cut]))
     done: list[_Chain] = []
     growing: list[_Chain] = []
     for number, here in enumerate(cuts):
-        going_on: list[_Chain] = []
+        continued: list[_Chain] = []
         for cut in here:
             before = [chain for chain in growing if _shared(chain.last, cut) > 0 and _best(chain, here) == cut]
             if len(before) > 1 and cut[1] - cut[0] >= _GROWN_TOGETHER * typical:
-                going_on += before  # each keeps its place
+                continued += before  # each keeps its centre
                 continue
-            # Of several that end in one strip the longest is that strip.
+            # If several end in one strip, the longest continues.
             chain = max(before, key=lambda chain: len(chain.middles), default=_Chain(number, cut))
             chain.last = cut
-            going_on.append(chain)
-        done += [chain for chain in growing if not any(chain is other for other in going_on)]
-        growing = going_on
+            continued.append(chain)
+        done += [chain for chain in growing if not any(chain is other for other in continued)]
+        growing = continued
         for chain in growing:
             chain.middles.append(sum(chain.last) / 2)
     return done + growing
@@ -186,7 +186,7 @@ def _best(chain: _Chain, cuts: Sequence[Interval]) -> Interval:
 
 
 def _line(chain: _Chain, left: float, step: float) -> Floats:
-    """The points of a chain; half a step is added at each end, so that the line is as long as the strip."""
+    """Return the points of a chain, extended by half a step at each end to the length of the strip."""
     middles = np.asarray(chain.middles)
     if len(middles) >= _SMOOTHED:
         middles = ndimage.uniform_filter1d(middles, _SMOOTHED, mode='nearest')
@@ -196,12 +196,12 @@ def _line(chain: _Chain, left: float, step: float) -> Floats:
 
 
 def _recut(polygon: BaseGeometry, points: Floats, width: float) -> Floats:
-    """Cut a strip across its own line where that is not along the x axis, and end the line where the strip ends."""
+    """Cut a bent strip again across its own line, and end the line where the strip ends."""
     slope = np.abs(np.diff(points[:, 1])) / np.diff(points[:, 0])
-    if len(points) < _SMOOTHED or np.quantile(slope, _BENT_SHARE) < _BENT:
+    if len(points) < _SMOOTHED or np.quantile(slope, _BENT_QUANTILE) < _BENT:
         return points
-    line = shapely.LineString(points).simplify(_NEEDLESS * width)
-    at = np.arange(width, line.length - width / 2, width / _CUTS_A_WIDTH)
+    line = shapely.LineString(points).simplify(_TOLERANCE * width)
+    at = np.arange(width, line.length - width / 2, width / _CUTS_PER_WIDTH)
     if len(at) < _SMOOTHED:
         return points
     middles, along = _at(line, at, width)
@@ -215,7 +215,7 @@ def _recut(polygon: BaseGeometry, points: Floats, width: float) -> Floats:
 
 
 def _at(line: shapely.LineString, at: Floats, width: float) -> tuple[Floats, Floats]:
-    """Points of a line, with its direction there over some widths."""
+    """Return points of a line, with its direction there over two widths."""
     ahead, behind = (
         shapely.get_coordinates(shapely.line_interpolate_point(line, np.clip(at + side * width, 0, line.length)))
         for side in (1, -1)
@@ -226,7 +226,7 @@ def _at(line: shapely.LineString, at: Floats, width: float) -> tuple[Floats, Flo
 
 
 def _end(polygon: BaseGeometry, last: Floats, width: float) -> Floats:
-    """Where a line that goes on in the direction of its last two points leaves a polygon."""
+    """Return where a line, extended in the direction of its last two points, leaves a polygon."""
     along = (last[1] - last[0]) / np.hypot(*(last[1] - last[0]))
     ray = shapely.intersection(shapely.LineString([last[1], last[1] + 3 * width * along]), polygon)
     parts = shapely.get_parts(ray)
@@ -236,5 +236,5 @@ def _end(polygon: BaseGeometry, last: Floats, width: float) -> Floats:
 
 
 def _simplified(points: Floats, width: float) -> Floats:
-    line = shapely.simplify(shapely.LineString(points), _NEEDLESS * width)
+    line = shapely.simplify(shapely.LineString(points), _TOLERANCE * width)
     return np.asarray(shapely.get_coordinates(line), dtype=np.float64)

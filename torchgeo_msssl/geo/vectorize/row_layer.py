@@ -1,4 +1,4 @@
-"""The layer of rows in a file of polygons."""
+"""The layer of rows of a vectorized map."""
 
 from collections.abc import Callable
 
@@ -15,19 +15,24 @@ from torchgeo_msssl.geo.vectorize.rows import LONG, link_rows, row_midlines
 __all__ = ('ROW_COLUMNS', 'RowCollector')
 
 ROW_COLUMNS: dict[str, DTypeLike] = {
-    'row': np.int64, 'class': np.int64, 'name': object, 'pieces': np.int64, 'length_m': np.float64, 'gaps': np.int64,
+    'row': np.int64,
+    'class': np.int64,
+    'name': object,
+    'pieces': np.int64,
+    'length_m': np.float64,
+    'gaps': np.int64,
     'gap_length_m': np.float64,
-}  # fmt: skip
+}
 
 
 class RowCollector:
-    """Takes up polygons one by one and keeps their midlines alone, as far as they tell their direction."""
+    """Collector of the pieces of rows, which keeps the midlines of long pieces instead of their polygons."""
 
     def __init__(self, plane: Plane) -> None:
-        """Begin without any.
+        """Start without pieces.
 
         Args:
-            plane: Metres of the map.
+            plane: Conversion of map coordinates to metres.
         """
         self._plane = plane
         self._lines: list[Midline] = []
@@ -35,7 +40,7 @@ class RowCollector:
         self._short: list[tuple[int, BaseGeometry]] = []
 
     def add(self, value: int, polygon: BaseGeometry) -> None:
-        """Take up a piece.
+        """Add a piece.
 
         Args:
             value: Its class.
@@ -43,30 +48,30 @@ class RowCollector:
         """
         flat = shapely.transform(polygon, self._plane.to_metres)
         if elongation(flat) >= LONG:
-            self._take(value, midlines(flat))
+            self._keep(value, midlines(flat))
         else:
             self._short.append((value, flat))
 
     def write(
         self, layer: LayerWriter, name: Callable[[int], str], min_gap: float, max_gap: float
     ) -> tuple[int, float, int, float]:
-        """Put the pieces together to rows and write these.
+        """Join the pieces to rows and write them.
 
         Args:
             layer: Layer with :data:`ROW_COLUMNS`.
-            name: Gives the name of a class.
-            min_gap: Breaks shorter than this are no gaps, in metres.
-            max_gap: Pieces farther apart than this are different rows, in metres.
+            name: Function from a class to its name.
+            min_gap: Shortest gap, in metres.
+            max_gap: Longest gap, in metres.
 
         Returns:
-            Number of rows, their metres, their gaps and the metres of these.
+            Number of rows, their length in metres, number of gaps and their length.
 
         Raises:
             OutputError: If the file cannot be written.
         """
         found = row_midlines([polygon for _, polygon in self._short], self._lines)
         for (value, _), lines in zip(self._short, found, strict=True):
-            self._take(value, lines)
+            self._keep(value, lines)
         rows = link_rows(self._lines, self._classes, min_gap, max_gap)
         for number, row in enumerate(rows, start=1):
             value = self._classes[row.numbers[0]]
@@ -76,6 +81,6 @@ class RowCollector:
         gaps = [gap for row in rows for gap in row.gaps]
         return len(rows), sum(row.length for row in rows), len(gaps), sum(gaps)
 
-    def _take(self, value: int, lines: list[Midline]) -> None:
+    def _keep(self, value: int, lines: list[Midline]) -> None:
         self._lines += lines
         self._classes += [value] * len(lines)

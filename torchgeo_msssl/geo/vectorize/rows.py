@@ -1,9 +1,9 @@
-"""Rows of plants put together from the midlines of their pieces.
+"""Rows of plants, joined from the midlines of their pieces.
 
-A piece that is hardly longer than wide, such as a plant between two gaps, says nothing about the direction of its row;
-it takes that of the long pieces nearby. Two pieces belong to one row where the end of one looks at the end of the
-other: both lie in one line, the gap is not too long and nothing lies closer. Pieces are joined end to end, the closest
-first, so that no number of rows, spacing or direction of a parcel has to be known and rows may bend.
+A short piece, such as a single plant between two gaps, does not show the direction of its row and takes that of long
+pieces nearby. Two pieces belong to one row if their ends face each other: they are aligned, the gap is not too long and
+no other piece is closer. Pieces are joined end to end, the closest first, so that number, spacing and direction of the
+rows need not be known and rows may bend.
 """
 
 import math
@@ -20,31 +20,31 @@ from torchgeo_msssl.geo.vectorize.centrelines import Floats, Midline, elongation
 
 __all__ = ('LONG', 'Row', 'link_rows', 'row_midlines')
 
-#: Radians by which the directions of two ends may differ.
+#: Largest angle between the directions of two facing ends, in radians.
 _TURN = math.radians(15)
-#: How far an end may be off to the side: this share of the row's width, and metres for each metre of the gap.
-_ASIDE, _DRIFT = 0.5, 0.05
-#: Metres of line from which the direction of an end is taken.
+#: Largest lateral offset of two ends: fraction of the row's width, plus metres per metre of the gap.
+_OFFSET, _DRIFT = 0.5, 0.05
+#: Length of line that determines the direction of an end, in metres.
 _REACH = 5.0
-#: A piece tells its direction if it is at least so many times longer than wide.
+#: Minimum ratio of length to width of a piece that shows its direction.
 LONG = 6.0
-#: A row is at least so many times longer than wide, else it is a plant that stands alone.
+#: Minimum ratio of length to width of a row; shorter ones are single plants.
 _ROW = 3.0
-#: Metres within which long pieces tell the direction of short ones.
+#: Distance in metres within which long pieces determine the direction of short ones.
 _NEARBY = 10.0
-#: Ends whose neighbours are looked for at a time; where there are many specks, each has hundreds.
+#: Number of ends whose neighbours are searched at a time; among many specks, each has hundreds.
 _PORTION = 1024
 
 
 @dataclass(frozen=True)
 class Row:
-    """Pieces in one line.
+    """Row of pieces.
 
     Attributes:
         pieces: Points of each piece, shape (n, 2), in order along the row, all in one direction.
-        numbers: Which midline each piece is.
-        length: Metres of the pieces, with breaks too short to be gaps.
-        gaps: Length of each gap, in metres.
+        numbers: Number of the midline of each piece.
+        length: Length of the pieces in metres, with breaks too short to be gaps.
+        gaps: Length of each gap in metres.
     """
 
     pieces: list[Floats]
@@ -58,10 +58,10 @@ def row_midlines(polygons: Sequence[BaseGeometry], long: Sequence[Midline] | Non
 
     Args:
         polygons: Pieces, in metres.
-        long: Midlines of long pieces elsewhere that give short ones their direction too.
+        long: Further midlines of long pieces.
 
     Returns:
-        Midlines of each piece; none of one that is not elongated and has no long piece within 10 m.
+        Midlines of each piece; none for a short piece without a long one within 10 m.
     """
     lines: list[list[Midline]] = [midlines(polygon) if elongation(polygon) >= LONG else [] for polygon in polygons]
     known = [*(long or []), *(line for found in lines for line in found)]
@@ -74,12 +74,12 @@ def row_midlines(polygons: Sequence[BaseGeometry], long: Sequence[Midline] | Non
 
 
 def _directions(places: NDArray[np.object_], lines: Sequence[Midline]) -> Floats:
-    """Mean direction of the lines near each place, in radians; NaN where there is none."""
+    """Return the mean direction of the lines near each place, in radians; NaN without a line."""
     tree = shapely.STRtree([shapely.LineString(line.points) for line in lines])
     place, line = tree.query(places, predicate='dwithin', distance=_NEARBY)
     away = shapely.distance(places[place], tree.geometries[line])
     chords = np.array([line.points[-1] - line.points[0] for line in lines]).reshape(-1, 2)
-    # Lines have no sense of direction: their angles are doubled, so that opposite ones are the same.
+    # Angles are doubled, so that opposite directions of a line are the same.
     turn = np.exp(2j * np.arctan2(chords[:, 1], chords[:, 0])) * np.hypot(*chords.T)
     total = np.zeros(len(places), dtype=np.complex128)
     np.add.at(total, place, turn[line] / (1 + away**2))
@@ -89,53 +89,54 @@ def _directions(places: NDArray[np.object_], lines: Sequence[Midline]) -> Floats
 def link_rows(
     pieces: Sequence[Midline], groups: Sequence[int], min_gap: float = 0.5, max_gap: float = 5.0
 ) -> list[Row]:
-    """Put pieces that lie in one line together.
+    """Join pieces to rows.
 
     Args:
         pieces: Midlines.
-        groups: What is never put together has different numbers, such as the class; one a piece.
-        min_gap: Breaks shorter than this are no gaps, in metres.
-        max_gap: Pieces farther apart than this are different rows, in metres.
+        groups: Group of each piece, such as its class; only pieces of one group are joined.
+        min_gap: Shortest gap, in metres.
+        max_gap: Longest gap, in metres.
 
     Returns:
-        Rows from north to south; what is shorter than three times its width is none.
+        Rows from north to south, at least three times longer than wide.
     """
     if not pieces:
         return []
     ends = np.concatenate([[piece.points[0], piece.points[-1]] for piece in pieces])
-    looks = np.concatenate([_looks(piece) for piece in pieces])
+    outward = np.concatenate([_outward(piece) for piece in pieces])
     widths = np.repeat([piece.width for piece in pieces], 2)
-    partner = _partners(ends, looks, widths, np.repeat(groups, 2), max_gap)
+    partner = _partners(ends, outward, widths, np.repeat(groups, 2), max_gap)
     rows = [_row(pieces, path, ends, min_gap) for path in _paths(partner)]
     long = [row for row in rows if row.length + sum(row.gaps) >= _ROW * pieces[row.numbers[0]].width]
     return sorted(long, key=lambda row: (-row.pieces[0][0, 1], row.pieces[0][0, 0]))
 
 
-def _looks(piece: Midline) -> list[Floats]:
-    """Unit vectors in which a line leaves at its first and its last point."""
-    if piece.length < _REACH:  # a plant more at one side would turn so short a line
+def _outward(piece: Midline) -> list[Floats]:
+    """Return the outward unit vectors at the first and the last point of a line."""
+    if piece.length < _REACH:  # the direction of so short a line depends on single plants
         axis = np.array([math.cos(piece.axis), math.sin(piece.axis)])
         return [-axis, axis]
-    return [_look(piece.points[::-1]), _look(piece.points)]
+    return [_direction(piece.points[::-1]), _direction(piece.points)]
 
 
-def _look(points: Floats) -> Floats:
+def _direction(points: Floats) -> Floats:
+    """Return the unit vector in which a line ends."""
     away = np.hypot(*(points - points[-1]).T)
     far = np.flatnonzero(away >= _REACH)
     vector = points[-1] - (points[far[-1]] if len(far) else points[0])
     return np.asarray(vector / np.hypot(*vector), dtype=np.float64)
 
 
-def _partners(ends: Floats, looks: Floats, widths: Floats, groups: NDArray[np.int64], max_gap: float) -> list[int]:
-    """The end that each end is joined to, -1 for none. Ends 2n and 2n + 1 are those of piece n."""
+def _partners(ends: Floats, outward: Floats, widths: Floats, groups: NDArray[np.int64], max_gap: float) -> list[int]:
+    """Return the end that each end is joined to, -1 for none. Piece n has the ends 2n and 2n + 1."""
     tree = shapely.STRtree(shapely.points(ends))
     found = []
     for start in range(0, len(ends), _PORTION):
         first, second = tree.query(tree.geometries[start : start + _PORTION], 'dwithin', max_gap)
         first += start
         keep = (first < second) & (first // 2 != second // 2) & (groups[first] == groups[second])
-        keep &= (looks[first] * looks[second]).sum(axis=1) < -math.cos(_TURN)
-        found.append(_fitting(ends, looks, widths, first[keep], second[keep]))
+        keep &= (outward[first] * outward[second]).sum(axis=1) < -math.cos(_TURN)
+        found.append(_aligned(ends, outward, widths, first[keep], second[keep]))
     first, second, cost = map(np.concatenate, zip(*found, strict=True))
     order = np.lexsort((second, first, cost))
     partner = [-1] * len(ends)
@@ -148,16 +149,16 @@ def _partners(ends: Floats, looks: Floats, widths: Floats, groups: NDArray[np.in
     return partner
 
 
-def _fitting(
-    ends: Floats, looks: Floats, widths: Floats, first: NDArray[np.int64], second: NDArray[np.int64]
+def _aligned(
+    ends: Floats, outward: Floats, widths: Floats, first: NDArray[np.int64], second: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
-    """Pairs of ends that lie in one line, with how far they are from each other, above all to the side."""
+    """Return the pairs of aligned ends, with the cost of joining them: the gap, plus four times the offset."""
     between = ends[second] - ends[first]
     gap = np.hypot(*between.T)
     width = (widths[first] + widths[second]) / 2
-    side = np.maximum(np.abs(_cross(between, looks[first])), np.abs(_cross(between, looks[second])))
-    ahead = (between * (looks[first] - looks[second])).sum(axis=1) / 2
-    fits = (side <= _ASIDE * width + _DRIFT * gap) & (ahead > -width)
+    side = np.maximum(np.abs(_cross(between, outward[first])), np.abs(_cross(between, outward[second])))
+    ahead = (between * (outward[first] - outward[second])).sum(axis=1) / 2
+    fits = (side <= _OFFSET * width + _DRIFT * gap) & (ahead > -width)
     return first[fits], second[fits], (gap + 4 * side)[fits]
 
 
@@ -173,7 +174,7 @@ def _root(parents: list[int], number: int) -> int:
 
 
 def _paths(partner: list[int]) -> list[list[int]]:
-    """The ends at which each row enters its pieces, in order."""
+    """Return the ends at which each row enters its pieces, in order."""
     paths, seen = [], set()
     for start in range(len(partner)):
         if partner[start] >= 0 or start // 2 in seen:
