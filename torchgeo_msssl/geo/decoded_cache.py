@@ -36,6 +36,7 @@ from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.scene import Scene
 from torchgeo_msssl.geo.user_cache import cache_folder, scene_key
 from torchgeo_msssl.geo.valid_counts import streaming_windows
+from torchgeo_msssl.processes import available_cpus
 
 #: Side of a tile in pixels.
 TILE = 256
@@ -343,7 +344,7 @@ def _decode(
 
     windows = streaming_windows(scene, _PIXELS)
     # each thread opens its own datasets, which are closed when it ends
-    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1, len(windows))) as pool:
+    with ThreadPoolExecutor(min(_THREADS, available_cpus(), len(windows))) as pool:
         for done, _ in enumerate(pool.map(copy, windows), start=1):
             if on_progress:
                 on_progress(done / len(windows))
