@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import filelock
+
 from torchgeo_msssl.errors import MSSSLError, OutputError
 from torchgeo_msssl.geo.chipping.cutting import Outcome
 from torchgeo_msssl.geo.chipping.options import ALL
@@ -21,7 +23,6 @@ from torchgeo_msssl.geo.chipping.progress_log import GEOJSON, JOURNAL, MANIFEST,
 from torchgeo_msssl.geo.chipping.resume import Found, find_earlier
 from torchgeo_msssl.geo.chipping.write import TEMPORARY
 from torchgeo_msssl.geo.ground.parts import PARTS, SPLIT_FILE
-from torchgeo_msssl.geo.locks import Lock, ask, has_locks
 from torchgeo_msssl.geo.scene import Scene
 
 #: Folders of chips below the output folder.
@@ -31,7 +32,7 @@ _NAMES = (
     re.compile(r'(.+)_\d{5,}_\d{5,}\.tif'),
     re.compile(r'\.(.+)_\d{5,}_\d{5,}\.tif\.\d+' + re.escape(TEMPORARY)),
 )
-#: What file systems without locks (on folders) say.
+#: Error numbers of file systems without locks on folders.
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EBADF})
 
 
@@ -153,17 +154,17 @@ class OutputFolder:
             _remove_empty(self.path)
 
     def _claim(self) -> None:
-        """Keep other runs out. The lock is on the folder itself: nothing is left of it, however this process ends."""
-        if not has_locks() or self._lock is not None:
+        """Lock the folder itself, so that no lock file is left, however this process ends; not possible on Windows."""
+        if not filelock.has_fcntl or self._lock is not None:
             return
         self._lock = os.open(self.path, os.O_RDONLY)
         try:
-            state = ask(self._lock, wait=False)
+            locked = filelock.lock_descriptor(self._lock, blocking=False)
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
             return
-        if state is Lock.THEIRS:
+        if not locked:
             msg = f'{self.path} is being written by another run of `chip`; wait for it, or choose another folder.'
             raise OutputError(msg)
 
