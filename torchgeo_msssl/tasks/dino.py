@@ -142,12 +142,10 @@ class DINO(JointEmbeddingTask):
         self.criterion = DINOLoss(*self._loss_options)
 
     def setup(self, stage: str) -> None:
-        """Take over bands, statistics and starting weights; check that chips and batches fit.
+        """Extend :meth:`.JointEmbeddingTask.setup`.
 
         Raises:
-            BandError: If the data module has another number of bands than the encoder.
-            ConfigurationError: If the encoder cannot take views of these sizes, local views are larger than global
-                ones, or a batch has one chip.
+            ConfigurationError: If local views are larger than global ones.
         """
         super().setup(stage)
         data = self.attached_data()

@@ -110,10 +110,9 @@ class JointEmbeddingTask(PretrainingTask):
         return tensor.unflatten(0, (self.views, -1))
 
     def setup(self, stage: str) -> None:
-        """Take over bands, statistics and starting weights; check that chips and batches fit.
+        """Extend :meth:`.PretrainingTask.setup`.
 
         Raises:
-            BandError: If the data module has another number of bands than the encoder.
             ConfigurationError: If the encoder cannot take views of this size, or a batch has one chip.
         """
         super().setup(stage)

@@ -122,11 +122,10 @@ class MAE(RestorationTask):
         self.criterion = MaskedLoss('mse')
 
     def setup(self, stage: str) -> None:
-        """Take over bands, statistics and starting weights; check the size of the chips.
+        """Extend :meth:`.PretrainingTask.setup`.
 
         Raises:
-            BandError: If the data module has another number of bands than the encoder.
-            ConfigurationError: If chips are no multiple of the patch.
+            ConfigurationError: If the side of the chips is no multiple of the patch.
         """
         super().setup(stage)
         data = self.attached_data()

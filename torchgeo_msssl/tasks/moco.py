@@ -133,12 +133,7 @@ class MoCo(JointEmbeddingTask):
             self.criterion = QueueLoss(self._memory_bank_size, self.dimension, self._temperature)
 
     def setup(self, stage: str) -> None:
-        """Take over bands, statistics and starting weights; warn if the queue is too long.
-
-        Raises:
-            BandError: If the data module has another number of bands than the encoder.
-            ConfigurationError: If the encoder cannot take views of this size, or a batch has one chip.
-        """
+        """Extend :meth:`.JointEmbeddingTask.setup`: warn if the queue is too long."""
         super().setup(stage)
         data = self.attached_data()
         # known only after the data module's setup

@@ -13,7 +13,6 @@ from torch import Tensor
 from torchgeo_msssl.contract import spectral_data
 from torchgeo_msssl.errors import BandError
 from torchgeo_msssl.files import atomic_path
-from torchgeo_msssl.runs import run_folder
 from torchgeo_msssl.tasks.run_folder import Panels, RunFolder
 from torchgeo_msssl.transforms.pictures import contact_sheet
 
@@ -78,19 +77,9 @@ def draw_restorations(
 class RestorationFolder(RunFolder):
     """Writes the files of every run, and ``reconstructions.png`` after each validation."""
 
-    def __init__(self) -> None:
-        """Start without a folder."""
-        super().__init__()
-        self._pictures: Path | None = None
-
     def panels(self, task: Any) -> Panels:
         """Return the panels of ``curves.png``."""
         return PANELS
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find the folder."""
-        folder = run_folder(trainer)  # on every rank, since the ranks agree on it
-        self._pictures = folder if trainer.is_global_zero and not trainer.sanity_checking else None
 
     def on_validation_batch_end(
         self,
@@ -102,13 +91,13 @@ class RestorationFolder(RunFolder):
         dataloader_idx: int = 0,
     ) -> None:
         """Draw the chips of the first batch."""
-        if batch_idx > 0 or self._pictures is None:
+        if batch_idx > 0 or self.evaluation is None:
             return
         task: Any = pl_module
         images = [outputs[name] for name in ('original', 'corrupted', 'restored', 'filled')]
         data = spectral_data(trainer)
         rgb = (0,) if data is None else data.rgb_index
         try:
-            draw_restorations(self._pictures / 'reconstructions.png', images, outputs['valid'], rgb, note=task.note)
+            draw_restorations(self.evaluation / 'reconstructions.png', images, outputs['valid'], rgb, note=task.note)
         except BandError as error:
             log.warning('reconstructions.png was not drawn: %s', error)

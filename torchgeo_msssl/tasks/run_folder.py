@@ -122,6 +122,7 @@ class RunFolder(Callback):
         """Start without a folder."""
         self.folder: Path | None = None
         self.metrics: MetricsFile | None = None
+        self.evaluation: Path | None = None
         self._clock = 0.0
         self._chips = 0
         self._steps = 0
@@ -189,6 +190,11 @@ class RunFolder(Callback):
             return {key: value for key, value in values.items() if key.endswith('_step') or key == 'embedding_std'}
         both = {key for key in values if key.endswith('_step') or f'{key}_step' in values}
         return {key: value for key, value in values.items() if key not in both and key not in _PER_STEP}
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find the folder for the results of an evaluation; None on other ranks and for the sanity check."""
+        folder = run_folder(trainer)  # on every rank, since the ranks agree on it
+        self.evaluation = folder if trainer.is_global_zero and not trainer.sanity_checking else None
 
     @rank_zero_only
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

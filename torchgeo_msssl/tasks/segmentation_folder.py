@@ -13,7 +13,6 @@ from torch import Tensor
 from torchgeo_msssl.contract import SegmentationTask, spectral_data
 from torchgeo_msssl.errors import BandError
 from torchgeo_msssl.files import write_json
-from torchgeo_msssl.runs import run_folder
 from torchgeo_msssl.tasks.run_folder import Panels, RunFolder
 from torchgeo_msssl.tasks.segmentation_figures import (
     ChipPicture,
@@ -43,7 +42,6 @@ class SegmentationFolder(RunFolder):
         """Start without chips."""
         super().__init__()
         self.chips: list[ChipPicture] = []
-        self._evaluation: Path | None = None
 
     def panels(self, task: SegmentationTask) -> Panels:
         """Return the panels of ``curves.png``."""
@@ -64,8 +62,7 @@ class SegmentationFolder(RunFolder):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the folder, and forget earlier chips."""
-        folder = run_folder(trainer)  # on every rank, since the ranks agree on it
-        self._evaluation = folder if trainer.is_global_zero and not trainer.sanity_checking else None
+        super().on_validation_start(trainer, pl_module)
         self.chips = []
 
     on_test_start = on_validation_start
@@ -80,7 +77,7 @@ class SegmentationFolder(RunFolder):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep the chips with most classes."""
-        if batch_idx < _BATCHES_SEARCHED and self._evaluation is not None:
+        if batch_idx < _BATCHES_SEARCHED and self.evaluation is not None:
             task: Any = pl_module
             self.chips = _most_classes([*self.chips, *_pictures(task, batch, outputs)], task.ignore_index)
 
@@ -93,17 +90,17 @@ class SegmentationFolder(RunFolder):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write counts and pictures."""
         self._write_evaluation(pl_module, 'test', pictures=True)
-        if self._evaluation is not None:
-            print(f'Run folder: {self._evaluation}')
+        if self.evaluation is not None:
+            print(f'Run folder: {self.evaluation}')
 
     def _write_evaluation(self, task: Any, stage: str, pictures: bool) -> None:
-        if self._evaluation is None:
+        if self.evaluation is None:
             return
         matrix, names = task.confusion.cpu(), task.class_names
-        write_confusion(self._evaluation / 'confusion_matrix.csv', matrix, names)
-        write_json(self._evaluation / f'metrics_{stage}.json', score_report(matrix, names))
+        write_confusion(self.evaluation / 'confusion_matrix.csv', matrix, names)
+        write_json(self.evaluation / f'metrics_{stage}.json', score_report(matrix, names))
         if pictures:
-            self.write_results(task, self._evaluation)
+            self.write_results(task, self.evaluation)
 
     def write_results(self, task: Any, folder: Path) -> None:
         """Draw confusion matrix and sample predictions."""

@@ -223,19 +223,7 @@ def create_corruption(
     noise: float = 0.2,
     factor: float = 4.0,
 ) -> nn.Module:
-    """Build a corruption by name.
-
-    Args:
-        names: ``coarse_cutout``, ``patch_mask``, ``crappify``, or several of them, of which each sample gets one.
-        cutout_count: See :class:`CoarseCutout`.
-        cutout_size: See :class:`CoarseCutout`.
-        patch_size: See :class:`PatchMask`.
-        patch_ratio: See :class:`PatchMask`.
-        noise: See :class:`Crappify`.
-        factor: See :class:`Crappify`.
-
-    Returns:
-        Module from ``(image, valid)`` to ``(image, changed)``.
+    """Build one corruption, or several of which each sample gets one, with the options of the classes.
 
     Raises:
         ConfigurationError: If a name is unknown or repeated, or an option is out of its range.
