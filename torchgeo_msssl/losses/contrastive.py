@@ -97,18 +97,7 @@ class QueueLoss(nn.Module):
         self.register_buffer('queue_pointer', torch.zeros((), dtype=torch.long))
 
     def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """Compute the loss, then enqueue the keys.
-
-        Args:
-            queries: Queries of this rank (view, batch, features).
-            keys: Keys of this rank (view, batch, features).
-
-        Returns:
-            Loss, a scalar.
-
-        Raises:
-            ConfigurationError: If there are fewer than two views or two samples, or the shapes differ.
-        """
+        """Compute the loss of queries and keys of this rank (view, batch, features), then enqueue the keys."""
         # a copy, since backward needs the queue as it was
         loss = info_nce_loss(queries, keys, self.queue.clone(), self.temperature)
         self.enqueue(gather_keys(keys).flatten(0, 1))

@@ -126,13 +126,6 @@ class SegmentationLoss(nn.Module):
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Compute the loss.
 
-        Args:
-            logits: Scores (batch, class, height, width).
-            target: Classes (batch, height, width), or ``ignore_index``.
-
-        Returns:
-            Loss, a scalar.
-
         Raises:
             ConfigurationError: If a label is neither a class nor ``ignore_index``.
         """

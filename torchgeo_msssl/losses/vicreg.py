@@ -41,15 +41,5 @@ class VICRegLoss(nn.Module):
         self.pair_loss = PairLoss(invariance_weight, variance_weight, covariance_weight, gather_distributed=True)
 
     def forward(self, projections: Tensor) -> Tensor:
-        """Compute the mean over all pairs of views.
-
-        Args:
-            projections: Projections of this rank (view, batch, features).
-
-        Returns:
-            Loss, a scalar, float32 or (for float64 input) float64.
-
-        Raises:
-            ConfigurationError: If there are fewer than two views or two samples.
-        """
+        """Compute the mean over all pairs of views of projections of this rank (view, batch, features)."""
         return mean_over_pairs(self.pair_loss, check_views(projections))

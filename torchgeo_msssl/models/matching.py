@@ -74,13 +74,9 @@ class Spectrum:
 
 
 def match_bands(source: Spectrum, target: Spectrum) -> list[int | None]:
-    """Find each band of a network among the bands of the weights.
+    """Find each band of a network (target) among the bands of the weights (source).
 
     Equal names take precedence over equal colors; both require compatible wavelengths.
-
-    Args:
-        source: Bands of the weights.
-        target: Bands of the network.
 
     Returns:
         For each target band the index of the source band, or None. No source band is used twice.

@@ -12,13 +12,7 @@ CLASS_SCORES = ('iou', 'f1', 'precision', 'recall')
 
 
 def confusion_matrix(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int = 255) -> Tensor:
-    """Count pixels by label and prediction.
-
-    Args:
-        prediction: Predicted classes, any shape.
-        target: Labels of the same shape: classes, or ``ignore_index`` for ignored pixels.
-        num_classes: Number of classes.
-        ignore_index: Value of ignored pixels.
+    """Count pixels by label and prediction, except those labelled ``ignore_index``.
 
     Returns:
         Counts (label, prediction), int64, on the device of ``target``.

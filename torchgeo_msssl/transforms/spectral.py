@@ -43,30 +43,12 @@ def apply_gain(image: Tensor, gain: Tensor) -> Tensor:
 
 
 def apply_band_noise(image: Tensor, noise: Tensor, std: Tensor) -> Tensor:
-    """Add noise with a standard deviation per band.
-
-    Args:
-        image: Image (…, band, height, width).
-        noise: Standard normal numbers (…, band, height, width).
-        std: Standard deviation of the noise (…, band), in units of the image.
-
-    Returns:
-        Image of the same shape, not clipped.
-    """
+    """Add standard normal ``noise`` (…, band, height, width), times ``std`` (…, band), to images, without clipping."""
     return torch.addcmul(image, noise, std[..., None, None])
 
 
 def apply_band_dropout(image: Tensor, dropped: Tensor, fill: Tensor) -> Tensor:
-    """Replace whole bands by a constant.
-
-    Args:
-        image: Image (…, band, height, width).
-        dropped: Which bands to replace, bool, (…, band).
-        fill: Value of a replaced band (…, band), its mean.
-
-    Returns:
-        Image of the same shape.
-    """
+    """Replace the ``dropped`` bands (…, band), bool, of images (…, band, height, width) by their ``fill`` (…, band)."""
     return torch.where(dropped[..., None, None], fill[..., None, None].to(image.dtype), image)
 
 
