@@ -250,7 +250,7 @@ def test_statistics_need_the_same_band_and_not_only_its_colour() -> None:
 
 def test_wrong_files_models_and_data_are_refused(tmp_path: Path) -> None:
     path = save_task(pretrained('resnet18'), tmp_path / 'last.ckpt')
-    with pytest.raises(WeightsError, match='there is no file'):
+    with pytest.raises(WeightsError, match='neither a file'):
         attach(small(weights=str(tmp_path / 'missing.ckpt')), tmp_path)
     with pytest.raises(WeightsError, match='use the same model'):
         attach(small(backbone='convnext_nano', weights=str(path)), tmp_path)
