@@ -236,7 +236,7 @@ def test_errors_say_what_is_there(tmp_path: Path) -> None:
     with pytest.raises(ScenesNotFoundError, match='no vector file'):
         vector_labels(tmp_path / 'none.gpkg', NAMES)
     save(tmp_path / 'a.gpkg', [square(0, 0, 5)], layer='parcels')
-    with pytest.raises(ConfigurationError, match=r'layer: .* has 2 layers \(rows, parcels\); say which'):
+    with pytest.raises(ConfigurationError, match=r'layer: .* has 2 layers \(rows, parcels\); name the one'):
         vector_labels(path, NAMES, 'kind')
     (tmp_path / 'torn.gpkg').write_bytes(b'nothing')
     with pytest.raises(SceneReadError, match=r'torn\.gpkg: cannot be read'):

@@ -130,7 +130,7 @@ def test_what_has_no_place_in_another_crs_is_told(caplog: pytest.LogCaptureFixtu
     shapes = np.array([box(3, 44, 3.1, 44.1), box(93, -0.1, 93.1, 0.1)], dtype=object)
     index = GeometryIndex(shapes, np.ones(2, dtype=np.uint8), 'EPSG:4326')
     assert not index.touches(GRID)
-    assert '1 of 2 geometries reach where WGS 84 / UTM zone 31N is not defined' in caplog.text
+    assert '1 of 2 geometries lie outside the area of WGS 84 / UTM zone 31N' in caplog.text
     site = GeometryIndex(shapes, np.ones(2, dtype=np.uint8), 'LOCAL_CS["site",UNIT["metre",1]]')
     with pytest.raises(ConfigurationError, match=r"leads from 'site' to 'WGS 84 / UTM zone 31N'"):
         site.touches(GRID)
