@@ -277,7 +277,8 @@ def _read_probe(folder: Path) -> Iterator[Score]:
     for (metric, encoder, probe), rows in table.assign(**numbers).groupby(['metric', 'encoder', 'probe'], sort=False):
         values = rows['value']
         ends = (rows['low'].iloc[0], rows['high'].iloc[0]) if len(rows) == 1 else (values.min(), values.max())
-        yield Score('', 'probe', f'{encoder}, {probe}', metric, float(values.mean()), *map(float, ends), len(values))
+        low, high = map(float, ends)
+        yield Score('', 'probe', f'{encoder}, {probe}', metric, float(values.mean()), low, high, len(values))
 
 
 def _read_study(folder: Path) -> Iterator[Score]:

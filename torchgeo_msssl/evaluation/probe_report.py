@@ -131,13 +131,13 @@ def draw_scores(report: ProbeReport, path: Path) -> None:
     constant = next(scores[metric] for (_, probe), scores in report.shared.items() if probe == 'constant')
     probes = list(dict.fromkeys(probe for _, probe in report.shared if probe != 'constant'))
     names = list(dict.fromkeys(encoder for encoder, probe in report.shared if probe != 'constant'))
-    learnt = {encoder.name for encoder in report.encoders if not encoder.baseline}
+    given = {encoder.name for encoder in report.encoders if not encoder.baseline}
     figure = Figure(figsize=(2.5 + 3.5 * len(probes), 1.6 + 0.4 * len(names)), layout='constrained')
     panels = figure.subplots(1, len(probes), sharey=True, squeeze=False)[0]
     for axes, probe in zip(panels, probes, strict=True):
         for place, name in enumerate(names):
             found = report.shared[name, probe][metric]
-            colour = 'tab:blue' if name in learnt else 'tab:gray'
+            colour = 'tab:blue' if name in given else 'tab:gray'
             axes.plot([found.low, found.high], [place, place], color=colour, linewidth=3, alpha=0.5)
             draws = [r.scores[metric].value for r in report.rows if (r.encoder, r.probe) == (name, probe)]
             if len(draws) > 1:

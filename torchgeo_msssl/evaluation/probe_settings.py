@@ -1,5 +1,6 @@
 """Options of ``probe``."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
@@ -21,9 +22,9 @@ class ProbeData:
     """Labelled chips.
 
     Attributes:
-        paths: Scenes: files, folders or patterns; or a folder of chips with masks, whose `train` and `test` are used if
-            it is divided. Chips are cut from them where `labels` has one class. Without paths,
-            folder and csv the generated sample area with its fine land cover is used.
+        paths: Scenes: files, folders or patterns; chips are cut from them where `labels` has one class. Or a folder of
+            chips with masks, whose `train` and `test` parts are used if it is divided. Without paths, folder and csv
+            the generated sample area with its fine land cover is used.
         labels: Class rasters of the scenes. If their file names have dates, each raster applies to scenes of its date.
         folder: Use the files of a folder as chips instead, ROOT/CLASS/*.tif, one folder per class.
         csv: Use the files of a table as chips instead, with the columns path (absolute or relative to the table),
@@ -154,8 +155,11 @@ class ProbeSettings:
         Raises:
             ConfigurationError: If an option is out of its range.
         """
-        known = {'probe': (self.probes, get_args(ProbeName)), 'metric': (self.metrics, get_args(Metric))}
-        for name, (values, choices) in known.items():
+        given: dict[str, tuple[Sequence[str], Sequence[str]]] = {
+            'probe': (self.probes, get_args(ProbeName)),
+            'metric': (self.metrics, get_args(Metric)),
+        }
+        for name, (values, choices) in given.items():
             if not values or not set(values) <= set(choices):
                 raise ConfigurationError(f'{name}: expected one or more of {", ".join(choices)}, got {values}.')
         metric_name(self.metrics[0], self.average, self.top_k)

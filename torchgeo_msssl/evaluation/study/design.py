@@ -225,7 +225,7 @@ def make_cells(study: Study, regions: Sequence[str | None]) -> list[Cell]:
     """
     axes: list[Sequence[Any]] = [study.seeds, regions]
     axes += [values or [None] for values in (study.scenes, study.shots, study.fractions, study.variants)]
-    cells = []
+    cells: list[Cell] = []
     for seed, region, scenes, shots, fraction, variant, start in itertools.product(*axes, study.initialisations):
         cells.append(Cell(len(cells), start, variant, fraction, shots, scenes, region, seed))
     return cells
