@@ -14,9 +14,6 @@ _NAMES = {bool: 'true or false', int: 'an integer', float: 'a number', str: 'tex
 def split_argument(argument: str) -> tuple[str, str | None]:
     """Take ``--min-valid=0.5`` apart.
 
-    Args:
-        argument: Argument that starts with ``--``.
-
     Returns:
         Name with underscores, and the value where there is one.
     """
@@ -83,9 +80,6 @@ def spell(values: Sequence[str], hint: Any) -> str:
 def describe_type(hint: Any) -> str:
     """Describe a type to a user.
 
-    Args:
-        hint: Type of an option.
-
     Returns:
         Such as ``an integer or null``.
     """
@@ -94,9 +88,6 @@ def describe_type(hint: Any) -> str:
 
 def members(hint: Any) -> tuple[Any, ...]:
     """List the types that a union holds.
-
-    Args:
-        hint: Type of an option.
 
     Returns:
         The types; the type itself where it is no union.

@@ -57,12 +57,6 @@ class ProbeChips:
 def open_chips(options: ProbeData) -> ProbeChips:
     """Find labelled chips and split them.
 
-    Args:
-        options: Options of the chips and of the split.
-
-    Returns:
-        The chips.
-
     Raises:
         ConfigurationError: If a table lacks a column, classes do not fit the labels, or a part would have no chips.
         EmptyIntersectionError: If no chip has a label.

@@ -105,9 +105,6 @@ def compare(
 def read_scores(folders: Sequence[Path]) -> list[Score]:
     """Read the results in some folders.
 
-    Args:
-        folders: Run folders, folders of probes, folders of studies.
-
     Returns:
         Scores, in the order of the folders and of their files.
 
@@ -145,9 +142,6 @@ def choose_metrics(scores: Sequence[Score], metrics: Sequence[str] | None) -> li
 def comparison_table(scores: Sequence[Score]) -> str:
     """Format scores in Markdown, one table per metric.
 
-    Args:
-        scores: Scores.
-
     Returns:
         The text; the best value is not marked, because it depends on the metric whether more is better.
     """
@@ -169,13 +163,6 @@ def comparison_table(scores: Sequence[Score]) -> str:
 def write_comparison(scores: Sequence[Score], output: Path) -> list[Path]:
     """Write ``compare.md``, ``compare.csv`` and ``compare.png``.
 
-    Args:
-        scores: Scores.
-        output: Folder.
-
-    Returns:
-        The files.
-
     Raises:
         OutputError: If a file cannot be written.
     """
@@ -190,10 +177,6 @@ def write_comparison(scores: Sequence[Score], output: Path) -> list[Path]:
 
 def draw_comparison(path: Path, scores: Sequence[Score]) -> None:
     """Plot scores with their intervals, one panel per metric and one colour per result.
-
-    Args:
-        path: PNG to write.
-        scores: Scores.
 
     Raises:
         OutputError: If the file cannot be written.
@@ -310,9 +293,6 @@ def study_metrics(folder: Path, table: pd.DataFrame) -> list[str]:
 
 def read_plan(folder: Path) -> dict[str, Any]:
     """Read ``study.json``.
-
-    Args:
-        folder: Folder of the study.
 
     Returns:
         ``name``, ``metrics``, ``reference``, ``cells``; empty without such a file.

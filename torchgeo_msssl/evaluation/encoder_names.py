@@ -9,9 +9,6 @@ CONSTANT = 'constant answer'
 def encoder_name(source: str) -> str:
     """Name an encoder after its source.
 
-    Args:
-        source: Checkpoint, safetensors file, name of TorchGeo weights, or ``imagenet``.
-
     Returns:
         ``experiment/version_N`` for a file in a run folder, followed by the checkpoint's name unless that is ``last``;
         otherwise the stem of the file or the source itself.

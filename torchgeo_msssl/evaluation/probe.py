@@ -73,9 +73,6 @@ class ProbeReport:
 def run_probe(settings: ProbeSettings) -> ProbeReport:
     """Classify chips with every encoder and baseline.
 
-    Args:
-        settings: Options of the probe.
-
     Returns:
         The results; nothing is written.
 

@@ -78,9 +78,6 @@ def write_report(report: ProbeReport, folder: Path) -> None:
 def markdown(report: ProbeReport) -> list[str]:
     """Format the results as a table.
 
-    Args:
-        report: Results of the probe.
-
     Returns:
         Lines of Markdown.
     """
@@ -119,10 +116,6 @@ def _normalization(report: ProbeReport) -> list[str]:
 
 def draw_scores(report: ProbeReport, path: Path) -> None:
     """Plot the first score of every encoder with its interval, one panel per probe.
-
-    Args:
-        report: Results of the probe.
-        path: PNG to write.
 
     Raises:
         OutputError: If the file cannot be written.

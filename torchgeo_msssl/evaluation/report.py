@@ -89,12 +89,6 @@ def write_report(folder: Path) -> Path:
 
     The page is self-contained: it loads nothing and runs no script.
 
-    Args:
-        folder: Folder of a study, finished or not.
-
-    Returns:
-        The page.
-
     Raises:
         ConfigurationError: If it is not the folder of a study, or no cell has ended.
         OutputError: If the page cannot be written.
@@ -200,9 +194,6 @@ def _heading(axis: str | None, value: str) -> str:
 def mean_and_spread(values: Sequence[float]) -> str:
     """Format the mean of some seeds with their standard deviation.
 
-    Args:
-        values: One value per seed.
-
     Returns:
         ``0.830 ± 0.021 (5)``; a single seed has no standard deviation.
     """
@@ -212,9 +203,6 @@ def mean_and_spread(values: Sequence[float]) -> str:
 
 def verdict(differences: pd.DataFrame) -> str:
     """Summarize paired differences in a sentence or two.
-
-    Args:
-        differences: Differences to one reference, at least one.
 
     Returns:
         Which conditions are higher, which lower, and which cannot be told apart.

@@ -41,23 +41,12 @@ def command_line(arguments: Sequence[str]) -> str:
 
     Args:
         arguments: ``fit`` or ``test`` with its options.
-
-    Returns:
-        A line for a shell.
     """
     return shlex.join(['python', '-m', 'torchgeo_msssl', *arguments])
 
 
 def steps_of(study: Study, cell: Cell) -> Steps:
-    """Compose the commands of a cell.
-
-    Args:
-        study: The study.
-        cell: One of its cells.
-
-    Returns:
-        The commands, for the working folder of the study.
-    """
+    """Compose the commands of a cell."""
     folder = cell_folder(study, cell)
     common = (study.options | (cell.variant.options if cell.variant else {}) | cell.initialisation.options) | {
         'seed_everything': cell.seed,
@@ -103,9 +92,6 @@ def configuration_digest(study: Study, cell: Cell) -> str:
 def digest(*contents: bytes) -> str:
     """Hash contents.
 
-    Args:
-        contents: Contents to tell apart.
-
     Returns:
         Twelve hexadecimal digits.
     """
@@ -131,9 +117,6 @@ def split_file(study: Study, cell: Cell) -> Path | None:
 
 def as_arguments(options: Options) -> list[str]:
     """Format options as arguments.
-
-    Args:
-        options: Values by dotted name.
 
     Returns:
         ``['--name', 'value', …]``.

@@ -22,9 +22,6 @@ CONDITION = ('initialisation', *AXES)
 def read_table(path: Path) -> pd.DataFrame:
     """Read a CSV file as text.
 
-    Args:
-        path: CSV file.
-
     Returns:
         Frame of text, empty where there is no value.
 
@@ -41,9 +38,6 @@ def read_table(path: Path) -> pd.DataFrame:
 
 def read_results(folder: Path) -> pd.DataFrame:
     """Read ``results.csv`` of a study.
-
-    Args:
-        folder: Folder of the study.
 
     Returns:
         One row per metric of each cell; no rows if no cell has ended.
@@ -79,10 +73,6 @@ def estimates(table: pd.DataFrame, metric: str, by: Sequence[str] = CONDITION) -
 
 def values_of(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Select the rows of a metric, with their values as numbers.
-
-    Args:
-        table: Rows of ``results.csv``.
-        metric: Name of the metric.
 
     Returns:
         Rows; of several with the same condition, seed and region the last one.

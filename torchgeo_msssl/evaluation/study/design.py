@@ -234,9 +234,6 @@ def make_cells(study: Study, regions: Sequence[str | None]) -> list[Cell]:
 def folder_name(text: str) -> str:
     """Convert a text to a name that is valid on every file system.
 
-    Args:
-        text: Any text.
-
     Returns:
         The text with ``-`` instead of anything but letters, digits, ``.``, ``-`` and ``_``.
     """

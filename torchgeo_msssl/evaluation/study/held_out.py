@@ -29,9 +29,6 @@ _WHOLE = 0.95
 def find_regions(study: Study) -> list[str | None]:
     """List the held-out regions of a study.
 
-    Args:
-        study: The study.
-
     Returns:
         ``blocks``, ``scene``, files of polygons, and for ``scenes`` the name of each group of scenes that share ground;
         None alone without a test.
@@ -55,9 +52,6 @@ def open_data(config: str | Path, options: Options) -> SpectralDataModule:
         config: Configuration of a run.
         options: Options of the command line by dotted name, of which those of the data are used.
 
-    Returns:
-        The data module.
-
     Raises:
         ConfigurationError: If it is not one of this package.
     """
@@ -78,9 +72,6 @@ def open_data(config: str | Path, options: Options) -> SpectralDataModule:
 def scene_groups(scenes: Scenes) -> dict[str, BaseGeometry]:
     """Group scenes that share ground.
 
-    Args:
-        scenes: Scenes.
-
     Returns:
         Ground of each group, by the name of its first file.
     """
@@ -94,10 +85,6 @@ def scene_groups(scenes: Scenes) -> dict[str, BaseGeometry]:
 
 def prepare_split(study: Study, cell: Cell) -> None:
     """Write the file of a cell's split unless it exists.
-
-    Args:
-        study: The study.
-        cell: A cell.
 
     Raises:
         ConfigurationError: If the scenes have too little ground.
@@ -120,10 +107,6 @@ def prepare_split(study: Study, cell: Cell) -> None:
 def provenance_of(study: Study, initialisation: Initialisation) -> Provenance:
     """Describe what a pretraining uses of the ground that its cells are tested on.
 
-    Args:
-        study: The study.
-        initialisation: Initialisation with a pretraining.
-
     Returns:
         Whether its data share ground with those of the cells, and how it uses labels.
     """
@@ -139,9 +122,6 @@ def provenance_of(study: Study, initialisation: Initialisation) -> Provenance:
 
 def check_pretrainings(study: Study) -> None:
     """Check that no pretraining learns from labels of the ground that its cells are tested on.
-
-    Args:
-        study: The study.
 
     Raises:
         ConfigurationError: If one with labels of the same ground has another split.

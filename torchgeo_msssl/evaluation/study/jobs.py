@@ -61,12 +61,7 @@ def run_study(
 
 
 def forget_failures(study: Study, cells: Sequence[Cell]) -> None:
-    """Remove the results of cells and pretrainings that failed, so that they run again.
-
-    Args:
-        study: The study.
-        cells: Cells to run.
-    """
+    """Remove the results of cells and pretrainings that failed, so that they run again."""
     for cell in cells:
         for folder in (cell_folder(study, cell), pretraining_folder(study, cell)):
             result = read_result(folder) if folder else None
@@ -78,10 +73,6 @@ def forget_failures(study: Study, cells: Sequence[Cell]) -> None:
 
 def mean_seconds(study: Study, cells: Sequence[Cell]) -> float | None:
     """Average the duration of the cells that have ended.
-
-    Args:
-        study: The study.
-        cells: Its cells.
 
     Returns:
         Seconds, None if no cell has ended.

@@ -49,13 +49,6 @@ def paired_differences(table: pd.DataFrame, metric: str, reference: str) -> pd.D
 def write_paired(folder: Path, differences: pd.DataFrame) -> list[Path]:
     """Write ``paired.csv`` and ``paired.md``.
 
-    Args:
-        folder: Folder of the study.
-        differences: Rows of the tables.
-
-    Returns:
-        The files.
-
     Raises:
         OutputError: If a file cannot be written.
     """
@@ -69,9 +62,6 @@ def write_paired(folder: Path, differences: pd.DataFrame) -> list[Path]:
 
 def paired_table(differences: pd.DataFrame) -> str:
     """Format differences as a Markdown table.
-
-    Args:
-        differences: Rows of the table.
 
     Returns:
         The table, with a sentence that says what it shows.

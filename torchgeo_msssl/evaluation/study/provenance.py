@@ -39,9 +39,6 @@ class Provenance:
 def read_provenance(folder: Path) -> Provenance | None:
     """Read ``provenance.json``.
 
-    Args:
-        folder: Folder of a pretraining.
-
     Returns:
         Its content; None without such a file.
     """

@@ -51,10 +51,6 @@ class Result:
 def write_result(folder: Path, result: Result) -> None:
     """Write ``result.json``.
 
-    Args:
-        folder: Folder of a cell or a pretraining.
-        result: Its result.
-
     Raises:
         OutputError: If it cannot be written.
     """
@@ -63,9 +59,6 @@ def write_result(folder: Path, result: Result) -> None:
 
 def read_result(folder: Path) -> Result | None:
     """Read ``result.json``.
-
-    Args:
-        folder: Folder of a cell or a pretraining.
 
     Returns:
         Its result, None if it has not ended.
@@ -76,10 +69,6 @@ def read_result(folder: Path) -> Result | None:
 
 def finished(study: Study, cells: Sequence[Cell]) -> dict[int, Result]:
     """Find the cells that ended, with or without success.
-
-    Args:
-        study: The study.
-        cells: Its cells.
 
     Returns:
         Results by the index of their cell.
@@ -100,10 +89,6 @@ def finished(study: Study, cells: Sequence[Cell]) -> dict[int, Result]:
 
 def check_pretraining(study: Study, cell: Cell) -> None:
     """Check that the pretraining of a cell that exists or has begun is the one of the study.
-
-    Args:
-        study: The study.
-        cell: A cell.
 
     Raises:
         ConfigurationError: If it has other options, or another content of its configuration.
@@ -126,9 +111,6 @@ def _check_same(folder: Path, what: str, found: tuple[str, str | None], expected
 def read_begun(folder: Path) -> tuple[str, str | None] | None:
     """Read the command of a pretraining that ended or began.
 
-    Args:
-        folder: Its folder.
-
     Returns:
         Its command and the digest of its configuration, None in earlier versions; None if there is no pretraining.
     """
@@ -145,10 +127,6 @@ def write_results(study: Study, cells: Sequence[Cell]) -> Path:
     """Write ``results.csv`` and ``failures.csv`` in the order of the cells, whatever order they ended in.
 
     Rows of other cells, such as those of an earlier call with more seeds, follow.
-
-    Args:
-        study: The study.
-        cells: Its cells.
 
     Returns:
         Path of ``results.csv``.

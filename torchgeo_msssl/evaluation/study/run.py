@@ -42,11 +42,6 @@ _INTERVAL = 0.5
 def run_cell(study: Study, cell: Cell, run: Run) -> Result:
     """Train and test a cell from scratch, after its pretraining unless that has ended.
 
-    Args:
-        study: The study.
-        cell: The cell.
-        run: Runs a command.
-
     Returns:
         Its metrics or the reason of its failure, which are also written to ``result.json`` of the cell's folder.
 
@@ -76,11 +71,6 @@ def run_cell(study: Study, cell: Cell, run: Run) -> Result:
 def pretrain(study: Study, cell: Cell, run: Run) -> None:
     """Run the pretraining of a cell unless it has ended; wait for another process that runs it.
 
-    Args:
-        study: The study.
-        cell: The cell.
-        run: Runs a command.
-
     Raises:
         RuntimeError: If it failed, here or in another process.
         ConfigurationError: If the folder has a pretraining of other options, finished or not.
@@ -99,13 +89,7 @@ def pretrain(study: Study, cell: Cell, run: Run) -> None:
 
 
 def run_pending(study: Study, cells: Sequence[Cell], run: Run) -> None:
-    """Run cells until all of them have ended, in this process or in others that share the folder.
-
-    Args:
-        study: The study.
-        cells: Cells to run.
-        run: Runs a command.
-    """
+    """Run cells until all of them have ended, in this process or in others that share the folder."""
     while pending := [cell for cell in cells if read_result(cell_folder(study, cell)) is None]:
         if not any([_try(study, cell, run) for cell in pending]):
             time.sleep(_INTERVAL)
@@ -133,9 +117,6 @@ def _awaits_pretraining(study: Study, cell: Cell) -> bool:
 def lock_of(folder: Path) -> FileLock:
     """Return the lock that a process holds while it runs a cell or a pretraining.
 
-    Args:
-        folder: Folder of the cell or the pretraining.
-
     Returns:
         A lock between processes, which the system releases when its process ends.
     """
@@ -145,9 +126,6 @@ def lock_of(folder: Path) -> FileLock:
 @contextlib.contextmanager
 def try_lock(folder: Path) -> Iterator[bool]:
     """Hold the lock of a cell or a pretraining if it is free.
-
-    Args:
-        folder: Folder of the cell or the pretraining.
 
     Yields:
         Whether it was free.
@@ -218,11 +196,7 @@ def _sentence(error: Exception) -> str:
 
 @contextlib.contextmanager
 def output_to(path: Path) -> Iterator[None]:
-    """Redirect standard output and error of the process, those of C libraries included, to a file.
-
-    Args:
-        path: File to write.
-    """
+    """Redirect standard output and error of the process, those of C libraries included, to a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = {descriptor: os.dup(descriptor) for descriptor in (1, 2)}
     with path.open('w', encoding='utf-8') as file:

@@ -50,9 +50,6 @@ class Session:
 
         Args:
             jobs: Number of cells that run at the same time.
-
-        Returns:
-            Exit status: 1 if a cell failed, 130 if the user stopped it.
         """
         write_plan(self.study, self.cells)
         try:

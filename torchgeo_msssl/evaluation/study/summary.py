@@ -49,10 +49,6 @@ def shared_note(names: Sequence[str]) -> str:
 def write_plan(study: Study, cells: Sequence[Cell]) -> None:
     """Write ``study.json``, so that the folder can be summarized without the configuration.
 
-    Args:
-        study: The study.
-        cells: Its cells.
-
     Raises:
         OutputError: If the file cannot be written.
     """
@@ -71,9 +67,6 @@ def write_plan(study: Study, cells: Sequence[Cell]) -> None:
 
 def write_summary(folder: str | os.PathLike[str]) -> list[Path]:
     """Write tables and figures of the cells that have ended.
-
-    Args:
-        folder: Folder of a study, finished or not.
 
     Returns:
         ``paired.csv``, ``paired.md``, ``curves.png`` if there is something to plot, and ``summary.md``.

@@ -34,9 +34,6 @@ _SENSOR = 'micasense_rededge'
 def with_flights(study: Study) -> Study:
     """Make a study use synthetic vineyards, in its cells and in its pretrainings.
 
-    Args:
-        study: The study.
-
     Returns:
         The same study if it requests none, otherwise one whose options name the vineyards, which are generated if
         missing.
