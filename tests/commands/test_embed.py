@@ -22,8 +22,8 @@ def test_embed_several_files(
     image = np.random.default_rng(0).integers(1, 3000, (3, 48, 48)).astype(np.uint16)
     paths = [make_scene(f'{name}.tif', image + n, names=('B02', 'B03', 'B04')) for n, name in enumerate('ab')]
     command = [
-        'embed', '--weights', 'random', '--model', 'test_resnet', '--data.paths', *paths, '--chip_size', '16',
-        '--bands', '[B04,B02]', '--dense', 'false', '--lidar_chips', '4', '--lidar_views', '2', '--queries', '2',
+        'embed', '--weights', 'random', '--model', 'test_resnet', '--data.paths', *paths, '--data.chip_size', '16',
+        '--data.bands', 'B04,B02', '--dense', 'false', '--lidar_chips', '4', '--lidar_views', '2', '--queries', '2',
         '--output', str(tmp_path / 'out'),
     ]  # fmt: skip
     assert main(command) == 0
@@ -35,7 +35,7 @@ def test_embed_several_files(
     assert metrics['scenes'] == ['a', 'b']
     assert not list((tmp_path / 'out').glob('*.tif'))
     assert main(command) == 1
-    assert 'choose another folder, or --overwrite' in capsys.readouterr().err
+    assert 'choose another folder, or add --overwrite' in capsys.readouterr().err
     close_datasets()
 
 
@@ -45,9 +45,9 @@ def test_stopped_by_the_user(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr('torchgeo_msssl.evaluation.embeddings.write_embeddings', stop)
+    monkeypatch.setattr('torchgeo_msssl.evaluation.embeddings.embed_chips', stop)
     path = make_scene('a.tif', np.random.default_rng(0).integers(1, 3000, (3, 48, 48)).astype(np.uint16))
-    command = ['embed', '--weights', 'random', '--model', 'test_resnet', '--data.paths', path, '--chip_size', '16']
+    command = ['embed', '--weights', 'random', '--model', 'test_resnet', '--data.paths', path, '--data.chip-size', '16']
     assert main([*command, '--output', str(tmp_path / 'out')]) == 130
     assert 'Stopped' in capsys.readouterr().out
     assert not (tmp_path / 'out').exists()
@@ -66,19 +66,18 @@ def test_help_does_not_wait_for_torch(name: str) -> None:
 
 
 def test_dense_is_true_or_false(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(['embed', '--weights', 'random', '--data.paths', 'x', '--output', 'y', '--dense', 'maybe'])
-    assert 'expected true or false, got maybe' in capsys.readouterr().err
+    assert main(['embed', '--weights', 'random', '--data.paths', 'x', '--output', 'y', '--dense=maybe']) == 1
+    assert 'dense: expected true or false, got maybe' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
         (['--device', 'foo'], 'device: foo cannot be used here'),
-        (['--chip_size', '0'], 'chip_size: expected at least 1'),
+        (['--data.chip_size', '0'], 'data.chip_size: expected at least 1'),
         (['--lidar_chips', '0'], 'lidar_chips: expected at least 2'),
         (['--lidar_chips', '-3'], 'lidar_chips: expected at least 2'),
-        (['--sensor', 'foo'], "sensor: unknown sensor 'foo'"),
+        (['--data.sensor', 'foo'], "sensor: unknown sensor 'foo'"),
         (['--weights', 'imagenet'], 'weights: the ImageNet weights of test_resnet are not on this machine'),
     ],
 )

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from torchgeo_msssl.datasets.batches import collate
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.evaluation.chips import open_chips
-from torchgeo_msssl.evaluation.frozen_encoder import open_scenes_of
+from torchgeo_msssl.evaluation.embed_settings import EmbedData
+from torchgeo_msssl.evaluation.embedding_chips import chips_of_folder, chips_of_scenes
+from torchgeo_msssl.evaluation.frozen_encoder import open_data
 from torchgeo_msssl.evaluation.probe_settings import ProbeData
 from torchgeo_msssl.geo.chipping.options import ChipOptions, LabelOptions
 from torchgeo_msssl.geo.chipping.run import chip_scenes
@@ -45,15 +46,14 @@ def cut(scene: str, folder: Path, mask: str | None = None, **options: Any) -> st
 @pytest.mark.parametrize('virtual', [False, True])
 def test_chips_are_embedded_with_the_pixels_of_their_scene(scene: str, tmp_path: Path, virtual: bool) -> None:
     folder = cut(scene, tmp_path / 'chips', virtual=virtual)
-    data, whole = open_scenes_of(None, folder, SIDE), open_scenes_of(None, scene, SIDE)
-    assert len(data.scenes) == (1 if virtual else 6 * 8)
-    ours, theirs = (set[tuple[float, ...]](), set[tuple[float, ...]]())
-    for module, found in ((data, ours), (whole, theirs)):
-        module.reader.prepare()
-        sampler = module.reader.covering_sampler('train')
-        batch = collate(module.scenes.__getitems__(list(sampler)))
+    found = []
+    for paths, count in ((folder, 48), (scene, 48)):
+        data = open_data(None, EmbedData(paths, chip_size=SIDE))
+        chips = chips_of_folder(data) if data.reads_chips else chips_of_scenes(data, None, 0.9)
+        batch = chips.batch(range(count))
         reflectance = (batch['image'].double() + batch['offset'][..., None, None]) * batch['scale'][..., None, None]
-        found |= {tuple(chip.mean((1, 2)).tolist()) for chip in reflectance}
+        found.append({tuple(chip.mean((1, 2)).tolist()) for chip in reflectance})
+    ours, theirs = found
     assert ours == theirs
     assert len(ours) == 6 * 8
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -13,11 +14,15 @@ import shapely
 import torch
 from pyproj import CRS, Transformer
 
+from torchgeo_msssl.__main__ import main
+from torchgeo_msssl.datamodules import PretrainingDataModule
 from torchgeo_msssl.datasets.batches import collate
 from torchgeo_msssl.errors import BandError, ConfigurationError, OutputError, WeightsError
 from torchgeo_msssl.evaluation import embeddings
-from torchgeo_msssl.evaluation.embeddings import EmbedSettings, embed_scenes, footprints, measure
-from torchgeo_msssl.evaluation.frozen_encoder import embed_batch, open_encoder, open_scenes_of, read_metadata
+from torchgeo_msssl.evaluation.embed_settings import EmbedData, EmbedSettings
+from torchgeo_msssl.evaluation.embedding_chips import chips_of_scenes
+from torchgeo_msssl.evaluation.embeddings import measure, write_results
+from torchgeo_msssl.evaluation.frozen_encoder import embed_batch, open_data, open_encoder, read_metadata
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.open_datasets import close_datasets
 from torchgeo_msssl.losses import lidar, rank_me
@@ -25,9 +30,16 @@ from torchgeo_msssl.models.metadata import EncoderMetadata
 from torchgeo_msssl.models.weights import save_encoder
 
 Make = Callable[..., str]
-SETTINGS = EmbedSettings(
-    chip_size=16, lidar_chips=6, lidar_views=3, queries=2, neighbours=2, batch_size=5, map_step=16
-)  # fmt: skip
+
+
+def settings_of(paths: str | list[str], output: Path, stride: int | None = None, **options: Any) -> EmbedSettings:
+    """Settings for chips of 16 pixels; the network is taken from elsewhere."""
+    few = {'lidar_chips': 6, 'lidar_views': 3, 'queries': 2, 'neighbours': 2, 'batch_size': 5, 'map_step': 16}
+    return EmbedSettings(EmbedData(paths, chip_size=16, stride=stride), 'random', str(output), **few | options)
+
+
+def open_chips(paths: str | list[str], bands: list[str] | None = None, metadata: Any = None) -> PretrainingDataModule:
+    return open_data(metadata, EmbedData(paths, bands, chip_size=16))
 
 
 @pytest.fixture(autouse=True)
@@ -53,10 +65,10 @@ def paths(make_scene: Make) -> list[str]:
 
 @pytest.mark.parametrize('stride', [None, 8])
 def test_everything_is_written(paths: list[str], tmp_path: Path, stride: int | None) -> None:
-    settings, folder = replace(SETTINGS, stride=stride), tmp_path / 'out'
-    data = open_scenes_of(None, paths, 16)
+    folder = tmp_path / 'out'
+    data = open_chips(paths)
     encoder = open_encoder('random', data, 'test_resnet')
-    metrics = embed_scenes(encoder, data, folder, settings)
+    metrics = write_results(encoder, data, settings_of(paths, folder, stride))
     assert sorted(path.name for path in folder.iterdir()) == [
         'embeddings.parquet', 'metrics.json', 'neighbours.png', 'scene_0_pca.tif', 'scene_1_pca.tif',
     ]  # fmt: skip
@@ -81,8 +93,9 @@ def test_everything_is_written(paths: list[str], tmp_path: Path, stride: int | N
 
 
 def test_the_same_again(paths: list[str], tmp_path: Path) -> None:
-    data = open_scenes_of(None, paths, 16)
-    runs = [embed_scenes(open_encoder('random', data, 'test_resnet'), data, tmp_path / n, SETTINGS) for n in 'ab']
+    data = open_chips(paths)
+    encoder = open_encoder('random', data, 'test_resnet')
+    runs = [write_results(encoder, data, settings_of(paths, tmp_path / name)) for name in 'ab']
     assert runs[0] == runs[1]
     for name in ('scene_1_pca.tif', 'neighbours.png'):
         assert (tmp_path / 'a' / name).read_bytes() == (tmp_path / 'b' / name).read_bytes()
@@ -92,33 +105,33 @@ def test_results_are_not_replaced_without_being_asked(
     paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A whole folder is refused; one of a run that was cut short is done again."""
-    data = open_scenes_of(None, paths, 16)
+    data = open_chips(paths)
     encoder = open_encoder('random', data, 'test_resnet')
-    settings = replace(SETTINGS, dense=False)
-    embed_scenes(encoder, data, tmp_path, settings)
+    settings = settings_of(paths, tmp_path, dense=False)
+    write_results(encoder, data, settings)
     with pytest.raises(OutputError, match='--overwrite'):
-        embed_scenes(encoder, data, tmp_path, settings)
+        write_results(encoder, data, settings)
     with monkeypatch.context() as patch:
         patch.setattr(embeddings, 'measure', lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            embed_scenes(encoder, data, tmp_path, settings, overwrite=True)
+            write_results(encoder, data, replace(settings, overwrite=True))
     assert not (tmp_path / 'metrics.json').exists()
-    assert embed_scenes(encoder, data, tmp_path, settings)['chips'] == 23
+    assert write_results(encoder, data, settings)['chips'] == 23
 
 
 def test_scenes_of_one_name_are_refused(make_scene: Make, tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(1, 99, (2, 32, 32)).astype(np.uint16)
-    data = open_scenes_of(None, [make_scene(f'{name}/same.tif', image) for name in 'ab'], 16)
+    paths = [make_scene(f'{name}/same.tif', image) for name in 'ab']
+    data = open_chips(paths)
     with pytest.raises(ConfigurationError, match=r'same_pca\.tif'):
-        embed_scenes(open_encoder('random', data, 'test_resnet'), data, tmp_path / 'out', SETTINGS)
+        write_results(open_encoder('random', data, 'test_resnet'), data, settings_of(paths, tmp_path / 'out'))
 
 
 def test_footprints_of_several_crs_are_in_degrees(make_scene: Make) -> None:
     image = np.random.default_rng(0).integers(1, 99, (2, 32, 48)).astype(np.uint16)
     paths = [make_scene(f'{zone}.tif', image, crs=f'EPSG:{zone}') for zone in (32631, 32632)]
-    scenes = open_scenes_of(None, paths, 16).scenes
-    chips = [scenes.query(number, Window(16, 16, 16, 16)) for number in (1, 0, 1)]
-    polygons, crs = footprints(scenes, chips)
+    chips = chips_of_scenes(open_chips(paths), None, 0.9)
+    polygons, crs = chips.subset([10, 4, 10]).footprints()  # the second row and column of two rows and three columns
     assert crs == CRS(4326)
     for polygon, zone in zip(polygons, (32632, 32631, 32632), strict=True):
         corner = Transformer.from_crs(zone, 4326, always_xy=True).transform(600160, 4999840)
@@ -127,25 +140,70 @@ def test_footprints_of_several_crs_are_in_degrees(make_scene: Make) -> None:
 
 def test_measures_are_of_the_views_of_each_chip(paths: list[str]) -> None:
     """Views without any change have no spread within a chip, so that LiDAR is that of the chips alone."""
-    data = open_scenes_of(None, paths, 16)
+    data = open_chips(paths)
     encoder = open_encoder('random', data, 'test_resnet')
-    chips = [data.scenes.query(1, Window(0, col, 16, 16)) for col in (0, 16, 32, 48)]
-    features = embed_batch(encoder, collate([data.scenes[chip] for chip in chips]))
+    chips = chips_of_scenes(data, None, 0.9).subset([11, 12, 13, 14])
+    features = embed_batch(encoder, chips.batch(range(4)))
     same = {'crop_scale': (1, 1), 'crop_ratio': (1, 1), 'flips': False, 'quarter_turns': False, 'blur': 0.0,
             'noise': 0.0, 'common_gain': (1, 1), 'band_gain': (1, 1)}  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         views = embeddings.MultiView
         patch.setattr(embeddings, 'MultiView', lambda number: views(number, **same))
-        found = measure(encoder, data.scenes, chips, features.numpy(), SETTINGS)
+        found = measure(encoder, chips, features.numpy(), settings_of(paths, Path('out')))
     assert found['lidar'] == pytest.approx(lidar(features[:, None].expand(-1, 3, -1)).item(), rel=1e-3)
     assert (found['lidar_chips'], found['measured_chips'], found['features']) == (4, 4, features.shape[1])
     assert found['rank_me'] == pytest.approx(rank_me(features).item(), rel=1e-5)
 
 
-@pytest.mark.parametrize('wrong', [{'stride': 33}, {'map_step': 0}, {'chip_size': 0}, {'lidar_views': 1}])
+@pytest.mark.parametrize('wrong', [{'stride': 33}, {'map_step': 0}, {'map_step': 17}, {'lidar_views': 1}])
 def test_settings_are_checked(wrong: dict[str, int]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(wrong))):
-        EmbedSettings(**wrong)
+        settings_of('scene.tif', Path('out'), **wrong)
+    with pytest.raises(ConfigurationError, match=r'data\.chip_size: expected at least 1'):
+        EmbedData('scene.tif', chip_size=0)
+
+
+def test_a_stride_beyond_the_encoders_chip_size_is_refused(paths: list[str], tmp_path: Path) -> None:
+    """Without a chip size it is checked when the encoder's is known."""
+    options = EmbedData(paths, stride=17)
+    data = open_data(EncoderMetadata('test', 'test_resnet', chip_size=16), options)
+    with pytest.raises(ConfigurationError, match='chip_size 16, got 17'):
+        write_results(
+            open_encoder('random', data, 'test_resnet'), data, EmbedSettings(options, 'random', str(tmp_path / 'out'))
+        )
+
+
+@pytest.mark.parametrize('virtual', [False, True])
+def test_chips_of_a_folder(paths: list[str], tmp_path: Path, virtual: bool) -> None:
+    """Their embeddings and footprints are those of the chips of the scenes."""
+    folder, output = tmp_path / 'chips', tmp_path / 'out'
+    arguments = [*paths, '--output', str(folder), '--size', '16', *(['--virtual'] if virtual else [])]
+    assert main(['chip', *arguments]) == 0
+    data = open_chips(paths)
+    encoder = open_encoder('random', data, 'test_resnet')
+    write_results(encoder, data, settings_of(paths, tmp_path / 'scenes'))
+    metrics = write_results(encoder, open_chips(str(folder)), settings_of(str(folder), output))
+    assert metrics['files'] == ['embeddings.parquet', 'neighbours.png', 'metrics.json']
+    found, expected = (gpd.read_parquet(path / 'embeddings.parquet') for path in (output, tmp_path / 'scenes'))
+    assert found.crs == expected.crs
+    order = [found.geometry.normalize().tolist().index(box) for box in expected.geometry.normalize()]
+    np.testing.assert_allclose(
+        np.stack(found['embedding'].iloc[order]), np.stack(expected['embedding']), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_chips_without_georeference(tmp_path: Path) -> None:
+    for number in range(5):
+        image = np.random.default_rng(number).integers(1, 3000, (3, 16, 16)).astype(np.uint16)
+        (tmp_path / 'chips' / 'images').mkdir(parents=True, exist_ok=True)
+        np.save(tmp_path / 'chips' / 'images' / f'{number}.npy', image)
+    folder = str(tmp_path / 'chips')
+    data = open_data(None, EmbedData(folder, channels='first'))
+    write_results(open_encoder('random', data, 'test_resnet'), data, settings_of(folder, tmp_path / 'out'))
+    frame = gpd.read_parquet(tmp_path / 'out' / 'embeddings.parquet')
+    assert frame.geometry.isna().all()
+    assert frame.crs is None
+    assert frame['scene'].tolist() == list('01234')
 
 
 # ------------------------------------------------------------------------------------------------------ encoders
@@ -154,7 +212,7 @@ def test_settings_are_checked(wrong: dict[str, int]) -> None:
 @pytest.fixture
 def trained(paths: list[str], tmp_path: Path) -> str:
     """An encoder for two of the bands in another order, with statistics of its own."""
-    data = open_scenes_of(None, paths, 16, ['B04', 'B02'])
+    data = open_chips(paths, ['B04', 'B02'])
     encoder = open_encoder('random', data, 'test_resnet', seed=7)
     known = EncoderMetadata(
         'fastsiam', 'test_resnet', ('B04', 'B02'), mean=(0.1, 0.2), std=(0.3, 0.4), sensor='sentinel2_l2a', chip_size=16
@@ -165,7 +223,7 @@ def trained(paths: list[str], tmp_path: Path) -> str:
 
 def test_bands_and_statistics_come_with_the_weights(paths: list[str], trained: str) -> None:
     metadata = read_metadata(trained)
-    data = open_scenes_of(metadata, paths, 16)
+    data = open_chips(paths, metadata=metadata)
     encoder = open_encoder(trained, data)
     assert data.bands == ('B04', 'B02')
     assert encoder.statistics == 'weights'
@@ -179,14 +237,14 @@ def test_bands_and_statistics_come_with_the_weights(paths: list[str], trained: s
 def test_missing_bands_are_told_and_can_be_named(make_scene: Make, trained: str) -> None:
     image = np.random.default_rng(0).integers(1, 99, (2, 32, 32)).astype(np.uint16)
     path = make_scene('other.tif', image, names=('B03', 'B04'))
-    with pytest.raises(BandError, match=r'lacks B02.*--bands.*\(B04\)'):
-        open_scenes_of(read_metadata(trained), path, 16)
-    data = open_scenes_of(read_metadata(trained), path, 16, ['B03', 'B04'])
+    with pytest.raises(BandError, match=r'lacks B02.*--data\.bands.*\(B04\)'):
+        open_chips(path, metadata=read_metadata(trained))
+    data = open_chips(path, ['B03', 'B04'], read_metadata(trained))
     assert open_encoder(trained, data).statistics == 'data'
 
 
 def test_random_weights_leave_the_generator_alone(paths: list[str]) -> None:
-    data = open_scenes_of(None, paths, 16)
+    data = open_chips(paths)
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)

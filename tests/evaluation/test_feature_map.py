@@ -16,8 +16,8 @@ from torchgeo_msssl.datasets.batches import collate
 from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.evaluation.encoders import Transfer
 from torchgeo_msssl.evaluation.feature_map import (
-    FeatureColors,
-    center_of_view,
+    FeatureColours,
+    centre_of_view,
     map_grid,
     write_feature_map,
 )
@@ -61,27 +61,27 @@ def scene(make_scene: Make, random_array: Callable[..., NDArray[np.uint16]]) -> 
     return Scenes(path, offset=0.0), array
 
 
-def identity_colors() -> FeatureColors:
+def identity_colours() -> FeatureColours:
     """Colours that tell the digital numbers 1 to 120 of three bands, in reflectance."""
-    return FeatureColors(np.zeros(3), np.eye(3), np.zeros(3), np.full(3, 0.0254), np.zeros(3))
+    return FeatureColours(np.zeros(3), np.eye(3), np.zeros(3), np.full(3, 0.0254), np.zeros(3))
 
 
 def write_map(
     path: Path,
     network: nn.Module,
     scenes: Scenes,
-    center: tuple[float, float] | None = None,
+    centre: tuple[float, float] | None = None,
     step: int = STEP,
     batch_size: int = 64,
 ) -> None:
     (scene,), (radiometry,) = scenes.scenes, scenes.radiometry
-    encoder, colors = encoder_of(network), identity_colors()
-    write_feature_map(path, encoder, scene, radiometry, scenes.bands, colors, SIZE, step, center, batch_size)
+    encoder, colours = encoder_of(network), identity_colours()
+    write_feature_map(path, encoder, scene, radiometry, scenes.bands, colours, SIZE, step, centre, batch_size)
 
 
 def test_directions_are_those_of_scikit_learn() -> None:
     features = np.random.default_rng(0).normal(size=(300, 12)) @ np.diag(np.linspace(3, 0.2, 12)) + 5
-    found, pca = FeatureColors.fit(features), PCA(3).fit(features)
+    found, pca = FeatureColours.fit(features), PCA(3).fit(features)
     np.testing.assert_allclose(found.explained, pca.explained_variance_ratio_, rtol=1e-9)
     np.testing.assert_allclose(np.abs((found.directions * pca.components_).sum(axis=1)), 1, rtol=1e-9)
     assert (np.take_along_axis(found.directions, np.abs(found.directions).argmax(axis=1)[:, None], 1) > 0).all()
@@ -94,9 +94,9 @@ def test_directions_are_those_of_scikit_learn() -> None:
 
 def test_colours_of_embeddings_that_are_all_the_same_are_grey() -> None:
     same = np.ones((20, 8), np.float32)
-    assert (FeatureColors.fit(same).paint(same) == 128).all()
+    assert (FeatureColours.fit(same).paint(same) == 128).all()
     few = np.random.default_rng(0).normal(size=(20, 2))
-    assert (FeatureColors.fit(few).paint(few)[:, 2] == 128).all()  # there is no third direction
+    assert (FeatureColours.fit(few).paint(few)[:, 2] == 128).all()  # there is no third direction
 
 
 def test_map_grid() -> None:
@@ -107,22 +107,22 @@ def test_map_grid() -> None:
 
 
 @pytest.mark.parametrize(('row', 'col'), [(3, 12), (0, 0), (15, 7)])
-def test_center_of_view_of_one_pixel(scene: tuple[Scenes, NDArray[np.uint16]], row: int, col: int) -> None:
+def test_centre_of_view_of_one_pixel(scene: tuple[Scenes, NDArray[np.uint16]], row: int, col: int) -> None:
     scenes, _ = scene
     batch = collate(scenes.__getitems__([scenes.query(0, Window(0, start, SIZE, SIZE)) for start in (0, 20, 60)]))
-    assert center_of_view(encoder_of(OnePixel(row, col)), batch) == pytest.approx((row + 0.5, col + 0.5))
+    assert centre_of_view(encoder_of(OnePixel(row, col)), batch) == pytest.approx((row + 0.5, col + 0.5))
     alone = {key: value[:1] for key, value in batch.items()}  # one chip has no spread
-    assert center_of_view(encoder_of(OnePixel(row, col)), alone) == (8, 8)
+    assert centre_of_view(encoder_of(OnePixel(row, col)), alone) == (8, 8)
 
 
-def test_center_of_view_of_a_resnet_is_not_the_middle() -> None:
+def test_centre_of_view_of_a_resnet_is_not_the_middle() -> None:
     """Strides of 32 in all leave one position for a chip of 32 pixels, that of its first pixel."""
     torch.manual_seed(0)
     batch = {
         'image': torch.rand(8, 3, 32, 32), 'valid': torch.ones(8, 1, 32, 32, dtype=torch.bool),
         'scale': torch.ones(8, 3), 'offset': torch.zeros(8, 3),
     }  # fmt: skip
-    row, col = center_of_view(encoder_of(create_encoder('resnet18', 3)), batch)
+    row, col = centre_of_view(encoder_of(create_encoder('resnet18', 3)), batch)
     assert row < 8
     assert col < 8
 
@@ -142,7 +142,7 @@ def test_map_lies_where_the_scene_lies(
         expected = np.array(list(file.sample(zip(xs, ys, strict=True)))).reshape(40, 35, 3)
     inside = (array[:, 2:200:STEP, 2:175:STEP] > 0).all(axis=0)
     assert 0 < (~inside).sum() < inside.size / 4
-    colours = identity_colors().paint(expected.reshape(-1, 3) * 1e-4).reshape(expected.shape)
+    colours = identity_colours().paint(expected.reshape(-1, 3) * 1e-4).reshape(expected.shape)
     np.testing.assert_array_equal(picture[:, :40, :35].transpose(1, 2, 0)[inside], colours[inside])
     assert (picture[:, :40, :35][:, ~inside] == 0).all()
 
@@ -156,7 +156,7 @@ def test_map_beyond_the_border_is_mirrored(scene: tuple[Scenes, NDArray[np.uint1
         last = file.read()[:, 40, :30]
     seen = around[:, 40 * STEP - 6 + 15, 9 : 9 + 30 * STEP : STEP]
     assert last.all()
-    np.testing.assert_array_equal(last.T, identity_colors().paint(seen.T * 1e-4))
+    np.testing.assert_array_equal(last.T, identity_colours().paint(seen.T * 1e-4))
 
 
 def test_an_interrupted_map_is_resumed(

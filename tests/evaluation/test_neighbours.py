@@ -9,6 +9,7 @@ from matplotlib.image import imread
 from sklearn.neighbors import NearestNeighbors
 
 from torchgeo_msssl.datasets.scenes import Scenes
+from torchgeo_msssl.evaluation.embedding_chips import ChipOrigin, EmbeddingChips
 from torchgeo_msssl.evaluation.neighbours import draw_neighbours, nearest_elsewhere
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.open_datasets import close_datasets
@@ -49,8 +50,10 @@ def test_sheet_shows_the_chips(make_scene: Callable[..., str], tmp_path: Path) -
         array[band, :, 8 * band : 8 * band + 8] = 1000
         array[:, :, 8 * band : 8 * band + 8] += 1
     scenes = Scenes(make_scene('a_scene_with_a_name_that_goes_on.tif', array, names=('B04', 'B03', 'B02'), nodata=0))
-    chips = [scenes.query(0, Window(0, col, 8, 8)) for col in (0, 8, 16, 24)]
-    draw_neighbours(tmp_path / 'sheet.png', scenes, chips, [(0, [(1, 0.5), (3, 0.7)]), (2, [])], (0, 1, 2))
+    windows = [Window(0, col, 8, 8) for col in (0, 8, 16, 24)]
+    origins = [ChipOrigin(scenes.scenes[0].name, scenes.scenes[0].grid, window) for window in windows]
+    chips = EmbeddingChips(scenes, [scenes.query(0, window) for window in windows], origins, (0, 1, 2))
+    draw_neighbours(tmp_path / 'sheet.png', chips, [(0, [(1, 0.5), (3, 0.7)]), (2, [])])
     close_datasets()
     sheet = imread(tmp_path / 'sheet.png')[..., :3]
     for colour in ((1, 0, 0), (0, 1, 0), (0.5, 0.5, 0.5)):

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -17,7 +18,7 @@ from torchgeo_msssl.geo.band_choice import choose_bands
 from torchgeo_msssl.geo.chipping.inputs import common_dtype
 from torchgeo_msssl.geo.chipping.labels import ChipLabels
 from torchgeo_msssl.geo.chipping.options import IGNORE
-from torchgeo_msssl.geo.grid import Window
+from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.radiometry import Radiometry, radiometry
 from torchgeo_msssl.geo.scene import Scene
 
@@ -41,6 +42,9 @@ class ChipSource(Protocol):
 
     def place(self, chip: int) -> tuple[int, ...]:
         """Key by which chips that lie beside each other in a file are read one after the other."""
+
+    def origin(self, chip: int) -> tuple[str, PixelGrid, Window]:
+        """Return the name of the file that holds a chip, the file's grid, and the chip's window on it."""
 
     def describe(self, chip: int) -> str:
         """File and place of a chip, for messages."""
@@ -141,6 +145,11 @@ class FileSource:
         """Files are read in the order in which they are asked for."""
         return ()
 
+    def origin(self, chip: int) -> tuple[str, PixelGrid, Window]:
+        """Return the name of a chip's file, its grid, and the whole of it as a window."""
+        grid = self._open(chip).grid
+        return Path(self.chips[chip].image).stem, grid, grid.window
+
     def describe(self, chip: int) -> str:
         """The file."""
         return self.chips[chip].image
@@ -229,6 +238,11 @@ class WindowSource:
         """Scene and place in it."""
         scene, window = self.windows[chip]
         return scene, window.row, window.col
+
+    def origin(self, chip: int) -> tuple[str, PixelGrid, Window]:
+        """Return the name of the scene, its grid, and the chip's window on it."""
+        number, window = self.windows[chip]
+        return self.scenes[number].name, self.scenes[number].grid, window
 
     def describe(self, chip: int) -> str:
         """The scene and the window on it."""

@@ -26,12 +26,12 @@ from torchgeo_msssl.prediction.stitch import FinishedRows, Stitching
 #: Side of the blocks of cells that are read and embedded at a time, in cells.
 BLOCK = 32
 NODATA = 0
-_COLORS = ('red', 'green', 'blue')
+_COLOURS = ('red', 'green', 'blue')
 
 
 @dataclass(frozen=True)
-class FeatureColors:
-    """Map from embeddings to colors.
+class FeatureColours:
+    """Map from embeddings to colours.
 
     Attributes:
         mean: Mean embedding (features,).
@@ -48,7 +48,7 @@ class FeatureColors:
     explained: NDArray[np.float64]
 
     @classmethod
-    def fit(cls, features: NDArray[np.floating]) -> 'FeatureColors':
+    def fit(cls, features: NDArray[np.floating]) -> 'FeatureColours':
         """Find the main directions of embeddings, and stretch them from the 2nd to the 98th percentile.
 
         The sign of a direction is arbitrary; it is chosen such that its largest entry is positive.
@@ -57,22 +57,22 @@ class FeatureColors:
             features: Embeddings (n, features).
 
         Returns:
-            The colors.
+            The colours.
         """
         vectors = features.astype(np.float64)
         mean = vectors.mean(axis=0)
         variance, axes = np.linalg.eigh((vectors - mean).T @ (vectors - mean) / len(vectors))
-        directions = np.zeros((len(_COLORS), features.shape[1]))
-        found = axes.T[::-1][: len(_COLORS)]
+        directions = np.zeros((len(_COLOURS), features.shape[1]))
+        found = axes.T[::-1][: len(_COLOURS)]
         largest = np.abs(found).argmax(axis=1, keepdims=True)
         directions[: len(found)] = found * np.sign(np.take_along_axis(found, largest, axis=1))
         low, high = np.percentile((vectors - mean) @ directions.T, [2, 98], axis=0)
-        explained = np.zeros(len(_COLORS))
+        explained = np.zeros(len(_COLOURS))
         explained[: len(found)] = (variance[::-1][: len(found)] / max(variance.sum(), np.finfo(float).tiny)).clip(0)
         return cls(mean, directions, low, high, explained)
 
     def paint(self, features: NDArray[np.floating]) -> NDArray[np.uint8]:
-        """Convert embeddings to colors.
+        """Convert embeddings to colours.
 
         Args:
             features: Embeddings (n, features).
@@ -102,10 +102,10 @@ def map_grid(grid: PixelGrid, step: int) -> PixelGrid:
     )
 
 
-def center_of_view(encoder: Transfer, batch: Mapping[str, Tensor]) -> tuple[float, float]:
+def centre_of_view(encoder: Transfer, batch: Mapping[str, Tensor]) -> tuple[float, float]:
     """Find the point of a window that its embedding describes.
 
-    For some networks it is not the window's center: the strides of a ResNet keep the first of every two positions, so
+    For some networks it is not the window's centre: the strides of a ResNet keep the first of every two positions, so
     that the pooled features of a 32-pixel window describe its upper left part, and a map of them would be shifted by 12
     pixels.
 
@@ -115,7 +115,7 @@ def center_of_view(encoder: Transfer, batch: Mapping[str, Tensor]) -> tuple[floa
 
     Returns:
         Mean row and column, weighted with the magnitude of the gradient of the embeddings' variance, in pixels from the
-        window's upper left corner (its center is at half its side).
+        window's upper left corner (its centre is at half its side).
     """
     device = encoder.normalize.mean.device
     image = encoder.normalize(*(batch[key].to(device) for key in INPUTS)).requires_grad_()
@@ -136,15 +136,15 @@ def write_feature_map(
     scene: Scene,
     radiometry: Radiometry,
     bands: Sequence[str],
-    colors: FeatureColors,
+    colours: FeatureColours,
     size: int,
     step: int,
-    center: tuple[float, float] | None = None,
+    centre: tuple[float, float] | None = None,
     batch_size: int = 64,
 ) -> None:
     """Write the features of a scene as an RGB GeoTIFF.
 
-    Each cell has the color of the embedding of the ``size`` × ``size`` pixels around it, which is the embedding that a
+    Each cell has the colour of the embedding of the ``size`` × ``size`` pixels around it, which is the embedding that a
     chip there has. The feature map of a convolutional network itself would be cheaper, but most have one value per 32
     pixels. Beyond its edges the scene is mirrored. Cells with less than half of their pixels valid are nodata. See
     :func:`~torchgeo_msssl.prediction.pipeline.run_prediction` for memory, resuming and files that exist already.
@@ -155,18 +155,18 @@ def write_feature_map(
         scene: Scene.
         radiometry: Its scale and offset.
         bands: Canonical names of the encoder's bands.
-        colors: From embeddings to colors; use the same for all scenes to compare them.
+        colours: From embeddings to colours; use the same for all scenes to compare them.
         size: Side of a window in pixels.
         step: Side of a cell in pixels.
-        center: Point of a window that is placed on the center of its cell, see :func:`center_of_view`; None for the
-            window's center.
+        centre: Point of a window that is placed on the centre of its cell, see :func:`centre_of_view`; None for the
+            window's centre.
         batch_size: Windows per forward pass.
 
     Raises:
         OutputError: If the file cannot be written.
     """
-    predictor = _FeatureMap(encoder, scene, radiometry, bands, colors, size, step, center, batch_size)
-    spec = GeoTIFFSpec(len(_COLORS), 'uint8', _COLORS, NODATA)
+    predictor = _FeatureMap(encoder, scene, radiometry, bands, colours, size, step, centre, batch_size)
+    spec = GeoTIFFSpec(len(_COLOURS), 'uint8', _COLOURS, NODATA)
     run_prediction(predictor, {path: spec}, predictor.key())
 
 
@@ -188,28 +188,30 @@ class _FeatureMap(WindowPredictor[_Cells]):
         scene: Scene,
         radiometry: Radiometry,
         bands: Sequence[str],
-        colors: FeatureColors,
+        colours: FeatureColours,
         size: int,
         step: int,
-        center: tuple[float, float] | None,
+        centre: tuple[float, float] | None,
         windows_at_once: int,
     ) -> None:
         grid = map_grid(scene.grid, step)
         tiling = Stitching('crop', BLOCK).tiling(grid.height, grid.width)
-        super().__init__(scene, grid, tiling, len(_COLORS), batch_size=1)
-        self.encoder, self.bands, self.colors = encoder, tuple(bands), colors
+        super().__init__(scene, grid, tiling, len(_COLOURS), batch_size=1)
+        self.encoder, self.bands, self.colours = encoder, tuple(bands), colours
         self.size, self.step, self.windows_at_once = size, step, windows_at_once
         self.radiometry = radiometry
         #: Upper left corner of the window of a cell, from the cell's own corner.
-        self.shift = tuple(round(step / 2 - point) for point in center or (size / 2, size / 2))
+        self.shift = tuple(round(step / 2 - point) for point in centre or (size / 2, size / 2))
 
     def key(self) -> str:
         """Hash everything that determines the map."""
-        colors = [values.tolist() for values in vars(self.colors).values()]
+        colours = [values.tolist() for values in vars(self.colours).values()]
         weights = hash_weights(self.encoder.network), hash_weights(self.encoder.normalize)
         how = self.radiometry.scale, self.radiometry.offset
         # The first number is the version of the meaning of the map: raise it when the same settings give another one.
-        return content_key(1, scene_key(self.scene, self.bands), weights, colors, how, self.size, self.step, self.shift)
+        return content_key(
+            1, scene_key(self.scene, self.bands), weights, colours, how, self.size, self.step, self.shift
+        )
 
     def read(self, window: Window) -> tuple[_Cells, NDArray[np.bool_]]:
         step, (down, across) = self.step, self.shift
@@ -226,7 +228,7 @@ class _FeatureMap(WindowPredictor[_Cells]):
 
     def apply(self, samples: Sequence[_Cells]) -> NDArray[np.float32]:
         (cells,) = samples
-        picture = np.zeros((*cells.inside.shape, len(_COLORS)), dtype=np.float32)
+        picture = np.zeros((*cells.inside.shape, len(_COLOURS)), dtype=np.float32)
         batches = range(0, len(cells.corners), self.windows_at_once)
         painted = [self._paint(cells, cells.corners[first : first + self.windows_at_once]) for first in batches]
         picture[cells.inside] = np.concatenate(painted)
@@ -236,7 +238,7 @@ class _FeatureMap(WindowPredictor[_Cells]):
         return [np.where(rows.valid, rows.values, NODATA).astype(np.uint8)]
 
     def _paint(self, cells: _Cells, corners: NDArray[np.integer]) -> NDArray[np.uint8]:
-        """Return the colors (window, 3) of windows given by their upper left corners (window, 2)."""
+        """Return the colours (window, 3) of windows given by their upper left corners (window, 2)."""
         parts = [np.s_[..., top : top + self.size, left : left + self.size] for top, left in corners]
         batch = {
             'image': torch.from_numpy(np.stack([cells.image[part] for part in parts])),
@@ -244,7 +246,7 @@ class _FeatureMap(WindowPredictor[_Cells]):
             'scale': torch.tensor(self.radiometry.scale, dtype=torch.float32).expand(len(corners), -1),
             'offset': torch.tensor(self.radiometry.offset, dtype=torch.float32).expand(len(corners), -1),
         }
-        return self.colors.paint(embed_batch(self.encoder, batch).numpy())
+        return self.colours.paint(embed_batch(self.encoder, batch).numpy())
 
 
 def _half_valid(valid: NDArray[np.bool_], step: int) -> NDArray[np.bool_]:

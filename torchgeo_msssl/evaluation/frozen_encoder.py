@@ -1,33 +1,33 @@
-"""A frozen encoder opened for scenes, and scenes opened for an encoder."""
+"""Frozen encoder for some data, and data for an encoder."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from torchgeo_msssl.bands import SENSORS, get_sensor
+from torchgeo_msssl.bands import SENSORS
 from torchgeo_msssl.datamodules.base import SpectralDataModule
 from torchgeo_msssl.datamodules.pretraining import PretrainingDataModule
-from torchgeo_msssl.datamodules.reader import reads_chips
-from torchgeo_msssl.datasets.chips import chip_rasters
+from torchgeo_msssl.datasets.chip_folders import is_chip_folder
 from torchgeo_msssl.errors import BandError
+from torchgeo_msssl.evaluation.embed_settings import DEFAULT_CHIP_SIZE, EmbedData
 from torchgeo_msssl.evaluation.encoders import Transfer, transfer
-from torchgeo_msssl.geo.headers import find_scenes
 from torchgeo_msssl.models.metadata import EncoderMetadata
 from torchgeo_msssl.models.weights import read_source
 
-#: What of a batch an encoder needs.
+#: Entries of a batch that an encoder needs.
 INPUTS = ('image', 'valid', 'scale', 'offset')
 
 
 def read_metadata(weights: str) -> EncoderMetadata | None:
-    """What a source of weights says about its encoder.
+    """Read what a source of weights says about its encoder.
 
     Args:
-        weights: A file, a TorchGeo weight's name, ``imagenet`` or ``random``.
+        weights: A file, the name of TorchGeo weights, ``imagenet`` or ``random``.
 
     Returns:
-        The metadata; None for the last two, which fit any model, and for files that say nothing.
+        The metadata; None for the last two, which fit any network, and for files without metadata.
 
     Raises:
         WeightsError: If the source cannot be read.
@@ -35,75 +35,74 @@ def read_metadata(weights: str) -> EncoderMetadata | None:
     return None if weights in ('random', 'imagenet') else read_source(weights).metadata
 
 
-def open_scenes_of(
-    metadata: EncoderMetadata | None,
-    paths: str | Sequence[str],
-    chip_size: int,
-    bands: Sequence[str] | None = None,
-    sensor: str | None = None,
-    batch_size: int = 64,
-) -> PretrainingDataModule:
-    """Open scenes with the bands that an encoder was trained on.
+def open_data(metadata: EncoderMetadata | None, options: EmbedData, batch_size: int = 64) -> PretrainingDataModule:
+    """Open scenes or chips with the bands on which an encoder was trained.
 
     Args:
-        metadata: What is known about the encoder.
-        paths: Scenes: files, folders or patterns; or a folder of chips in GeoTIFFs.
-        chip_size: Side of a chip in pixels.
-        bands: Bands instead of the encoder's; they are then matched by name.
-        sensor: Sensor of the scenes, where the files do not tell; None for the encoder's.
-        batch_size: Chips at once.
+        metadata: Metadata of the encoder, or None.
+        options: The data; bands, sensor and chip size are those of the encoder where they are not given.
+        batch_size: Chips per batch.
 
     Returns:
-        The data, with :attr:`scenes`.
+        The data module.
 
     Raises:
-        BandError: If a scene lacks a band of the encoder and no bands were named.
-        MSSSLError: If there is no scene, or one cannot be opened.
+        BandError: If the data lack a band of the encoder and no bands were given.
+        MSSSLError: If there are no scenes or chips, or they cannot be opened.
     """
-    paths = [paths] if isinstance(paths, str) else list(paths)
-    if reads_chips(paths, 'auto'):
-        paths = chip_rasters(paths[0])
-    known = metadata is not None and bool(metadata.mean)  # ours: others' statistics and band names are of elsewhere
-    if metadata is not None and known and sensor is None and metadata.sensor in SENSORS:
-        sensor = metadata.sensor
-    if metadata is not None and known and bands is None:
-        for scene in find_scenes(paths, get_sensor(sensor) if sensor else None):
-            if missing := [band for band in metadata.bands if band not in scene.bands]:
-                common = ', '.join(band for band in metadata.bands if band in scene.bands)
-                msg = (
-                    f'{scene.path}: lacks {", ".join(missing)}, which the encoder was trained on; say with --bands '
-                    f'which to use instead ({common or ", ".join(scene.bands)}), they are matched by name.'
-                )
-                raise BandError(msg)
-        bands = metadata.bands
-    return PretrainingDataModule(
-        paths,
-        list(bands) if bands else None,
-        sensor=sensor,
-        chip_size=chip_size,
-        batch_size=batch_size,
-        reader='scenes',
-    )
+    paths = [options.paths] if isinstance(options.paths, str) else list(options.paths)
+    folder = len(paths) == 1 and is_chip_folder(paths[0])
+    # Statistics and band names of foreign weights belong to other data.
+    known = metadata if metadata is not None and metadata.mean else None
+    chip_size = options.chip_size
+    if chip_size is None and not folder:
+        chip_size = (metadata.chip_size if metadata is not None else None) or DEFAULT_CHIP_SIZE
+    if known is not None and options.sensor is None and known.sensor in SENSORS:
+        options = replace(options, sensor=known.sensor)
+
+    def open_with(bands: list[str] | None) -> PretrainingDataModule:
+        return PretrainingDataModule(
+            paths,
+            bands,
+            sensor=options.sensor,
+            chip_size=chip_size,
+            batch_size=batch_size,
+            offset=options.offset,
+            channels=options.channels,
+            band_names=options.band_names,
+            part='all' if folder else None,
+        )
+
+    if options.bands is not None or known is None:
+        return open_with(options.bands)
+    available = open_with(None).bands
+    if missing := [band for band in known.bands if band not in available]:
+        common = ', '.join(band for band in known.bands if band in available)
+        raise BandError(
+            f'{paths[0]}: lacks {", ".join(missing)}, on which the encoder was trained; name the bands to use with '
+            f'--data.bands ({common or ", ".join(available)}), they are matched by name.'
+        )
+    return open_with(list(known.bands))
 
 
 def open_encoder(
     weights: str, data: SpectralDataModule, model: str = 'resnet18', device: torch.device | str = 'cpu', seed: int = 0
 ) -> Transfer:
-    """Load an encoder for the bands of scenes, in evaluation mode.
+    """Load an encoder for the bands of some data, in evaluation mode.
 
     Args:
-        weights: A checkpoint, a safetensors file, a TorchGeo weight's name, ``imagenet`` or ``random``.
-        data: The scenes; their statistics are found where they are not known yet.
-        model: timm name, where the weights do not say it.
-        device: Where to compute.
-        seed: Of random weights; the global generator stays as it is.
+        weights: A checkpoint, a safetensors file, the name of TorchGeo weights, ``imagenet`` or ``random``.
+        data: The data; their statistics are measured if they are unknown.
+        model: timm name, if the weights do not name it.
+        device: Device to compute on.
+        seed: Seed of random weights; the global generator is not changed.
 
     Returns:
         The encoder.
 
     Raises:
         WeightsError: If the weights cannot be read or do not fit.
-        ConfigurationError: If there is no such model, or it cannot take chips of this size.
+        ConfigurationError: If there is no such model, or it does not accept chips of this size.
     """
     if not data.mean:
         data.find_statistics()
@@ -124,7 +123,7 @@ def embed_batch(encoder: Transfer, batch: Mapping[str, Tensor]) -> Tensor:
         batch: ``image`` (batch, band, height, width) in digital numbers, ``valid``, ``scale``, ``offset``.
 
     Returns:
-        Shape (batch, features), float32, on the CPU.
+        Embeddings (batch, features), float32, on the CPU.
     """
     device = encoder.normalize.mean.device
     return encoder.embed({key: batch[key].to(device) for key in INPUTS}).float().cpu()
