@@ -238,7 +238,7 @@ def _embed_views(encoder: Transfer, chips: EmbeddingChips, settings: EmbedSettin
             )
             reflectance = normalize.reflectance(image, valid, scale, offset)
             views, seen = multiview(reflectance, valid, band_std=normalize.std, band_mean=normalize.mean)
-            inputs = normalize.standardise(views.flatten(0, 1), seen.flatten(0, 1))
+            inputs = normalize.standardize(views.flatten(0, 1), seen.flatten(0, 1))
             features = encoder.network(inputs).float().cpu()
             found.append(features.unflatten(0, (settings.lidar_views, -1)).transpose(0, 1))
             advance(start + len(found[-1]) - 1, 1.0)
