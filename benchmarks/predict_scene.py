@@ -1,8 +1,8 @@
-"""What mapping a scene costs beside the bare forward passes over the same windows.
+"""Cost of mapping a scene compared with the forward passes over the same windows.
 
-The whole of `predict_scene` (reading, normalising, network, stitching, writing, overviews) and the network alone on
-ready float tensors, batch by batch and as often, run alternately in one process; the median of the ratios is printed,
-with what reading the same windows takes alone.
+`predict_scene` (reading, normalization, network, stitching, writing, overviews) and the network alone on float tensors
+in memory, with the same number and size of batches, run alternately in one process. The median of the ratios is
+printed, with the time to read the same windows.
 
     python benchmarks/predict_scene.py                     # 5490 × 5490 pixels, 4 bands, uint16, on the CPU
     python benchmarks/predict_scene.py --scene ortho.tif --device cuda
@@ -34,7 +34,7 @@ BANDS = ('B02', 'B03', 'B04', 'B08')
 
 
 def write_scene(path: Path, size: int) -> None:
-    """A scene of smooth texture and noise, uint16, tiles of 256, deflate."""
+    """Write a scene of smooth texture and noise, uint16, in tiles of 256 pixels, with deflate."""
     grid = PixelGrid('EPSG:32631', Affine(10, 0, 500_000, 0, -10, 4_900_000), size, size)
     rng = np.random.default_rng(0)
     spec = GeoTIFFSpec(len(BANDS), 'uint16', BANDS, nodata=0, compress='deflate')
@@ -48,7 +48,7 @@ def write_scene(path: Path, size: int) -> None:
 
 
 def seconds(step: Callable[[], Any], device: str) -> float:
-    """Time of a step."""
+    """Return the time of a step."""
     if device == 'cuda':
         torch.cuda.synchronize()
     start = time.perf_counter()
@@ -59,7 +59,7 @@ def seconds(step: Callable[[], Any], device: str) -> float:
 
 
 def measure(scene: Scene, options: argparse.Namespace, folder: Path) -> None:
-    """Print the table."""
+    """Measure and print the table."""
     bands = scene.bands
     torch.manual_seed(0)
     task: Any = VineSegmentation(model='unet', backbone=options.backbone, in_channels=len(bands))
@@ -78,7 +78,7 @@ def measure(scene: Scene, options: argparse.Namespace, folder: Path) -> None:
         )
 
     def bare() -> None:
-        # a row of windows is never in one batch with the next one
+        # Batches do not extend over rows of windows.
         per_row = len(tiling.cols.starts)
         sizes = [min(options.batch, per_row - col) for col in range(0, per_row, options.batch)]
         inputs = {n: torch.randn(n, len(bands), tiling.rows.size, tiling.cols.size).to(options.device) for n in sizes}
@@ -107,10 +107,10 @@ def measure(scene: Scene, options: argparse.Namespace, folder: Path) -> None:
 def main() -> None:
     """Read the options and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--scene', help='a scene of your own (default: one is made)')
+    parser.add_argument('--scene', help='scene to map (default: a generated one)')
     parser.add_argument('--size', type=int, default=5490)
     parser.add_argument('--backbone', default='resnet18')
-    parser.add_argument('--window', type=int, default=None, help='side of a window (default: chosen as in predict)')
+    parser.add_argument('--window', type=int, default=None, help='side of a window (default: as in predict)')
     parser.add_argument('--blend', default='auto', choices=['auto', 'crop', 'hann'])
     parser.add_argument('--batch', type=int, default=4)
     parser.add_argument('--repeats', type=int, default=3)
@@ -122,8 +122,10 @@ def main() -> None:
             options.scene = str(folder / 'scene.tif')
             write_scene(Path(options.scene), options.size)
         (scene,) = find_scenes(options.scene)
-        print(f'{scene.grid.height} × {scene.grid.width} pixels, {len(scene.bands)} bands, unet of {options.backbone}, '
-              f'{options.device}, torch {torch.__version__}, {torch.get_num_threads()} threads')  # fmt: skip
+        print(
+            f'{scene.grid.height} × {scene.grid.width} pixels, {len(scene.bands)} bands, unet of {options.backbone}, '
+            f'{options.device}, torch {torch.__version__}, {torch.get_num_threads()} threads'
+        )
         measure(scene, options, folder)
 
 

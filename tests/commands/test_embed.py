@@ -22,10 +22,28 @@ def test_embed_several_files(
     image = np.random.default_rng(0).integers(1, 3000, (3, 48, 48)).astype(np.uint16)
     paths = [make_scene(f'{name}.tif', image + n, names=('B02', 'B03', 'B04')) for n, name in enumerate('ab')]
     command = [
-        'embed', '--weights', 'random', '--model', 'test_resnet', '--data.paths', *paths, '--data.chip_size', '16',
-        '--data.bands', 'B04,B02', '--dense', 'false', '--lidar_chips', '4', '--lidar_views', '2', '--queries', '2',
-        '--output', str(tmp_path / 'out'),
-    ]  # fmt: skip
+        'embed',
+        '--weights',
+        'random',
+        '--model',
+        'test_resnet',
+        '--data.paths',
+        *paths,
+        '--data.chip_size',
+        '16',
+        '--data.bands',
+        'B04,B02',
+        '--dense',
+        'false',
+        '--lidar_chips',
+        '4',
+        '--lidar_views',
+        '2',
+        '--queries',
+        '2',
+        '--output',
+        str(tmp_path / 'out'),
+    ]
     assert main(command) == 0
     told = capsys.readouterr().out
     assert '18 chips' in told

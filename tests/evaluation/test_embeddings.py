@@ -70,8 +70,12 @@ def test_everything_is_written(paths: list[str], tmp_path: Path, stride: int | N
     encoder = open_encoder('random', data, 'test_resnet')
     metrics = write_results(encoder, data, settings_of(paths, folder, stride))
     assert sorted(path.name for path in folder.iterdir()) == [
-        'embeddings.parquet', 'metrics.json', 'neighbours.png', 'scene_0_pca.tif', 'scene_1_pca.tif',
-    ]  # fmt: skip
+        'embeddings.parquet',
+        'metrics.json',
+        'neighbours.png',
+        'scene_0_pca.tif',
+        'scene_1_pca.tif',
+    ]
     assert json.loads((folder / 'metrics.json').read_text())['rank_me'] == metrics['rank_me']
 
     frame = gpd.read_parquet(folder / 'embeddings.parquet')
@@ -144,8 +148,16 @@ def test_measures_are_of_the_views_of_each_chip(paths: list[str]) -> None:
     encoder = open_encoder('random', data, 'test_resnet')
     chips = chips_of_scenes(data, None, 0.9).subset([11, 12, 13, 14])
     features = embed_batch(encoder, chips.batch(range(4)))
-    same = {'crop_scale': (1, 1), 'crop_ratio': (1, 1), 'flips': False, 'quarter_turns': False, 'blur': 0.0,
-            'noise': 0.0, 'common_gain': (1, 1), 'band_gain': (1, 1)}  # fmt: skip
+    same = {
+        'crop_scale': (1, 1),
+        'crop_ratio': (1, 1),
+        'flips': False,
+        'quarter_turns': False,
+        'blur': 0.0,
+        'noise': 0.0,
+        'common_gain': (1, 1),
+        'band_gain': (1, 1),
+    }
     with pytest.MonkeyPatch.context() as patch:
         views = embeddings.MultiView
         patch.setattr(embeddings, 'MultiView', lambda number: views(number, **same))

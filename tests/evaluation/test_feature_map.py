@@ -119,9 +119,11 @@ def test_centre_of_view_of_a_resnet_is_not_the_middle() -> None:
     """Strides of 32 in all leave one position for a chip of 32 pixels, that of its first pixel."""
     torch.manual_seed(0)
     batch = {
-        'image': torch.rand(8, 3, 32, 32), 'valid': torch.ones(8, 1, 32, 32, dtype=torch.bool),
-        'scale': torch.ones(8, 3), 'offset': torch.zeros(8, 3),
-    }  # fmt: skip
+        'image': torch.rand(8, 3, 32, 32),
+        'valid': torch.ones(8, 1, 32, 32, dtype=torch.bool),
+        'scale': torch.ones(8, 3),
+        'offset': torch.zeros(8, 3),
+    }
     row, col = centre_of_view(encoder_of(create_encoder('resnet18', 3)), batch)
     assert row < 8
     assert col < 8

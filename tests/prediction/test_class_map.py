@@ -109,9 +109,15 @@ class UNet(nn.Module):
         super().__init__()
         self.first = nn.Sequential(nn.Conv2d(2, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
         self.deep = nn.Sequential(
-            nn.MaxPool2d(4), nn.Conv2d(8, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(16, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(),
-        )  # fmt: skip
+            nn.MaxPool2d(4),
+            nn.Conv2d(8, 16, 3, padding=1),
+            nn.BatchNorm2d(16),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(16, 8, 3, padding=1),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+        )
         self.last = nn.Conv2d(16, CLASSES, 3, padding=1)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -543,10 +549,21 @@ def test_memory_does_not_grow_with_the_height(tmp_path: Path) -> None:
     for height in (6_000, 12_000):
         path = tmp_path / f'{height}.tif'
         profile = {
-            'driver': 'GTiff', 'count': 4, 'height': height, 'width': 6_000, 'dtype': 'uint16', 'crs': 'EPSG:32631',
-            'transform': Affine(0.1, 0, 600_000, 0, -0.1, 5_000_000), 'tiled': True, 'blockxsize': 512,
-            'blockysize': 512, 'compress': 'deflate', 'sparse_ok': True, 'nodata': 0, 'photometric': 'MINISBLACK',
-        }  # fmt: skip
+            'driver': 'GTiff',
+            'count': 4,
+            'height': height,
+            'width': 6_000,
+            'dtype': 'uint16',
+            'crs': 'EPSG:32631',
+            'transform': Affine(0.1, 0, 600_000, 0, -0.1, 5_000_000),
+            'tiled': True,
+            'blockxsize': 512,
+            'blockysize': 512,
+            'compress': 'deflate',
+            'sparse_ok': True,
+            'nodata': 0,
+            'photometric': 'MINISBLACK',
+        }
         with rasterio.open(path, 'w', **profile) as dataset:
             values = np.random.default_rng(0).integers(1, 900, (4, 512, 512), dtype=np.uint16)
             for row in range(0, height - 512, 2048):
