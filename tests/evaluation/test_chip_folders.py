@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from torchgeo_msssl.datasets.chips import chip_rasters
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.evaluation.chips import open_chips
 from torchgeo_msssl.evaluation.embed_settings import EmbedData
@@ -62,7 +63,7 @@ def test_arrays_have_no_place(tmp_path: Path) -> None:
     (tmp_path / 'arrays').mkdir()
     np.save(tmp_path / 'arrays' / 'one.npy', np.zeros((3, 8, 8)))
     with pytest.raises(ConfigurationError, match='are arrays, which have no place on the ground'):
-        open_scenes_of(None, str(tmp_path / 'arrays'), 8)
+        chip_rasters(str(tmp_path / 'arrays'))
 
 
 def test_chips_with_masks_are_probed_in_their_split(scene: str, mask: str, tmp_path: Path) -> None:
