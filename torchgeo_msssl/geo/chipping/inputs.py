@@ -17,8 +17,8 @@ from torchgeo_msssl.geo.discover import find_files, group_files
 from torchgeo_msssl.geo.headers import open_scene
 from torchgeo_msssl.geo.open_datasets import is_remote
 from torchgeo_msssl.geo.scene import Scene
+from torchgeo_msssl.geo.truncation import check_complete
 from torchgeo_msssl.geo.warp import warp_scene
-from torchgeo_msssl.geo.whole import check_whole
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def open_inputs(paths: Sequence[str], options: ChipOptions, output: Path | None 
     for name, files in groups:
         try:
             scene = open_scene(name, files, named)
-            check_whole(scene)
+            check_complete(scene)
             scenes.append(scene)
         except SceneReadError as error:
             failed[name] = error
