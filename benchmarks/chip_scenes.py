@@ -116,7 +116,7 @@ def parcels(rng: np.random.Generator, side: int, width: int = 30) -> NDArray[np.
 def measure(path: str, size: int, repeats: int, folder: Path) -> None:
     """Run everything in turn and print what came out."""
     (scene,) = find_scenes(path)
-    chips = len(chips_of(scene, 0, ChipOptions(size=size, stride=size)))
+    chips = len(chips_of(scene, 0, ChipOptions(chip_size=size)))
     print(f'{path}: {scene.grid.height} × {scene.grid.width}, {len(scene.bands)} bands of {scene.dtype}, '
           f'{os.path.getsize(path) / 1e6:.0f} MB; {chips} chips of {size}; {os.cpu_count()} processors')  # fmt: skip
     retile = shutil.which(RETILE)
@@ -124,9 +124,11 @@ def measure(path: str, size: int, repeats: int, folder: Path) -> None:
         print(f'{RETILE} is not installed (Debian: gdal-bin, python3-gdal): nothing to compare with.')
     runs: dict[str, Callable[[Path], Sequence[str]]] = {}
     for (how, workers), _ in TARGETS.items():
-        runs[_name(how, workers)] = _ours(path, size, '--compress', how, '--workers', str(workers))
+        runs[_name(how, workers)] = _ours(path, size, '--compress', how, '--num_workers', str(workers))
     for workers in (1, 2):  # those that lie beyond the border for the most part, too
-        runs[f'{_name("zstd", workers)}, all chips'] = _ours(path, size, '--workers', str(workers), '--min-valid', '0')
+        runs[f'{_name("zstd", workers)}, all chips'] = _ours(
+            path, size, '--num_workers', str(workers), '--min-valid', '0'
+        )
     if retile is not None:
         runs[f'{RETILE}, deflate'] = lambda output: [
             retile, '-q', '-ps', str(size), str(size), '-co', 'COMPRESS=DEFLATE', '-targetDir', str(output), path
@@ -143,7 +145,7 @@ def measure(path: str, size: int, repeats: int, folder: Path) -> None:
 
 def _ours(path: str, size: int, *more: str) -> Callable[[Path], Sequence[str]]:
     return lambda output: [
-        sys.executable, '-m', 'torchgeo_msssl', 'chip', path, '--output', str(output), '--size', str(size), *more
+        sys.executable, '-m', 'torchgeo_msssl', 'chip', path, '--output', str(output), '--chip_size', str(size), *more
     ]  # fmt: skip
 
 
@@ -186,7 +188,7 @@ def _print_shares(path: str, size: int, seconds: dict[str, float]) -> None:
     # the chips that are kept: at least half of them lies in the scene
     windows = [
         chip.window
-        for chip in chips_of(scene, 0, ChipOptions(size=size, stride=size))
+        for chip in chips_of(scene, 0, ChipOptions(chip_size=size))
         if (inside := chip.window.intersection(scene.grid.window)) is not None and 2 * inside.area >= chip.window.area
     ]
     with rasterio.Env(GDAL_CACHEMAX=128 * 2**20, **ENVIRONMENT), rasterio.open(path) as file:
@@ -209,7 +211,7 @@ def _print_shares(path: str, size: int, seconds: dict[str, float]) -> None:
 
 def _print_virtual(path: str, size: int, chips: int, reference: float | None, folder: Path) -> None:
     """The manifest alone: as a command, and inside a program that has the libraries loaded."""
-    options = ChipOptions(size=size, stride=size, virtual=True)
+    options = ChipOptions(chip_size=size, virtual=True)
 
     def inside() -> float:
         start = time.perf_counter()
@@ -219,7 +221,7 @@ def _print_virtual(path: str, size: int, chips: int, reference: float | None, fo
     (folder / 'virtual').mkdir()
     first = inside()
     again = statistics.median(inside() for _ in range(5))
-    command, _ = alternately({'': _ours(path, size, '--virtual', '--workers', '1')}, 3, folder)['']
+    command, _ = alternately({'': _ours(path, size, '--virtual', '--num_workers', '1')}, 3, folder)['']
     print(row('virtual, first time', first, chips, reference, None), ' every pixel is looked at for nodata')
     print(row('virtual, counted before', again, chips, reference, VIRTUAL_TARGET), ' counts of valid pixels are kept')
     print(row('the same as a command', command, chips, reference, None), ' with the start of Python')

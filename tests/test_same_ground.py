@@ -67,9 +67,9 @@ def covered(region: Any, chips: Any) -> Any:
 def test_chip_holds_out_the_ground_of_fit(scenes: dict[str, list[str]], tmp_path: Path) -> None:
     data = of_fit(scenes)
     arguments = [
-        *scenes['images'], '--output', str(tmp_path / 'chips'), '--size', str(CHIP), '--labels', *scenes['labels'],
+        *scenes['images'], '--output', str(tmp_path / 'chips'), '--chip_size', str(CHIP), '--labels', *scenes['labels'],
         '--class_names', 'x,y,z', '--split', 'blocks', '--fractions', ','.join(map(str, FRACTIONS)), '--block-size',
-        str(BLOCK), '--seed', str(SEED), '--workers', '1',
+        str(BLOCK), '--seed', str(SEED), '--num_workers', '1',
     ]  # fmt: skip
     assert chip.run(arguments) == 0
     ground = Ground.of(find_scenes(scenes['images']))

@@ -36,10 +36,10 @@ def mask(make_scene: Callable[..., str]) -> str:
 
 def test_everything_at_once(scene: str, mask: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / 'chips'
-    asked = ['chip', scene, '--output', str(output), '--size', '16', '--overlap', '4', '--bands', 'B8,B4', '--labels',
-             mask, '--class_names', 'other,vine', '--split', 'blocks', '--fractions', '0.6,0.2,0.2', '--block-size',
-             '60', '--seed', '3', '--compress', 'deflate', '--workers', '1', '--geojson', '--min-valid', '1',
-             '--edge', 'shift']  # fmt: skip
+    asked = ['chip', scene, '--output', str(output), '--chip_size', '16', '--overlap', '4', '--bands', 'B8,B4',
+             '--labels', mask, '--class_names', 'other,vine', '--split', 'blocks', '--fractions', '0.6,0.2,0.2',
+             '--block-size', '60', '--seed', '3', '--compress', 'deflate', '--num_workers', '1', '--geojson',
+             '--min-valid', '1', '--edge', 'shift']  # fmt: skip
     assert main([*asked, '--dry-run']) == 0
     told = capsys.readouterr().out
     assert not output.exists()
@@ -66,11 +66,11 @@ def test_everything_at_once(scene: str, mask: str, tmp_path: Path, capsys: pytes
         (['--column', 'kind'], 'column: requires labels'),
         (['--background', 'false'], 'background: requires labels'),
         (['--buffer', '0.5'], 'buffer: requires labels'),
-        (['--size', '201'], '20210415_a.tif has 200 × 200 pixels, less than a chip of 201 × 201'),
+        (['--chip_size', '201'], '20210415_a.tif has 200 × 200 pixels, less than a chip of 201 × 201'),
         (['--bands', 'B02,B11'], 'has no band B11'),
         (['--bands', 'B02,B2'], 'bands: expected different bands'),
         (['--sensor', 'hubble'], "sensor: unknown sensor 'hubble'"),
-        (['--edge', 'drop', '--size', '512'], 'less than a chip of 512'),
+        (['--edge', 'drop', '--chip_size', '512'], 'less than a chip of 512'),
         (['--split', 'blocks', '--fractions', '0.5,0.4'], 'fractions: expected two or three shares'),
         (['--split', 'absent.geojson'], 'split: absent.geojson is neither blocks nor scenes nor a file'),
     ],
@@ -78,7 +78,7 @@ def test_everything_at_once(scene: str, mask: str, tmp_path: Path, capsys: pytes
 def test_mistakes_are_told_in_one_sentence(
     scene: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], message: str
 ) -> None:
-    assert main(['chip', scene, '--output', str(tmp_path / 'chips'), '--size', '64', *more]) == 1
+    assert main(['chip', scene, '--output', str(tmp_path / 'chips'), '--chip_size', '64', *more]) == 1
     error = capsys.readouterr().err
     assert message in error
     assert error.startswith('error: ')
@@ -86,10 +86,9 @@ def test_mistakes_are_told_in_one_sentence(
 
 
 @pytest.mark.parametrize('given', ['a,b', '0.5;0.5', ''])
-def test_shares_that_are_no_numbers(scene: str, capsys: pytest.CaptureFixture[str], given: str) -> None:
-    with pytest.raises(SystemExit, match='2'):
-        main(['chip', scene, '--output', 'chips', '--fractions', given])
-    assert f'argument --fractions: expected shares such as 0.7,0.15,0.15, got {given!r}' in capsys.readouterr().err
+def test_fractions_that_are_no_numbers(scene: str, capsys: pytest.CaptureFixture[str], given: str) -> None:
+    assert main(['chip', scene, '--output', 'chips', '--fractions', given]) == 1
+    assert 'fractions: expected' in capsys.readouterr().err
 
 
 def test_a_truncated_scene_shows_in_the_status(
@@ -97,7 +96,7 @@ def test_a_truncated_scene_shows_in_the_status(
 ) -> None:
     bad = make_scene('bad.tif', random_array((4, 200, 200)), names=['B02', 'B03', 'B04', 'B08'])
     Path(bad).write_bytes(Path(bad).read_bytes()[:200_000])
-    asked = ['chip', scene, bad, '--output', str(tmp_path / 'chips'), '--size', '64', '--workers', '1']
+    asked = ['chip', scene, bad, '--output', str(tmp_path / 'chips'), '--chip_size', '64', '--num_workers', '1']
     assert main(asked) == 1
     said = capsys.readouterr()
     assert f'error: {bad}: was cut short' in said.err
@@ -108,7 +107,7 @@ def test_a_truncated_scene_shows_in_the_status(
 
 def test_the_script_is_the_command(scene: str, tmp_path: Path) -> None:
     script = [sys.executable, str(ROOT / 'data_prep' / 'chip.py'), scene, '--output', str(tmp_path / 'chips')]
-    result = subprocess.run([*script, '--size', '64', '--virtual'], capture_output=True, text=True, check=True)
+    result = subprocess.run([*script, '--chip_size', '64', '--virtual'], capture_output=True, text=True, check=True)
     assert '9 of 16 windows are chips (7 too little data)' in result.stdout
     assert 'Finding data' in result.stderr
 
@@ -133,11 +132,11 @@ def test_real_scenes_come_back_from_their_chips(paths: str, more: list[Any], tmp
         str(DATA / paths),
         '--output',
         str(tmp_path),
-        '--size',
+        '--chip_size',
         '128',
         '--min-valid',
         '0',
-        '--workers',
+        '--num_workers',
         '1',
     ]
     assert main([*asked, *map(str, more)]) == 0
@@ -167,4 +166,4 @@ def test_help_needs_no_cpu_affinity(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     monkeypatch.delattr(os, 'sched_getaffinity', raising=False)  # as on macOS and Windows
     with pytest.raises(SystemExit, match='0'):
         main(['chip', '--help'])
-    assert '--workers' in capsys.readouterr().out
+    assert '--num_workers' in capsys.readouterr().out

@@ -16,7 +16,7 @@ from torchgeo_msssl.datamodules.folder_reader import FolderReader
 from torchgeo_msssl.datamodules.sample_data import sample_chips
 from torchgeo_msssl.datasets import Chips
 from torchgeo_msssl.errors import BandError, ConfigurationError, MSSSLError, ValidDataError
-from torchgeo_msssl.geo.chipping.options import ChipOptions, LabelOptions
+from torchgeo_msssl.geo.chipping.options import ChipOptions
 from torchgeo_msssl.geo.chipping.run import chip_scenes
 from torchgeo_msssl.geo.open_datasets import close_datasets
 from torchgeo_msssl.geo.sample import sample_area, write_sample_area
@@ -106,8 +106,8 @@ def test_the_manifest_brings_statistics_and_classes(make_scene: Maker, tmp_path:
     image[:, :20] = 0
     earlier = make_scene('T31TFJ_20210601.tif', image, names=BANDS, nodata=0)
     mask = make_scene('mask.tif', np.random.default_rng(1).integers(0, 2, (96, 96)).astype(np.uint8))
-    labels = LabelOptions((mask,), class_names=['soil', 'vine'])
-    options: dict[str, Any] = {'size': 16, 'stride': 16, 'labels': labels, 'min_valid': 0}
+    labels = {'labels': (mask,), 'class_names': ['soil', 'vine']}
+    options: dict[str, Any] = {'chip_size': 16, 'stride': 16, **labels, 'min_valid': 0}
     chip_scenes([earlier], tmp_path / 'out', ChipOptions(**options), progress=False)
     module = ready(str(tmp_path / 'out'), bands=['B08', 'B03'])
     found = manifest_statistics(chips_in(module, 'train'))

@@ -45,7 +45,7 @@ def folders(make_scene: Maker, tmp_path: Path) -> dict[str, str]:
         np.save(tmp_path / 'arrays' / f'{name}.npy', image_of(i))
     large = np.concatenate([np.concatenate([image_of(i) for i in range(4)], axis=2)] * 5, axis=1)
     scene = make_scene('T31TFJ_20210601.tif', large, names=BANDS)
-    chip_scenes([scene], tmp_path / 'manifest', ChipOptions(SIDE, SIDE), progress=False)
+    chip_scenes([scene], tmp_path / 'manifest', ChipOptions(chip_size=SIDE), progress=False)
     names = ('flat', 'images', 'parts', 'arrays', 'manifest', 'T31TFJ_20210601.tif')
     return {name: str(tmp_path / name) for name in names}
 

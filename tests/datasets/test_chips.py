@@ -19,7 +19,7 @@ from torchgeo.datasets import NonGeoDataset
 from torchgeo_msssl.datasets import ChipPart, Chips, LabelledScenes, Labels, Scenes
 from torchgeo_msssl.datasets.batches import collate
 from torchgeo_msssl.errors import BandError, ConfigurationError, MSSSLError, SceneReadError, ScenesNotFoundError
-from torchgeo_msssl.geo.chipping.options import ChipOptions, LabelOptions
+from torchgeo_msssl.geo.chipping.options import ChipOptions
 from torchgeo_msssl.geo.chipping.run import chip_scenes
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.open_datasets import close_datasets, pooled_raster
@@ -172,20 +172,20 @@ def later(make_scene: Maker) -> str:
 
 
 def chipped(paths: list[str], folder: Path, **options: Any) -> Path:
-    given = {'size': SIZE, 'stride': SIZE, 'min_valid': 0.0} | options
+    given = {'chip_size': SIZE, 'stride': SIZE, 'min_valid': 0.0} | options
     chip_scenes(paths, folder, ChipOptions(**given), progress=False)
     return folder
 
 
-def raster_labels(path: str) -> LabelOptions:
-    return LabelOptions((path,), class_names=NAMES)
+def raster_labels(path: str) -> dict[str, Any]:
+    return {'labels': (path,), 'class_names': NAMES}
 
 
 @pytest.mark.parametrize('virtual', [False, True])
 def test_what_chip_wrote_is_what_the_scenes_hold(
     scene: str, later: str, classes: str, tmp_path: Path, virtual: bool
 ) -> None:
-    folder = chipped([scene, later], tmp_path / 'out', labels=raster_labels(classes), virtual=virtual)
+    folder = chipped([scene, later], tmp_path / 'out', **raster_labels(classes), virtual=virtual)
     scenes = Scenes([later, scene])
     labelled = LabelledScenes(scenes, Labels(classes, NAMES))
     chips = Chips(folder, 'all')
@@ -211,8 +211,8 @@ def test_vector_labels_and_another_grid(scene: str, tmp_path: Path, virtual: boo
     shapes = [Point(600_000 + x, 5_000_000 - y).buffer(70) for x, y in ((300, 300), (700, 500), (1100, 800))]
     gpd.GeoDataFrame({'kind': ['vine', 'vine', 'grass']}, geometry=shapes, crs=32631).to_file(tmp_path / 'drawn.gpkg')
     drawn = str(tmp_path / 'drawn.gpkg')
-    options = LabelOptions((drawn,), class_names=['background', 'grass', 'vine'], column='kind')
-    folder = chipped([scene], tmp_path / 'out', labels=options, crs='EPSG:32632', res=12.0, virtual=virtual)
+    options = {'labels': (drawn,), 'class_names': ['background', 'grass', 'vine'], 'column': 'kind'}
+    folder = chipped([scene], tmp_path / 'out', **options, crs='EPSG:32632', res=12.0, virtual=virtual)
     chips = Chips(folder, 'all')
     assert chips.class_names == ('background', 'grass', 'vine')
     scenes = Scenes(scene, crs='EPSG:32632', res=12.0)
@@ -232,8 +232,8 @@ def test_labels_of_virtual_chips_are_found_from_everywhere(
     for layer in ('rows', 'parcels') if 'parcels' in extent else ('rows',):
         gpd.GeoDataFrame(geometry=[drawn[layer]], crs=32631).to_file(tmp_path / 'drawn.gpkg', layer=layer)
     monkeypatch.chdir(tmp_path)
-    options = LabelOptions(('drawn.gpkg',), class_names=['vine'], layer='rows', extent=extent)
-    written, virtual = (chipped([scene], tmp_path / str(v), virtual=v, labels=options) for v in (False, True))
+    options = {'labels': ('drawn.gpkg',), 'class_names': ['vine'], 'layer': 'rows', 'extent': extent}
+    written, virtual = (chipped([scene], tmp_path / str(v), virtual=v, **options) for v in (False, True))
     monkeypatch.chdir('/')
     for one, other in zip(Chips(written, 'all'), Chips(virtual, 'all'), strict=True):
         same(one, other, (*KEYS, 'mask'))
@@ -241,7 +241,7 @@ def test_labels_of_virtual_chips_are_found_from_everywhere(
 
 def test_splits_come_from_the_manifest(scene: str, tmp_path: Path) -> None:
     options: dict[str, Any] = {
-        'size': 8,
+        'chip_size': 8,
         'stride': 8,
         'split': 'blocks',
         'fractions': (0.5, 0.25, 0.25),
@@ -264,7 +264,7 @@ def test_splits_come_from_the_manifest(scene: str, tmp_path: Path) -> None:
 def test_virtual_chips_that_were_chosen_by_their_labels(
     scene: str, classes: str, tmp_path: Path, label_option: dict[str, float]
 ) -> None:
-    options: dict[str, Any] = {'labels': raster_labels(classes), **label_option}
+    options: dict[str, Any] = {**raster_labels(classes), **label_option}
     written, virtual = (Chips(chipped([scene], tmp_path / str(v), virtual=v, **options), 'all') for v in (False, True))
     assert len(written) == len(virtual) > 0
     for i in range(len(written)):
@@ -312,7 +312,7 @@ def test_scenes_that_are_missing_are_named_once(
 
 
 def test_no_class_of_the_manifest_is_the_value_of_unlabelled_pixels(scene: str, classes: str, tmp_path: Path) -> None:
-    folder = chipped([scene], tmp_path / 'out', labels=raster_labels(classes))
+    folder = chipped([scene], tmp_path / 'out', **raster_labels(classes))
     with pytest.raises(ConfigurationError, match=r'ignore_index: expected 3 to 255, .* got 1'):
         Chips(folder, 'all', ignore_index=1)
     assert 200 in Chips(folder, 'all', ignore_index=200)[11]['mask']
@@ -348,7 +348,7 @@ def test_what_has_changed_since_is_refused(scene: str, make_scene: Maker, tmp_pa
 
 
 def test_an_unfinished_or_strange_folder_of_chip_is_refused(scene: str, classes: str, tmp_path: Path) -> None:
-    folder = chipped([scene], tmp_path / 'out', labels=raster_labels(classes))
+    folder = chipped([scene], tmp_path / 'out', **raster_labels(classes))
     with pytest.raises(ConfigurationError, match=r'class_names: got a, b, c, and the chips in .* soil, grass, vine'):
         Chips(folder, 'all', class_names=['a', 'b', 'c'])
     assert 'mask' not in Chips(folder, 'all', masks=False)[0]
@@ -522,7 +522,7 @@ def test_workers_read_the_same_chips_as_the_main_process(folder: Path) -> None:
 
 
 def test_workers_read_the_same_windows_as_the_main_process(scene: str, classes: str, tmp_path: Path) -> None:
-    folder = chipped([scene], tmp_path / 'out', labels=raster_labels(classes), virtual=True)
+    folder = chipped([scene], tmp_path / 'out', **raster_labels(classes), virtual=True)
     chips = Chips(folder, 'all')
     alone = read_by_workers(chips)
     backwards = chips.__getitems__(range(11, -1, -1))  # read in the order of the scene, given in the order asked for

@@ -25,7 +25,7 @@ from torchgeo_msssl.datasets.labels import LabelledScenes, Labels
 from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import ConfigurationError, EmptyIntersectionError, ScenesNotFoundError
 from torchgeo_msssl.geo.chipping.labels import open_chip_labels
-from torchgeo_msssl.geo.chipping.options import LabelOptions
+from torchgeo_msssl.geo.chipping.options import ChipOptions
 from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.labels.vector import VectorLabels
 from torchgeo_msssl.geo.open_datasets import close_datasets
@@ -402,7 +402,7 @@ def test_the_first_of_priority_is_on_top_everywhere(image: str, drawn: str, tmp_
         priority = (CLASSES[first], CLASSES[last])
         labels = Labels(drawn, priority=priority, **options)
         np.testing.assert_array_equal(whole(labels, scenes), want)
-        chips = open_chip_labels(LabelOptions((drawn,), priority=priority, **options), scenes.scenes)
+        chips = open_chip_labels(ChipOptions(labels=(drawn,), priority=priority, **options), scenes.scenes)
         np.testing.assert_array_equal(chips.mask(scenes.scenes[0], grid.window), want)
         mask = tmp_path / f'{first}.tif'
         command = ['rasterize', drawn, '--like', image, '--output', str(mask), '--column', 'kind', '--class_names']

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 COMMANDS = {
     'sample': 'write the synthetic sample area:  sample DIR',
     'export': 'write the encoder of a checkpoint:  export run.ckpt encoder.safetensors',
-    'chip': 'cut scenes into chips for training:  chip SCENE… --output DIR --size 512',
+    'chip': 'cut scenes into chips for training:  chip SCENE… --output DIR --chip_size 512',
     'rasterize': 'burn polygons and lines into a mask:  rasterize VECTOR --like SCENE --output MASK.tif',
     'statistics': 'compute band statistics of scenes:  statistics SCENE… --output DIR',
     'vectorize': 'convert a class map to polygons:  vectorize MAP.tif --output vines.gpkg',

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from torchgeo_msssl.geo.chipping.options import ChipOptions, LabelOptions
+from torchgeo_msssl.geo.chipping.options import ChipOptions
 from torchgeo_msssl.geo.chipping.progress_log import SUMMARY
 from torchgeo_msssl.geo.chipping.run import chip_scenes
 from torchgeo_msssl.geo.headers import describe_file
@@ -53,7 +53,7 @@ def sample_chips(area: SampleArea, scenes: Literal['s2', 'drone']) -> str:
     if not _is_current(folder, area):
         print(f'Cutting chips from it into {folder} …')
         paths = area.sentinel2 if scenes == 's2' else area.drone
-        options = ChipOptions(_SENTINEL2_SIZE, _SENTINEL2_SIZE) if scenes == 's2' else _flight_options(area)
+        options = ChipOptions(chip_size=_SENTINEL2_SIZE) if scenes == 's2' else _flight_options(area)
         chip_scenes([str(path) for path in paths], folder, options, overwrite=True)
     return str(folder)
 
@@ -67,12 +67,12 @@ def _is_current(folder: Path, area: SampleArea) -> bool:
 def _flight_options(area: SampleArea) -> ChipOptions:
     grids = [describe_file(str(path)).grid for path in area.drone]
     size = max(32, min(min(grid.height, grid.width) for grid in grids) // _ALONG // 32 * 32)
-    vines = LabelOptions((str(area.vines),), class_names=('background', 'vine'), layer='rows')
     return ChipOptions(
-        size,
-        size,
+        chip_size=size,
         sensor='micasense_rededge',
-        labels=vines,
+        labels=(str(area.vines),),
+        class_names=('background', 'vine'),
+        layer='rows',
         split='blocks',
         fractions=(0.6, 0.2, 0.2),
         block_size=3 * size,

@@ -13,7 +13,7 @@ from torchgeo_msssl.errors import ConfigurationError, SceneReadError
 from torchgeo_msssl.geo.chipping.inputs import open_inputs
 from torchgeo_msssl.geo.chipping.labels import ChipLabels, open_chip_labels
 from torchgeo_msssl.geo.chipping.manifest import FORMAT
-from torchgeo_msssl.geo.chipping.options import ALL, ChipOptions, LabelOptions
+from torchgeo_msssl.geo.chipping.options import ALL, ChipOptions
 from torchgeo_msssl.geo.chipping.progress_log import JOURNAL, MANIFEST, SUMMARY
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.ground.parts import PARTS
@@ -103,7 +103,7 @@ class ChipManifest:
             SceneReadError: If a scene is gone, cannot be read, or has another grid than when the chips were planned.
         """
         names = pd.unique(self.chips['scene'])
-        inputs = open_inputs(self._files(names), self._grid_options())
+        inputs = open_inputs(self._files(names), self._options())
         known = {scene.name: scene for scene in inputs.scenes}
         return tuple(self._checked(name, known.get(name)) for name in names)
 
@@ -116,13 +116,12 @@ class ChipManifest:
         noted = [self.summary['scenes'][name] for name in names]
         return list(dict.fromkeys(file for scene in noted for file in scene.get('files', [scene['source']])))
 
-    def _grid_options(self) -> ChipOptions:
-        """The options that say how scenes are opened."""
-        options = self.summary['options']
-        return ChipOptions(
-            self.summary['size'], self.summary['size'], bands=tuple(options['bands']), sensor=options['sensor'],
-            crs=options['crs'], res=options['res'],
-        )  # fmt: skip
+    def _options(self) -> ChipOptions:
+        """The options of `chip`, with paths that hold wherever they are read."""
+        given = {name: value for name, value in self.summary['options'].items() if name != 'scenes'}
+        noted = self.summary['labels']
+        own = {} if noted is None else {'labels': noted['paths'], 'extent': noted['extent']}
+        return ChipOptions(**given | own)
 
     def _checked(self, name: str, scene: Scene | None) -> Scene:
         noted = self.summary['scenes'][name]
@@ -152,12 +151,7 @@ class ChipManifest:
         Raises:
             MSSSLError: If they cannot be read any more.
         """
-        noted, given = self.summary['labels'], self.summary['options']['labels']
-        if noted is None:
-            return None
-        # the paths of this entry hold from wherever they are read
-        own = {'paths': tuple(noted['paths']), 'extent': noted['extent']}
-        return open_chip_labels(LabelOptions(**given | own), scenes)
+        return None if self.summary['labels'] is None else open_chip_labels(self._options(), scenes)
 
 
 def read_manifest(root: str) -> ChipManifest | None:

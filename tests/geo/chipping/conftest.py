@@ -27,11 +27,11 @@ def closed_files() -> Iterator[None]:
 
 @pytest.fixture
 def cut(tmp_path: Path) -> Callable[..., Report]:
-    """``cut(paths, size=…, …)`` writes chips into ``tmp_path / 'chips'`` (or ``output``)."""
+    """``cut(paths, chip_size=…, …)`` writes chips into ``tmp_path / 'chips'`` (or ``output``)."""
 
     def make(paths: Any, output: str = 'chips', **given: Any) -> Report:
-        own = {key: given.pop(key) for key in ('workers', 'overwrite', 'dry_run', 'geojson') if key in given}
-        options = ChipOptions(**{'stride': given['size'], 'min_valid': 0.0, **given})
+        own = {key: given.pop(key) for key in ('num_workers', 'overwrite', 'dry_run', 'geojson') if key in given}
+        options = ChipOptions(**{'min_valid': 0.0, **given})
         paths = [paths] if isinstance(paths, str) else list(paths)
         return chip_scenes(paths, tmp_path / output, options, progress=False, **own)
 

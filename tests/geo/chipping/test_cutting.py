@@ -46,7 +46,7 @@ def test_tasks(
     make_scene: Any, random_array: Any, layout: Any, side: int, most: int, whole_rows: bool, workers: int
 ) -> None:
     found = scene(make_scene, random_array, **layout)
-    chips = chips_of(found, 0, ChipOptions(size=side, stride=side))
+    chips = chips_of(found, 0, ChipOptions(chip_size=side))
     tasks = list(tasks_of(found, 1, chips, workers))
     assert sorted(chip for task in tasks for chip in task) == sorted(chips)
     assert max(map(len, tasks)) <= most

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import shapely
 
-from torchgeo_msssl.geo.chipping.fingerprints import state_of_labels, state_of_scene
+from torchgeo_msssl.geo.chipping.fingerprints import fingerprint_of_labels, fingerprint_of_scene
 from torchgeo_msssl.geo.chipping.labels import open_chip_labels
-from torchgeo_msssl.geo.chipping.options import LabelOptions
+from torchgeo_msssl.geo.chipping.options import ChipOptions
 from torchgeo_msssl.geo.headers import find_scenes
 
 
@@ -28,14 +28,14 @@ def later(path: Path) -> None:
 
 @pytest.mark.parametrize('name', ['ortho.tif', 'ortho.tif.msk', 'ortho.tif.aux.xml'])
 def test_scenes(scene: str, make_scene: Any, name: str) -> None:
-    (before,) = map(state_of_scene, find_scenes(scene))
+    (before,) = map(fingerprint_of_scene, find_scenes(scene))
     assert before == [[scene, os.stat(scene).st_size, os.stat(scene).st_mtime_ns]]
     if name.endswith('.msk'):
         make_scene('scenes/ortho.tif.msk', np.ones((20, 20), 'uint8'))
     if name.endswith('.xml'):
         (Path(scene).parent / name).write_text('<PAMDataset></PAMDataset>')
     later(Path(scene).parent / name)
-    (after,) = map(state_of_scene, find_scenes(scene))
+    (after,) = map(fingerprint_of_scene, find_scenes(scene))
     assert after != before
 
 
@@ -48,25 +48,25 @@ def draw(path: Path) -> str:
 @pytest.mark.parametrize('suffix', ['.gpkg', '.shp', '.geojson'])
 def test_vectors(scene: str, tmp_path: Path, suffix: str) -> None:
     scenes = find_scenes(scene)
-    options = LabelOptions((draw(tmp_path / f'vines{suffix}'),), extent=draw(tmp_path / 'extent.gpkg'))
+    options = ChipOptions(labels=(draw(tmp_path / f'vines{suffix}'),), extent=draw(tmp_path / 'extent.gpkg'))
     labels = open_chip_labels(options, scenes)
     beside = {'.gpkg': ['.gpkg-wal'], '.shp': ['.dbf', '.prj'], '.geojson': []}[suffix]
-    before = state_of_labels(labels)
+    before = fingerprint_of_labels(labels)
     for file in (f'vines{suffix}', 'extent.gpkg', *(f'vines{other}' for other in beside)):
         later(tmp_path / file)
-        after = state_of_labels(labels)
+        after = fingerprint_of_labels(labels)
         assert after != before
         before = after
-    assert state_of_labels(None) == []
+    assert fingerprint_of_labels(None) == []
 
 
 def test_mask_rasters(scene: str, make_scene: Any, tmp_path: Path) -> None:
     for name in ('a', 'b'):
         make_scene(f'masks/{name}.tif', np.ones((20, 20), 'uint8'))
-    options = LabelOptions((str(tmp_path / 'masks'),), ['other', 'vine'])
+    options = ChipOptions(labels=(str(tmp_path / 'masks'),), class_names=['other', 'vine'])
 
     def state() -> Any:
-        return state_of_labels(open_chip_labels(options, find_scenes(scene)))
+        return fingerprint_of_labels(open_chip_labels(options, find_scenes(scene)))
 
     before = state()
     assert [os.path.basename(path) for path, *_ in before] == ['a.tif', 'b.tif']

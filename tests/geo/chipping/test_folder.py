@@ -14,7 +14,6 @@ import shapely
 from torchgeo_msssl.errors import ConfigurationError, OutputError, ValidDataError
 from torchgeo_msssl.geo.chipping import folder as folder_module
 from torchgeo_msssl.geo.chipping.folder import OutputFolder
-from torchgeo_msssl.geo.chipping.options import LabelOptions
 from torchgeo_msssl.geo.chipping.progress_log import Header
 
 CLASSES = ('vine',)
@@ -93,17 +92,17 @@ def test_nothing_is_lost_before_the_first_chip_is_cut(
 ) -> None:
     path = write()
     for name in ('chips', 'fresh'):
-        cut(path, name, size=20)
+        cut(path, name, chip_size=20)
     with stopped('survey'):
-        cut(path, size=20, overwrite=True, split='blocks', fractions=(0.5, 0.5), block_size=45)
+        cut(path, chip_size=20, overwrite=True, split='blocks', fractions=(0.5, 0.5), block_size=45)
     assert same()
     with pytest.raises(ConfigurationError, match='for 2 regions'):
-        cut(path, size=20, overwrite=True, split='blocks', fractions=(0.5, 0.5), block_size=20000)
+        cut(path, chip_size=20, overwrite=True, split='blocks', fractions=(0.5, 0.5), block_size=20000)
     assert same()
     with pytest.raises(ValidDataError, match='none of the 1 chips is kept'):
-        cut(path, size=96, overwrite=True, virtual=True, min_valid=1.0)
+        cut(path, chip_size=96, overwrite=True, virtual=True, min_valid=1.0)
     assert same()
-    assert cut(path, size=20).earlier
+    assert cut(path, chip_size=20).complete
 
 
 @pytest.mark.parametrize('overwrite', [False, True])
@@ -112,23 +111,23 @@ def test_a_run_that_is_killed_while_it_replaces_another(
     cut: Any, write: Any, stopped: Any, same: Any, tmp_path: Path, where: str, overwrite: bool
 ) -> None:
     path = write()
-    cut([path, write('other')], size=20, split='blocks', fractions=(0.5, 0.5), block_size=45)
-    cut(path, 'fresh', size=30)
+    cut([path, write('other')], chip_size=20, split='blocks', fractions=(0.5, 0.5), block_size=45)
+    cut(path, 'fresh', chip_size=30)
     with stopped(where):
-        cut(path, size=30, overwrite=True)
+        cut(path, chip_size=30, overwrite=True)
     assert not (tmp_path / 'chips/summary.json').exists()
-    cut(path, size=30, overwrite=overwrite)
+    cut(path, chip_size=30, overwrite=overwrite)
     assert same()
     assert sorted(os.listdir(tmp_path / 'chips')) == sorted(os.listdir(tmp_path / 'fresh'))
 
 
 def test_empty_folders_and_unfinished_files_are_nobodys(cut: Any, write: Any, same: Any, tmp_path: Path) -> None:
     path = write()
-    cut(path, 'fresh', size=30)
+    cut(path, 'fresh', chip_size=30)
     (tmp_path / 'chips/images').mkdir(parents=True)
     (tmp_path / 'chips/images/.ortho_00000_00000.tif.17.part').write_bytes(b'x')
     (tmp_path / 'chips/..chips.journal.17.part').write_bytes(b'x')
-    cut(path, size=30)
+    cut(path, chip_size=30)
     assert same()
 
 
@@ -136,7 +135,7 @@ def test_a_disk_that_is_full_at_once(
     cut: Any, write: Any, same: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write()
-    cut(path, 'fresh', size=30)
+    cut(path, 'fresh', chip_size=30)
 
     def full(*_: Any) -> None:
         raise OSError(28, 'No space left on device')
@@ -144,14 +143,14 @@ def test_a_disk_that_is_full_at_once(
     with monkeypatch.context() as patch:
         patch.setattr('torchgeo_msssl.geo.chipping.write.write_all', full)
         with pytest.raises(OutputError, match=r'\.chips\.journal: cannot be written \(No space left'):
-            cut(path, size=30)
-    cut(path, size=30)
+            cut(path, chip_size=30)
+    cut(path, chip_size=30)
     assert same()
 
 
 @pytest.mark.skipif(os.name != 'posix', reason='a limit on the size of files is a matter of POSIX')
 def test_a_disk_that_is_full_when_the_journal_grows(write: Any, full_disk: Any, tmp_path: Path) -> None:
-    asked = [write(), '--output', str(tmp_path / 'chips'), '--size', '8', '--workers', '1']
+    asked = [write(), '--output', str(tmp_path / 'chips'), '--chip_size', '8', '--num_workers', '1']
     result = full_disk(4000, *asked)
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].startswith(f'error: {tmp_path}/chips cannot be written (File too large)')
@@ -163,13 +162,13 @@ def test_two_runs_at_once(cut: Any, write: Any, tmp_path: Path) -> None:
     with OutputFolder(tmp_path / 'chips', Header({}, {}, {}), (), ()) as first:
         first.begin((), (), ())
         with pytest.raises(OutputError, match=r'chips is being written by another run of `chip`; wait'):
-            cut(path, size=30, overwrite=True)
-    cut(path, size=30, overwrite=True)
+            cut(path, chip_size=30, overwrite=True)
+    cut(path, chip_size=30, overwrite=True)
 
 
 def test_files_of_others_stay(cut: Any, write: Any, vines: Any, same: Any, tmp_path: Path) -> None:
-    path, labels = write(), LabelOptions((vines(),), CLASSES)
-    cut(path, size=30, labels=labels)
+    path, labels = write(), {'labels': (vines(),), 'class_names': CLASSES}
+    cut(path, chip_size=30, **labels)
     others = [
         tmp_path / 'chips' / name
         for name in ('images/mine.tif', 'masks/my_handdrawn.tif', 'images/ortho_1_2.tif', 'images/.mine.part',
@@ -177,11 +176,11 @@ def test_files_of_others_stay(cut: Any, write: Any, vines: Any, same: Any, tmp_p
     ]  # fmt: skip
     for file in others:
         file.write_text('mine')
-    cut(path, size=40, overwrite=True)
+    cut(path, chip_size=40, overwrite=True)
     for file in others:
         assert file.read_text() == 'mine'
         file.unlink()
-    cut(path, 'fresh', size=40)
+    cut(path, 'fresh', chip_size=40)
     assert same()
 
 
@@ -192,22 +191,26 @@ def test_labels_that_change(
 ) -> None:
     path = write()
 
-    def labels(again: bool) -> LabelOptions:
+    def labels(again: bool) -> dict[str, Any]:
         if what == 'raster':
             mask = make_scene('mask.tif', np.full((96, 96), again, np.uint8))
-            return LabelOptions((mask,), ('background', 'vine'))
+            return {'labels': (mask,), 'class_names': ('background', 'vine')}
         if what == 'extent':
-            return LabelOptions((vines(),), CLASSES, extent=vines(600200 if again else 600100, 'extent'))
-        return LabelOptions((vines(600200 if again else 600100),), CLASSES)
+            return {
+                'labels': (vines(),),
+                'class_names': CLASSES,
+                'extent': vines(600200 if again else 600100, 'extent'),
+            }
+        return {'labels': (vines(600200 if again else 600100),), 'class_names': CLASSES}
 
-    asked = {'size': 30, 'labels': labels(False)}
+    asked = {'chip_size': 30, **labels(False)}
     if complete:
         cut(path, **asked)
     else:
         with stopped('manifest'):
             cut(path, **asked)
-    assert labels(True) == asked['labels']
-    assert not cut(path, **asked).earlier
+    assert labels(True)['labels'] == asked['labels']
+    assert not cut(path, **asked).complete
     cut(path, 'fresh', **asked)
     assert same()
 
@@ -218,16 +221,16 @@ def test_a_scene_that_is_replaced(
     cut: Any, write: Any, stopped: Any, same: Any, tmp_path: Path, complete: bool, virtual: bool
 ) -> None:
     paths = [write(), write('other')]
-    asked = {'size': 20, 'virtual': virtual}
+    asked = {'chip_size': 20, 'virtual': virtual}
     if complete:
-        assert not cut(paths, **asked).earlier
-        assert cut(paths, **asked).earlier
+        assert not cut(paths, **asked).complete
+        assert cut(paths, **asked).complete
     else:
         with stopped('manifest'):
             cut(paths, **asked)
     others = aged(tmp_path.glob('chips/images/other*'))
     write(seed=1, side=60)
-    assert not cut(paths, **asked).earlier
+    assert not cut(paths, **asked).complete
     assert all(map(is_old, others))
     assert bool(others) != virtual
     cut(paths, 'fresh', **asked)
@@ -236,37 +239,37 @@ def test_a_scene_that_is_replaced(
 
 def test_bands_that_are_those_of_the_first_scene(cut: Any, write: Any, same: Any, make_scene: Any) -> None:
     paths = [write('a'), write('b')]
-    cut(paths, size=20)
+    cut(paths, chip_size=20)
     make_scene('a.tif', np.ones((2, 96, 96), np.uint16), names=['nir', 'red'], nodata=0)
-    cut(paths, size=20)
-    cut(paths, 'fresh', size=20)
+    cut(paths, chip_size=20)
+    cut(paths, 'fresh', chip_size=20)
     assert same()
 
 
 def test_a_mask_is_put_beside_a_scene(cut: Any, write: Any, same: Any, make_scene: Any) -> None:
     path = write()
-    cut(path, size=20, min_valid=0.5)
+    cut(path, chip_size=20, min_valid=0.5)
     make_scene('ortho.tif.msk', np.tri(96, dtype=np.uint8) * 255)
-    assert not cut(path, size=20, min_valid=0.5).earlier
-    cut(path, 'fresh', size=20, min_valid=0.5)
+    assert not cut(path, chip_size=20, min_valid=0.5).complete
+    cut(path, 'fresh', chip_size=20, min_valid=0.5)
     assert same()
 
 
 def test_chips_that_are_lost(cut: Any, write: Any, vines: Any, same: Any, tmp_path: Path) -> None:
-    path, labels = write(), LabelOptions((vines(),), CLASSES)
+    path, labels = write(), {'labels': (vines(),), 'class_names': CLASSES}
     for name in ('chips', 'fresh'):
-        cut(path, name, size=30, labels=labels)
+        cut(path, name, chip_size=30, **labels)
     images = aged((tmp_path / 'chips/images').iterdir())
     images[2].unlink()
     (tmp_path / 'chips/masks' / images[5].name).unlink()
-    assert not cut(path, size=30, labels=labels).earlier
+    assert not cut(path, chip_size=30, **labels).complete
     assert [file for file in images if not is_old(file)] == [images[2], images[5]]
     assert same()
     (tmp_path / 'chips/chips.parquet').unlink()
-    cut(path, size=30, labels=labels)
+    cut(path, chip_size=30, **labels)
     assert same()
     (tmp_path / 'chips/.chips.journal').write_text('')  # as after a power cut
-    assert not cut(path, size=30, labels=labels).earlier
+    assert not cut(path, chip_size=30, **labels).complete
     assert same()
 
 
@@ -277,35 +280,35 @@ def test_a_scene_that_is_mended(
     # so few that they lie at other distances with one scene than with two
     monkeypatch.setattr('torchgeo_msssl.geo.chipping.run._SAMPLED', 4000)
     paths = [write('a'), write('b')]
-    cut(paths, 'fresh', size=20)
+    cut(paths, 'fresh', chip_size=20)
     if whole_before:
-        cut(paths, size=20)
+        cut(paths, chip_size=20)
     whole, times = Path(paths[1]).read_bytes(), os.stat(paths[1])
     Path(paths[1]).write_bytes(whole[:100])
-    assert list(cut(paths, size=20).failed) == ['b']
+    assert list(cut(paths, chip_size=20).failed) == ['b']
     assert not list(tmp_path.glob('chips/images/b_*'))
     Path(paths[1]).write_bytes(whole)
     os.utime(paths[1], ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert not cut(paths, size=20).failed
+    assert not cut(paths, chip_size=20).failed
     assert same()
 
 
 def test_what_is_done_of_other_scenes_stays(cut: Any, write: Any, tmp_path: Path) -> None:
     paths = [write('a'), write('b')]
-    cut(paths, size=20)
+    cut(paths, chip_size=20)
     others = aged(tmp_path.glob('chips/images/a_*'))
     Path(paths[1]).write_bytes(Path(paths[1]).read_bytes()[:100])
-    assert list(cut(paths, size=20).failed) == ['b']
+    assert list(cut(paths, chip_size=20).failed) == ['b']
     assert sorted((tmp_path / 'chips/images').iterdir()) == others
     assert all(map(is_old, others))
 
 
 def test_an_output_inside_the_scenes(cut: Any, write: Any, tmp_path: Path, contents: Any) -> None:
     path = Path(write('scenes/ortho'))
-    asked = {'paths': str(path.parent), 'output': 'scenes/chips', 'size': 30}
+    asked = {'paths': str(path.parent), 'output': 'scenes/chips', 'chip_size': 30}
     cut(**asked)
     before = contents(tmp_path / 'scenes')
-    assert cut(**asked).earlier
+    assert cut(**asked).complete
     cut(**asked, overwrite=True)
     assert contents(tmp_path / 'scenes') == before
 
@@ -315,12 +318,12 @@ def test_outputs_that_cannot_be_written(cut: Any, write: Any, tmp_path: Path, mo
     (tmp_path / 'file').write_text('mine')
     for output in ('file', 'file/below', 'file/below/it'):
         with pytest.raises(OutputError, match=r'file.* cannot be written \(.*file is no folder\)'):
-            cut(path, output, size=30, split='blocks', fractions=(0.5, 0.5), block_size=70)
-    cut(path, size=30)
+            cut(path, output, chip_size=30, split='blocks', fractions=(0.5, 0.5), block_size=70)
+    cut(path, chip_size=30)
     monkeypatch.setattr(folder_module.os, 'access', lambda *_: False)  # the superuser may write everywhere
     with pytest.raises(OutputError, match=r'new cannot be written \(nothing may be written into'):
-        cut(path, 'new', size=30)
-    assert cut(path, size=30).earlier
+        cut(path, 'new', chip_size=30)
+    assert cut(path, chip_size=30).complete
 
     def refuse(*_: Any, **__: Any) -> None:
         raise OSError(30, 'Read-only file system', 'images')
@@ -330,16 +333,16 @@ def test_outputs_that_cannot_be_written(cut: Any, write: Any, tmp_path: Path, mo
         with monkeypatch.context() as patch:
             patch.setattr(Path, name, refuse)
             with pytest.raises(OutputError, match=r'images cannot be written \(Read-only file system\)'):
-                cut(path, size=40, overwrite=True)
+                cut(path, chip_size=40, overwrite=True)
 
 
 def test_less_can_be_asked_for_where_nothing_was_kept(cut: Any, write: Any, same: Any, tmp_path: Path) -> None:
     path = write()
-    with pytest.raises(ValidDataError, match='ask for less'):
-        cut(path, size=96, min_valid=1.0)
+    with pytest.raises(ValidDataError, match='use smaller values'):
+        cut(path, chip_size=96, min_valid=1.0)
     assert not (tmp_path / 'chips').exists()
-    cut(path, size=96)
-    cut(path, 'fresh', size=96)
+    cut(path, chip_size=96)
+    cut(path, 'fresh', chip_size=96)
     assert same()
 
 
@@ -350,11 +353,11 @@ def test_labels_are_the_same_from_elsewhere(
     vines(), vines(600200, 'extent')
     (tmp_path / 'below').mkdir()
     monkeypatch.chdir(tmp_path)
-    asked = {'size': 30, 'labels': LabelOptions(('vines.gpkg',), CLASSES, extent='extent.gpkg')}
+    asked = {'chip_size': 30, 'labels': ('vines.gpkg',), 'class_names': CLASSES, 'extent': 'extent.gpkg'}
     cut(path, **asked)
     monkeypatch.chdir(tmp_path / 'below')
-    asked['labels'] = LabelOptions(('../vines.gpkg',), CLASSES, extent=str(tmp_path / 'extent.gpkg'))
-    assert cut(path, **asked).earlier
+    asked |= {'labels': ('../vines.gpkg',), 'extent': str(tmp_path / 'extent.gpkg')}
+    assert cut(path, **asked).complete
 
 
 @pytest.mark.parametrize('content', ['{}', 'text', '[1, 2]'])
@@ -362,7 +365,7 @@ def test_a_summary_of_others(cut: Any, write: Any, tmp_path: Path, content: str)
     (tmp_path / 'chips').mkdir()
     (tmp_path / 'chips/summary.json').write_text(content)
     with pytest.raises(ConfigurationError, match='holds files that `chip` did not write'):
-        cut(write(), size=30, overwrite=True)
+        cut(write(), chip_size=30, overwrite=True)
     assert (tmp_path / 'chips/summary.json').read_text() == content
 
 
@@ -371,11 +374,11 @@ def test_windows_that_cannot_be_read_are_counted(cut: Any, write: Any, same: Any
     with open(paths[1], 'rb+') as file:
         file.seek(os.path.getsize(paths[1]) * 11 // 18)  # the last block of the second row of three
         file.write(b'\xff' * 200)
-    report = cut(paths, size=16, min_valid=0.9)
+    report = cut(paths, chip_size=16, min_valid=0.9)
     assert list(report.failed) == ['bad']
     counts = report.counts
     assert counts['unreadable'] == 36
     assert counts['windows'] == 72 == sum(number for name, number in counts.items() if name != 'windows')
     assert '36 in scenes that cannot be read' in report.lines('chips')[0]
-    cut(paths, 'fresh', size=16, min_valid=0.9, workers=2)
+    cut(paths, 'fresh', chip_size=16, min_valid=0.9, num_workers=2)
     assert same()

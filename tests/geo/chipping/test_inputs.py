@@ -11,7 +11,7 @@ from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.chipping.inputs import absolute, open_inputs
 from torchgeo_msssl.geo.chipping.options import ChipOptions
 
-OPTIONS = ChipOptions(8, 8)
+OPTIONS = ChipOptions(chip_size=8)
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def folder(make_scene: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_files_of_each_scene_are_listed(folder: Path) -> None:
-    inputs = open_inputs(['day/B0*.tif', 'day/chips_2'], ChipOptions(8, 8, bands=('B02',)))
+    inputs = open_inputs(['day/B0*.tif', 'day/chips_2'], ChipOptions(chip_size=8, bands=('B02',)))
     assert inputs.files == {
         'day': (f'{folder}/day/B02.tif', f'{folder}/day/B03.tif'),
         'image': (f'{folder}/day/chips_2/image.tif',),
@@ -38,9 +38,9 @@ def test_what_lies_in_the_output_is_no_scene(folder: Path, linked: bool) -> None
     if linked:
         os.symlink(folder / 'day', folder / 'link')
         output = folder / 'link/chips'
-    names = {scene.name for scene in open_inputs(['day'], ChipOptions(8, 8, bands=('B02',)), output).scenes}
+    names = {scene.name for scene in open_inputs(['day'], ChipOptions(chip_size=8, bands=('B02',)), output).scenes}
     assert names == {'day', 'notes', 'image'}
-    assert len(open_inputs(['day'], ChipOptions(8, 8, bands=('B02',))).scenes) == 4
+    assert len(open_inputs(['day'], ChipOptions(chip_size=8, bands=('B02',))).scenes) == 4
     with pytest.raises(ConfigurationError, match=r'^output: all scenes, such as day/B02.tif, lie in day;'):
         open_inputs(['day/*.tif'], OPTIONS, Path('day'))
 

@@ -28,7 +28,6 @@ from torchgeo_msssl.errors import (
     ScenesNotFoundError,
     ValidDataError,
 )
-from torchgeo_msssl.geo.chipping.options import LabelOptions
 from torchgeo_msssl.geo.chipping.run import chip_scenes
 from torchgeo_msssl.geo.grid import PixelGrid
 from torchgeo_msssl.geo.headers import find_scenes
@@ -69,7 +68,7 @@ def test_the_chips_are_the_scene(
 ) -> None:
     if size > 150 and edge == 'shift':
         pytest.skip('refused')
-    cut(scene, size=size, stride=stride, edge=edge)
+    cut(scene, chip_size=size, stride=stride, edge=edge)
     with rasterio.open(scene) as whole:
         np.testing.assert_array_equal(reassemble(tmp_path / 'chips', 'ortho', whole.shape), whole.read())
         frame = gpd.read_parquet(tmp_path / 'chips' / 'chips.parquet')
@@ -87,7 +86,7 @@ def test_the_chips_are_the_scene(
 
 
 def test_masks_are_the_mask_of_the_scene(cut: Any, reassemble: Any, scene: str, mask: str, tmp_path: Path) -> None:
-    cut(scene, size=64, stride=50, labels=LabelOptions((mask,), CLASSES))
+    cut(scene, chip_size=64, stride=50, labels=(mask,), class_names=CLASSES)
     with rasterio.open(mask) as file:
         whole = file.read()
     np.testing.assert_array_equal(reassemble(tmp_path / 'chips', 'ortho', whole.shape, 'mask'), whole)
@@ -101,7 +100,7 @@ def test_masks_are_the_mask_of_the_scene(cut: Any, reassemble: Any, scene: str, 
 def test_vectors_are_burned_as_over_the_whole_scene(
     cut: Any, reassemble: Any, scene: str, vines: str, tmp_path: Path
 ) -> None:
-    cut(scene, size=64, edge='shift', labels=LabelOptions((vines,), CLASSES, column='kind'))
+    cut(scene, chip_size=64, edge='shift', labels=(vines,), class_names=CLASSES, column='kind')
     (whole,) = find_scenes(scene)
     expected = vector_labels(vines, ['background', 'vine', 'grass'], 'kind', background=True).burn(
         whole.grid, whole.grid.window
@@ -117,15 +116,15 @@ def test_vectors_are_burned_as_over_the_whole_scene(
 def test_scenes_no_label_touches_are_unlabelled(cut: Any, scene: str, vines: str, make_scene: Any, tmp_path: Path):
     far = make_scene('far.tif', np.ones((3, 64, 64), 'uint16'), names=['red', 'green', 'nir'], nodata=0,
                      transform=Affine(10, 0, 700000, 0, -10, 5000000))  # fmt: skip
-    cut([scene, far], size=64, labels=LabelOptions((vines,), CLASSES, column='kind'))
+    cut([scene, far], chip_size=64, labels=(vines,), class_names=CLASSES, column='kind')
     with rasterio.open(tmp_path / 'chips/masks/far_00000_00000.tif') as file:
         assert (file.read() == 255).all()
     assert json.loads((tmp_path / 'chips/summary.json').read_text())['labels']['unlabelled_scenes'] == ['far']
 
 
 def test_chips_with_too_little_in_them_are_left_out(cut: Any, scene: str, mask: str, tmp_path: Path) -> None:
-    labels = LabelOptions((mask,), CLASSES)
-    report = cut(scene, size=50, min_valid=0.85, min_labelled=0.5, keep_empty=0.0, labels=labels)
+    labels = {'labels': (mask,), 'class_names': CLASSES}
+    report = cut(scene, chip_size=50, min_valid=0.85, min_labelled=0.5, keep_empty=0.0, **labels)
     frame = gpd.read_parquet(tmp_path / 'chips' / 'chips.parquet')
     # of 3 × 5 windows the last column has 40 of 50 columns inside and less with data, the last row is unlabelled,
     # and the first window shows background alone
@@ -146,8 +145,8 @@ def test_classes_are_those_of_pixels_with_data(
     array[:, :40], array[:, 70:, 60:] = 0, 0  # frames, as of a flight
     path = make_scene('ortho.tif', array, names=['red'], nodata=0)
     classes = np.random.default_rng(0).integers(0, 3, (90, 90)).astype(np.uint8)
-    labels = LabelOptions((make_scene('mask.tif', classes),), CLASSES)
-    cut(path, size=size, labels=labels, block_size=61, **how)
+    labels = {'labels': (make_scene('mask.tif', classes),), 'class_names': CLASSES}
+    cut(path, chip_size=size, **labels, block_size=61, **how)
     frame = gpd.read_parquet(tmp_path / 'chips' / 'chips.parquet')
     total = np.zeros(3, int)
     for chip in frame.itertuples():
@@ -172,14 +171,14 @@ def test_ground_without_data_is_not_labelled(cut: Any, make_scene: Any, tmp_path
     path = make_scene('ortho.tif', array, names=['red'], nodata=0)
     classes = np.ones((64, 96), 'uint8')
     classes[:, 64:] = 0
-    labels = LabelOptions((make_scene('mask.tif', classes),), CLASSES)
-    report = cut(path, size=32, labels=labels, min_labelled=0.5, keep_empty=0.0, virtual=virtual)
+    labels = {'labels': (make_scene('mask.tif', classes),), 'class_names': CLASSES}
+    report = cut(path, chip_size=32, **labels, min_labelled=0.5, keep_empty=0.0, virtual=virtual)
     counts = {key: report.counts[key] for key in ('chips', 'too_little_data', 'too_few_labels', 'empty')}
     assert counts == {'chips': 1, 'too_little_data': 0, 'too_few_labels': 4, 'empty': 1}
 
 
 def test_a_dry_run_tells_what_a_run_does(cut: Any, scene: str, mask: str, tmp_path: Path) -> None:
-    asked = {'size': 50, 'min_valid': 0.85, 'labels': LabelOptions((mask,), CLASSES), 'keep_empty': 0.0}
+    asked = {'chip_size': 50, 'min_valid': 0.85, 'labels': (mask,), 'class_names': CLASSES, 'keep_empty': 0.0}
     told = cut(scene, dry_run=True, **asked)
     assert not (tmp_path / 'chips').exists()
     done = cut(scene, **asked)
@@ -193,7 +192,8 @@ def test_a_dry_run_tells_what_a_run_does(cut: Any, scene: str, mask: str, tmp_pa
 def test_virtual_chips_are_those_that_would_be_written(
     cut: Any, scene: str, mask: str, tmp_path: Path, split: str | None
 ) -> None:
-    asked = {'size': 16, 'min_valid': 0.4, 'labels': LabelOptions((mask,), CLASSES), 'split': split, 'block_size': 50}
+    asked = {'chip_size': 16, 'min_valid': 0.4, 'labels': (mask,), 'class_names': CLASSES}
+    asked |= {'split': split, 'block_size': 50}
     cut(scene, **asked)
     cut(scene, 'virtual', virtual=True, **asked)
     written, virtual = (gpd.read_parquet(tmp_path / name / 'chips.parquet') for name in ('chips', 'virtual'))
@@ -210,7 +210,7 @@ def test_virtual_chips_are_those_that_would_be_written(
 
 
 def test_statistics_are_those_of_the_pixels(cut: Any, scene: str, tmp_path: Path) -> None:
-    cut(scene, size=30, min_valid=1.0, edge='drop')
+    cut(scene, chip_size=30, min_valid=1.0, edge='drop')
     with rasterio.open(scene) as file:
         pixels = file.read()[:, :, :180].reshape(3, -1).astype(float)
     found = json.loads((tmp_path / 'chips/summary.json').read_text())['statistics']
@@ -223,7 +223,7 @@ def test_statistics_are_those_of_the_pixels(cut: Any, scene: str, tmp_path: Path
 
 def test_parts_have_folders_of_their_own(cut: Any, make_scene: Any, random_array: Any, tmp_path: Path) -> None:
     path = make_scene('a.tif', random_array((1, 300, 300), 'uint8'), names=['red'])
-    report = cut(path, size=16, split='blocks', fractions=(0.6, 0.2, 0.2), block_size=60, geojson=True)
+    report = cut(path, chip_size=16, split='blocks', fractions=(0.6, 0.2, 0.2), block_size=60, geojson=True)
     frame = gpd.read_parquet(tmp_path / 'chips' / 'chips.parquet')
     assert set(frame['split']) == {'train', 'val', 'test'}
     for chip in frame.itertuples():
@@ -239,7 +239,7 @@ def test_parts_have_folders_of_their_own(cut: Any, make_scene: Any, random_array
 
 
 def test_a_scene_in_another_crs(cut: Any, reassemble: Any, scene: str, tmp_path: Path) -> None:
-    cut(scene, size=64, crs='EPSG:32630', res=15.0)
+    cut(scene, chip_size=64, crs='EPSG:32630', res=15.0)
     moved = warp_scene(find_scenes(scene)[0], rasterio.crs.CRS.from_epsg(32630), (15, 15))
     whole, _ = moved.read(moved.grid.window, moved.bands)
     found = reassemble(tmp_path / 'chips', 'ortho', whole.shape)
@@ -254,7 +254,7 @@ def test_a_scene_in_another_crs(cut: Any, reassemble: Any, scene: str, tmp_path:
 def test_scenes_of_several_crs_are_listed_in_degrees(cut: Any, make_scene: Any, tmp_path: Path) -> None:
     array = np.ones((1, 64, 64), 'uint8')
     paths = [make_scene(f'{zone}.tif', array, names=['red'], crs=f'EPSG:326{zone}') for zone in (31, 32)]
-    cut(paths, size=64)
+    cut(paths, chip_size=64)
     frame = gpd.read_parquet(tmp_path / 'chips' / 'chips.parquet')
     assert frame.crs == 'EPSG:4326'
     for chip in frame.itertuples():
@@ -276,14 +276,14 @@ def series(make_scene: Any, mask: str) -> Callable[..., dict[str, Any]]:
 
     def asked(split: bool) -> dict[str, Any]:
         how = {'split': 'blocks', 'fractions': (0.6, 0.4), 'block_size': 70} if split else {}
-        return {'paths': paths, 'size': 22, 'min_valid': 0.5, 'labels': LabelOptions((mask,), CLASSES), **how}
+        return {'paths': paths, 'chip_size': 22, 'min_valid': 0.5, 'labels': (mask,), 'class_names': CLASSES, **how}
 
     return asked
 
 
 @pytest.mark.parametrize('split', [False, True])
 def test_bytes_do_not_depend_on_workers(cut: Any, series: Any, tmp_path: Path, contents: Any, split: bool) -> None:
-    one, two = (cut(output=name, workers=n, **series(split)) for name, n in (('one', 1), ('two', 2)))
+    one, two = (cut(output=name, num_workers=n, **series(split)) for name, n in (('one', 1), ('two', 2)))
     assert contents(tmp_path / 'one') == contents(tmp_path / 'two')
     assert one.counts == two.counts
     assert one.counts['chips'] > 80
@@ -294,9 +294,9 @@ def test_a_killed_run_ends_with_the_same_bytes(cut: Any, series: Any, tmp_path: 
     asked = series(split=True)
     cut(output='whole', **asked)
     arguments = [
-        sys.executable, '-m', 'torchgeo_msssl', 'chip', *asked['paths'], '--output', str(tmp_path / 'broken'), '--size',
-        '22', '--labels', asked['labels'].paths[0], '--class_names', 'background,vine,grass', '--workers', '2',
-        '--split', 'blocks', '--fractions', '0.6,0.4', '--block-size', '70',
+        sys.executable, '-m', 'torchgeo_msssl', 'chip', *asked['paths'], '--output', str(tmp_path / 'broken'),
+        '--chip_size', '22', '--labels', asked['labels'][0], '--class_names', 'background,vine,grass',
+        '--num_workers', '2', '--split', 'blocks', '--fractions', '0.6,0.4', '--block-size', '70',
     ]  # fmt: skip
     for enough in (20, 90):
         process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
@@ -308,14 +308,14 @@ def test_a_killed_run_ends_with_the_same_bytes(cut: Any, series: Any, tmp_path: 
     cut(output='broken', **asked)
     whole, broken = contents(tmp_path / 'whole'), contents(tmp_path / 'broken')
     assert broken == whole
-    assert cut(output='broken', **asked).earlier
+    assert cut(output='broken', **asked).complete
     assert contents(tmp_path / 'broken') == whole
 
 
 def test_what_was_done_is_not_done_again(
     cut: Any, scene: str, tmp_path: Path, contents: Any, monkeypatch: pytest.MonkeyPatch
 ):
-    cut(scene, 'whole', size=50)
+    cut(scene, 'whole', chip_size=50)
     folder = tmp_path / 'chips'
 
     def stop(*_: Any) -> None:
@@ -324,24 +324,24 @@ def test_what_was_done_is_not_done_again(
     with monkeypatch.context() as patch:
         patch.setattr('torchgeo_msssl.geo.chipping.run.write_manifest', stop)
         with pytest.raises(KeyboardInterrupt):
-            cut(scene, size=50)
+            cut(scene, chip_size=50)
     images = sorted((folder / 'images').iterdir())
     assert not (folder / 'summary.json').exists()
     images[3].write_bytes(images[3].read_bytes()[:100])  # as after a power cut
     before = {path.name: path.stat().st_mtime_ns for path in images}  # inode numbers may be used again
     (folder / 'images' / '.ortho_00000_00000.tif.1.part').write_bytes(b'x')
-    cut(scene, size=50)
+    cut(scene, chip_size=50)
     changed = [path.name for path in images if path.stat().st_mtime_ns != before[path.name]]
     assert changed == [images[3].name]
     assert contents(folder) == contents(tmp_path / 'whole')
 
 
 def test_other_options_are_not_mixed(cut: Any, scene: str, tmp_path: Path, contents: Any) -> None:
-    cut(scene, size=50)
-    with pytest.raises(ConfigurationError, match=r'chips cut with other size, stride; .* --overwrite'):
-        cut(scene, size=64)
-    cut(scene, size=64, overwrite=True)
-    cut(scene, 'fresh', size=64)
+    cut(scene, chip_size=50)
+    with pytest.raises(ConfigurationError, match=r'chips cut with other chip_size; .* --overwrite'):
+        cut(scene, chip_size=64)
+    cut(scene, chip_size=64, overwrite=True)
+    cut(scene, 'fresh', chip_size=64)
     assert contents(tmp_path / 'chips') == contents(tmp_path / 'fresh')
 
 
@@ -350,7 +350,7 @@ def test_files_of_others_are_not_touched(cut: Any, scene: str, tmp_path: Path) -
     (tmp_path / 'chips' / 'images' / 'mine.tif').write_bytes(b'x')
     for overwrite in (False, True):
         with pytest.raises(ConfigurationError, match='holds files that `chip` did not write'):
-            cut(scene, size=50, overwrite=overwrite)
+            cut(scene, chip_size=50, overwrite=overwrite)
     assert (tmp_path / 'chips' / 'images' / 'mine.tif').read_bytes() == b'x'
 
 
@@ -366,43 +366,44 @@ def test_a_damaged_scene_does_not_stop_the_others(
     whole = Path(paths[1]).read_bytes()
     Path(paths[1]).write_bytes(whole[: 100 if where == 'header' else len(whole) * 2 // 3])
     how = {'split': 'blocks', 'fractions': (0.5, 0.5), 'block_size': 100} if split else {}
-    report = cut(paths, size=32, workers=2, **how)
+    report = cut(paths, chip_size=32, num_workers=2, **how)
     assert list(report.failed) == ['bad']
     assert 'bad.tif' in report.failed['bad']
     frame = gpd.read_parquet(tmp_path / 'chips' / 'chips.parquet')
     assert set(frame['scene']) == {'good'}
     assert len(list((tmp_path / 'chips').rglob('*.tif'))) == len(frame) == report.counts['chips']
     Path(paths[1]).write_bytes(whole)  # mended: the same command does the rest
-    assert not cut(paths, size=32, **how).failed
-    cut(paths, 'fresh', size=32, **how)
+    assert not cut(paths, chip_size=32, **how).failed
+    cut(paths, 'fresh', chip_size=32, **how)
     assert contents(tmp_path / 'chips') == contents(tmp_path / 'fresh')
 
 
 def test_a_damaged_scene_alone(cut: Any, scene: str) -> None:
     Path(scene).write_bytes(Path(scene).read_bytes()[:100])
     with pytest.raises(SceneReadError, match=r'ortho.tif: cannot be opened'):
-        cut(scene, size=50)
+        cut(scene, chip_size=50)
 
 
 def test_refused_scenes(cut: Any, scene: str, make_scene: Any, random_array: Any, tmp_path: Path) -> None:
     array = random_array((3, 64, 64))
     with pytest.raises(MissingCRSError, match=r'no_crs.tif: has no coordinate reference system'):
-        cut([scene, make_scene('no_crs.tif', array, crs=None)], size=50)
+        cut([scene, make_scene('no_crs.tif', array, crs=None)], chip_size=50)
     with pytest.raises(ConfigurationError, match=r'ortho.tif is given twice'):
-        cut([scene, scene], size=50)
+        cut([scene, scene], chip_size=50)
     with pytest.raises(ConfigurationError, match=r'ortho.tif is given twice'):
-        cut([scene, str(tmp_path)], size=50)
+        cut([scene, str(tmp_path)], chip_size=50)
     other = make_scene('other/ortho.tif', array, names=['red', 'green', 'nir'])
     with pytest.raises(ConfigurationError, match=r"are both called 'ortho'"):
-        cut([scene, other], size=50)
+        cut([scene, other], chip_size=50)
     with pytest.raises(ChipSizeError, match='150 × 210 pixels, less than a chip of 256'):
-        cut(scene, size=256, edge='drop')
+        cut(scene, chip_size=256, edge='drop')
     with pytest.raises(ChipSizeError, match='150 × 210 pixels, less than a chip of 256'):
-        cut(scene, size=256)
+        cut(scene, chip_size=256)
     with pytest.raises(ConfigurationError, match=r"^crs: 'nonsense' is not"):
-        cut(scene, size=50, crs='nonsense')
+        cut(scene, chip_size=50, crs='nonsense')
+    empty = make_scene('empty.tif', np.zeros((1, 50, 150), 'uint8'), names=['red'], nodata=0)
     with pytest.raises(ValidDataError, match=r'none of the 3 chips is kept \(3 have too little data'):
-        cut(make_scene('empty.tif', np.zeros((1, 50, 150), 'uint8'), names=['red'], nodata=0), size=50, min_valid=0.5)
+        cut(empty, chip_size=50, min_valid=0.5)
 
 
 def vector(path: Path, crs: Any = UTM, x: float = 600500, rows: int = 1) -> str:
@@ -442,19 +443,19 @@ def test_refused_vectors(
     cut: Any, scene: str, tmp_path: Path, make: Any, how: Any, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        cut(scene, size=50, labels=LabelOptions((vector(tmp_path / 'v.gpkg', **make),), **how))
+        cut(scene, chip_size=50, labels=(vector(tmp_path / 'v.gpkg', **make),), **how)
     assert not (tmp_path / 'chips').exists()
 
 
 def test_refused_mask_rasters(cut: Any, scene: str, mask: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r'^class_names: name the values in .*mask.tif'):
-        cut(scene, size=50, labels=LabelOptions((mask,)))
+        cut(scene, chip_size=50, labels=(mask,))
     with pytest.raises(ConfigurationError, match=r'^column: is for vector files'):
-        cut(scene, size=50, labels=LabelOptions((mask,), CLASSES, column='kind'))
+        cut(scene, chip_size=50, labels=(mask,), class_names=CLASSES, column='kind')
     with pytest.raises(ConfigurationError, match='rasters and vectors; give one kind'):
-        cut(scene, size=50, labels=LabelOptions((mask, vector(tmp_path / 'v.gpkg')), CLASSES))
+        cut(scene, chip_size=50, labels=(mask, vector(tmp_path / 'v.gpkg')), class_names=CLASSES)
     with pytest.raises(ConfigurationError, match=r'holds the value\(s\) 2'):
-        cut(scene, size=50, labels=LabelOptions((mask,), CLASSES[:2]), workers=2)
+        cut(scene, chip_size=50, labels=(mask,), class_names=CLASSES[:2], num_workers=2)
 
 
 @pytest.mark.slow
@@ -468,7 +469,7 @@ def test_memory_does_not_grow_with_the_scene(make_scene: Any, tmp_path: Path) ->
         # not getrusage: its maximum outlives exec and would be that of the process of the tests
         code = (
             'import sys; from torchgeo_msssl.geo.chipping.run import chip_scenes, ChipOptions\n'
-            'chip_scenes([sys.argv[1]], sys.argv[2], ChipOptions(size=256, stride=256), progress=False)\n'
+            'chip_scenes([sys.argv[1]], sys.argv[2], ChipOptions(chip_size=256), progress=False)\n'
             'print([line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")][0])'
         )
         arguments = [sys.executable, '-c', code, path, str(tmp_path / f'chips_{times}')]
@@ -480,7 +481,7 @@ def test_memory_does_not_grow_with_the_scene(make_scene: Any, tmp_path: Path) ->
 
 @pytest.mark.skipif(os.name != 'posix', reason='a limit on the size of files is a matter of POSIX')
 def test_a_full_disk(scene: str, full_disk: Any, tmp_path: Path) -> None:
-    asked = [scene, '--output', str(tmp_path / 'chips'), '--size', '100', '--workers', '1']
+    asked = [scene, '--output', str(tmp_path / 'chips'), '--chip_size', '100', '--num_workers', '1']
     result = full_disk(8000, *asked)
     assert result.returncode == 1
     assert 'cannot be written (File too large); make room' in result.stderr
@@ -489,7 +490,7 @@ def test_a_full_disk(scene: str, full_disk: Any, tmp_path: Path) -> None:
 
 
 def test_labels_outside_a_padded_scene_are_unknown(cut: Any, scene: str, vines: str, tmp_path: Path) -> None:
-    cut(scene, size=160, labels=LabelOptions((vines,), CLASSES, column='kind'))
+    cut(scene, chip_size=160, labels=(vines,), class_names=CLASSES, column='kind')
     with rasterio.open(tmp_path / 'chips/masks/ortho_00000_00160.tif') as file:
         mask: NDArray[Any] = file.read(1)
     assert (mask[150:] == 255).all()
@@ -498,15 +499,15 @@ def test_labels_outside_a_padded_scene_are_unknown(cut: Any, scene: str, vines: 
 
 
 def test_workers_have_to_be_some(scene: str, tmp_path: Path, cut: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r'^workers: expected at least 1, got 0'):
-        cut(scene, size=50, workers=0)
+    with pytest.raises(ConfigurationError, match=r'^num_workers: expected at least 1, got 0'):
+        cut(scene, chip_size=50, num_workers=0)
 
 
 def test_a_grid_that_is_turned(cut: Any, reassemble: Any, make_scene: Any, random_array: Any, tmp_path: Path) -> None:
     transform = Affine.translation(600000, 5000000) @ Affine.rotation(25) @ Affine.scale(10, -10)
     array = random_array((1, 90, 70))
     path = make_scene('turned.tif', array, names=['red'], nodata=0, transform=transform)
-    cut(path, size=32)
+    cut(path, chip_size=32)
     np.testing.assert_array_equal(reassemble(tmp_path / 'chips', 'turned', array.shape), array)
     frame = gpd.read_parquet(tmp_path / 'chips' / 'chips.parquet')
     grid = PixelGrid(rasterio.crs.CRS.from_epsg(32631), transform, 90, 70)
@@ -518,5 +519,5 @@ def test_a_grid_that_is_turned(cut: Any, reassemble: Any, make_scene: Any, rando
 def test_python_callers_need_no_command(scene: str, tmp_path: Path) -> None:
     from torchgeo_msssl.geo.chipping.options import ChipOptions
 
-    report = chip_scenes([scene], tmp_path / 'chips', ChipOptions(size=50, stride=50), progress=False)
+    report = chip_scenes([scene], tmp_path / 'chips', ChipOptions(chip_size=50), progress=False)
     assert report.lines('chips')[0] == '12 of 15 windows are chips (3 too little data).'

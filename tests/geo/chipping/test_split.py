@@ -29,7 +29,7 @@ def scene(
 def options(
     size: int = 50, block: int = 200, seed: int = 0, fractions: Sequence[float] = (0.6, 0.2, 0.2)
 ) -> ChipOptions:
-    return ChipOptions(size=size, stride=size, split='blocks', fractions=tuple(fractions), block_size=block, seed=seed)
+    return ChipOptions(chip_size=size, split='blocks', fractions=tuple(fractions), block_size=block, seed=seed)
 
 
 def split(scenes: Sequence[Scene], how: ChipOptions) -> Split:
@@ -50,7 +50,7 @@ def test_parts_are_a_chip_apart_on_the_ground(seed: int, turn: float) -> None:
     parts = [ground(result, scenes, part) for part in ('train', 'val', 'test')]
     assert not any(part.is_empty for part in parts)
     between = [parts[i].distance(parts[k]) for i in range(3) for k in range(i)]
-    assert min(between) >= how.size * 10 * (1 - 1e-9)
+    assert min(between) >= how.chip_size * 10 * (1 - 1e-9)
     assert result.distance == pytest.approx(min(between) / 10)
     assert len(result.chips) + result.left_out == sum(len(chips_of(s, 0, how)) for s in scenes)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from torchgeo_msssl.geo.chipping.options import IGNORE, LabelOptions
+from torchgeo_msssl.geo.chipping.options import IGNORE, ChipOptions
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.labels.classes import BACKGROUND
 from torchgeo_msssl.geo.labels.open import open_labels
@@ -72,7 +72,7 @@ class ChipLabels:
         return tuple(counts[: len(self.class_names)].tolist())
 
 
-def open_chip_labels(options: LabelOptions, scenes: Sequence[Scene]) -> ChipLabels:
+def open_chip_labels(options: ChipOptions, scenes: Sequence[Scene]) -> ChipLabels:
     """Open labels, and find the scenes without any.
 
     Args:
@@ -87,16 +87,5 @@ def open_chip_labels(options: LabelOptions, scenes: Sequence[Scene]) -> ChipLabe
         MSSSLError: If files, classes and options do not fit each other, see
             :func:`~torchgeo_msssl.geo.labels.open.open_labels`.
     """
-    source = open_labels(
-        options.paths,
-        options.class_names,
-        column=options.column,
-        layer=options.layer,
-        buffer=options.buffer,
-        background=options.background,
-        extent=options.extent,
-        ignore_index=IGNORE,
-        priority=options.priority,
-        all_touched=options.all_touched,
-    )
+    source = open_labels(options.labels, ignore_index=IGNORE, **options.arguments())
     return ChipLabels(source, frozenset(scene.name for scene in unlabelled_scenes(source, scenes)))

@@ -128,7 +128,7 @@ def columns(content: Content) -> dict[str, Column]:
         'mask': None if virtual or job.labels is None else [job.mask(chip) for chip in chips],
     }
     facts = [outcome.facts for outcome in outcomes if outcome.facts is not None]
-    area = job.options.size**2
+    area = job.options.chip_size**2
     table['valid_fraction'] = np.array([fact.valid for fact in facts]) / area
     for value, name in enumerate(job.labels.class_names if job.labels else ()):
         table[f'fraction_{name}'] = np.array([fact.classes[value] for fact in facts]) / area
@@ -145,7 +145,7 @@ def summary(content: Content) -> dict[str, Any]:
         'format': FORMAT,
         'options': content.options,
         'virtual': options.virtual,
-        'size': options.size,
+        'chip_size': options.chip_size,
         'bands': list(inputs.bands),
         'sensor': inputs.sensor.name if inputs.sensor else None,
         'dtype': common_dtype(scenes).name,
@@ -155,7 +155,7 @@ def summary(content: Content) -> dict[str, Any]:
         'counts': content.counts,
         'splits': {part: _part(content, part) for part in options.parts},
         'scenes': {scene.name: _scene(content, i) for i, scene in enumerate(scenes)},
-        'labels': labels_entry(job.labels, content.options['labels']) if job.labels else None,
+        'labels': labels_entry(job.labels, content.options) if job.labels else None,
         'statistics': _statistics(content),
         'gap': _gap(content.split),
         'failed': content.failed,
@@ -204,7 +204,7 @@ def labels_entry(labels: 'ChipLabels', options: Mapping[str, Any]) -> dict[str, 
         Plain values.
     """
     return {
-        'paths': list(options['paths']),
+        'paths': list(options['labels']),
         'class_names': list(labels.class_names),
         **{name: options[name] for name in ('column', 'layer', 'buffer', 'extent', 'priority', 'all_touched')},
         'background': labels.source.background,

@@ -14,14 +14,14 @@ type Cells = tuple[int, ValidCells | None, str]
 
 
 def count_scene(job: Job, index: int) -> Cells:
-    """Count the valid pixels of a scene in small cells, which are kept in the user's cache.
+    """Count the valid pixels of a scene in small cells, which are cached in the user's cache folder.
 
     Args:
-        job: What is to be done.
+        job: The job.
         index: Index of the scene.
 
     Returns:
-        The index, the counts (None where the scene cannot be read), and why it cannot be read.
+        The index, the counts (None if the scene cannot be read), and the reason why it cannot be read.
     """
     try:
         return index, count_valid(job.scenes[index], job.formats[index].bands), ''
@@ -29,15 +29,15 @@ def count_scene(job: Job, index: int) -> Cells:
         return index, None, str(error)
 
 
-def measure(job: Job, chips: Sequence[tuple[Chip, int | None]]) -> list[Outcome]:
-    """Find out what is in the chips of a task.
+def count_chips(job: Job, chips: Sequence[tuple[Chip, int | None]]) -> list[Outcome]:
+    """Count the pixels of the chips of a task.
 
     Args:
-        job: What is to be done.
-        chips: Chips of one scene, with their valid pixels where these are known from the cells.
+        job: The job.
+        chips: Chips of one scene, with their valid pixels if the cells tell.
 
     Returns:
-        What is in them; it ends with the first one that cannot be read.
+        Outcomes; the last one is the first that cannot be read.
     """
     outcomes = []
     for chip, count in chips:
@@ -55,28 +55,28 @@ def measure(job: Job, chips: Sequence[tuple[Chip, int | None]]) -> list[Outcome]
 
 
 def _valid(job: Job, chip: Chip, count: int | None) -> NDArray[np.bool_]:
-    """Where a chip has data within its scene, shape (height, width); read only where its count does not tell."""
+    """Valid pixels of a chip within its scene, shape (height, width); read only if the count does not decide."""
     inside = chip.window.intersection(job.scenes[chip.scene].grid.window)
     if count is not None and (count == 0 or (inside is not None and count == inside.area)):
-        # beyond the scene this is not so, and nothing has a label
+        # beyond the scene this is not so, and there is no label either
         return np.full((chip.window.height, chip.window.width), count > 0)
     return job.formats[chip.scene].read(chip.window)[1]
 
 
 def _classes(job: Job, chip: Chip, valid: NDArray[np.bool_]) -> tuple[int, ...]:
-    """Pixels of each class; nothing without labels."""
+    """Pixels of each class; empty without labels."""
     return job.labels.count(job.labels.mask(job.scenes[chip.scene], chip.window), valid) if job.labels else ()
 
 
 def with_valid(chips: Sequence[Chip], cells: ValidCells) -> list[tuple[Chip, int | None]]:
-    """Look up how many valid pixels chips of one scene have.
+    """Look up the number of valid pixels of chips.
 
     Args:
-        chips: Chips of one size.
-        cells: Counts of their scene.
+        chips: Chips of one scene and one size.
+        cells: Counts of the scene.
 
     Returns:
-        Each chip with its valid pixels, or None where a chip cuts a cell that is neither full nor empty.
+        Each chip with its number of valid pixels, or None where it cuts a cell that is neither full nor empty.
     """
     rows, cols = (np.array([getattr(chip.window, side) for chip in chips]) for side in ('row', 'col'))
     size = chips[0].window.height, chips[0].window.width

@@ -94,17 +94,17 @@ def chips_of(scene: Scene, index: int, options: ChipOptions) -> list[Chip]:
     Raises:
         ChipSizeError: If the scene is smaller than a chip: in both directions, or in one where ``edge`` does not pad.
     """
-    grid, size = scene.grid, options.size
+    grid, size = scene.grid, options.chip_size
     along_one = max(grid.height, grid.width) >= size
     if min(grid.height, grid.width) < size and not (along_one and options.edge == 'pad'):
         remedy = ', or edge pad, which fills up with nodata' if along_one else ''
         msg = (
-            f'size: {scene.path} has {grid.height} × {grid.width} pixels, less than a chip of {size} × {size}; choose '
-            f'a smaller size{remedy}.'
+            f'chip_size: {scene.path} has {grid.height} × {grid.width} pixels, less than a chip of {size} × {size}; '
+            f'choose a smaller one{remedy}.'
         )
         raise ChipSizeError(msg)
-    rows = axis_offsets(grid.height, size, options.stride, options.edge)
-    cols = axis_offsets(grid.width, size, options.stride, options.edge)
+    rows = axis_offsets(grid.height, size, options.step, options.edge)
+    cols = axis_offsets(grid.width, size, options.step, options.edge)
     return [Chip(index, Window(row, col, size, size)) for row in rows for col in cols]
 
 

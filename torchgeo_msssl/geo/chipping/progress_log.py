@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from torchgeo_msssl.geo.chipping.cutting import Outcome
-from torchgeo_msssl.geo.chipping.fingerprints import State
+from torchgeo_msssl.geo.chipping.fingerprints import Fingerprint
 from torchgeo_msssl.geo.chipping.plan import Chip, Facts
 from torchgeo_msssl.geo.chipping.write import write_all, write_whole
 from torchgeo_msssl.geo.grid import Window
@@ -36,7 +36,7 @@ class Header:
 
     options: dict[str, Any]
     common: dict[str, Any]
-    scenes: dict[str, State]
+    scenes: dict[str, Fingerprint]
     earlier: list[str] | None = None
 
 

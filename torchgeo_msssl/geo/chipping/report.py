@@ -1,4 +1,4 @@
-"""What became of a run, as it is told."""
+"""Summary of a chipping run."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,18 +6,26 @@ from pathlib import Path
 from torchgeo_msssl.geo.chipping.options import ALL
 from torchgeo_msssl.geo.chipping.split import Split
 
+_REASONS = {
+    'too_little_data': 'too little data',
+    'too_few_labels': 'too few labels',
+    'empty': 'no foreground class',
+    'between_parts': 'between the parts',
+    'unreadable': 'in scenes that cannot be read',
+}
+
 
 @dataclass(frozen=True)
 class Report:
-    """What became of a run.
+    """Summary of a chipping run.
 
     Attributes:
-        counts: Windows looked at (``windows``), chips kept (``chips``), and those left out by reason.
-        parts: Chips in each part.
-        size: Bytes of the chips; estimated in a dry run.
-        split: What the split came to, or None.
-        failed: Why a scene could not be read, by its name.
-        earlier: Whether an earlier run had done everything.
+        counts: Number of windows (``windows``), of chips kept (``chips``), and of windows left out by reason.
+        parts: Number of chips in each part.
+        size: Size of the chips in bytes; an estimate in a dry run.
+        split: Result of the split, or None.
+        failed: Reason why a scene could not be read, by its name.
+        complete: Whether an earlier run had written everything.
     """
 
     counts: dict[str, int]
@@ -25,13 +33,13 @@ class Report:
     size: int
     split: Split | None
     failed: dict[str, str]
-    earlier: bool = False
+    complete: bool = False
 
     def lines(self, folder: str | Path, dry_run: bool = False) -> list[str]:
-        """The report as people read it.
+        """Format the report for the terminal.
 
         Args:
-            folder: The output folder.
+            folder: Output folder.
             dry_run: Whether nothing was written.
 
         Returns:
@@ -43,15 +51,11 @@ class Report:
             lines.append('  ' + ', '.join(f'{part} {count:,}' for part, count in self.parts.items()))
         if self.split is not None:
             lines.append(self.split.sentence())
-        if self.earlier:
-            return [*lines, f'{folder} is complete already; nothing was to be done.']
+        if self.complete:
+            return [*lines, f'{folder} is complete already; there is nothing to do.']
         size = f'{self.size / 1e6:,.1f} MB'
         return [*lines, f'They would take about {size}.' if dry_run else f'Wrote {folder} ({size} of chips).']
 
     def _left_out(self) -> str:
-        reasons = {
-            'too_little_data': 'too little data', 'too_few_labels': 'too few labels', 'empty': 'no foreground class',
-            'between_parts': 'between the parts', 'unreadable': 'in scenes that cannot be read',
-        }  # fmt: skip
-        said = [f'{self.counts[key]:,} {text}' for key, text in reasons.items() if self.counts[key]]
-        return f' ({", ".join(said)})' if said else ''
+        left_out = [f'{self.counts[key]:,} {text}' for key, text in _REASONS.items() if self.counts[key]]
+        return f' ({", ".join(left_out)})' if left_out else ''

@@ -1,4 +1,4 @@
-"""Scenes cut into a folder of chips, from the first header to the summary."""
+"""Cutting of scenes into a folder of chips."""
 
 import importlib
 import math
@@ -12,27 +12,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rasterio
 from shapely.geometry.base import BaseGeometry
 
 from torchgeo_msssl.errors import ConfigurationError, ValidDataError
 from torchgeo_msssl.geo.chipping.cutting import Job, Outcome, cache_bytes, cut, encode, tasks_of
-from torchgeo_msssl.geo.chipping.fingerprints import state_of_labels, state_of_scene, state_of_split
+from torchgeo_msssl.geo.chipping.fingerprints import fingerprint_of_labels, fingerprint_of_scene, fingerprint_of_split
 from torchgeo_msssl.geo.chipping.folder import OutputFolder
 from torchgeo_msssl.geo.chipping.inputs import Inputs, absolute, open_inputs
 from torchgeo_msssl.geo.chipping.manifest import Content, write_geojson, write_manifest
 from torchgeo_msssl.geo.chipping.options import ALL, ChipOptions
-from torchgeo_msssl.geo.chipping.pixel_counts import count_scene, measure, with_valid
+from torchgeo_msssl.geo.chipping.pixel_counts import count_chips, count_scene, with_valid
 from torchgeo_msssl.geo.chipping.plan import Chip, chips_of
 from torchgeo_msssl.geo.chipping.progress_log import Header
 from torchgeo_msssl.geo.chipping.report import Report
 from torchgeo_msssl.geo.chipping.resume import Key
 from torchgeo_msssl.geo.chipping.split import Split, regions_of, split_chips
-from torchgeo_msssl.geo.chipping.workers import Workers
 from torchgeo_msssl.geo.chipping.write import ENVIRONMENT, chip_format
+from torchgeo_msssl.processes import WorkerPool
 
-#: Values (pixels × bands) that statistics are taken of at most, about.
+#: Approximate largest number of values (pixels × bands) from which statistics are computed.
 _SAMPLED = 4_000_000
-#: Chips that are encoded to tell how much disk all of them take.
+#: Number of chips that a dry run encodes to estimate the disk space of all.
 _TRIED = 24
 
 
@@ -41,58 +42,56 @@ def chip_scenes(
     output: str | Path,
     options: ChipOptions,
     *,
-    workers: int = 1,
+    num_workers: int = 1,
     overwrite: bool = False,
     dry_run: bool = False,
     geojson: bool = False,
     progress: bool = True,
 ) -> Report:
-    """Cut scenes into chips, or go on with a run that was killed.
+    """Cut scenes into chips, or resume a run that was killed.
 
     Args:
         paths: Scenes: files, folders or patterns.
         output: Folder to write into.
-        options: What is asked for.
-        workers: Processes; what is written does not depend on their number.
-        overwrite: Replace chips that are there.
-        dry_run: Write nothing, and tell what would be.
+        options: Options of the chips.
+        num_workers: Number of processes; the output does not depend on it.
+        overwrite: Replace existing chips.
+        dry_run: Write nothing, and report what would be written.
         geojson: Write the footprints as GeoJSON too.
-        progress: Whether to show a progress bar.
+        progress: Show a progress bar.
 
     Returns:
-        What became of it.
+        Summary of the run.
 
     Raises:
         MSSSLError: If scenes, labels and options do not fit each other, or the folder cannot be written.
     """
-    if workers < 1:
-        raise ConfigurationError(f'workers: expected at least 1, got {workers}.')
+    if num_workers < 1:
+        raise ConfigurationError(f'num_workers: expected at least 1, got {num_workers}.')
     folder = Path(output)
     inputs = open_inputs(paths, options, folder)
     plain = _plain(inputs, options)
     chips = [chip for i, scene in enumerate(inputs.scenes) for chip in chips_of(scene, i, options)]
     job = _job(inputs, chips, folder, options)
-    environment = ENVIRONMENT | {'GDAL_CACHEMAX': cache_bytes(job.scenes, len(inputs.bands), options.size)}
+    cache = cache_bytes(job.scenes, len(inputs.bands), options.chip_size)
     target = OutputFolder(folder, _header(job, inputs, plain), job.scenes, inputs.sources)
-    with target, Workers(workers, environment) as pool:
+    with target, WorkerPool(num_workers, partial(rasterio.Env, GDAL_CACHEMAX=cache, **ENVIRONMENT)) as pool:
         run = _Run(job, inputs, plain, pool, progress)
         if dry_run:
             return run.estimate(chips)
         found = target.look(overwrite)
         if found.complete is not None and not inputs.failed:
-            return _earlier(found.complete, folder, geojson)
+            return _report_complete(found.complete, folder, geojson)
         return run.write(chips, target, found.done, geojson)
 
 
 def _plain(inputs: Inputs, options: ChipOptions) -> dict[str, Any]:
-    """The options as plain values, with paths that are the same from wherever the command is given."""
-    labels = options.labels
-    if labels is not None:
-        # an extent may also be a layer of the labels
-        drawn = labels.extent and os.path.exists(labels.extent.split('|layername=')[0])
-        extent = absolute(labels.extent) if labels.extent and drawn else labels.extent
-        labels = replace(labels, paths=tuple(map(absolute, labels.paths)), extent=extent)
-    return {'scenes': list(inputs.sources.values()), **replace(options, labels=labels).as_dict()}
+    """The options as plain values, with absolute paths."""
+    # an extent may also be a layer of the labels
+    is_file = options.extent and os.path.exists(options.extent.split('|layername=')[0])
+    extent = absolute(options.extent) if options.extent and is_file else options.extent
+    plain = replace(options, labels=tuple(map(absolute, options.labels)), extent=extent).as_dict()
+    return {'scenes': list(inputs.sources.values()), **plain}
 
 
 def _header(job: Job, inputs: Inputs, plain: dict[str, Any]) -> Header:
@@ -100,49 +99,49 @@ def _header(job: Job, inputs: Inputs, plain: dict[str, Any]) -> Header:
         'bands': inputs.bands,
         'sensor': inputs.sensor.name if inputs.sensor else None,
         'step': job.step,
-        'labels': state_of_labels(job.labels),
+        'labels': fingerprint_of_labels(job.labels),
         # mappings of class names that differ in their order alone are equal, and number other classes
         'class_names': list(job.labels.class_names) if job.labels else [],
-        'split': state_of_split(job.options.split),
+        'split': fingerprint_of_split(job.options.split),
     }
-    return Header(plain, common, {scene.name: state_of_scene(scene) for scene in job.scenes})
+    return Header(plain, common, {scene.name: fingerprint_of_scene(scene) for scene in job.scenes})
 
 
 def _job(inputs: Inputs, chips: Sequence[Chip], folder: Path, options: ChipOptions) -> Job:
     formats = tuple(
-        chip_format(scene, inputs.bands, inputs.sensor, options.size, options.compress) for scene in inputs.scenes
+        chip_format(scene, inputs.bands, inputs.sensor, options.chip_size, options.compress) for scene in inputs.scenes
     )
     labels = None
     if options.labels:
-        # imported here: pandas and the like take longer than a small scene, and are for labels alone
+        # imported here, as pandas and geopandas take longer to import than a small scene to chip
         from torchgeo_msssl.geo.chipping.labels import open_chip_labels
 
-        labels = open_chip_labels(options.labels, inputs.scenes)
-    values = len(chips) * options.size**2 * len(inputs.bands)
+        labels = open_chip_labels(options, inputs.scenes)
+    values = len(chips) * options.chip_size**2 * len(inputs.bands)
     step = max(1, math.isqrt(max(values // _SAMPLED, 1)))
     return Job(inputs.scenes, formats, labels, options, folder, step)
 
 
-def _earlier(summary: dict[str, Any], folder: Path, geojson: bool) -> Report:
+def _report_complete(summary: dict[str, Any], folder: Path, geojson: bool) -> Report:
     if geojson:
         write_geojson(folder)
     parts = {part: entry['chips'] for part, entry in summary['splits'].items()}
-    return Report(summary['counts'], parts, 0, None, {}, earlier=True)
+    return Report(summary['counts'], parts, 0, None, {}, complete=True)
 
 
 class _Run:
-    """The stages of a run, with what has become of scenes and chips so far."""
+    """Stages of a run, with the state of scenes and chips so far."""
 
-    def __init__(self, job: Job, inputs: Inputs, options: dict[str, Any], workers: Workers, progress: bool) -> None:
+    def __init__(self, job: Job, inputs: Inputs, options: dict[str, Any], pool: WorkerPool, progress: bool) -> None:
         self.job, self.inputs, self.options = job, inputs, options
-        self.workers, self.progress = workers, progress
+        self.pool, self.progress = pool, progress
         self.failed = dict(inputs.failed)
         self.rejected: Counter[str] = Counter()
         self.split: Split | None = None
 
     def estimate(self, chips: Sequence[Chip]) -> Report:
-        """Survey the chips, and encode some to tell how much disk they take."""
-        kept = self._survey(chips)
+        """Select chips, and encode some of them to estimate the disk space of all."""
+        kept = self._select(chips)
         tried = kept[:: max(1, len(kept) // _TRIED)]
         sizes = []
         for outcome in tried if not self.job.options.virtual else ():
@@ -153,17 +152,17 @@ class _Run:
         return self._report(chips, kept, size)
 
     def write(self, chips: Sequence[Chip], target: OutputFolder, done: dict[Key, Outcome], geojson: bool) -> Report:
-        """Write the chips that are wanted, then the manifest."""
+        """Write the selected chips, then the manifest."""
         options = self.job.options
-        surveyed = self._survey(chips) if options.virtual or options.split else None
-        if surveyed is not None:
-            self._check_kept(surveyed)  # before what an earlier run left is touched
-        if options.virtual and surveyed is not None:
+        selected = self._select(chips) if options.virtual or options.split else None
+        if selected is not None:
+            self._check_kept(selected)  # before the chips of an earlier run are removed
+        if options.virtual and selected is not None:
             target.begin((), (), ())
-            made = surveyed
+            made = selected
         else:
-            made = self._cut(chips if surveyed is None else [outcome.chip for outcome in surveyed], target, done)
-        kept = sorted((outcome for outcome in made if self._stays(outcome)), key=lambda outcome: outcome.chip)
+            made = self._cut(chips if selected is None else [outcome.chip for outcome in selected], target, done)
+        kept = sorted((outcome for outcome in made if self._is_readable(outcome)), key=lambda outcome: outcome.chip)
         if not kept:
             target.discard()
         self._check_kept(kept)
@@ -174,10 +173,10 @@ class _Run:
         )
         return self._report(chips, kept, sum(outcome.size + outcome.mask_size for outcome in kept))
 
-    def _survey(self, chips: Sequence[Chip]) -> list[Outcome]:
-        """Chips that are wanted, with what is in them and, with a split, their parts."""
+    def _select(self, chips: Sequence[Chip]) -> list[Outcome]:
+        """Chips to keep, with their pixel counts and, with a split, their parts; none is written."""
         regions = None
-        if self.job.options.split:  # before any scene is read, so that mistakes show at once
+        if self.job.options.split:  # before pixels are read, so that errors come at once
             labels = self.job.labels.source if self.job.labels else None
             regions = regions_of(self.job.scenes, self.job.options, labels)
         by_scene: dict[int, list[Chip]] = {}
@@ -191,48 +190,46 @@ class _Run:
                 self._fail(index, failure)
                 continue
             known = dict(with_valid(by_scene[index], cells))
-            for task in tasks_of(self.job.scenes[index], len(self.inputs.bands), by_scene[index], self.workers.number):
+            for task in self._tasks(index, by_scene[index]):
                 tasks.append([(chip, known[chip]) for chip in task])
-        results = self._run(partial(measure, self.job), tasks, len, 'Measuring', 'chips')
-        outcomes = self._settled(outcome for result in results for outcome in result)
-        wanted = sorted((outcome for outcome in outcomes if self._take(outcome)), key=lambda outcome: outcome.chip)
-        return wanted if regions is None else self._divide(wanted, regions)
+        results = self._run(partial(count_chips, self.job), tasks, len, 'Counting', 'chips')
+        outcomes = self._readable(outcome for result in results for outcome in result)
+        kept = sorted((outcome for outcome in outcomes if self._is_kept(outcome)), key=lambda outcome: outcome.chip)
+        return kept if regions is None else self._divide(kept, regions)
 
-    def _divide(self, wanted: Sequence[Outcome], regions: dict[str, BaseGeometry]) -> list[Outcome]:
-        if not wanted:
+    def _divide(self, kept: Sequence[Outcome], regions: dict[str, BaseGeometry]) -> list[Outcome]:
+        if not kept:
             return []
-        chips = [outcome.chip for outcome in wanted]
-        self.split = split_chips(chips, self.job.scenes, regions, self.job.options)
+        self.split = split_chips([outcome.chip for outcome in kept], self.job.scenes, regions, self.job.options)
         part = {(chip.scene, chip.window): chip for chip in self.split.chips}
         return [
             replace(outcome, chip=part[outcome.chip.scene, outcome.chip.window])
-            for outcome in wanted
+            for outcome in kept
             if (outcome.chip.scene, outcome.chip.window) in part
         ]
 
     def _cut(self, chips: Sequence[Chip], target: OutputFolder, done: dict[Key, Outcome]) -> list[Outcome]:
-        """Write chips that an earlier run has not."""
+        """Write the chips that an earlier run did not write."""
         job = self.job
         earlier = ((chip, done.get(self._key(chip))) for chip in chips) if done else ()
         outcomes = [outcome for chip, outcome in earlier if outcome is not None and outcome.chip == chip]
-        there = {outcome.chip for outcome in outcomes}
+        written = {outcome.chip for outcome in outcomes}
         rest: dict[int, list[Chip]] = {}
         for chip in chips:
-            if chip not in there:
+            if chip not in written:
                 rest.setdefault(chip.scene, []).append(chip)
-        tasks = [
-            task
-            for index, mine in rest.items()
-            for task in tasks_of(job.scenes[index], len(self.inputs.bands), mine, self.workers.number)
-        ]
+        tasks = [task for index, mine in rest.items() for task in self._tasks(index, mine)]
         target.begin(outcomes, self._files(outcomes), self._folders())
-        for result in self._run(partial(cut, job), tasks, len, 'Cutting', 'chips', len(there)):
+        for result in self._run(partial(cut, job), tasks, len, 'Cutting', 'chips', len(written)):
             target.note(result)
             outcomes += result
-        settled = self._settled(outcomes)
-        if not job.options.split:  # else the survey has counted them already
-            return [outcome for outcome in settled if self._take(outcome)]
-        return settled
+        readable = self._readable(outcomes)
+        if not job.options.split:  # otherwise rejected chips were counted by _select
+            return [outcome for outcome in readable if self._is_kept(outcome)]
+        return readable
+
+    def _tasks(self, index: int, chips: Sequence[Chip]) -> Iterable[list[Chip]]:
+        return tasks_of(self.job.scenes[index], len(self.inputs.bands), chips, self.pool.processes)
 
     def _key(self, chip: Chip) -> Key:
         return self.job.scenes[chip.scene].name, chip.window.row, chip.window.col
@@ -242,27 +239,27 @@ class _Run:
         return [kind if part == ALL else f'{part}/{kind}' for part in self.job.options.parts for kind in kinds]
 
     def _files(self, outcomes: Iterable[Outcome]) -> set[str]:
-        """Files of chips, below the output folder."""
+        """Files of chips, relative to the output folder."""
         written = [outcome.chip for outcome in outcomes if outcome.size]
         masks = map(self.job.mask, written) if self.job.labels else ()
         return {*map(self.job.image, written), *masks}
 
-    def _settled(self, outcomes: Iterable[Outcome]) -> list[Outcome]:
-        """Outcomes of scenes that could be read; of the others nothing stays."""
-        settled = list(outcomes)
-        for outcome in settled:
+    def _readable(self, outcomes: Iterable[Outcome]) -> list[Outcome]:
+        """Outcomes of scenes that could be read to the end; others keep no chip."""
+        finished = list(outcomes)
+        for outcome in finished:
             if outcome.failure:
                 self._fail(outcome.chip.scene, outcome.failure)
-        return [outcome for outcome in settled if self._stays(outcome)]
+        return [outcome for outcome in finished if self._is_readable(outcome)]
 
     def _fail(self, index: int, failure: str) -> None:
         name = self.job.scenes[index].name
-        self.failed[name] = min(failure, self.failed.get(name, failure))  # the same one whoever came first
+        self.failed[name] = min(failure, self.failed.get(name, failure))  # the same one in whatever order they come
 
-    def _stays(self, outcome: Outcome) -> bool:
+    def _is_readable(self, outcome: Outcome) -> bool:
         return self.job.scenes[outcome.chip.scene].name not in self.failed
 
-    def _take(self, outcome: Outcome) -> bool:
+    def _is_kept(self, outcome: Outcome) -> bool:
         assert outcome.facts is not None
         reason = self.job.rejection(outcome.chip, outcome.facts)
         self.rejected[reason] += 1
@@ -279,7 +276,7 @@ class _Run:
         msg = (
             f'min_valid, min_labelled, keep_empty: none of the {sum(self.rejected.values())} chips is kept '
             f'({self.rejected["data"]} have too little data, {self.rejected["labels"]} too few labels, '
-            f'{self.rejected["empty"]} no foreground class); ask for less.'
+            f'{self.rejected["empty"]} no foreground class); use smaller values.'
         )
         raise ValidDataError(msg)
 
@@ -300,16 +297,16 @@ class _Run:
 
     def _run[T, R](
         self,
-        work: Callable[[T], R],
+        function: Callable[[T], R],
         tasks: Sequence[T],
         pieces: Callable[[R], int],
         description: str,
         unit: str,
         done: int = 0,
     ) -> Iterable[R]:
-        """Run tasks with a progress bar that counts pieces."""
-        results = self.workers.run(work, tasks)
-        # imported here, for the progress and the manifest: processes are at work already
+        """Apply a function to tasks with a progress bar that counts pieces."""
+        results = self.pool.map(function, tasks)
+        # imported here, for the progress and the manifest: worker processes are busy already
         from torchgeo_msssl.progress import progress_bar
 
         importlib.import_module('pyarrow.parquet')
