@@ -144,6 +144,20 @@ def init_options(package: Any, prefix: str) -> set[str]:
     return {f'--{prefix}.{name}' for each in bases for name in inspect.signature(each.__init__).parameters}
 
 
+def test_smoke_test_is_complete(parse_only: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    """scripts/smoke.py, which runs on other platforms, asks every command for help and runs accepted commands."""
+    spec = importlib.util.spec_from_file_location('smoke', ROOT / 'scripts' / 'smoke.py')
+    assert spec is not None
+    assert spec.loader is not None
+    smoke = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(smoke)
+    helped = {words[3] for words in smoke.help_commands() if words[1] == '-m'}
+    assert helped == {'--help', *COMMANDS, *TRAINER_COMMANDS}
+    assert 'torchgeo_msssl.geo.grid' in smoke.module_names()
+    faults = [fault for words in smoke.run_commands() if (fault := fault_of(words, capsys))]
+    assert not faults, '\n'.join(faults)
+
+
 def test_options_exist(parse_only: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
     for command in (*COMMANDS, 'fit', 'predict'):
         with pytest.raises((Parsed, SystemExit)):

@@ -154,3 +154,10 @@ def test_python_version() -> None:
 def test_scripts_are_valid(name: str) -> None:
     assert os.access(ROOT / name, os.X_OK), f'{name} is not executable'
     subprocess.run(['bash', '-n', ROOT / name], check=True)
+
+
+def test_workflows_and_hooks_are_valid_yaml() -> None:
+    paths = [ROOT / '.pre-commit-config.yaml', *(ROOT / '.github').rglob('*.yml')]
+    assert len(paths) >= 4
+    for path in paths:
+        assert isinstance(yaml.safe_load(path.read_text(encoding='utf-8')), dict), path
