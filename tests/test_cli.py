@@ -294,7 +294,8 @@ def small_options(config: Path, area: Path, prefix: str) -> list[str]:
     """Return options with which a configuration runs on the small area in a short time."""
     data = yaml.safe_load(config.read_text())['data']
     options = {'sample_dir': str(area), 'chips_per_epoch': '4', 'batch_size': '2'}
-    if data['class_path'].endswith('SegmentationDataModule'):  # chips and blocks that fit into small scenes
+    splits = data['class_path'].endswith('SegmentationDataModule') or 'val_fraction' in data['init_args']
+    if splits:  # chips and blocks that fit into small scenes
         options |= {'chip_size': '32'} | ({} if data['init_args'].get('reader') == 'chips' else {'block_size': '64'})
     return [text for key, value in options.items() for text in (f'{prefix}{key}', value)]
 
