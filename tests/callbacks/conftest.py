@@ -11,6 +11,6 @@ Make = Callable[..., str]
 
 @pytest.fixture(autouse=True)
 def no_handles_left() -> Iterator[None]:
-    """Files that are open when the interpreter ends are closed too late to be told of properly."""
+    """Close files before the interpreter ends, when GDAL could not report errors any more."""
     yield
     close_datasets()

@@ -181,18 +181,18 @@ def test_a_checkpoint_is_chosen_without_the_chips_of_the_test(
     assert task.model.training
 
 
-@pytest.mark.parametrize('told', [0.7, None])
-def test_another_rank_takes_what_it_is_told(told: float | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize('value', [0.7, None])
+def test_another_rank_uses_the_broadcast_value(value: float | None, tmp_path: Path) -> None:
     """It reads nothing (there are no scenes here), logs what rank 0 found, and stops asking when rank 0 does."""
     trainer, task, logged = trainer_of(None, 'labels.tif', tmp_path), make_task(), {}
     trainer.is_global_zero, trainer.current_epoch, asked = False, 0, []
-    trainer.strategy = SimpleNamespace(broadcast=lambda value: asked.append(value) or told)
+    trainer.strategy = SimpleNamespace(broadcast=lambda own: asked.append(own) or value)
     task.log = lambda name, value, **_: logged.update({name: value})  # type: ignore[method-assign, assignment]
     probe = FrozenProbe(every_n_epochs=1)
     for _ in range(2):
         probe.on_train_epoch_end(trainer, task)
-    assert asked == ([None, None] if told else [None])
-    assert logged == ({'knn_accuracy': told} if told else {})
+    assert asked == ([None, None] if value else [None])
+    assert logged == ({'knn_accuracy': value} if value else {})
 
 
 def test_a_probe_that_cannot_be_done_while_learning_is_told_once(

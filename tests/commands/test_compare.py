@@ -25,12 +25,12 @@ def test_compare_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture
     study = write_study(tmp_path / 'study')
     out = tmp_path / 'out'
     assert main(['compare', str(run), str(study), '--output', str(out), '--metric', 'test_iou', 'test_accuracy']) == 0
-    told = capsys.readouterr().out
-    assert (out / 'compare.md').read_text() in told
-    assert '| study | fastsiam | 0.500 | 1 |' in told
-    assert '| a/version_0 |  | 0.900 | 1 |' in told
-    assert 'test_mean_iou' not in told
-    assert f'Wrote {out / "compare.md"}, {out / "compare.csv"}, {out / "compare.png"}\n' in told
+    shown = capsys.readouterr().out
+    assert (out / 'compare.md').read_text() in shown
+    assert '| study | fastsiam | 0.500 | 1 |' in shown
+    assert '| a/version_0 |  | 0.900 | 1 |' in shown
+    assert 'test_mean_iou' not in shown
+    assert f'Wrote {out / "compare.md"}, {out / "compare.csv"}, {out / "compare.png"}\n' in shown
     assert not (study / 'report.html').exists()
 
     assert main(['compare', str(study), '--output', str(out), '--html']) == 0

@@ -135,10 +135,10 @@ def test_dry_run_lists_what_index_runs(capsys: pytest.CaptureFixture[str]) -> No
     arguments = ['study', '--config', str(CONFIGS / 'study_vines.yaml'), '--model.lr', '0.5']
     arguments += ['--fractions', '[0.1, 1.0]']
     assert main([*arguments, '--dry-run', '--seeds', '[3]', '--pretraining.trainer.max_steps=7']) == 0
-    told = capsys.readouterr().out
-    assert '4 cells' in told
-    assert told.count('--model.lr 0.5') == 2 * 4  # fit and test of each
-    assert told.count('--trainer.max_steps 7') == 2  # the pretraining that half of them share
+    shown = capsys.readouterr().out
+    assert '4 cells' in shown
+    assert shown.count('--model.lr 0.5') == 2 * 4  # fit and test of each
+    assert shown.count('--trainer.max_steps 7') == 2  # the pretraining that half of them share
     assert not Path('runs').exists()
     assert main([*arguments, '--index', '99']) == 1
     assert 'expected 0 to 19' in capsys.readouterr().err

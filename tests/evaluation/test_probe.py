@@ -59,7 +59,7 @@ def test_known_features_score_what_they_must(report: ProbeReport) -> None:
     assert constant['accuracy'].value == counts.max() / counts.sum()
     assert constant['top2_accuracy'].value == 1  # of two classes
 
-    # an encoder that learnt nothing gains nothing: it is the random initialisation itself, and the draws are the same
+    # random weights gain nothing: they are the random initialisation itself, with the same resamples
     assert set(report.gains) == {('ours', 'knn'), ('ours', 'linear')}
     for gain in report.gains.values():
         assert (gain.value, gain.low, gain.high) == (0, 0, 0)
@@ -83,7 +83,7 @@ def test_known_features_score_what_they_must(report: ProbeReport) -> None:
 
 
 def test_normalisation_alone_is_no_gain(tiles: Tiles, tmp_path: Path) -> None:
-    """Weights that learnt nothing, with the statistics of other scenes, gain nothing."""
+    """Random weights with the statistics of other scenes gain nothing."""
     data = open_chips(settings_of(tiles).data).data
     metadata = EncoderMetadata('test', 'resnet18', data.bands, sensor=data.sensor_name, mean=(0.5, 0.1), std=(0.2, 0.4))
     save_encoder(random_encoder('resnet18', data, 0), tmp_path / 'nothing.safetensors', metadata)
@@ -91,9 +91,9 @@ def test_normalisation_alone_is_no_gain(tiles: Tiles, tmp_path: Path) -> None:
     report = run_probe(settings_of(tiles, encoders=f'nothing={source}', seeds=1, probe=['knn']))
     gain = report.gains['nothing', 'knn']
     assert (gain.value, gain.low, gain.high) == (0, 0, 0)
-    told = markdown(report)[-1]
-    assert 'of the weights: nothing, random initialisation (resnet18) normalised as nothing' in told
-    assert 'of the data: band statistics, random convolutions' in told
+    shown = markdown(report)[-1]
+    assert 'of the weights: nothing, random initialisation (resnet18) normalised as nothing' in shown
+    assert 'of the data: band statistics, random convolutions' in shown
 
 
 def test_shuffled_labels_are_at_chance(tiles: Tiles, make_scene: Make) -> None:

@@ -53,7 +53,7 @@ def test_confusion_is_scikit_learns() -> None:
 
 
 def test_a_class_without_chips_takes_no_part() -> None:
-    """Column 2 belongs to nobody and nobody is given to it."""
+    """Class 2 has no chips and no predictions."""
     found = Classified(np.array([0, 0, 1]), np.array([[2, 1, 0], [1, 2, 0], [1, 2, 0]], dtype=float))
     assert score(found, 'balanced_accuracy')[0] == 0.75
     assert score(found, 'f1')[0] == metrics.f1_score([0, 0, 1], [0, 1, 1], average='macro')

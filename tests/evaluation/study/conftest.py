@@ -63,6 +63,6 @@ def make_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     """:func:`fake_run`, and no data to look at; there are no networks to collect, which takes a second each time."""
     monkeypatch.setattr('gc.collect', lambda: 0)
-    told = Provenance(reads_test_ground=True, labels=False)
-    monkeypatch.setattr('torchgeo_msssl.evaluation.study.run.provenance_of', lambda *_: told)
+    found = Provenance(reads_test_ground=True, labels=False)
+    monkeypatch.setattr('torchgeo_msssl.evaluation.study.run.provenance_of', lambda *_: found)
     return fake_run

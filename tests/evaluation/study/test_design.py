@@ -52,7 +52,7 @@ def test_a_pretraining_with_the_split_of_its_cell_is_not_that_of_another_split(m
 
 
 @pytest.mark.parametrize(
-    ('options', 'told'),
+    ('options', 'message'),
     [
         ({'fractions': [0.1], 'shots': [1]}, 'fractions or shots'),
         ({'fractions': [0.0]}, 'above 0'),
@@ -70,8 +70,8 @@ def test_a_pretraining_with_the_split_of_its_cell_is_not_that_of_another_split(m
         ({'variants': [Variant('a', {'data.split': 'x'})]}, 'data.split is set by the study'),
     ],
 )
-def test_contradictions_are_refused(make_study: Make, options: dict[str, object], told: str) -> None:
-    with pytest.raises(ConfigurationError, match=told):
+def test_contradictions_are_refused(make_study: Make, options: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
         make_study(**options)
 
 

@@ -132,15 +132,15 @@ def test_a_pretraining_reads_the_test_ground_whatever_the_file(
 ) -> None:
     Path('pretrain.yaml').write_text('data:\n  class_path: torchgeo_msssl.datamodules.PretrainingDataModule\n')
     image = np.ones((2, SIDE, SIDE), np.uint16)
-    grids = {'date': Affine(1, 0, 601024, 0, -1, 5000000), 'beside': Affine(1, 0, 601024 + SIDE, 0, -1, 5000000)}
+    grids = {'date': Affine(1, 0, 601024, 0, -1, 5000000), 'next to it': Affine(1, 0, 601024 + SIDE, 0, -1, 5000000)}
     found = {name: make_scene(f'{name}.tif', image, names=('B02', 'B03'), transform=at) for name, at in grids.items()}
     (tmp_path / 'link.tif').symlink_to(tmp_path / 'scenes' / 's1.tif')
-    for path, expected in ((tmp_path / 'link.tif', True), (found['date'], True), (found['beside'], False)):
-        told = provenance_of(study(), pretraining('pretrain.yaml', {'data.paths': str(path)}))
-        assert told == Provenance(expected, labels=False)
+    for path, expected in ((tmp_path / 'link.tif', True), (found['date'], True), (found['next to it'], False)):
+        known = provenance_of(study(), pretraining('pretrain.yaml', {'data.paths': str(path)}))
+        assert known == Provenance(expected, labels=False)
     labels = {'data.labels': f'{tmp_path}/labels', 'data.paths': f'{tmp_path}/scenes'}
-    told = provenance_of(study(), pretraining('pretrain.yaml', labels, weights='checkpoints/best.ckpt'))
-    assert 'labels that may be of it chose' in told.sentence
+    known = provenance_of(study(), pretraining('pretrain.yaml', labels, weights='checkpoints/best.ckpt'))
+    assert 'labels that may be of it chose' in known.sentence
 
 
 def test_chips_share_the_ground_of_their_scenes(study: Callable[..., Study], tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ def test_a_pretraining_of_other_options_is_not_taken(make_study: Make, run: Run,
     with pytest.raises(ConfigurationError, match='pretraining of other options'):
         finished(other, make_cells(other, ['blocks']))
     assert not ran
-    pretrain(study, cell, run)  # with its own options it goes on
+    pretrain(study, cell, run)  # it resumes with its own options
 
 
 def test_results_of_an_edited_configuration_are_not_taken(make_study: Make, run: Run) -> None:
@@ -218,7 +218,7 @@ def test_rows_of_other_cells_stay(make_study: Make, run: Run) -> None:
     assert sorted(map(str, table(fewer))) == sorted(map(str, every))
     assert len(json.loads(Path(study.output, 'study.json').read_text())['cells']) == len(cells)
     assert table(study) == every
-    shutil.rmtree(cell_folder(study, cells[0]))  # what somebody removed is gone
+    shutil.rmtree(cell_folder(study, cells[0]))  # a removed cell is gone
     assert cells[0].name not in {row['cell'] for row in table(fewer)}
 
 
