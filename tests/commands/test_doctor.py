@@ -113,7 +113,7 @@ def test_rewriting_does_the_others_if_one_is_damaged(
     printed = capsys.readouterr()
     assert 'Wrote 2 file(s) to out' in printed.out
     (sentence,) = [line for line in printed.err.splitlines() if line.startswith('error: ')]
-    assert 's/a.tif is damaged (the last block ends at byte' in sentence
+    assert 's/a.tif is damaged (at least ' in sentence
     assert sorted(os.listdir('out')) == ['b.tif', 'c.tif']
 
     def full(*args: object, **options: object) -> None:

@@ -125,7 +125,7 @@ def _examine_file(
     found: list[Finding] = []
     try:
         with open_raster(path) as dataset:
-            found += check_truncation(path, dataset)
+            found += check_truncation(path)
             if found:
                 return found, False
             found += check_placement(path, dataset)

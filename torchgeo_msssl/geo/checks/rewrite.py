@@ -49,7 +49,7 @@ def rewrite_raster(
     if os.path.exists(target) and os.path.samefile(source, target):
         raise ConfigurationError(f'{target}: is the source itself; choose another path.')
     with open_raster(source) as dataset, atomic_path(target) as temporary:
-        damage = next(check_truncation(source, dataset), None)
+        damage = next(check_truncation(source), None)
         try:
             with rasterio.Env(GDAL_TIFF_INTERNAL_MASK='YES'), _north_up(source, dataset) as upright:
                 copy_raster(upright, temporary, driver='GTiff', **_options(dataset, interleave))

@@ -1,6 +1,5 @@
 """Checks of the storage layout: slow layouts and truncated files."""
 
-import os
 from collections.abc import Iterator, Sequence
 
 from rasterio.errors import RasterioError
@@ -8,6 +7,8 @@ from rasterio.io import DatasetReader
 
 from torchgeo_msssl.geo.checks.finding import Finding, command, rewrite_command
 from torchgeo_msssl.geo.checks.speed import CHIP, Speed, measure
+from torchgeo_msssl.geo.open_datasets import is_remote
+from torchgeo_msssl.geo.truncation import missing_bytes
 
 #: Number of pixels above which a block counts as large.
 _LARGE_BLOCK = 1024 * 1024
@@ -20,9 +21,6 @@ _NEGLIGIBLE = 1e-3
 
 #: Side in pixels from which a scene needs overviews to be displayed fast.
 OVERVIEWS_FROM = 8192
-
-#: Largest number of blocks whose offsets are compared with the size of the file.
-_MOST_BLOCKS = 50_000
 
 _CACHE = '--data.cache disk'
 
@@ -86,30 +84,11 @@ def _layout(dataset: DatasetReader) -> str:
     return f'blocks of {height} × {width} pixels, {compression or "no compression"}'
 
 
-def check_truncation(path: str, dataset: DatasetReader) -> Iterator[Finding]:
-    """Find a TIFF that ends before its last block, from its table of blocks."""
-    if dataset.driver != 'GTiff' or not os.path.isfile(path):
-        return
-    size, end = os.path.getsize(path), 0
-    for index, row, col in _blocks(dataset):
-        offset = dataset.get_tag_item(f'BLOCK_OFFSET_{col}_{row}', 'TIFF', bidx=index)
-        length = dataset.get_tag_item(f'BLOCK_SIZE_{col}_{row}', 'TIFF', bidx=index)
-        if offset is not None and length is not None:  # empty blocks are not stored
-            end = max(end, int(offset) + int(length))
-    if end > size:
-        yield damaged(path, f'the last block ends at byte {end:,}, the file at byte {size:,}')
-
-
-def _blocks(dataset: DatasetReader) -> Iterator[tuple[int, int, int]]:
-    """Yield band, row and column of the blocks; only of the last ones, at the end of the file, if there are many."""
-    height, width = dataset.block_shapes[0]
-    rows, cols = -(-dataset.height // height), -(-dataset.width // width)
-    indexes = dataset.indexes if dataset.profile.get('interleave') == 'band' else dataset.indexes[:1]
-    total = rows * cols
-    first = max(0, total - _MOST_BLOCKS // len(indexes))
-    for index in indexes:
-        for number in range(first, total):
-            yield index, number // cols, number % cols
+def check_truncation(path: str) -> Iterator[Finding]:
+    """Find a TIFF that ends before its last block, from its tables of blocks."""
+    missing = 0 if is_remote(path) else missing_bytes(path)
+    if missing:
+        yield damaged(path, f'at least {missing:,} bytes of its pixels are missing')
 
 
 def damaged(path: str, reason: str | BaseException) -> Finding:
