@@ -9,6 +9,8 @@ import pytest
 from torchgeo_msssl.commands.options import declared_options, option, positional, read_options
 from torchgeo_msssl.errors import ConfigurationError
 
+type Edge = Literal['pad', 'drop']
+
 
 @dataclass(frozen=True, kw_only=True)
 class LabelOptions:
@@ -61,7 +63,7 @@ class Options(LabelOptions):
     chip_size: int = 512
     min_valid: float = 0.5
     bands: list[str] | None = None
-    edge: Literal['pad', 'drop'] = 'pad'
+    edge: Edge = 'pad'
     offset: float | Literal['auto'] = 'auto'
     overwrite: bool = False
     split: Split = field(default_factory=Split)

@@ -4,7 +4,7 @@ import json
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, TypeAliasType, Union, get_args, get_origin
 
 from torchgeo_msssl.errors import ConfigurationError
 
@@ -92,6 +92,8 @@ def members(hint: Any) -> tuple[Any, ...]:
     Returns:
         The types; the type itself where it is no union.
     """
+    if isinstance(hint, TypeAliasType):
+        return members(hint.__value__)
     if get_origin(hint) in (Union, types.UnionType):
         return tuple(member for part in get_args(hint) for member in members(part))
     return (hint,)

@@ -87,9 +87,6 @@ def compare(
         metrics: Metrics to show; None for all.
         output: Folder for ``compare.md``, ``compare.csv`` and ``compare.png``; None writes nothing.
 
-    Returns:
-        Scores of these metrics.
-
     Raises:
         ConfigurationError: If a folder has no results, or none of them has a metric.
         OutputError: If a file cannot be written.

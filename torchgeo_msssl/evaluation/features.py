@@ -95,12 +95,7 @@ def split_labelled_chips(
 ) -> tuple[LabelledChips, LabelledChips]:
     """Cut training chips from one half of the ground blocks and test chips from the other.
 
-    Args:
-        scenes: Scenes.
-        labels: Labels of the same ground.
-        size: Side of a chip in pixels.
-        purity: Minimum fraction of a chip's pixels that its most frequent class covers.
-        block_size: Side of a ground block in pixels.
+    The arguments are those of :func:`label_chips`; ``block_size`` is the side of a ground block in pixels.
 
     Returns:
         Training chips and test chips, which share no ground.
@@ -118,12 +113,7 @@ def split_validation_chips(
 ) -> tuple[LabelledChips, LabelledChips]:
     """Cut chips to choose a checkpoint by, both parts from the training half of :func:`split_labelled_chips`.
 
-    Args:
-        scenes: Scenes.
-        labels: Labels of the same ground.
-        size: Side of a chip in pixels.
-        purity: Minimum fraction of a chip's pixels that its most frequent class covers.
-        block_size: Side of a ground block in pixels.
+    The arguments are those of :func:`split_labelled_chips`.
 
     Returns:
         Training chips and validation chips, which share no ground with each other or with the test chips.
@@ -181,15 +171,10 @@ def extract_features(
     device: torch.device | str = 'cpu',
     batch_size: int = 128,
 ) -> NDArray[np.float32]:
-    """Embed chips with a frozen network.
+    """Embed chips with a frozen network, from (batch, band, height, width) to (batch, features).
 
-    Args:
-        embed: Network from (batch, band, height, width) to (batch, features), in evaluation mode.
-        scenes: Scenes to read from.
-        chips: The chips.
-        prepare: Function from a batch (``image``, ``valid``, ``scale``, ``offset``) to the network's input.
-        device: Device to compute on.
-        batch_size: Chips per batch.
+    ``prepare`` converts a batch (``image``, ``valid``, ``scale``, ``offset``) to its input. The other arguments are
+    those of :func:`extract_all`.
 
     Returns:
         Features, shape (n, features).

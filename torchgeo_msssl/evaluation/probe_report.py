@@ -76,11 +76,7 @@ def write_report(report: ProbeReport, folder: Path) -> None:
 
 
 def markdown(report: ProbeReport) -> list[str]:
-    """Format the results as a table.
-
-    Returns:
-        Lines of Markdown.
-    """
+    """Format the results as a table."""
     names = list(next(iter(report.shared.values())))
     chips, settings = report.chips, report.settings
     lines = [

@@ -141,15 +141,6 @@ def knn_probe(
 ) -> ProbeResult:
     """Classify each test vector by its k nearest training vectors, see :func:`knn_scores`.
 
-    Args:
-        train_features: Shape (n, features).
-        train_labels: Shape (n,).
-        test_features: Shape (m, features).
-        test_labels: Shape (m,).
-        k: Number of neighbours, at most n.
-        temperature: Weight of near neighbours; None for equal votes.
-        distance: ``cosine`` or ``euclidean``.
-
     Returns:
         Scores on the test vectors.
 
@@ -168,14 +159,6 @@ def linear_probe(
     groups: NDArray[np.integer] | None = None,
 ) -> ProbeResult:
     """Classify by logistic regression on standardized features, see :func:`linear_scores`.
-
-    Args:
-        train_features: Shape (n, features).
-        train_labels: Shape (n,), two classes or more.
-        test_features: Shape (m, features).
-        test_labels: Shape (m,).
-        strengths: Inverse regularization strengths to choose from, scikit-learn's ``C``.
-        groups: Group of each training vector, such as its ground block, shape (n,).
 
     Returns:
         Scores on the test vectors.
