@@ -309,7 +309,7 @@ class _Run:
         # imported here, for the progress and the manifest: worker processes are busy already
         from torchgeo_msssl.progress import progress_bar
 
-        importlib.import_module('pyarrow.parquet')
+        importlib.import_module('geopandas')
         total = done + sum(len(task) if isinstance(task, list) else 1 for task in tasks)
         bar = progress_bar(description, total, unit) if self.progress else nullcontext(_no_progress)
         with bar as advance:
