@@ -16,6 +16,8 @@ import pytest
 from torchgeo_msssl import datamodules, tasks
 from torchgeo_msssl.__main__ import main
 from torchgeo_msssl.commands import COMMANDS
+from torchgeo_msssl.geo import decoded_cache, header_cache, user_cache
+from torchgeo_msssl.geo.chipping import manifest
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md')))
@@ -200,3 +202,11 @@ def test_links_between_pages_exist() -> None:
         if not (page.parent / target).exists()
     ]
     assert not faults, '\n'.join(faults)
+
+
+def test_versions_of_formats_are_current() -> None:
+    text = ' '.join((ROOT / 'docs' / 'formats.md').read_text(encoding='utf-8').split())
+    assert f'`FORMAT` is {manifest.FORMAT}' in text
+    assert f'`_VERSION` ({user_cache._VERSION})' in text
+    assert f'`geo/decoded_cache.py` ({decoded_cache._VERSION})' in text
+    assert f'`geo/header_cache.py` ({header_cache._VERSION})' in text
