@@ -210,3 +210,27 @@ def test_versions_of_formats_are_current() -> None:
     assert f'`_VERSION` ({user_cache._VERSION})' in text
     assert f'`geo/decoded_cache.py` ({decoded_cache._VERSION})' in text
     assert f'`geo/header_cache.py` ({header_cache._VERSION})' in text
+
+
+@pytest.mark.parametrize(
+    ('page', 'heading', 'kinds'),
+    [
+        ('README.md', '`torchgeo_msssl.datamodules.PretrainingDataModule`:', [datamodules.PretrainingDataModule]),
+        ('README.md', 'Options of the task, `torchgeo_msssl.tasks.FastSiam`', [tasks.FastSiam]),
+        ('README.md', '`torchgeo_msssl.datamodules.SegmentationDataModule`, in', [datamodules.SegmentationDataModule]),
+        ('README.md', '`torchgeo_msssl.tasks.VineSegmentation` (or', [tasks.VineSegmentation]),
+        (
+            'docs/data_preparation.md',
+            'Those for chips:',
+            [datamodules.PretrainingDataModule, datamodules.SegmentationDataModule],
+        ),
+    ],
+)
+def test_tables_list_constructor_arguments(page: str, heading: str, kinds: list[type]) -> None:
+    text = (ROOT / page).read_text(encoding='utf-8')
+    table = text[text.index('|---|---|', text.index(heading)) :].split('\n\n')[0]
+    names = [name for row in table.splitlines()[1:] for name in re.findall(r'`(\w+)`', row.split('|')[1])]
+    bases = {base for kind in kinds for base in inspect.getmro(kind)}
+    known = {name for base in bases for name in inspect.signature(base.__init__).parameters}
+    assert len(names) > 5
+    assert set(names) <= known
