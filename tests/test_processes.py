@@ -95,6 +95,13 @@ def test_tasks_run_within_the_context(processes: int) -> None:
     assert read_variable(0) is None
 
 
+def test_workers_have_the_current_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value in ('first', 'second'):
+        monkeypatch.setenv('MSSSL_TEST_VARIABLE', value)
+        with WorkerPool(2) as pool:
+            assert list(pool.map(read_variable, [0, 1])) == [value] * 2
+
+
 def test_errors_come_back() -> None:
     with WorkerPool(2) as pool, pytest.raises(ConfigurationError, match='thirteen'):
         list(pool.map(square, [1, 13, 2, 3]))
@@ -207,7 +214,7 @@ class Gone:
 def test_a_worker_ends_silently_when_its_parent_is_gone(received: list[Any]) -> None:
     before = signal.getsignal(signal.SIGINT)
     try:
-        _serve(cast('Connection', Gone(received)), contextlib.nullcontext)
+        _serve(cast('Connection', Gone(received)), contextlib.nullcontext, {})
     finally:
         signal.signal(signal.SIGINT, before)
     assert not received

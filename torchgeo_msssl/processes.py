@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -167,7 +167,7 @@ class WorkerPool:
         with _interrupts_blocked() if _FORKSERVER else nullcontext():
             while len(self._workers) < number:
                 ours, theirs = context.Pipe()
-                worker = context.Process(target=_serve, args=(theirs, self._context))
+                worker = context.Process(target=_serve, args=(theirs, self._context, dict(os.environ)))
                 worker.start()
                 theirs.close()  # so that the end of the worker is the end of the pipe
                 self._workers.append(worker)
@@ -214,8 +214,11 @@ def _killed() -> WorkerError:
     return WorkerError('A worker process was killed, perhaps because memory ran out; use fewer worker processes.')
 
 
-def _serve(pipe: Connection, context: Callable[[], AbstractContextManager[Any]]) -> None:
+def _serve(
+    pipe: Connection, context: Callable[[], AbstractContextManager[Any]], environment: Mapping[str, str]
+) -> None:
     """Work in a worker process: receive functions, and tasks for the latest of them, until the pipe closes."""
+    os.environ.update(environment)  # that of the server may be older
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the work
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     function: Callable[[Any], Any] | None = None
