@@ -1,11 +1,11 @@
-"""What a random chip costs, beside stock TorchGeo and beside what the hardware allows.
+"""CPU time of a random chip, compared with stock TorchGeo and with bare decoding.
 
-Scenes are made for the purpose: 12 bands in tiles of 256, deflated and uncompressed, and a drone's 5 bands in tiles of
-512 at 3.21 cm. A batch of chips is read and stacked, as a worker of a data loader does it, by TorchGeo's
-``RasterDataset`` and by ours alternately, in one process; CPU time is counted, in milliseconds a chip. Stock draws
-anywhere, as its samplers do; where both read the same windows, the pixels are compared too.
+Scenes are generated: 12 bands in tiles of 256, deflated and uncompressed, and 5 bands of a drone in tiles of 512 at
+3.21 cm. Stock `RasterDataset` and ours alternately read and stack a batch of chips in one process, as a worker of
+a data loader does; CPU time is measured in milliseconds per chip. Stock draws at any place, as its samplers do; if both
+read the same windows, the pixels are compared too.
 
-    python benchmarks/read_chips.py                     # makes its scenes in a temporary folder
+    python benchmarks/read_chips.py                     # generates its scenes in a temporary folder
     python benchmarks/read_chips.py --size 2048 --scene my.tif
 """
 
@@ -38,9 +38,9 @@ from torchgeo_msssl.geo.open_datasets import close_datasets
 from torchgeo_msssl.geo.user_cache import cache_folder
 from torchgeo_msssl.samplers import RandomChipSampler
 
-#: GDAL's block cache in bytes: a few blocks, so that each chip is decoded anew; and enough for all that is read.
+#: GDAL's block cache in bytes: a few blocks, so that each chip is decoded again; and enough for all chips.
 COLD, WARM = 16_000_000, 2_000_000_000
-#: Files of a dataset that is opened, in pixels a side.
+#: Side in pixels of the scenes of the dataset that is opened.
 SMALL = 64
 
 type Batch = list[ChipQuery]
@@ -66,56 +66,69 @@ LAYOUTS = (
 
 
 def write_scene(path: Path, layout: Layout, size: int) -> None:
-    """A scene with fields and noise, which deflate makes a quarter smaller, as it does with Sentinel-2."""
+    """Write a scene of fields and noise, which deflate compresses by a quarter, like Sentinel-2."""
     rng = np.random.default_rng(0)
     cols = np.arange(size)
     with rasterio.open(
-        path, 'w', driver='GTiff', crs='EPSG:32631', transform=Affine(layout.res, 0, 5e5, 0, -layout.res, 4.9e6),
-        height=size, width=size, count=layout.bands, dtype='uint16', tiled=True, blockxsize=layout.tile,
-        blockysize=layout.tile, compress=layout.compress, interleave='pixel', BIGTIFF='IF_SAFER',
-    ) as file:  # fmt: skip
+        path,
+        'w',
+        driver='GTiff',
+        crs='EPSG:32631',
+        transform=Affine(layout.res, 0, 5e5, 0, -layout.res, 4.9e6),
+        height=size,
+        width=size,
+        count=layout.bands,
+        dtype='uint16',
+        tiled=True,
+        blockxsize=layout.tile,
+        blockysize=layout.tile,
+        compress=layout.compress,
+        interleave='pixel',
+        BIGTIFF='IF_SAFER',
+    ) as file:
         for row in range(0, size, layout.tile):
             rows = np.arange(row, min(row + layout.tile, size))[:, None]
             strip = [
-                1500 + 600 * np.sin(cols / (37 + band)) * np.cos(rows / (51 + band))
+                1500
+                + 600 * np.sin(cols / (37 + band)) * np.cos(rows / (51 + band))
                 + rng.normal(0, 30, (len(rows), size))
                 for band in range(layout.bands)
-            ]  # fmt: skip
+            ]
             file.write(np.stack(strip).astype(np.uint16), window=RasterioWindow(0, row, size, len(rows)))
 
 
 def batches(sampler: RandomChipSampler, size: int) -> Iterator[Batch]:
-    """Batches of a sampler's chips, without end."""
+    """Yield batches of a sampler's chips without end."""
     chips = itertools.chain.from_iterable(sampler for _ in itertools.count())
     return iter(lambda: list(itertools.islice(chips, size)), [])
 
 
 def by_stock(dataset: RasterDataset) -> Read:
-    """A batch as TorchGeo makes it."""
+    """Return TorchGeo's reader of a batch."""
     return lambda batch: stack_samples([dataset[tuple(query)] for query in batch])
 
 
 def by_ours(dataset: Scenes) -> Read:
-    """A batch as our loader makes it."""
+    """Return the reader of a batch of our loader."""
     return lambda batch: collate(dataset.__getitems__(batch))
 
 
 def by_rasterio(path: str) -> Read:
-    """Nothing but GDAL's decoding, always into the same array."""
+    """Return a reader that only decodes, into the same array each time."""
     file = rasterio.open(path)
-    room: dict[tuple[int, int], Any] = {}
+    buffers: dict[tuple[int, int], Any] = {}
 
     def read(batch: Batch) -> None:
         for query in batch:
             size = query.window.height, query.window.width
-            out = room.setdefault(size, np.empty((file.count, *size), file.dtypes[0]))
+            out = buffers.setdefault(size, np.empty((file.count, *size), file.dtypes[0]))
             file.read(window=query.window.to_rasterio(), out=out)
 
     return read
 
 
 def by_memcpy(dataset: Scenes) -> Read:
-    """A copy of chips that lie in memory one after the other."""
+    """Return a reader that copies chips from memory."""
     kept: dict[Window, Any] = {}
 
     def read(batch: Batch) -> Any:
@@ -128,16 +141,16 @@ def by_memcpy(dataset: Scenes) -> Read:
 
 
 def milliseconds(read: Read, batch: Batch) -> float:
-    """CPU time of a chip."""
+    """Return the CPU time per chip."""
     start = time.process_time()
     read(batch)
     return 1e3 * (time.process_time() - start) / len(batch)
 
 
 def alternate(sides: dict[str, tuple[Read, Iterator[Batch]]], repeats: int) -> dict[str, list[float]]:
-    """Time all sides in turn; the first turn warms up."""
+    """Time all sides in turn; the first turn is a warm-up."""
     times: dict[str, list[float]] = {name: [] for name in sides}
-    if 'memory copy' in sides:  # what is copied, and what ours copies from, is in memory before the clock runs
+    if 'memory copy' in sides:  # load the source of the copies into memory before timing
         for name in ('memory copy', 'ours'):
             read, source = sides[name]
             known = [next(source) for _ in range(repeats + 1)]
@@ -154,13 +167,13 @@ def alternate(sides: dict[str, tuple[Read, Iterator[Batch]]], repeats: int) -> d
 
 
 def check_same(stock: Read, ours: Read, batch: Batch) -> None:
-    """See that both give the same pixels."""
+    """Raise unless both return the same pixels."""
     want, got = stock(batch)['image'], ours(batch)['image'].to(torch.float32)
     assert torch.equal(want, got), 'pixels differ from those of stock TorchGeo'
 
 
 def row(name: str, times: dict[str, list[float]]) -> str:
-    """A line of the table: medians, and the median of the ratios."""
+    """Return a line of the table: medians, and the median of the ratios."""
     middle = {side: statistics.median(values) for side, values in times.items()}
     cells = [f'{middle[side]:.2f}' if side in middle else '' for side in ('stock', 'ours', 'bare read', 'memory copy')]
     ratio = statistics.median(a / b for a, b in zip(times['stock'], times['ours'], strict=True))
@@ -169,7 +182,7 @@ def row(name: str, times: dict[str, list[float]]) -> str:
 
 
 def measure_scene(name: str, path: str, options: argparse.Namespace, cache: str) -> Iterator[str]:
-    """The lines of one scene."""
+    """Yield the lines of one scene."""
     stock, ours = RasterDataset([path]), Scenes(path)
     read_stock, read_ours = by_stock(stock), by_ours(ours)
     length = options.batch
@@ -190,7 +203,7 @@ def measure_scene(name: str, path: str, options: argparse.Namespace, cache: str)
         yield timed('aligned', read_ours, {'aligned': True}, bare_read=bare)
         several = {'aligned': True, 'chips_per_read': options.chips_per_read}
         check_same(read_stock, read_ours, next(drawn(**several)))
-        yield timed(f'{options.chips_per_read} a read', read_ours, several)
+        yield timed(f'{options.chips_per_read} per read', read_ours, several)
         decoded = Scenes(path, cache='disk', cache_dir=cache)
         read_decoded = by_ours(decoded)
         check_same(read_stock, read_decoded, next(drawn(aligned=False)))
@@ -207,17 +220,17 @@ def measure_scene(name: str, path: str, options: argparse.Namespace, cache: str)
 
 
 def corner(scenes: Scenes, options: argparse.Namespace) -> Iterator[Batch]:
-    """Batches out of a part of a scene that fits into GDAL's cache."""
+    """Yield batches from a part of a scene that fits into GDAL's cache."""
     rng = np.random.default_rng(0)
     grid = scenes.scenes[0].grid
-    room = [min(1500, side) - options.chip for side in (grid.height, grid.width)]
+    limits = [min(1500, side) - options.chip for side in (grid.height, grid.width)]
     while True:
-        places = zip(*(rng.integers(0, most + 1, options.batch).tolist() for most in room), strict=True)
+        places = zip(*(rng.integers(0, most + 1, options.batch).tolist() for most in limits), strict=True)
         yield [scenes.query(0, Window(top, left, options.chip, options.chip)) for top, left in places]
 
 
 def one_worker(path: str, cache: str, options: argparse.Namespace, aligned: bool, barrier: Any, results: Any) -> None:
-    """Read for some time beside other processes."""
+    """Read for some time next to other processes."""
     ours = Scenes(path, cache='disk', cache_dir=cache) if cache else Scenes(path)
     source = batches(RandomChipSampler(ours, options.chip, 64 * options.batch, 0.0, aligned, seed=1), options.batch)
     read = by_ours(ours)
@@ -232,7 +245,7 @@ def one_worker(path: str, cache: str, options: argparse.Namespace, aligned: bool
 
 
 def rates(path: str, cache: str, options: argparse.Namespace, number: int) -> tuple[float, float]:
-    """Chips a second of each of some processes that read at once: by the clock, and by CPU time."""
+    """Return chips per second of each of several concurrent processes, by the clock and by CPU time."""
     context = multiprocessing.get_context('fork')
     barrier, results = context.Barrier(number), context.Queue()
     workers = [
@@ -248,26 +261,33 @@ def rates(path: str, cache: str, options: argparse.Namespace, number: int) -> tu
 
 
 def measure_workers(name: str, path: str, cache: str, options: argparse.Namespace) -> str:
-    """Chips a second of a process alone, and of each of two."""
+    """Return a line with chips per second of one process alone and of each of two."""
     alone, both = (rates(path, cache, options, number) for number in (1, 2))
     return f'| {name} | {alone[0]:.0f} | {both[0]:.0f} | {both[0] / alone[0]:.2f} | {both[1] / alone[1]:.2f} |'
 
 
 def measure_opening(folder: Path, number: int) -> str:
-    """Seconds of CPU time to open a dataset of many scenes: by stock, by ours for the first time, and again."""
+    """Return a line with the CPU seconds to open many scenes: by stock, by ours at first, and by ours again."""
     pixels = np.random.default_rng(0).integers(1, 5000, (12, SMALL, SMALL)).astype(np.uint16)
     names = ['B01', 'B02', 'B03', 'B04', 'B05', 'B06', 'B07', 'B08', 'B8A', 'B09', 'B11', 'B12']
     for k in range(number):
         x, y = 5e5 + 10 * SMALL * (k % 50), 4.9e6 - 10 * SMALL * (k // 50)
         with rasterio.open(
-            folder / f'scene_{k:05d}.tif', 'w', driver='GTiff', crs='EPSG:32631', height=SMALL, width=SMALL, count=12,
-            dtype='uint16', transform=Affine(10, 0, x, 0, -10, y),
-        ) as file:  # fmt: skip
+            folder / f'scene_{k:05d}.tif',
+            'w',
+            driver='GTiff',
+            crs='EPSG:32631',
+            height=SMALL,
+            width=SMALL,
+            count=12,
+            dtype='uint16',
+            transform=Affine(10, 0, x, 0, -10, y),
+        ) as file:
             file.descriptions = names
             file.write(pixels)
 
     def seconds(make: Callable[[str], Any]) -> float:
-        gc.collect()  # what others have left is not to be cleared away within this one's time
+        gc.collect()  # garbage of others is not collected within this time
         start = time.process_time()
         dataset = make(str(folder))
         elapsed = time.process_time() - start
@@ -284,7 +304,7 @@ def measure_opening(folder: Path, number: int) -> str:
 
 @contextlib.contextmanager
 def own_cache(folder: str) -> Iterator[None]:
-    """Keep what is computed out of the user's cache, where an index could be found that was not made here."""
+    """Use a cache folder of its own, since the user's may hold an index already."""
     before = os.environ.get('TORCHGEO_MSSSL_CACHE')
     os.environ['TORCHGEO_MSSSL_CACHE'] = str(Path(folder) / 'cache')
     try:
@@ -296,36 +316,38 @@ def own_cache(folder: str) -> Iterator[None]:
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the options."""
+    """Parse the options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--scene', help='a scene of your own, instead of those that are made')
-    parser.add_argument('--size', type=int, default=5490, help='side of the scenes that are made, in pixels')
+    parser.add_argument('--scene', help='scene to read instead of generated ones')
+    parser.add_argument('--size', type=int, default=5490, help='side of the generated scenes in pixels')
     parser.add_argument('--chip', type=int, default=224)
     parser.add_argument('--batch', type=int, default=64)
     parser.add_argument('--chips-per-read', type=int, default=8)
     parser.add_argument('--repeats', type=int, default=7)
-    parser.add_argument('--open', type=int, default=2000, help='scenes of the dataset that is opened; 0 leaves it out')
-    parser.add_argument('--folder', help='where scenes and decoded scenes go (default: a temporary folder)')
+    parser.add_argument(
+        '--open', type=int, default=2000, help='number of scenes of the dataset that is opened; 0 skips this'
+    )
+    parser.add_argument('--folder', help='folder of scenes and decoded scenes (default: a temporary folder)')
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the tables."""
     options = parse(arguments)
-    torch.set_num_threads(1)  # stacking in threads would count as CPU time of its own
+    torch.set_num_threads(1)  # threads that stack would add CPU time
     with tempfile.TemporaryDirectory(dir=options.folder) as name, own_cache(name):
         folder = Path(name)
         scenes = {'scene': options.scene} if options.scene else {}
         for k, layout in enumerate(LAYOUTS if not options.scene else ()):
             scenes[layout.name] = str(folder / f'{k}.tif')
             write_scene(folder / f'{k}.tif', layout, options.size)
-        print(f'Scenes of {options.size} px, chips of {options.chip} px, batches of {options.batch}; CPU ms a chip')
+        print(f'Scenes of {options.size} px, chips of {options.chip} px, batches of {options.batch}; CPU ms per chip')
         head('', 'stock', 'ours', 'bare read', 'memory copy', 'stock ÷ ours', 'ours ÷ copy')
         for title, path in scenes.items():
             for line in measure_scene(title, path, options, str(folder / 'decoded')):
                 print(line, flush=True)
-        print('\nAligned chips a second, of each process')
-        head('', 'alone', 'beside another', 'ratio', 'ratio by CPU time')
+        print('\nAligned chips per second of each process')
+        head('', 'alone', 'next to another', 'ratio', 'ratio by CPU time')
         title, path = next(iter(scenes.items()))
         for case, cache in (('', ''), (', decoded', str(folder / 'decoded'))):
             print(measure_workers(f'{title}{case}', path, cache, options), flush=True)
@@ -337,7 +359,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def head(*titles: str) -> None:
-    """The first lines of a table."""
+    """Print the first lines of a table."""
     print(f'| {" | ".join(titles)} |\n{"|---" * len(titles)}|')
 
 

@@ -224,10 +224,15 @@ def train(root: str, folder: Path, steps: int, checkpoint: Path | None = None, s
     torch.manual_seed(seed)
     looks = Looks()
     trainer = Trainer(
-        accelerator='cpu', logger=False, enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder,
+        accelerator='cpu',
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
         callbacks=[ModelCheckpoint(folder, filename='last', every_n_train_steps=1, enable_version_counter=False)],
-        max_steps=steps, max_epochs=-1,
-    )  # fmt: skip
+        max_steps=steps,
+        max_epochs=-1,
+    )
     module = PretrainingDataModule(root, batch_size=4, chip_size=8, **options)
     trainer.fit(looks, datamodule=module, ckpt_path=checkpoint, weights_only=True)
     return looks.seen

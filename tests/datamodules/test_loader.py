@@ -34,9 +34,16 @@ def _close() -> Iterator[None]:
 def scenes(tmp_path: Path) -> Scenes:
     array = np.random.default_rng(0).integers(1, 5000, (2, 120, 150), dtype=np.uint16)
     with rasterio.open(
-        tmp_path / 'scene.tif', 'w', driver='GTiff', crs='EPSG:32631', transform=Affine(10, 0, 5e5, 0, -10, 4.9e6),
-        height=120, width=150, count=2, dtype='uint16',
-    ) as file:  # fmt: skip
+        tmp_path / 'scene.tif',
+        'w',
+        driver='GTiff',
+        crs='EPSG:32631',
+        transform=Affine(10, 0, 5e5, 0, -10, 4.9e6),
+        height=120,
+        width=150,
+        count=2,
+        dtype='uint16',
+    ) as file:
         file.write(array)
     return Scenes(tmp_path / 'scene.tif')
 
@@ -64,9 +71,12 @@ def test_workers_share_the_memory_for_blocks(
         monkeypatch.setenv('GDAL_CACHEMAX', given)
     alone = block_cache_of(None)
     load = ChipLoader(
-        RandomChipSampler(scenes, 16, 8), batch_size=4, num_workers=2, collate_fn=block_cache_of,
+        RandomChipSampler(scenes, 16, 8),
+        batch_size=4,
+        num_workers=2,
+        collate_fn=block_cache_of,
         worker_init_fn=lambda worker: (tmp_path / str(worker)).touch(),
-    )  # fmt: skip
+    )
     for _ in range(2):
         assert list(load) == [max(alone // 2, 64 * 2**20) if given is None else alone] * 2
     assert {path.name for path in tmp_path.glob('?')} == {'0', '1'}
@@ -160,10 +170,14 @@ class Looks(LightningModule):
 def train(folder: Path, load: ChipLoader, checkpoint: Path | None = None, **limits: Any) -> Windows:
     looks = Looks()
     trainer = Trainer(
-        accelerator='cpu', logger=False, enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder,
+        accelerator='cpu',
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
         callbacks=[ModelCheckpoint(folder, save_last=True, every_n_train_steps=1, filename='{step}', save_top_k=-1)],
         **limits,
-    )  # fmt: skip
+    )
     trainer.fit(looks, load, ckpt_path=checkpoint, weights_only=True)
     return looks.seen
 

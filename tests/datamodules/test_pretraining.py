@@ -38,9 +38,17 @@ def write(
     path.parent.mkdir(parents=True, exist_ok=True)
     bands, height, width = array.shape
     with rasterio.open(
-        path, 'w', driver='GTiff', crs='EPSG:32631', transform=Affine(10, 0, left, 0, -10, 4_900_000), height=height,
-        width=width, count=bands, dtype=array.dtype, nodata=nodata,
-    ) as file:  # fmt: skip
+        path,
+        'w',
+        driver='GTiff',
+        crs='EPSG:32631',
+        transform=Affine(10, 0, left, 0, -10, 4_900_000),
+        height=height,
+        width=width,
+        count=bands,
+        dtype=array.dtype,
+        nodata=nodata,
+    ) as file:
         if names:
             file.descriptions = tuple(names)
         file.write(array)
@@ -248,9 +256,13 @@ def test_lightning_takes_it_with_and_without_validation(
     tmp_path: Path, fraction: float, recwarn: pytest.WarningsRecorder
 ) -> None:
     module = PretrainingDataModule(
-        write(tmp_path / 'scene.tif', noise(), ('B02', 'B03', 'B04')), chip_size=16, batch_size=4, chips_per_epoch=8,
-        val_fraction=fraction, block_size=32,
-    )  # fmt: skip
+        write(tmp_path / 'scene.tif', noise(), ('B02', 'B03', 'B04')),
+        chip_size=16,
+        batch_size=4,
+        chips_per_epoch=8,
+        val_fraction=fraction,
+        block_size=32,
+    )
     counts = {'val': 0, 'train': 0}
 
     class Counts(LightningModule):
@@ -266,9 +278,15 @@ def test_lightning_takes_it_with_and_without_validation(
 
     for task in (Counts(), CountsBoth()):
         Trainer(
-            default_root_dir=tmp_path, max_epochs=1, logger=False, accelerator='cpu', enable_progress_bar=False,
-            enable_checkpointing=False, enable_model_summary=False, num_sanity_val_steps=0,
-        ).fit(task, datamodule=module)  # fmt: skip
+            default_root_dir=tmp_path,
+            max_epochs=1,
+            logger=False,
+            accelerator='cpu',
+            enable_progress_bar=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        ).fit(task, datamodule=module)
     assert counts == {'train': 4, 'val': 6 if fraction else 0}
     assert not [one for one in recwarn if 'val_dataloader' in str(one.message)]
 

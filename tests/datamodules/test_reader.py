@@ -52,9 +52,15 @@ def folders(make_scene: Maker, tmp_path: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ('name', 'chips'),
-    [('manifest', True), ('images', True), ('parts', True), ('arrays', True), ('flat', False),
-     ('T31TFJ_20210601.tif', False)],
-)  # fmt: skip
+    [
+        ('manifest', True),
+        ('images', True),
+        ('parts', True),
+        ('arrays', True),
+        ('flat', False),
+        ('T31TFJ_20210601.tif', False),
+    ],
+)
 def test_a_folder_of_chips_is_recognized_by_its_content(
     folders: dict[str, str], name: str, chips: bool, caplog: pytest.LogCaptureFixture
 ) -> None:

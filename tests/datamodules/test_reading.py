@@ -28,9 +28,19 @@ def scene(tmp_path: Path) -> str:
     array = np.random.default_rng(0).integers(1, 5000, (2, 300, 320), dtype=np.uint16)
     path = tmp_path / 'scene.tif'
     with rasterio.open(
-        path, 'w', driver='GTiff', crs='EPSG:32631', transform=Affine(10, 0, 5e5, 0, -10, 4.9e6), height=300,
-        width=320, count=2, dtype='uint16', tiled=True, blockxsize=64, blockysize=64,
-    ) as file:  # fmt: skip
+        path,
+        'w',
+        driver='GTiff',
+        crs='EPSG:32631',
+        transform=Affine(10, 0, 5e5, 0, -10, 4.9e6),
+        height=300,
+        width=320,
+        count=2,
+        dtype='uint16',
+        tiled=True,
+        blockxsize=64,
+        blockysize=64,
+    ) as file:
         file.write(array)
     return str(path)
 

@@ -34,9 +34,17 @@ NAMES = ['soil', 'grass', 'vine']
 def write(path: Path, array: np.ndarray, *, left: float = LEFT, nodata: float | None = None) -> str:
     array = array if array.ndim == 3 else array[None]
     with rasterio.open(
-        path, 'w', driver='GTiff', crs='EPSG:32631', transform=Affine(1, 0, left, 0, -1, TOP), nodata=nodata,
-        height=array.shape[1], width=array.shape[2], count=array.shape[0], dtype=array.dtype,
-    ) as file:  # fmt: skip
+        path,
+        'w',
+        driver='GTiff',
+        crs='EPSG:32631',
+        transform=Affine(1, 0, left, 0, -1, TOP),
+        nodata=nodata,
+        height=array.shape[1],
+        width=array.shape[2],
+        count=array.shape[0],
+        dtype=array.dtype,
+    ) as file:
         if array.shape[0] == 3:
             file.descriptions = ('red', 'green', 'blue')
         file.write(array)
@@ -79,8 +87,10 @@ def test_no_pixel_of_a_test_chip_is_trained_on(files: dict[str, Any]) -> None:
     module.setup('test')
     seen = {}
     for part, loader in (
-        ('train', module.train_dataloader()), ('val', module.val_dataloader()), ('test', module.test_dataloader())
-    ):  # fmt: skip
+        ('train', module.train_dataloader()),
+        ('val', module.val_dataloader()),
+        ('test', module.test_dataloader()),
+    ):
         seen[part] = np.zeros((SIDE, SIDE), bool)
         for batch in loader:
             for row, col, height, width in batch['window'].tolist():
@@ -185,8 +195,9 @@ def frame(**columns: Any) -> gpd.GeoDataFrame:
     boxes = [shapely.box(LEFT + x, TOP - 128, LEFT + x + 40, TOP) for x in (0, 42, 84)]
     return gpd.GeoDataFrame(
         {'split': columns.pop('split', ['train', 'val', 'test'])},
-        geometry=columns.pop('geometry', boxes), crs=columns.pop('crs', 'EPSG:32631'),
-    )  # fmt: skip
+        geometry=columns.pop('geometry', boxes),
+        crs=columns.pop('crs', 'EPSG:32631'),
+    )
 
 
 @pytest.mark.parametrize(

@@ -306,7 +306,7 @@ def test_scenes_that_are_missing_are_named_once(
     Chips(whole, 'all')
     said = [record.getMessage() for record in caplog.records]
     assert said == [
-        f'{folder}: has no chips of 2 scene(s) that `chip` could not read (bad, worse); mend them, and run the same '
+        f'{folder}: has no chips of 2 scene(s) that `chip` could not read (bad, worse); repair them and run the same '
         'command again.'
     ]
 
@@ -337,7 +337,7 @@ def test_scenes_of_several_types_make_chips_of_one(make_scene: Maker, tmp_path: 
 
 def test_what_has_changed_since_is_refused(scene: str, make_scene: Maker, tmp_path: Path) -> None:
     folder = chipped([scene], tmp_path / 'out', virtual=True)
-    with pytest.raises(ConfigurationError, match='which have theirs; leave it out'):
+    with pytest.raises(ConfigurationError, match='with band names; leave it out'):
         Chips(folder, 'all', band_names=['a'])
     make_scene(scene, np.ones((4, 96, 127), np.uint16), names=BANDS)
     with pytest.raises(SceneReadError, match=r'T31TFJ_20220601.tif: has 96 × 127 pixels .* had 96 × 128 pixels'):
@@ -359,7 +359,7 @@ def test_an_unfinished_or_strange_folder_of_chip_is_refused(scene: str, classes:
         Chips(folder, 'all')
     summary.unlink()
     (folder / '.chips.journal').touch()
-    with pytest.raises(ConfigurationError, match='was not finished by `chip`; run the same command again'):
+    with pytest.raises(ConfigurationError, match='is from an unfinished run of `chip`; run the same command again'):
         Chips(folder, 'all')
 
 
@@ -395,7 +395,7 @@ def test_bands_of_arrays_can_be_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('array', 'options', 'error', 'told'),
     [
-        (np.zeros((3, 4, 5)), {}, ConfigurationError, 'shape .3, 4, 5.; say which axis holds the bands'),
+        (np.zeros((3, 4, 5)), {}, ConfigurationError, 'shape .3, 4, 5.; set it to the axis of the bands'),
         (np.zeros((3, 4, 5)), {'channels': 'first', 'sensor': 'rgbn'}, BandError, 'has 3 bands and sensor rgbn 4'),
         (np.zeros((3, 4, 5)), {'channels': 'last', 'band_names': ['red']}, BandError, 'has 5 bands and band_names 1'),
         (np.zeros(7), {'channels': 'first'}, SceneReadError, 'got float64 .7,.'),
@@ -433,9 +433,9 @@ def test_nothing_there(tmp_path: Path) -> None:
 
 
 def test_an_unknown_split_is_told_with_the_splits_that_are_there(folder: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"no 'test': the chips in .* divided into train, val; take train or"):
+    with pytest.raises(ConfigurationError, match=r"no 'test': the chips in .* divided into train, val; use train or"):
         Chips(folder, 'test')
-    with pytest.raises(ConfigurationError, match=r"no 'train': the chips in .* are not divided; take all"):
+    with pytest.raises(ConfigurationError, match=r"no 'train': the chips in .* are not divided; use all"):
         Chips(folder / 'train')
     assert len(Chips(folder, 'all')) == 12
 
@@ -475,7 +475,7 @@ def test_masks_have_to_suit_their_images(folder: Path, make_scene: Maker) -> Non
         chips[2]
     assert (Chips(folder)[1]['mask'].unique() == torch.tensor([7, 255])).all()  # without names every value is taken
     make_scene(masks[3], np.full((SIZE, SIZE), -1, np.int16))
-    with pytest.raises(ConfigurationError, match=r'the value.s. -1, and classes are whole numbers from 0 on; recode'):
+    with pytest.raises(ConfigurationError, match=r'the value.s. -1, and classes are integers from 0; recode'):
         Chips(folder)[3]
     masks[0].unlink()
     with pytest.raises(ConfigurationError, match=r'1 of 8 images .* have no mask'):
@@ -544,5 +544,5 @@ def test_a_number_beyond_the_last_chip_ends_an_iteration(folder: Path) -> None:
     chips = Chips(folder)
     assert len(list(chips)) == 8
     assert chips[-1]['chip'] == 7
-    with pytest.raises(IndexError, match='there are 8 chips, and no number 8'):
+    with pytest.raises(IndexError, match='chip 8 is out of range for 8 chips'):
         chips[8]

@@ -79,9 +79,17 @@ def write(
     if placed:
         profile['transform'] = transform or Affine(res, 0, origin[0], 0, -res, origin[1])
     with rasterio.open(
-        path, 'w', driver='GTiff', crs=crs, height=height, width=width, count=bands, dtype=array.dtype, nodata=nodata,
+        path,
+        'w',
+        driver='GTiff',
+        crs=crs,
+        height=height,
+        width=width,
+        count=bands,
+        dtype=array.dtype,
+        nodata=nodata,
         **profile,
-    ) as file:  # fmt: skip
+    ) as file:
         if colours:
             file.colorinterp = list(colours)
         if names:
@@ -205,9 +213,16 @@ def test_a_query_gives_the_pixels_that_torchgeo_gives(tmp_path: Path, case: str)
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    'options', [{'crs': 'EPSG:32632'}, {'crs': 'EPSG:4326'}, {'res': 20.0}, {'res': (15.0, 25.0)},
-                {'crs': 'EPSG:3857', 'res': 12.0}], ids=str
-)  # fmt: skip
+    'options',
+    [
+        {'crs': 'EPSG:32632'},
+        {'crs': 'EPSG:4326'},
+        {'res': 20.0},
+        {'res': (15.0, 25.0)},
+        {'crs': 'EPSG:3857', 'res': 12.0},
+    ],
+    ids=str,
+)
 def test_another_crs_or_resolution_gives_the_pixels_that_torchgeo_gives(
     tmp_path: Path, options: dict[str, Any]
 ) -> None:
@@ -324,9 +339,12 @@ def test_a_folder_of_single_band_files_is_one_scene(tmp_path: Path) -> None:
     for k, date in enumerate(('20240601T104031', '20240604T104031')):
         for b, band in enumerate(('B02', 'B03', 'B04')):
             write(
-                tmp_path / f'T31UFT_{date}_{band}_10m.tif', pixels((1, 150, 180), seed=10 * k + b),
-                origin=(500_000 + 700.0 * k, 4_900_000), nodata=0, **TILED,
-            )  # fmt: skip
+                tmp_path / f'T31UFT_{date}_{band}_10m.tif',
+                pixels((1, 150, 180), seed=10 * k + b),
+                origin=(500_000 + 700.0 * k, 4_900_000),
+                nodata=0,
+                **TILED,
+            )
     for bands in (None, ('B04', 'B02')):
         stock, ours = Separate(tmp_path, bands=bands), Scenes(tmp_path, bands=bands)
         assert len(ours) == 2
@@ -528,8 +546,9 @@ def test_a_batch_comes_in_the_order_asked(tmp_path: Path) -> None:
     ]
     for query, sample in zip(queries, ours.__getitems__(queries), strict=True):
         assert (int(sample['scene']), sample['window'].tolist()[:2]) == (
-            query.scene, [query.window.row, query.window.col]
-        )  # fmt: skip
+            query.scene,
+            [query.window.row, query.window.col],
+        )
 
 
 @pytest.mark.parametrize('cache', ['none', 'disk'])
@@ -709,9 +728,14 @@ def count_wrong(
     asked: list[Any] = [tuple(query[:2]) for query in queries] if plain else list(queries)
     dataset[asked[0]]
     load = DataLoader(
-        dataset, batch_size=4, sampler=asked, num_workers=2, timeout=100, collate_fn=list,
+        dataset,
+        batch_size=4,
+        sampler=asked,
+        num_workers=2,
+        timeout=100,
+        collate_fn=list,
         multiprocessing_context=context,
-    )  # fmt: skip
+    )
     samples = [sample for batch in load for sample in batch]
     assert len(samples) == len(queries)
     wrong = 0

@@ -23,9 +23,16 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 
 def write(path: Path, array: np.ndarray) -> str:
     with rasterio.open(
-        path, 'w', driver='GTiff', crs='EPSG:32631', transform=Affine(1, 0, 500_000, 0, -1, 4_900_000),
-        height=array.shape[0], width=array.shape[1], count=1, dtype='uint8',
-    ) as file:  # fmt: skip
+        path,
+        'w',
+        driver='GTiff',
+        crs='EPSG:32631',
+        transform=Affine(1, 0, 500_000, 0, -1, 4_900_000),
+        height=array.shape[0],
+        width=array.shape[1],
+        count=1,
+        dtype='uint8',
+    ) as file:
         file.write(array, 1)
     return str(path)
 

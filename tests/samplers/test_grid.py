@@ -33,9 +33,17 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 def write(path: Path, array: NDArray[Any], *, left: float = 500_000, **profile: Any) -> Path:
     bands, height, width = array.shape
     with rasterio.open(
-        path, 'w', driver='GTiff', crs=CRS.from_epsg(32631), transform=Affine(10, 0, left, 0, -10, 4_900_000),
-        height=height, width=width, count=bands, dtype=array.dtype, **profile,
-    ) as file:  # fmt: skip
+        path,
+        'w',
+        driver='GTiff',
+        crs=CRS.from_epsg(32631),
+        transform=Affine(10, 0, left, 0, -10, 4_900_000),
+        height=height,
+        width=width,
+        count=bands,
+        dtype=array.dtype,
+        **profile,
+    ) as file:
         file.write(array)
     return path
 
@@ -74,9 +82,7 @@ def test_every_pixel_of_scenes_of_any_size_is_covered(
     if max(h * w for h, w in shapes) > 200 * (size[0] - overlap) * (size[1] - overlap):
         overlap, size = 0, (max(size[0], 20), max(size[1], 20))
     folder = tmp_path_factory.mktemp('scenes')
-    ours = Scenes([
-        write(folder / f'{k}.tif', ones(*shape), left=500_000 + 4000 * k) for k, shape in enumerate(shapes)
-    ])  # fmt: skip
+    ours = Scenes([write(folder / f'{k}.tif', ones(*shape), left=500_000 + 4000 * k) for k, shape in enumerate(shapes)])
     sampler = GridChipSampler(ours, size, overlap)
     windows: dict[int, list[tuple[int, int]]] = {}
     for query in sampler:
@@ -142,9 +148,13 @@ def test_region_ranks_and_lightning(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @settings(max_examples=40, deadline=None)
 @given(
-    row=st.integers(0, 40), col=st.integers(0, 40), height=st.integers(16, 60), width=st.integers(16, 60),
-    size=st.integers(4, 16), share=st.floats(0, 0.9),
-)  # fmt: skip
+    row=st.integers(0, 40),
+    col=st.integers(0, 40),
+    height=st.integers(16, 60),
+    width=st.integers(16, 60),
+    size=st.integers(4, 16),
+    share=st.floats(0, 0.9),
+)
 def test_every_pixel_of_a_region_is_covered_and_none_outside(
     tmp_path_factory: pytest.TempPathFactory, row: int, col: int, height: int, width: int, size: int, share: float
 ) -> None:
@@ -181,9 +191,14 @@ def test_validation_begins_at_the_first_chip_after_a_sanity_check(tmp_path: Path
     loaders = [DataLoader(ours, 2, sampler=GridChipSampler(ours, 16), collate_fn=collate) for _ in range(2)]
     looks = Looks()
     trainer = Trainer(
-        max_epochs=2, num_sanity_val_steps=2, accelerator='cpu', logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False,
-    )  # fmt: skip
+        max_epochs=2,
+        num_sanity_val_steps=2,
+        accelerator='cpu',
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
     trainer.fit(looks, loaders[0], loaders[1])
     assert [len(windows) for windows in looks.seen] == [4, 16, 16]
     assert looks.seen[1] == looks.seen[2]

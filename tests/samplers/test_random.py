@@ -35,14 +35,26 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 
 
 def write(
-    path: Path, array: NDArray[Any], *, origin: tuple[float, float] = (500_000, 4_900_000), crs: str = 'EPSG:32631',
+    path: Path,
+    array: NDArray[Any],
+    *,
+    origin: tuple[float, float] = (500_000, 4_900_000),
+    crs: str = 'EPSG:32631',
     **profile: Any,
-) -> Path:  # fmt: skip
+) -> Path:
     bands, height, width = array.shape
     with rasterio.open(
-        path, 'w', driver='GTiff', crs=crs, transform=Affine(10, 0, origin[0], 0, -10, origin[1]), height=height,
-        width=width, count=bands, dtype=array.dtype, **profile,
-    ) as file:  # fmt: skip
+        path,
+        'w',
+        driver='GTiff',
+        crs=crs,
+        transform=Affine(10, 0, origin[0], 0, -10, origin[1]),
+        height=height,
+        width=width,
+        count=bands,
+        dtype=array.dtype,
+        **profile,
+    ) as file:
         file.write(array)
     return path
 
@@ -92,10 +104,12 @@ def test_of_10000_chips_none_has_less_valid_data_than_asked(
     sampler = RandomChipSampler(Scenes(path), size, 10_000, min_valid=0.9, aligned=aligned)
     queries = list(sampler)
     assert len(queries) == len(sampler) == 10_000
-    valid = np.array([
-        np.count_nonzero(array[0, q.window.row : q.window.row + size, q.window.col : q.window.col + size])
-        for q in queries
-    ])  # fmt: skip
+    valid = np.array(
+        [
+            np.count_nonzero(array[0, q.window.row : q.window.row + size, q.window.col : q.window.col + size])
+            for q in queries
+        ]
+    )
     assert valid.min() >= 0.9 * size * size
     assert valid.min() < size * size  # the edge is not shunned
     covered_by(queries, array.shape[1:])
@@ -177,10 +191,12 @@ def test_a_chip_larger_than_every_scene_is_an_error_with_both_sizes(tmp_path: Pa
 
 def test_scenes_are_drawn_in_proportion_to_their_area(tmp_path: Path) -> None:
     sides = (40, 80, 120)  # areas 1 : 4 : 9
-    ours = Scenes([
-        write(tmp_path / f'{side}.tif', ones(side, side), origin=(500_000 + 5000 * k, 4_900_000))
-        for k, side in enumerate(sides)
-    ])  # fmt: skip
+    ours = Scenes(
+        [
+            write(tmp_path / f'{side}.tif', ones(side, side), origin=(500_000 + 5000 * k, 4_900_000))
+            for k, side in enumerate(sides)
+        ]
+    )
     queries = list(RandomChipSampler(ours, 32, 7000, seed=1))
     area = np.array([scene.grid.window.area for scene in ours.scenes])
     counts = np.bincount([query.scene for query in queries], minlength=3)
@@ -206,10 +222,12 @@ def test_the_length_defaults_to_the_chips_that_cover_the_valid_pixels(tmp_path: 
 
 @pytest.fixture
 def scenes(tmp_path: Path) -> Scenes:
-    return Scenes([
-        write(tmp_path / f'{k}.tif', noise(100 + 60 * k, 130, seed=k), origin=(500_000 + 2000 * k, 4_900_000))
-        for k in range(2)
-    ])  # fmt: skip
+    return Scenes(
+        [
+            write(tmp_path / f'{k}.tif', noise(100 + 60 * k, 130, seed=k), origin=(500_000 + 2000 * k, 4_900_000))
+            for k in range(2)
+        ]
+    )
 
 
 def test_seed_everything_decides(scenes: Scenes) -> None:
@@ -320,7 +338,7 @@ def test_temporal_positives_need_a_second_date(tmp_path: Path) -> None:
     undated = write(tmp_path / 'scene.tif', ones(64, 64))
     apart = write(tmp_path / 'S2_20210614.tif', ones(64, 64), origin=(600_000, 4_900_000))
     for files in ([dated], [dated, undated], [undated], [dated, apart]):
-        with pytest.raises(ValidDataError, match='temporal needs scenes that show one place on two dates'):
+        with pytest.raises(ValidDataError, match='temporal needs scenes of one place at two dates'):
             RandomChipSampler(Scenes(files), 16, 10, positives='temporal')
 
 
@@ -427,7 +445,7 @@ def test_errors_name_the_option(tmp_path: Path) -> None:
         ({'size': 0}, 'size: expected at least 1 pixel, got 0'),
         ({'min_valid': 1.5}, 'min_valid: expected a fraction from 0 to 1, got 1.5'),
         ({'min_valid': -0.1}, 'min_valid'),
-        ({'length': 0}, 'length: expected at least 1 chip an epoch, got 0'),
+        ({'length': 0}, 'length: expected at least 1 chip per epoch, got 0'),
         ({'positives': 'other'}, "positives: expected 'same', 'temporal' or 'nearby', got 'other'"),
     ]
     for options, message in wrong:
@@ -450,9 +468,12 @@ def groups_of(queries: list[ChipQuery], count: int) -> list[list[ChipQuery]]:
 
 @settings(max_examples=300, deadline=None)
 @given(
-    extent=st.integers(1, 400), size=st.integers(1, 400), block=st.integers(1, 600), place=st.floats(0, 1),
+    extent=st.integers(1, 400),
+    size=st.integers(1, 400),
+    block=st.integers(1, 600),
+    place=st.floats(0, 1),
     seed=st.integers(0, 9),
-)  # fmt: skip
+)
 def test_a_neighbourhood_holds_its_chip_and_few_blocks(extent, size, block, place, seed) -> None:
     size = min(size, extent)
     origin = round(place * (extent - size))
@@ -525,8 +546,11 @@ def test_where_no_neighbour_has_enough_data_chips_come_from_elsewhere(tmp_path: 
     array[0, 240:256, 240:256] = 1
     sampler = RandomChipSampler(
         Scenes(write(tmp_path / 's.tif', array, nodata=0, tiled=True, blockxsize=16, blockysize=16)),
-        16, 32, min_valid=1.0, chips_per_read=4,
-    )  # fmt: skip
+        16,
+        32,
+        min_valid=1.0,
+        chips_per_read=4,
+    )
     assert set(places(list(sampler))) == {(0, 0, 0), (0, 240, 240)}
 
 

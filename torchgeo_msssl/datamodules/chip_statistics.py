@@ -12,14 +12,14 @@ from torchgeo_msssl.geo.radiometry import Radiometry
 
 
 def manifest_statistics(chips: Chips) -> tuple[BandStatistics, list[Radiometry]] | None:
-    """Reflectance statistics of training chips as the command ``chip`` measured them, in digital numbers.
+    """Return statistics of training chips from the manifest of ``chip``, converted from digital numbers to reflectance.
 
     Args:
         chips: Chips.
 
     Returns:
-        Moments in reflectance, and the radiometry of the scenes; None where there is no manifest or it was measured on
-        other chips, or where scenes differ in scale or offset.
+        Moments in reflectance, and the radiometry of the scenes. None without a manifest, if it was measured on other
+        chips, or if scenes differ in scale or offset.
     """
     manifest = chips.manifest
     if manifest is None or not manifest.summary['statistics'] or chips.split != next(iter(manifest.summary['splits'])):
@@ -41,15 +41,15 @@ def chip_statistics(
     seed: int = 0,
     on_progress: Callable[[float], None] | None = None,
 ) -> tuple[BandStatistics, list[Radiometry]]:
-    """Reflectance statistics of chips.
+    """Measure reflectance statistics of chips.
 
-    Every chip is read while all of them hold no more than ``pixels`` values; else a seeded draw of them, which is
-    prolonged only where it met no data at all.
+    Every chip is read if all of them have at most ``pixels`` values, else a random sample, which is extended only while
+    it has no valid data.
 
     Args:
         chips: Chips.
-        pixels: Values (pixels × bands) to read at most, about.
-        seed: Of the draw.
+        pixels: Approximate maximum of values (pixels × bands) to read.
+        seed: Seed of the sample.
         on_progress: Called with the fraction done after each chip.
 
     Returns:
@@ -62,7 +62,7 @@ def chip_statistics(
     height, width = chips.size
     keep = min(len(chips), max(1, pixels // (height * width * len(chips.bands))))
     order = np.random.default_rng(seed).permutation(len(chips)).tolist()
-    order[:keep] = sorted(order[:keep])  # chips that are windows of scenes lie beside each other
+    order[:keep] = sorted(order[:keep])  # windows of scenes are adjacent in their files
     count = len(chips.bands)
     merged, seen = BandStatistics(0, np.zeros(count), np.zeros(count)), list[Radiometry]()
     for done, chip in enumerate(order, start=1):

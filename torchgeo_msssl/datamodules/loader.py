@@ -1,4 +1,4 @@
-"""A data loader that goes on in the middle of an epoch."""
+"""Data loader that resumes within an epoch."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from torchgeo_msssl.samplers.base import ChipSampler
 
 @dataclass(frozen=True)
 class _WorkerStart:
-    """What a worker does first.
+    """Start of a worker: share GDAL's block cache.
 
     Attributes:
-        workers: How many there are.
-        then: What the loader's owner wants done.
+        workers: Number of workers.
+        then: The ``worker_init_fn`` of the loader, or None.
     """
 
     workers: int
@@ -29,9 +29,9 @@ class _WorkerStart:
 
 
 class ChipLoader(DataLoader[Any]):
-    """A ``DataLoader`` over a :class:`ChipSampler` that remembers how many batches of which epoch it gave.
+    """A ``DataLoader`` over a :class:`ChipSampler` that tracks its epoch and the batches it has yielded.
 
-    Lightning saves :meth:`state_dict` with each checkpoint. What workers have fetched ahead does not count.
+    Lightning saves :meth:`state_dict` with each checkpoint. Batches prefetched by workers do not count.
     """
 
     def __init__(self, sampler: ChipSampler, dataset: Any = None, **kwargs: Any) -> None:
@@ -39,35 +39,35 @@ class ChipLoader(DataLoader[Any]):
         super().__init__(dataset if dataset is not None else sampler.dataset, sampler=sampler, **kwargs)
         self._chips = sampler
         self._epoch = sampler.epoch
-        self._given = 0
+        self._yielded = 0
         self._skip = 0
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """Yield the batches of the epoch that the sampler is at."""
-        # this is a generator: nothing below runs before the first batch is asked for, when the epoch is known
-        # a state tells of its own epoch alone: Lightning may leave an epoch early and go on with the next
+        # this is a generator: nothing below runs before the first batch is drawn, when the epoch is known
+        # a state applies to its own epoch only: Lightning may leave an epoch early and continue with the next
         skip = self._skip if self._chips.epoch == self._epoch else 0
-        self._epoch, self._given, self._skip = self._chips.epoch, skip, 0
+        self._epoch, self._yielded, self._skip = self._chips.epoch, skip, 0
         assert self.batch_size is not None
-        start = self._given * self.batch_size
+        start = self._yielded * self.batch_size
         self._chips.load_state_dict({'seed': self._chips.seed, 'epoch': self._epoch, 'start': start})
-        # not before: where there is a function for the start of workers already, Lightning does not give its own
+        # not earlier: Lightning does not set its own worker_init_fn if there is one already
         if self.num_workers and not isinstance(self.worker_init_fn, _WorkerStart):
             self.worker_init_fn = _WorkerStart(self.num_workers, self.worker_init_fn)
         for batch in super().__iter__():
-            self._given += 1
+            self._yielded += 1
             yield batch
-        self._epoch, self._given = self._chips.epoch, 0
+        self._epoch, self._yielded = self._chips.epoch, 0
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch, the batches given in it, and the seed of the chips."""
-        return {'epoch': self._epoch, 'batches': self._given, 'seed': self._chips.seed}
+        """Return the epoch, the batches yielded in it, and the seed of the chips."""
+        return {'epoch': self._epoch, 'batches': self._yielded, 'seed': self._chips.seed}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on after the batches another loader gave.
+        """Resume after the batches that another loader yielded.
 
         Args:
-            state: What :meth:`state_dict` gave.
+            state: Result of :meth:`state_dict`.
         """
         finished, self._skip = divmod(int(state['batches']), max(len(self), 1))
         self._epoch = int(state['epoch']) + finished

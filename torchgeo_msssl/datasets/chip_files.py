@@ -1,7 +1,7 @@
-"""Files of chips, each read as a small scene of its own.
+"""Files of chips, each read as a small scene.
 
-GeoTIFFs tell the names of their bands and their nodata value; they need not lie on the ground. NumPy's ``.npy`` files
-tell neither, so the axis and the names of their bands are given.
+GeoTIFFs have band names and a nodata value; they need no georeference. NumPy's ``.npy`` files have neither, so the axis
+and the names of their bands are given.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from torchgeo_msssl.geo.headers import dtype_of, is_masked, name_bands
 from torchgeo_msssl.geo.open_datasets import pooled_raster
 from torchgeo_msssl.geo.scene import BandFile, Scene, with_data
 
-#: Which axis of an array in a ``.npy`` file holds the bands.
+#: Axis of the bands in a ``.npy`` file.
 Channels = Literal['first', 'last']
 
 ARRAY_SUFFIX = '.npy'
@@ -34,9 +34,9 @@ class ChipFile(NamedTuple):
 
     Attributes:
         image: Its file.
-        mask: The file of its mask, or None.
-        scene: Name of the scene it was cut from; the chips of a scene have one scale and offset.
-        source: Path that tells the scene's date and product.
+        mask: File of its mask, or None.
+        scene: Name of the scene it was cut from; chips of a scene have the same scale and offset.
+        source: Path with the scene's date and product.
     """
 
     image: str
@@ -47,11 +47,11 @@ class ChipFile(NamedTuple):
 
 @dataclass(frozen=True)
 class ArrayLayout:
-    """What files may not tell by themselves.
+    """What files may not say.
 
     Attributes:
-        channels: Which axis of a ``.npy`` file holds the bands, or None where nobody said.
-        names: Names of the bands in order, or nothing where nobody said.
+        channels: Axis of the bands in a ``.npy`` file, None if not given.
+        names: Names of the bands in order, empty if not given.
     """
 
     channels: Channels | None = None
@@ -63,7 +63,7 @@ class ArrayScene(Scene):
     """A chip in a ``.npy`` file.
 
     Attributes:
-        layout: How its array is to be understood.
+        layout: Layout of its array.
     """
 
     layout: ArrayLayout = field(default_factory=ArrayLayout)
@@ -80,18 +80,18 @@ class ArrayScene(Scene):
 
 
 def load_array(path: str, channels: Channels | None) -> NDArray[Any]:
-    """Map a ``.npy`` file; no pixel is read yet, and nothing in it is executed.
+    """Memory-map a ``.npy`` file without executing anything in it.
 
     Args:
         path: The file.
-        channels: Which of three axes holds the bands; two axes are one band.
+        channels: Axis of the bands among three; two axes are one band.
 
     Returns:
         Shape (band, height, width).
 
     Raises:
-        SceneReadError: If it is no whole file of real numbers with two or three axes.
-        ConfigurationError: If there are three axes and nobody said which one holds the bands.
+        SceneReadError: If it is not a complete file of real numbers with two or three axes.
+        ConfigurationError: If there are three axes and ``channels`` is None.
     """
     try:
         array: NDArray[Any] = np.load(path, mmap_mode='r', allow_pickle=False)
@@ -101,26 +101,26 @@ def load_array(path: str, channels: Channels | None) -> NDArray[Any]:
         raise SceneReadError(msg) from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in 'biuf' or array.ndim not in (2, 3):
         found = f'{array.dtype} {array.shape}' if isinstance(array, np.ndarray) else 'an archive of several arrays'
-        msg = f'{path}: expected real numbers (band, height, width) or (height, width), got {found}; write them so.'
+        msg = f'{path}: expected real numbers (band, height, width) or (height, width), got {found}; convert the file.'
         raise SceneReadError(msg)
     array = array.view(np.uint8) if array.dtype.kind == 'b' else array
     if array.ndim == 2:
         return array[None]
     if channels is None:
-        msg = f'channels: {path} has the shape {array.shape}; say which axis holds the bands, first or last.'
+        msg = f'channels: {path} has the shape {array.shape}; set it to the axis of the bands, first or last.'
         raise ConfigurationError(msg)
     return array if channels == 'first' else np.moveaxis(array, -1, 0)
 
 
 def open_chip(path: str, sensor: Sensor | None, layout: ArrayLayout, name: str = '', source: str = '') -> Scene:
-    """Note what a chip is, from its header.
+    """Read the header of a chip.
 
     Args:
         path: GeoTIFF or ``.npy`` file.
-        sensor: Gives unnamed bands their names where the counts agree.
-        layout: What files may not tell.
+        sensor: Sensor that names unnamed bands if the counts agree.
+        layout: What files may not say.
         name: Name of the scene it was cut from.
-        source: Path that tells the date of that scene.
+        source: Path with the date of that scene.
 
     Returns:
         The chip as a scene.
@@ -128,7 +128,7 @@ def open_chip(path: str, sensor: Sensor | None, layout: ArrayLayout, name: str =
     Raises:
         BandError: If bands cannot be named.
         SceneReadError: If the file is damaged.
-        ConfigurationError: If the axis of the bands in an array is not known.
+        ConfigurationError: If the axis of the bands in an array is unknown.
     """
     is_array = path.lower().endswith(ARRAY_SUFFIX)
     file = (
@@ -137,17 +137,17 @@ def open_chip(path: str, sensor: Sensor | None, layout: ArrayLayout, name: str =
         else _describe_raster(pooled_raster(path), path, sensor, layout)
     )
     nodata = file.nodata
-    if nodata is None and not file.masked:  # as geo.headers has it for scenes
+    if nodata is None and not file.masked:  # as in geo.headers for scenes
         known = sensor or infer_sensor(file.names, name)
         nodata = known.nodata if known else None
     date = date_of(source) if source else None
     if is_array:
         return ArrayScene(name, (file,), date, nodata, layout)
-    return Scene(name, (file,), date, nodata, filled=True)  # as those of Scenes are
+    return Scene(name, (file,), date, nodata, filled=True)  # as in Scenes
 
 
 def _describe_raster(dataset: DatasetReader, path: str, sensor: Sensor | None, layout: ArrayLayout) -> BandFile:
-    """Describe an open raster, which may lie nowhere on the ground."""
+    """Describe an open raster, which may have no georeference."""
     names = name_bands(dataset, sensor) if not layout.names else _renamed(name_bands(dataset, None), path, layout.names)
     first = next(i for i, name in enumerate(names) if name != 'alpha')
     return BandFile(
@@ -165,7 +165,7 @@ def _describe_raster(dataset: DatasetReader, path: str, sensor: Sensor | None, l
 
 
 def _renamed(names: Sequence[str], path: str, given: Sequence[str]) -> tuple[str, ...]:
-    """Give bands without names the ones that are known from elsewhere; those with names have to agree."""
+    """Name unnamed bands; named ones have to agree."""
     own = [name for name in names if name != 'alpha']
     wanted = [canonical_band_name(name) for name in given]
     numbered = [f'band_{n}' for n in range(1, len(own) + 1)]
@@ -200,16 +200,16 @@ def _describe_array(path: str, sensor: Sensor | None, layout: ArrayLayout) -> Ba
 
 
 def check_alike(chip: Scene, first: Scene, dtype: np.dtype[Any]) -> None:
-    """See that a chip is of one kind with the first one, so that they can be in one batch.
+    """Raise unless a chip can be in one batch with the first one.
 
     Args:
         chip: A chip.
         first: The first chip.
-        dtype: What has to hold its values without loss.
+        dtype: Dtype that has to hold its values without loss.
 
     Raises:
         BandError: If it has other bands.
-        SceneReadError: If it has another size or type.
+        SceneReadError: If it has another size or dtype.
     """
     if chip.bands != first.bands:
         msg = (
@@ -221,7 +221,7 @@ def check_alike(chip: Scene, first: Scene, dtype: np.dtype[Any]) -> None:
     if own != other or not np.can_cast(chip.dtype, dtype, 'safe'):
         msg = (
             f'{chip.path}: has {own[0]} × {own[1]} pixels of {chip.dtype} and the first chip, {first.path}, has '
-            f'{other[0]} × {other[1]} of {first.dtype}; chips of one folder have one size and type.'
+            f'{other[0]} × {other[1]} of {first.dtype}; chips of one folder need the same size and dtype.'
         )
         raise SceneReadError(msg)
 
@@ -229,42 +229,42 @@ def check_alike(chip: Scene, first: Scene, dtype: np.dtype[Any]) -> None:
 def read_mask(
     path: str, chip: Scene, window: Window, class_names: Sequence[str], ignore_index: int
 ) -> NDArray[np.int64]:
-    """Read the classes of a chip's pixels.
+    """Read the mask of a chip.
 
     Args:
         path: GeoTIFF or ``.npy`` file (height, width).
-        chip: The chip it is the mask of.
+        chip: The chip.
         window: Window on the chip.
-        class_names: Names of the classes; the index is the value. Without names every value is taken.
+        class_names: Names of the classes; the index is the value. Without names every value is accepted.
         ignore_index: Value of unlabelled pixels.
 
     Returns:
         Shape (height, width), ``ignore_index`` where the mask has nodata.
 
     Raises:
-        ConfigurationError: If the mask has several bands, or a value that is no class.
+        ConfigurationError: If the mask has several bands, or a value that is not a class.
         SceneReadError: If it has another size than the chip, or is damaged.
     """
     mask = open_chip(path, None, ArrayLayout('first'))
     if len(mask.bands) != 1:
-        msg = f'{path}: has {len(mask.bands)} bands, and a mask has one, with class values; choose the mask.'
+        msg = f'{path}: has {len(mask.bands)} bands, and a mask has one, of class values; give the mask.'
         raise ConfigurationError(msg)
     own, other = ((s.grid.height, s.grid.width) for s in (mask, chip))
     if own != other:
-        msg = f'{path}: has {own[0]} × {own[1]} pixels and its image, {chip.path}, {other[0]} × {other[1]}; mend it.'
+        msg = f'{path}: has {own[0]} × {own[1]} pixels and its image, {chip.path}, {other[0]} × {other[1]}; correct it.'
         raise SceneReadError(msg)
     image, labelled = mask.read(window, mask.bands)
     values = np.where(labelled, image[0].astype(np.float64), ignore_index)
     most = len(class_names) or np.inf
     known = (values >= 0) & (values < most) & (values == np.floor(values)) | (values == ignore_index)
     if not known.all():
-        strange = ', '.join(f'{value:g}' for value in np.unique(values[~known])[:10])
-        expected = 'classes are whole numbers from 0 on'
+        unknown = ', '.join(f'{value:g}' for value in np.unique(values[~known])[:10])
+        expected = 'classes are integers from 0'
         if class_names:
             expected = f'class_names ({", ".join(class_names)}) has 0 to {len(class_names) - 1}'
         remedy = 'add the names' if class_names else 'recode the mask'
         msg = (
-            f'{path}: holds the value(s) {strange}, and {expected}; {remedy}, or mark what is unlabelled with '
+            f'{path}: holds the value(s) {unknown}, and {expected}; {remedy}, or mark unlabelled pixels with '
             f'ignore_index ({ignore_index}).'
         )
         raise ConfigurationError(msg)

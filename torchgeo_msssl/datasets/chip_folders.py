@@ -1,4 +1,4 @@
-"""Chips in folders that have no manifest: what is there is told by the names of files alone."""
+"""Chips in folders without a manifest, found by the names of files."""
 
 import os
 import re
@@ -12,19 +12,19 @@ from torchgeo_msssl.geo.ground.parts import PARTS
 
 IMAGES, MASKS = 'images', 'masks'
 
-#: What the name of a chip has behind that of its scene: ``_<row>_<col>``. Left in place, the digits could be read as
-#: a date (``field_2048_1024``), and the scene be taken for one with an offset.
+#: Suffix ``_<row>_<col>`` of the name of a chip after that of its scene. The digits could be read as a date
+#: (``field_2048_1024``), and the scene be taken for one with an offset.
 _PLACE = re.compile(r'_-?\d+_-?\d+$')
 
 
 def folder_splits(root: str) -> tuple[str, ...]:
-    """Splits that a folder of chips has.
+    """Return the splits of a folder of chips.
 
     Args:
         root: Folder.
 
     Returns:
-        ``train``, ``val``, ``test`` as far as there are folders of that name, else ``all``.
+        Those of ``train``, ``val`` and ``test`` that are folders in it, else ``all``.
     """
     return tuple(part for part in PARTS if os.path.isdir(os.path.join(root, part))) or (ALL,)
 
@@ -55,27 +55,27 @@ def is_chip_folder(path: str) -> bool:
 
 
 def list_chips(root: str, split: str, masks: bool) -> list[ChipFile]:
-    """List the chips of a split; no file is opened.
+    """List the chips of a split without opening a file.
 
     Args:
         root: Folder with ``split/images`` and ``split/masks``, with ``images`` and ``masks``, or with chips in it.
         split: One of :func:`folder_splits`, or ``all``.
-        masks: Whether masks are wanted.
+        masks: Whether to list masks.
 
     Returns:
         Chips in the order of their names, split by split.
 
     Raises:
         ScenesNotFoundError: If there are no chips.
-        ConfigurationError: If only some images have masks, or GeoTIFFs and arrays are mixed.
+        ConfigurationError: If some images have masks and others not, or GeoTIFFs and arrays are mixed.
     """
     parts = folder_splits(root) if split == ALL else (split,)
     folders = [root if part == ALL else os.path.join(root, part) for part in parts]
     chips = [chip for folder in folders for chip in _chips_in(folder, masks)]
     if not chips:
         msg = (
-            f'paths: no chips ({", ".join(SUFFIXES)}) in {folders[0]} or its folder {IMAGES}; give the folder that the '
-            'command chip wrote, or one with images and masks.'
+            f'paths: no chips ({", ".join(SUFFIXES)}) in {folders[0]} or its folder {IMAGES}; give a folder '
+            'of the chip command, or one with images and masks.'
         )
         raise ScenesNotFoundError(msg)
     labelled = {chip.mask is not None: chip.image for chip in chips}
@@ -95,13 +95,13 @@ def list_chips(root: str, split: str, masks: bool) -> list[ChipFile]:
 def _chips_in(folder: str, with_masks: bool) -> list[ChipFile]:
     inner = os.path.join(folder, IMAGES)
     images = _files_in(inner if os.path.isdir(inner) else folder)
-    beside = os.path.join(folder, MASKS)
-    masks = _files_in(beside) if with_masks and os.path.isdir(inner) and os.path.isdir(beside) else None
+    outer = os.path.join(folder, MASKS)
+    masks = _files_in(outer) if with_masks and os.path.isdir(inner) and os.path.isdir(outer) else None
     if masks is not None:
         missing = sorted(images.keys() - masks.keys())
         if missing:
             msg = (
-                f'paths: {len(missing)} of {len(images)} images in {inner} have no mask of their name in {beside} (the '
+                f'paths: {len(missing)} of {len(images)} images in {inner} have no mask of their name in {outer} (the '
                 f'first is {images[missing[0]]}); add the masks, or move {MASKS} away.'
             )
             raise ConfigurationError(msg)
@@ -114,7 +114,7 @@ def _scene_of(folder: str, stem: str) -> tuple[str, str]:
 
 
 def _files_in(folder: str) -> dict[str, str]:
-    """Paths of the chips in a folder by stem, in the order of their names."""
+    """Return the paths of the chips in a folder by stem, in the order of their names."""
     if not os.path.isdir(folder):
         return {}
     names = sorted(name for name in os.listdir(folder) if name.lower().endswith(SUFFIXES) and not name.startswith('.'))

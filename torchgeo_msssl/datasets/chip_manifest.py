@@ -1,4 +1,4 @@
-"""What the command ``chip`` wrote about its chips."""
+"""Manifest of the ``chip`` command."""
 
 import json
 import os
@@ -24,12 +24,12 @@ _COLUMNS = ['scene', 'row', 'col', 'height', 'width', 'split', 'image', 'mask']
 
 @dataclass(frozen=True)
 class ChipManifest:
-    """The manifest of a folder of chips with its summary.
+    """Manifest and summary of a folder of chips.
 
     Attributes:
         root: The folder.
-        summary: What all chips have in common, see :func:`torchgeo_msssl.geo.chipping.manifest.summary`.
-        chips: One row a chip: scene, row, col, height, width, split, image, mask.
+        summary: Properties common to all chips, see :func:`torchgeo_msssl.geo.chipping.manifest.summary`.
+        chips: One row per chip: scene, row, col, height, width, split, image, mask.
     """
 
     root: str
@@ -38,7 +38,7 @@ class ChipManifest:
 
     @property
     def virtual(self) -> bool:
-        """Whether chips are windows of scenes, and no files of their own."""
+        """Whether chips are windows of scenes instead of files."""
         return bool(self.summary['virtual'])
 
     @property
@@ -54,15 +54,15 @@ class ChipManifest:
 
     @property
     def failed(self) -> tuple[str, ...]:
-        """Names of the scenes that could not be read, of which there are no chips."""
+        """Names of the scenes that could not be read and have no chips."""
         return tuple(self.summary['failed'])
 
     def of_split(self, split: str) -> pd.DataFrame:
-        """The rows of a split, or of ``all``."""
+        """Return the rows of a split, or of ``all``."""
         return self.chips if split == ALL else self.chips[self.chips['split'] == split]
 
     def files(self, split: str) -> list[ChipFile]:
-        """Files of the chips of a split.
+        """Return the files of the chips of a split.
 
         Args:
             split: Name, or ``all``.
@@ -73,20 +73,20 @@ class ChipManifest:
         rows = self.of_split(split)
         masks = [None if pd.isna(mask) else os.path.join(self.root, mask) for mask in rows['mask']]
         return [
-            # what a scene's name does not tell, the command wrote into the tags of its chips
+            # the tags of chips hold what the name of the scene does not say
             ChipFile(os.path.join(self.root, image), mask, scene, f'{scene}.tif')
             for image, mask, scene in zip(rows['image'], masks, rows['scene'], strict=True)
         ]
 
     def windows(self, split: str, scenes: Sequence[Scene]) -> list[tuple[int, Window]]:
-        """Windows of the chips of a split.
+        """Return the windows of the chips of a split.
 
         Args:
             split: Name, or ``all``.
             scenes: The scenes.
 
         Returns:
-            Index of the scene and window on its grid, in the order of the manifest.
+            Index of the scene and window on its grid for each chip, in the order of the manifest.
         """
         index = {scene.name: i for i, scene in enumerate(scenes)}
         rows = self.of_split(split)
@@ -94,13 +94,13 @@ class ChipManifest:
         return [(index[scene], Window(*place)) for scene, place in zip(rows['scene'], places, strict=True)]
 
     def open_scenes(self) -> tuple[Scene, ...]:
-        """Open the scenes that chips are windows of, on the grids of these windows.
+        """Open the scenes that chips are windows of, on the grids of the windows.
 
         Returns:
             The scenes.
 
         Raises:
-            SceneReadError: If a scene is gone, cannot be read, or has another grid than when the chips were planned.
+            SceneReadError: If a scene is missing, cannot be read, or has another grid than in the manifest.
         """
         names = pd.unique(self.chips['scene'])
         inputs = open_inputs(self._files(names), self._options())
@@ -112,64 +112,64 @@ class ChipManifest:
         return self._files(pd.unique(self.chips['scene']))
 
     def _files(self, names: Iterable[str]) -> list[str]:
-        """Files of scenes; of folders that list none, what lies at the scenes' places."""
-        noted = [self.summary['scenes'][name] for name in names]
-        return list(dict.fromkeys(file for scene in noted for file in scene.get('files', [scene['source']])))
+        """Return the files of scenes, or their paths in manifests without a list of files."""
+        listed = [self.summary['scenes'][name] for name in names]
+        return list(dict.fromkeys(file for scene in listed for file in scene.get('files', [scene['source']])))
 
     def _options(self) -> ChipOptions:
-        """The options of `chip`, with paths that hold wherever they are read."""
+        """Return the options of `chip`, with absolute paths of the labels."""
         given = {name: value for name, value in self.summary['options'].items() if name != 'scenes'}
-        noted = self.summary['labels']
-        own = {} if noted is None else {'labels': noted['paths'], 'extent': noted['extent']}
+        labels = self.summary['labels']
+        own = {} if labels is None else {'labels': labels['paths'], 'extent': labels['extent']}
         return ChipOptions(**given | own)
 
     def _checked(self, name: str, scene: Scene | None) -> Scene:
-        noted = self.summary['scenes'][name]
+        known = self.summary['scenes'][name]
         if scene is None:
-            raise SceneReadError(f'{noted["source"]}: scene {name} cannot be read any more; run `chip` anew.')
+            raise SceneReadError(f'{known["source"]}: scene {name} cannot be read any more; run `chip` again.')
         own, then = (
             f'{height} × {width} pixels placed by {", ".join(f"{value:.12g}" for value in transform)}'
             for height, width, transform in (
                 (scene.grid.height, scene.grid.width, [*scene.grid.transform][:6]),
-                (noted['height'], noted['width'], noted['transform']),
+                (known['height'], known['width'], known['transform']),
             )
         )
         if own != then:
-            msg = f'{scene.path}: has {own}, and had {then} when {self.root} was written; run `chip` anew.'
+            msg = f'{scene.path}: has {own}, and had {then} when {self.root} was written; run `chip` again.'
             raise SceneReadError(msg)
         return scene
 
     def open_labels(self, scenes: Sequence[Scene]) -> ChipLabels | None:
-        """Open the labels that masks are burned from.
+        """Open the labels of the masks.
 
         Args:
             scenes: The scenes.
 
         Returns:
-            The labels, or None where there are none.
+            The labels, or None if there are none.
 
         Raises:
-            MSSSLError: If they cannot be read any more.
+            MSSSLError: If they cannot be read.
         """
         return None if self.summary['labels'] is None else open_chip_labels(self._options(), scenes)
 
 
 def read_manifest(root: str) -> ChipManifest | None:
-    """Read what ``chip`` wrote.
+    """Read the manifest of a folder.
 
     Args:
         root: Folder.
 
     Returns:
-        The manifest, or None where somebody else filled the folder.
+        The manifest, or None for a folder of another program.
 
     Raises:
-        ConfigurationError: If a run was not finished, or is of another version of this package; or pyarrow is missing.
+        ConfigurationError: If a run is unfinished, or the manifest has another format.
     """
     summary, manifest = os.path.join(root, SUMMARY), os.path.join(root, MANIFEST)
     if not os.path.exists(summary) or not os.path.exists(manifest):
         if os.path.exists(os.path.join(root, JOURNAL)):
-            msg = f'paths: {root} was not finished by `chip`; run the same command again, it goes on where it stopped.'
+            msg = f'paths: {root} is from an unfinished run of `chip`; run the same command again to resume it.'
             raise ConfigurationError(msg)
         return None
     with open(summary, encoding='utf-8') as file:
@@ -177,7 +177,7 @@ def read_manifest(root: str) -> ChipManifest | None:
     if content.get('format') != FORMAT:
         msg = (
             f'paths: {root} was written in format {content.get("format")}, and this version reads {FORMAT}; run `chip` '
-            'anew with --overwrite.'
+            'again with --overwrite.'
         )
         raise ConfigurationError(msg)
     return ChipManifest(root, content, pd.read_parquet(manifest, columns=_COLUMNS))

@@ -1,4 +1,4 @@
-"""Where chips come from: files of their own, or windows of scenes."""
+"""Readers of chips: from files, or from windows of scenes."""
 
 import warnings
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from torchgeo_msssl.geo.scene import Scene
 
 
 class ChipSource(Protocol):
-    """Where chips come from."""
+    """Reader of chips."""
 
     bands: tuple[str, ...]
     sensor: Sensor | None
@@ -35,25 +35,25 @@ class ChipSource(Protocol):
         """Number of chips."""
 
     def sample(self, chip: int, window: Window) -> Sample:
-        """``image``, ``valid``, ``scale``, ``offset`` and, where there are labels, ``mask`` of a window of a chip."""
+        """Return ``image``, ``valid``, ``scale``, ``offset``, and with labels ``mask``, of a window of a chip."""
 
     def radiometry(self, chip: int) -> Radiometry:
-        """Scale and offset of a chip."""
+        """Return scale and offset of a chip."""
 
     def place(self, chip: int) -> tuple[int, ...]:
-        """Key by which chips that lie beside each other in a file are read one after the other."""
+        """Return a sort key that puts chips in the order of their file."""
 
     def origin(self, chip: int) -> tuple[str, PixelGrid, Window]:
         """Return the name of the file that holds a chip, the file's grid, and the chip's window on it."""
 
     def describe(self, chip: int) -> str:
-        """File and place of a chip, for messages."""
+        """Return file and place of a chip, for messages."""
 
 
 class FileSource:
-    """Chips in files of their own.
+    """Chips in files.
 
-    The header of the first file says what they are; each other one is compared with it when it is read.
+    The header of the first file describes them all; others are compared with it when they are read.
     """
 
     def __init__(
@@ -70,14 +70,14 @@ class FileSource:
         """Read the first header.
 
         Args:
-            chips: The chips, those of a scene in their order.
-            bands: Names of the bands wanted; None for all.
-            sensor: Named by the user, or None.
-            layout: Of ``.npy`` files.
-            offset: Added to digital numbers before scaling; ``auto`` for what metadata or date tell.
-            class_names: Of the masks; may be empty where they are not known.
+            chips: The chips, in order within each scene.
+            bands: Bands by name; None for all.
+            sensor: Sensor given by the user, or None.
+            layout: Layout of ``.npy`` files.
+            offset: Added to digital numbers before scaling; ``auto`` reads it from metadata or date.
+            class_names: Classes of the masks, empty if unknown.
             ignore_index: Value of unlabelled pixels.
-            dtype: What holds the values of all chips without loss, where it is known (default: that of the first).
+            dtype: Dtype that holds the values of all chips without loss (default: that of the first).
 
         Raises:
             BandError: If a band is missing.
@@ -100,7 +100,7 @@ class FileSource:
             self._of_scene.setdefault(chip.scene, []).append(i)
         self._radiometry: dict[str, Radiometry] = {}
         if not self._first.files[0].grid.crs:
-            # rasterio would say of each chip that it lies nowhere, which is no fault of a chip
+            # rasterio would warn of each chip without a georeference, which chips do not need
             warnings.filterwarnings('ignore', category=NotGeoreferencedWarning)
 
     def __len__(self) -> int:
@@ -119,8 +119,8 @@ class FileSource:
 
         Raises:
             BandError: If the chip has other bands than the first one.
-            SceneReadError: If it has another size or type, or is damaged.
-            ConfigurationError: If its mask does not suit.
+            SceneReadError: If it has another size or dtype, or is damaged.
+            ConfigurationError: If its mask does not fit.
         """
         file, scene = self.chips[chip], self._open(chip)
         check_alike(scene, self._first, self._dtype)
@@ -133,16 +133,16 @@ class FileSource:
         return sample
 
     def radiometry(self, chip: int) -> Radiometry:
-        """Scale and offset of a chip: those of its scene, read off the first of its chips that holds data."""
+        """Return scale and offset of the scene of a chip, from its first chip that has data."""
         name = self.chips[chip].scene
         if name not in self._radiometry:
             scenes = map(self._open, self._of_scene[name])
-            first = next((scene for scene in scenes if self._tells(scene)), self._open(chip))
+            first = next((scene for scene in scenes if self._has_data(scene)), self._open(chip))
             self._radiometry[name] = radiometry(first, self.bands, self.sensor, self._offset)
         return self._radiometry[name]
 
     def place(self, chip: int) -> tuple[int, ...]:
-        """Files are read in the order in which they are asked for."""
+        """Return the same key for all: files are read in the order of the queries."""
         return ()
 
     def origin(self, chip: int) -> tuple[str, PixelGrid, Window]:
@@ -151,20 +151,20 @@ class FileSource:
         return Path(self.chips[chip].image).stem, grid, grid.window
 
     def describe(self, chip: int) -> str:
-        """The file."""
+        """Return the file."""
         return self.chips[chip].image
 
     def _open(self, chip: int) -> Scene:
         file = self.chips[chip]
         return open_chip(file.image, self._named, self._layout, file.scene, file.source)
 
-    def _tells(self, scene: Scene) -> bool:
-        """Whether values of a chip can tell what they are; of whole numbers the file says enough."""
+    def _has_data(self, scene: Scene) -> bool:
+        """Return whether the scale of a chip can be inferred: of integers from the header, of floats from values."""
         return not np.issubdtype(scene.dtype, np.floating) or bool(scene.read(scene.grid.window, self.bands)[1].any())
 
 
 class WindowSource:
-    """Chips that are windows of scenes, read from these."""
+    """Chips that are windows of scenes."""
 
     def __init__(
         self,
@@ -176,21 +176,21 @@ class WindowSource:
         labels: ChipLabels | None,
         ignore_index: int,
     ) -> None:
-        """Note which windows are chips.
+        """Choose the bands.
 
         Args:
             scenes: The scenes.
             windows: Index of a scene with a window on its grid, for each chip; all of one size.
-            bands: Names of the bands wanted.
-            sensor: The sensor, where it is known.
-            offset: Added to digital numbers before scaling; ``auto`` for what metadata or date tell.
-            labels: Where masks come from, or None.
+            bands: Bands by name.
+            sensor: The sensor, None where unknown.
+            offset: Added to digital numbers before scaling; ``auto`` reads it from metadata or date.
+            labels: Labels to burn masks from, or None.
             ignore_index: Value of unlabelled pixels.
 
         Raises:
             BandError: If a band is missing.
         """
-        self.scenes = [replace(scene, filled=True) for scene in scenes]  # as those of Scenes are
+        self.scenes = [replace(scene, filled=True) for scene in scenes]  # as in Scenes
         self.windows = windows
         self.labels = labels
         self.sensor = sensor
@@ -216,8 +216,8 @@ class WindowSource:
             The sample.
 
         Raises:
-            SceneReadError: If the scene, or its mask raster, is damaged there.
-            ConfigurationError: If a mask raster holds a value that is no class.
+            SceneReadError: If the scene or its mask raster is damaged.
+            ConfigurationError: If a mask raster holds a value that is not a class.
         """
         number, whole = self.windows[chip]
         scene = self.scenes[number]
@@ -231,11 +231,11 @@ class WindowSource:
         return sample
 
     def radiometry(self, chip: int) -> Radiometry:
-        """Scale and offset of a chip: those of its scene."""
+        """Return scale and offset of the scene of a chip."""
         return self._radiometry[self.windows[chip][0]]
 
     def place(self, chip: int) -> tuple[int, ...]:
-        """Scene and place in it."""
+        """Return scene and place in it."""
         scene, window = self.windows[chip]
         return scene, window.row, window.col
 
@@ -245,7 +245,7 @@ class WindowSource:
         return self.scenes[number].name, self.scenes[number].grid, window
 
     def describe(self, chip: int) -> str:
-        """The scene and the window on it."""
+        """Return the scene and the window on it."""
         scene, window = self.windows[chip]
         return f'{self.scenes[scene].path} at {window}'
 

@@ -1,8 +1,8 @@
 """Chips that were cut beforehand, as a TorchGeo dataset.
 
 They are GeoTIFFs or ``.npy`` files in folders, or windows of scenes that a manifest lists. Samples are those of
-:class:`~torchgeo_msssl.datasets.Scenes`: the files' own dtype, where there are data, and what turns digital numbers
-into reflectance.
+:class:`~torchgeo_msssl.datasets.Scenes`: pixels in the dtype of the files, their validity, and the scale and offset of
+reflectance.
 """
 
 import functools
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 class ChipPart(NamedTuple):
-    """A window of a chip, as samplers ask for it.
+    """A window of a chip, which samplers yield.
 
     Attributes:
         chip: Number of the chip.
@@ -47,16 +47,16 @@ class Chips(NonGeoDataset):
     """Chips of one size, cut beforehand.
 
     Samples hold ``image`` (band, height, width) in the files' dtype, ``valid`` (1, height, width) bool, ``scale`` and
-    ``offset`` (band,) that turn digital numbers into reflectance, ``mask`` (height, width) int64 where there are
+    ``offset`` (band,) that turn digital numbers into reflectance, ``mask`` (height, width) int64 if there are
     labels, ``chip`` (its number) and ``window`` (row, col, height, width on the chip), int64. A mask holds
-    ``ignore_index`` where nothing is known, and where the image has no data.
+    ``ignore_index`` where pixels are unlabelled or the image has no data.
 
     Attributes:
         root: The folder.
         split: The split.
-        manifest: What the command ``chip`` wrote about them, or None.
-        source: Where the chips come from.
-        class_names: Names of the classes, or nothing where they are not known.
+        manifest: Manifest of the ``chip`` command, or None.
+        source: Reader of the chips.
+        class_names: Names of the classes, empty if unknown.
         ignore_index: Value of unlabelled pixels.
     """
 
@@ -74,27 +74,27 @@ class Chips(NonGeoDataset):
         offset: float | Literal['auto'] = 'auto',
         masks: bool = True,
     ) -> None:
-        """List the chips; of files, the first header is read.
+        """List the chips and read the first header.
 
         Args:
-            root: Folder that the command ``chip`` wrote; or one with ``split/images`` and ``split/masks``, with
-                ``images`` and ``masks``, or with chips in it (``.tif``, ``.npy``).
-            split: ``train``, ``val`` or ``test``, where the chips are divided; ``all`` for all of them.
+            root: Folder of the ``chip`` command; or one with ``split/images`` and ``split/masks``, with
+                ``images`` and ``masks``, or with chips (``.tif``, ``.npy``) itself.
+            split: ``train``, ``val`` or ``test`` if the chips are divided; ``all`` for all of them.
             bands: Bands to return, by name and in this order; None for all.
-            sensor: Name of a sensor (see :data:`torchgeo_msssl.bands.SENSORS`), where the files do not tell.
+            sensor: Name of a sensor (see :data:`torchgeo_msssl.bands.SENSORS`) if the files do not say.
             transforms: Applied to each sample.
-            channels: ``.npy`` files: which axis holds the bands, ``first`` or ``last``.
-            band_names: Names of the bands in order, where the files do not tell (default: those of ``sensor`` where the
-                counts agree, else ``band_1``, ``band_2``, …).
-            class_names: Names of the classes; the index is the value (default: what the manifest says, else every
-                value is taken).
+            channels: ``.npy`` files: axis of the bands, ``first`` or ``last``.
+            band_names: Names of the bands in order if the files do not say (default: those of ``sensor`` if the counts
+                agree, else ``band_1``, ``band_2``, …).
+            class_names: Names of the classes; the index is the value (default: those of the manifest, else every value
+                is accepted).
             ignore_index: Value of unlabelled pixels.
             offset: Added to digital numbers before scaling; ``auto`` reads it from metadata or date.
-            masks: Whether to read masks, where there are any.
+            masks: Whether to read masks if there are any.
 
         Raises:
-            ScenesNotFoundError: If there is no such folder, or no chip in it.
-            ConfigurationError: If there is no such split, or options do not suit.
+            ScenesNotFoundError: If the folder does not exist or has no chips.
+            ConfigurationError: If the split does not exist, or options do not fit.
             BandError: If bands are missing or cannot be named.
             SceneReadError: If the first file is damaged.
         """
@@ -102,14 +102,14 @@ class Chips(NonGeoDataset):
             raise ConfigurationError(f"channels: expected 'first' or 'last', got {channels!r}.")
         self.root = os.path.expanduser(os.fspath(root))
         if not os.path.isdir(self.root):
-            raise ScenesNotFoundError(f'paths: there is no folder {self.root}; give the one that holds the chips.')
+            raise ScenesNotFoundError(f'paths: there is no folder {self.root}; give the folder of the chips.')
         self.split = split
         self.transforms = transforms
         self.ignore_index = ignore_index
         self.manifest = read_manifest(self.root)
         check_split(split, _splits(self.root, self.manifest), self.root)
         if self.manifest is not None and self.manifest.failed:
-            _say_what_is_missing(self.root, self.manifest.failed)
+            _warn_of_failed_scenes(self.root, self.manifest.failed)
         known = self.manifest.class_names if self.manifest is not None else ()
         names = tuple(class_names or known)
         self.class_names = check_classes(names, ignore_index) if names else ()
@@ -130,11 +130,11 @@ class Chips(NonGeoDataset):
         masks: bool,
     ) -> ChipSource:
         manifest, split = self.manifest, self.split
-        told = sensor or (manifest.summary['sensor'] if manifest is not None else None)
-        named = get_sensor(told) if told else None
+        name = sensor or (manifest.summary['sensor'] if manifest is not None else None)
+        named = get_sensor(name) if name else None
         if manifest is not None and manifest.virtual:
             if layout.names:
-                msg = f'band_names: the chips in {self.root} are windows of scenes, which have theirs; leave it out.'
+                msg = f'band_names: the chips in {self.root} are windows of scenes with band names; leave it out.'
                 raise ConfigurationError(msg)
             scenes = manifest.open_scenes()
             labels = manifest.open_labels(scenes) if masks else None
@@ -156,7 +156,7 @@ class Chips(NonGeoDataset):
 
     @property
     def sensor(self) -> Sensor | None:
-        """The sensor, where it is known."""
+        """The sensor, None where unknown."""
         return self.source.sensor
 
     @property
@@ -177,20 +177,20 @@ class Chips(NonGeoDataset):
         """Read a chip.
 
         Args:
-            index: Its number, or a part of it.
+            index: Number of a chip, or a part of one.
 
         Returns:
             The sample, see the class.
 
         Raises:
-            IndexError: If there is no such chip.
+            IndexError: If the number is out of range.
             BandError: If it has other bands than the first one.
-            SceneReadError: If it has another size or type than the first one, or is damaged.
-            ConfigurationError: If its mask does not suit.
+            SceneReadError: If it differs from the first one in size or dtype, or is damaged.
+            ConfigurationError: If its mask does not fit.
         """
         part = index if isinstance(index, ChipPart) else ChipPart(operator.index(index), Window(0, 0, *self.size))
         if not -len(self) <= part.chip < len(self):
-            raise IndexError(f'{self.root}: there are {len(self)} chips, and no number {part.chip}.')
+            raise IndexError(f'{self.root}: chip {part.chip} is out of range for {len(self)} chips.')
         chip, window = part.chip % len(self), part.window
         sample = self.source.sample(chip, window)
         sample['chip'] = torch.tensor(chip)
@@ -198,7 +198,7 @@ class Chips(NonGeoDataset):
         return self.transforms(sample) if self.transforms is not None else sample
 
     def __getitems__(self, indices: Sequence[int | ChipPart]) -> list[Sample]:
-        """Read a batch, neighbours one after the other so that they share decoded blocks.
+        """Read a batch, neighbours one after another so that they share decoded blocks.
 
         Args:
             indices: Chips or parts of chips.
@@ -215,10 +215,10 @@ class Chips(NonGeoDataset):
         return [samples[i] for i in range(len(indices))]
 
 
-@functools.cache  # once, however many parts are opened
-def _say_what_is_missing(root: str, failed: tuple[str, ...]) -> None:
+@functools.cache  # once for all parts
+def _warn_of_failed_scenes(root: str, failed: tuple[str, ...]) -> None:
     log.warning(
-        '%s: has no chips of %d scene(s) that `chip` could not read (%s); mend them, and run the same command again.',
+        '%s: has no chips of %d scene(s) that `chip` could not read (%s); repair them and run the same command again.',
         root,
         len(failed),
         ', '.join(failed),
@@ -226,16 +226,16 @@ def _say_what_is_missing(root: str, failed: tuple[str, ...]) -> None:
 
 
 def chip_splits(root: str) -> tuple[str, ...]:
-    """Splits that the chips in a folder are divided into.
+    """Return the splits of a folder of chips.
 
     Args:
         root: Folder.
 
     Returns:
-        ``train``, ``val``, ``test`` as far as there are such chips, else ``all``.
+        Those of ``train``, ``val`` and ``test`` that have chips, else ``all``.
 
     Raises:
-        ConfigurationError: If the command ``chip`` did not finish there.
+        ConfigurationError: If a run of ``chip`` is unfinished.
     """
     return _splits(root, read_manifest(root))
 
@@ -270,18 +270,18 @@ def _splits(root: str, manifest: ChipManifest | None) -> tuple[str, ...]:
 
 
 def check_split(split: str, known: Sequence[str], root: str) -> None:
-    """See that chips have a split.
+    """Raise unless chips have a split.
 
     Args:
         split: Name.
-        known: Splits that there are.
+        known: Existing splits.
         root: Folder of the chips.
 
     Raises:
-        ConfigurationError: If it is none of them.
+        ConfigurationError: If they have not.
     """
     if split not in (*known, ALL):
         here = f'the chips in {root} are divided into {", ".join(known)}'
         here = f'the chips in {root} are not divided' if tuple(known) == (ALL,) else here
         choice = ' or '.join(dict.fromkeys((*known, ALL)))
-        raise ConfigurationError(f'split: there is no {split!r}: {here}; take {choice}.')
+        raise ConfigurationError(f'split: there is no {split!r}: {here}; use {choice}.')

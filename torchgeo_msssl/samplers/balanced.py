@@ -1,4 +1,4 @@
-"""Random chips that show rare classes as often as common ones."""
+"""Random chips with rare classes as frequent as common ones."""
 
 from collections.abc import Iterator
 
@@ -17,21 +17,20 @@ _BLOCK = 64
 
 
 class BalancedChipSampler(ChipSampler):
-    """Draws a class first, each with the same chance, then a chip in proportion to its pixels of that class.
+    """Draws a class, all with the same probability, then a chip in proportion to its pixels of that class.
 
-    The chips come from a pool that a :class:`RandomChipSampler` draws once, and whose masks are read once. Chips
-    without a label are never drawn, nor are classes without a pixel in the pool. Chip k of an epoch depends on seed,
-    epoch and k alone.
+    The chips come from a pool that a :class:`RandomChipSampler` draws once. Chips without a label and classes without
+    a pixel in the pool are never drawn. Chip k of an epoch depends on seed, epoch and k only.
 
     Attributes:
-        counts: Pixels of each class in each chip of the pool, (chip, class).
+        counts: Pixels of each class in each chip of the pool, shape (chip, class).
     """
 
     def __init__(self, chips: RandomChipSampler, labels: Labels, pool: int = 2048) -> None:
-        """Draw the pool, and read its masks.
+        """Draw the pool and read its masks.
 
         Args:
-            chips: Where chips may be, how large they are, and how many make an epoch.
+            chips: Sampler of the pool, which also has the size and number of chips.
             labels: The labels.
             pool: Number of chips to choose from.
 
@@ -40,7 +39,7 @@ class BalancedChipSampler(ChipSampler):
         """
         super().__init__(chips.dataset, chips.size, seed=chips.seed)
         self._chips = chips
-        # of a seed of its own: a resumed run has the seed of the first one, and this is drawn before it is known
+        # with a fixed seed: a resumed run takes over its seed only after the pool is drawn
         blocks = range(-(-pool // _BLOCK))
         self._pool = [query for block in blocks for query in chips.draw_block(0, block, seed=0)][:pool]
         self.counts = self._count(labels)
@@ -54,7 +53,7 @@ class BalancedChipSampler(ChipSampler):
 
     def _count(self, labels: Labels) -> NDArray[np.int64]:
         counts = np.zeros((len(self._pool), len(labels.class_names)), dtype=np.int64)
-        with progress_bar('Looking for rare classes', total=len(self._pool)) as advance:
+        with progress_bar('Counting classes', total=len(self._pool)) as advance:
             for i, query in enumerate(self._pool):
                 scene, time = self.dataset.scenes[query.scene], self.dataset.index.index[query.scene]
                 mask = labels.mask_for(scene.grid, query.window, time)
@@ -78,5 +77,5 @@ class BalancedChipSampler(ChipSampler):
         return np.array([rng.choice(len(self._pool), p=self._chances[:, which]) for which in classes])
 
     def __len__(self) -> int:
-        """Chips that one epoch gives this rank; the same for every rank."""
+        """Return the chips of one epoch on this rank, the same for every rank."""
         return len(self._chips)

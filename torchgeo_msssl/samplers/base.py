@@ -1,4 +1,4 @@
-"""What chip samplers share: seed, epoch, rank, and the place where they stopped."""
+"""Base class of the chip samplers: seed, epoch, rank and position."""
 
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -19,9 +19,9 @@ from torchgeo_msssl.errors import ConfigurationError
 
 
 class ChipSampler(GeoSampler, DistributedSampler[Any]):
-    """Yields chips of scenes; the queries of an epoch are a function of seed, epoch and position alone.
+    """Yields chips of scenes; the queries of an epoch depend on seed, epoch and position only.
 
-    It is a ``DistributedSampler`` so that Lightning leaves it as it is: every rank takes its own share by itself.
+    It is a ``DistributedSampler`` so that Lightning does not wrap it: every rank selects its own share.
     """
 
     dataset: Scenes
@@ -33,7 +33,7 @@ class ChipSampler(GeoSampler, DistributedSampler[Any]):
         roi: BaseGeometry | None = None,
         seed: int | None = None,
     ) -> None:
-        """Check the size and note the seed.
+        """Check the size.
 
         Args:
             dataset: Scenes to sample from.
@@ -61,13 +61,13 @@ class ChipSampler(GeoSampler, DistributedSampler[Any]):
         self._resume = 0
 
     def region_of(self, scene: int) -> BaseGeometry | None:
-        """The region in the CRS of a scene, a hair larger so that chips on its border are inside it.
+        """Return the region in the CRS of a scene, slightly larger so that chips on its border are inside.
 
         Args:
             scene: Index in the dataset.
 
         Returns:
-            The region prepared for many tests, or None where there is none.
+            The prepared region, or None without a region.
         """
         if self._region is None:
             return None
@@ -79,39 +79,39 @@ class ChipSampler(GeoSampler, DistributedSampler[Any]):
 
     @staticmethod
     def ranks() -> tuple[int, int]:
-        """This process's rank and the number of processes."""
+        """Return the rank of this process and the number of processes."""
         if distributed.is_available() and distributed.is_initialized():
             return distributed.get_rank(), distributed.get_world_size()
         return 0, 1
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose chips come next.
+        """Set the epoch whose chips come next.
 
         Args:
-            epoch: Epoch, from 0; a new one starts at its first chip.
+            epoch: Epoch, from 0; another epoch starts at its first chip.
         """
         if epoch != self.epoch:
             self.epoch, self.start, self._resume = epoch, 0, 0
 
     def state_dict(self) -> dict[str, int]:
-        """Seed, epoch and the number of chips of this rank that were already taken."""
+        """Return seed, epoch and the number of chips of this rank that were already drawn."""
         return {'seed': self.seed, 'epoch': self.epoch, 'start': self.start}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on where another sampler stopped.
+        """Resume where another sampler stopped.
 
         Args:
-            state: What :meth:`state_dict` gave.
+            state: Result of :meth:`state_dict`.
         """
         self.seed, self.epoch, self.start = int(state['seed']), int(state['epoch']), int(state['start'])
         self._resume = self.start
 
     def __iter__(self) -> Iterator[ChipQuery]:
-        """Yield this rank's chips of the epoch, from the first one or from where a loaded state stopped.
+        """Yield this rank's chips of the epoch, from the first one or from the position of a loaded state.
 
-        Once all are taken the next epoch comes. An iteration that was broken off leaves nothing behind.
+        The next epoch follows when all are drawn. An interrupted iteration leaves no state behind.
         """
-        # Lightning's sanity check takes two batches and drops the iterator: validation must not begin after them
+        # Lightning's sanity check draws two batches and drops the iterator: validation must start at the first chip
         epoch, start = self.epoch, self._resume
         self.start, self._resume = start, 0
         for position, query in enumerate(self.draw(epoch, start), start=start + 1):
@@ -125,7 +125,7 @@ class ChipSampler(GeoSampler, DistributedSampler[Any]):
 
         Args:
             epoch: Epoch, from 0.
-            start: Chips to leave out at the beginning.
+            start: Chips to skip at the beginning.
 
         Yields:
             Queries.
@@ -133,4 +133,4 @@ class ChipSampler(GeoSampler, DistributedSampler[Any]):
 
     @abstractmethod
     def __len__(self) -> int:
-        """Chips that one epoch gives this rank."""
+        """Return the chips of one epoch on this rank."""

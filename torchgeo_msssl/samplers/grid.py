@@ -14,15 +14,15 @@ from torchgeo_msssl.errors import ConfigurationError, EmptyIntersectionError
 from torchgeo_msssl.geo.grid import PixelGrid, Window, covering_windows
 from torchgeo_msssl.samplers.base import ChipSampler
 
-#: Rounding error of coordinates, in pixels; the region itself is a hair larger than what was asked for.
-_HAIR = 1e-6
+#: Tolerance for rounded coordinates, in pixels.
+_TOLERANCE = 1e-6
 
 
 class GridChipSampler(ChipSampler):
     """Yields the fewest chips at a stride that cover each scene, from north to south and west to east.
 
-    No chip leaves its scene, unless the scene is smaller than a chip: then the chip is padded with nodata. With a
-    region, each of its parts has a grid of its own, which begins in its north-west corner.
+    Chips lie inside their scene; a scene smaller than a chip is padded with nodata. With a region, each of its polygons
+    has a grid of its own, which begins in the north-west corner.
     """
 
     def __init__(
@@ -34,18 +34,18 @@ class GridChipSampler(ChipSampler):
         min_valid: float = 0.0,
         all_ranks: bool = False,
     ) -> None:
-        """Lay the grid.
+        """Lay out the grid.
 
         Args:
             dataset: Scenes to cover.
             size: Chip size in pixels, one side or ``(height, width)``.
-            overlap: Pixels that neighbours share (more at the last row and column, which end at the border).
+            overlap: Pixels that neighbouring chips share (more in the last row and column, which end at the border).
             roi: Only chips wholly inside this region (in the dataset's CRS).
-            min_valid: Leave out chips that may have a smaller fraction of valid pixels; 0 keeps all.
-            all_ranks: Give every rank of a distributed run all chips, not its share.
+            min_valid: Minimum fraction of valid pixels per chip; 0 keeps all chips.
+            all_ranks: Give every rank of a distributed run all chips instead of its share.
 
         Raises:
-            ConfigurationError: If the overlap is not smaller than the chip, or min_valid is no fraction.
+            ConfigurationError: If the overlap is not smaller than the chip, or ``min_valid`` is not a fraction.
             EmptyIntersectionError: If no chip is left.
         """
         super().__init__(dataset, size, roi, seed=0)
@@ -81,22 +81,22 @@ class GridChipSampler(ChipSampler):
             yield self.dataset.query(scene, window)
 
     def __len__(self) -> int:
-        """Chips of this rank."""
+        """Return the chips of this rank."""
         rank, world = (0, 1) if self._all_ranks else self.ranks()
         return len(range(rank, len(self.places), world))
 
 
 def _windows_inside(grid: PixelGrid, region: BaseGeometry, size: tuple[int, int], overlap: int) -> list[Window]:
-    """Windows that lie wholly inside a region in the grid's CRS."""
+    """Return the windows that lie inside a region in the CRS of the grid."""
     inverse = ~grid.transform
     windows: dict[Window, None] = {}
     for part in shapely.get_parts(shapely.intersection(region, shapely.box(*grid.bounds))):
-        if part.area == 0:  # where a region only touches the scene
+        if part.area == 0:  # the region only touches the scene
             continue
         points = shapely.get_coordinates(part)
         cols, rows = inverse @ (points[:, 0], points[:, 1])
-        top, left = math.ceil(rows.min() - _HAIR), math.ceil(cols.min() - _HAIR)
-        bottom, right = math.floor(rows.max() + _HAIR), math.floor(cols.max() + _HAIR)
+        top, left = math.ceil(rows.min() - _TOLERANCE), math.ceil(cols.min() - _TOLERANCE)
+        bottom, right = math.floor(rows.max() + _TOLERANCE), math.floor(cols.max() + _TOLERANCE)
         if bottom - top < size[0] or right - left < size[1]:
             continue
         piece = replace(grid, height=bottom - top, width=right - left)

@@ -1,4 +1,4 @@
-"""Random chips, fair by area, none with less valid data than asked."""
+"""Random chips, drawn in proportion to area, with a minimum of valid data."""
 
 import warnings
 from collections.abc import Iterator
@@ -19,11 +19,11 @@ from torchgeo_msssl.samplers.base import ChipSampler
 
 Positives = Literal['same', 'temporal', 'nearby']
 
-#: Chips that are drawn together; a position within an epoch costs at most this many draws to come back to.
+#: Chips that are drawn together; resuming at a position of an epoch costs at most this many draws.
 _BLOCK = 64
-#: Rounds of rejection before places that are known to be good are taken.
+#: Rounds of rejection sampling before known good places are used.
 _ROUNDS = 32
-#: So many places that are known to be good are kept for each scene.
+#: Known good places kept for each scene.
 _PLACES = 4096
 
 _Ints = NDArray[np.int64]
@@ -31,10 +31,10 @@ _Bools = NDArray[np.bool_]
 
 
 def origins(extent: int, size: int, block: int | None) -> _Ints:
-    """Places where a chip may start along an axis.
+    """Return the offsets at which a chip may start along an axis.
 
-    Aligned chips touch as few stored blocks as a chip of their size can; within those they start anywhere, so
-    that every pixel is reached, and a chip that ends at the border always may.
+    Aligned chips touch as few stored blocks as a chip of their size can. Within those they start anywhere, so that
+    every pixel is reached; a chip that ends at the border is always allowed.
 
     Args:
         extent: Length of the axis, pixels.
@@ -42,7 +42,7 @@ def origins(extent: int, size: int, block: int | None) -> _Ints:
         block: Length of a stored block, or None for unaligned chips.
 
     Returns:
-        Rising offsets.
+        Increasing offsets.
     """
     if block is None or block >= extent:
         return np.arange(extent - size + 1)
@@ -55,17 +55,17 @@ def origins(extent: int, size: int, block: int | None) -> _Ints:
 
 
 def neighbourhood(origin: int, size: int, block: int, extent: int, rng: np.random.Generator) -> tuple[int, int]:
-    """Draw a run of stored blocks round a chip, along one axis: about twice as long as the chip.
+    """Draw a run of stored blocks around a chip along one axis, about twice as long as the chip.
 
     Args:
-        origin: Where the chip starts, pixels.
+        origin: Offset of the chip, pixels.
         size: Length of the chip, pixels.
         block: Length of a stored block, pixels.
         extent: Length of the axis, pixels.
         rng: Source of randomness.
 
     Returns:
-        First and last place at which a chip within those blocks may start.
+        First and last offset at which a chip within those blocks may start.
     """
     first, last = origin // block, (origin + size - 1) // block
     run = max(-(-2 * size // block), last - first + 1)
@@ -76,7 +76,7 @@ def neighbourhood(origin: int, size: int, block: int, extent: int, rng: np.rando
 
 @dataclass
 class _Place:
-    """One scene as a place to draw chips from."""
+    """Where chips of one scene may lie."""
 
     grid: PixelGrid
     cells: ValidCells
@@ -85,7 +85,7 @@ class _Place:
     region: BaseGeometry | None
     rows: _Ints
     cols: _Ints
-    good: _Ints = field(init=False)  # (n, 2) origins that are certainly good
+    good: _Ints = field(init=False)  # origins that are certainly good, shape (n, 2)
 
     def __post_init__(self) -> None:
         rows = self.rows[_lattice(self.rows)]
@@ -94,17 +94,19 @@ class _Place:
         top, bottom = rows // CELL, -(-(rows + self.size[0]) // CELL)
         left, right = cols // CELL, -(-(cols + self.size[1]) // CELL)
         valid = (
-            table[np.ix_(bottom, right)] - table[np.ix_(top, right)] - table[np.ix_(bottom, left)]
+            table[np.ix_(bottom, right)]
+            - table[np.ix_(top, right)]
+            - table[np.ix_(bottom, left)]
             + table[np.ix_(top, left)]
-        )  # fmt: skip
+        )
         heights = np.minimum(bottom * CELL, self.grid.height) - top * CELL
         widths = np.minimum(right * CELL, self.grid.width) - left * CELL
         invalid = np.multiply.outer(heights, widths) - valid
         rng = np.random.default_rng(0)
-        # places of a whole Sentinel-2 tile go into the millions: some thousand of them are plenty
+        # a whole Sentinel-2 tile has millions of places; a few thousand are enough
         found = rng.permutation(np.flatnonzero(self.size[0] * self.size[1] - invalid >= self.need))
         candidates = np.stack([rows[found // len(cols)], cols[found % len(cols)]], axis=1)
-        # the bound of the lattice is coarse: where it finds nothing, look closer, at random
+        # the bound of the lattice is coarse: also check random places
         closer = np.stack([rng.choice(self.rows, _PLACES), rng.choice(self.cols, _PLACES)], axis=1)
         self.good = np.empty((0, 2), dtype=np.int64)
         for some in (*_chunks(candidates), closer):
@@ -113,7 +115,7 @@ class _Place:
                 break
 
     def accepts(self, rows: _Ints, cols: _Ints) -> _Bools:
-        """Whether chips at these origins certainly have enough valid data and lie inside the region."""
+        """Return which chips at these origins certainly have enough valid data and lie inside the region."""
         height, width = self.size
         inside = (rows >= 0) & (cols >= 0) & (rows + height <= self.grid.height) & (cols + width <= self.grid.width)
         ok = np.zeros(len(rows), dtype=np.bool_)
@@ -129,7 +131,7 @@ class _Place:
 
     @property
     def area(self) -> float:
-        """Valid pixels, of those in the region."""
+        """Valid pixels inside the region."""
         if self.region is None:
             return float(self.cells.total)
         box = shapely.box(*self.grid.bounds)
@@ -142,17 +144,17 @@ def _chunks(places: _Ints) -> Iterator[_Ints]:
 
 
 def _lattice(offsets: _Ints) -> _Bools:
-    """Offsets on cell edges, with the ends of each run of offsets."""
+    """Return which offsets lie on cell edges or at the ends of a run of offsets."""
     gaps = np.diff(offsets) > 1
     edge = np.concatenate([[True], gaps]) | np.concatenate([gaps, [True]])
     return edge | (offsets % CELL == 0)
 
 
 class RandomChipSampler(ChipSampler):
-    """Draws chips at random, each scene in proportion to its valid pixels.
+    """Draws random chips, from each scene in proportion to its valid pixels.
 
-    Chip k of an epoch depends on seed, epoch and k alone. Rank r of n takes the chips r, r + n, …; where several come
-    from one neighbourhood, the neighbourhoods r, r + n, ….
+    Chip k of an epoch depends on seed, epoch and k only. Rank r of n takes the chips r, r + n, …, or with
+    ``chips_per_read`` the neighbourhoods r, r + n, ….
     """
 
     def __init__(
@@ -167,21 +169,21 @@ class RandomChipSampler(ChipSampler):
         seed: int | None = None,
         chips_per_read: int = 1,
     ) -> None:
-        """Find out where chips can be.
+        """Find the places where chips can be.
 
         Args:
             dataset: Scenes to draw from.
             size: Chip size in pixels, one side or ``(height, width)``.
-            length: Chips of an epoch, over all ranks (default: as many as cover the valid pixels once).
-            min_valid: Smallest fraction of valid pixels in a chip, 0 to 1.
-            aligned: Place chips so that they touch as few stored blocks as possible, which reads faster.
+            length: Chips per epoch over all ranks (default: as many as cover the valid pixels once).
+            min_valid: Minimum fraction of valid pixels per chip.
+            aligned: Place chips so that they touch as few stored blocks as possible, which is faster.
             positives: ``same``: chips alone; ``temporal``: each with the same place on another date; ``nearby``: each
-                with a chip at most one chip's length away (the chip itself where no neighbour has enough data).
+                with a chip at most one chip's length away (the chip itself if no neighbour has enough data).
             roi: Chips lie wholly inside this region (in the dataset's CRS).
             seed: Seed; None for that of ``seed_everything``.
-            chips_per_read: So many consecutive chips come from one neighbourhood about twice as long as a chip, which
-                is decoded once for a batch that has them all. They overlap and look alike, so a batch of n chips has
-                the variety of n / chips_per_read places. Best a divisor of the batch size.
+            chips_per_read: Number of consecutive chips from one neighbourhood, about twice as long as a chip, which is
+                decoded once for a batch that has them all. They overlap and look alike, so a batch of n chips shows
+                n / chips_per_read places. Best a divisor of the batch size.
 
         Raises:
             ConfigurationError: If an argument is out of range.
@@ -192,7 +194,7 @@ class RandomChipSampler(ChipSampler):
         if not 0 <= min_valid <= 1:
             raise ConfigurationError(f'min_valid: expected a fraction from 0 to 1, got {min_valid}.')
         if length is not None and length < 1:
-            raise ConfigurationError(f'length: expected at least 1 chip an epoch, got {length}.')
+            raise ConfigurationError(f'length: expected at least 1 chip per epoch, got {length}.')
         if positives not in ('same', 'temporal', 'nearby'):
             raise ConfigurationError(f"positives: expected 'same', 'temporal' or 'nearby', got {positives!r}.")
         if not 1 <= chips_per_read <= _BLOCK:
@@ -214,9 +216,10 @@ class RandomChipSampler(ChipSampler):
 
     def _large_enough(self) -> list[int]:
         fits = [
-            i for i, scene in enumerate(self.dataset.scenes)
+            i
+            for i, scene in enumerate(self.dataset.scenes)
             if scene.grid.height >= self.size[0] and scene.grid.width >= self.size[1]
-        ]  # fmt: skip
+        ]
         scenes = self.dataset.scenes
         if not fits:
             largest = max(scenes, key=lambda scene: min(scene.grid.height, scene.grid.width))
@@ -257,7 +260,7 @@ class RandomChipSampler(ChipSampler):
         )
 
     def _other_dates(self, i: int) -> list[int]:
-        """Scenes that show ground of scene i on another date, pixel for pixel as large."""
+        """Return scenes of the ground of scene i at another date and the same resolution."""
         scenes = self.dataset.scenes
         grid, date, box = scenes[i].grid, scenes[i].date, shapely.box(*scenes[i].grid.bounds)
         return [
@@ -282,21 +285,21 @@ class RandomChipSampler(ChipSampler):
                 paired.append(i)
         if not paired:
             msg = (
-                'positives: temporal needs scenes that show one place on two dates, with the dates in their file '
-                f'names; none of the {len(self.dataset.scenes)} scene(s) has such a partner. Use same or nearby.'
+                'positives: temporal needs scenes of one place at two dates, with the dates in their file names; '
+                f'none of the {len(self.dataset.scenes)} scene(s) has such a partner. Use same or nearby.'
             )
             raise ValidDataError(msg)
         self._scenes = np.array(paired, dtype=np.int64)
 
     def _window_in(self, j: int, i: int, rows: _Ints, cols: _Ints) -> tuple[_Ints, _Ints]:
-        """The nearest whole pixels of scene j for origins in scene i (same CRS)."""
+        """Return the nearest whole pixels of scene j for origins in scene i (same CRS)."""
         source, target = self.dataset.scenes[i].grid.transform, ~self.dataset.scenes[j].grid.transform
         x, y = source.c + cols * source.a + rows * source.b, source.f + cols * source.d + rows * source.e
         col, row = target.c + x * target.a + y * target.b, target.f + x * target.d + y * target.e
         return np.rint(row).astype(np.int64), np.rint(col).astype(np.int64)
 
     def _partner_table(self, i: int, rows: _Ints, cols: _Ints) -> _Bools:
-        """Which partner has data for which chip, shape (partner, chip)."""
+        """Return which partner has data for which chip, shape (partner, chip)."""
         return np.array([self._places[j].accepts(*self._window_in(j, i, rows, cols)) for j in self._partners[i]])
 
     def _has_partner(self, i: int, rows: _Ints, cols: _Ints) -> _Bools:
@@ -310,7 +313,7 @@ class RandomChipSampler(ChipSampler):
         return ok
 
     def _draw_in(self, i: int, count: int, rng: np.random.Generator) -> _Ints:
-        """Origins of ``count`` chips in a scene, shape (count, 2)."""
+        """Return the origins of ``count`` chips in a scene, shape (count, 2)."""
         place = self._places[i]
         chosen = np.empty((0, 2), dtype=np.int64)
         for _ in range(_ROUNDS):
@@ -323,7 +326,7 @@ class RandomChipSampler(ChipSampler):
         return np.concatenate([chosen, rest])
 
     def _near(self, i: int, row: int, col: int, count: int, rng: np.random.Generator) -> _Ints:
-        """Origins of ``count`` chips within a neighbourhood of another one in a scene, shape (count, 2)."""
+        """Return the origins of ``count`` chips in a neighbourhood of another one, shape (count, 2)."""
         grid, (height, width) = self._places[i].grid, self.dataset.scenes[i].block_shape
         top, bottom = neighbourhood(row, self.size[0], height, grid.height, rng)
         left, right = neighbourhood(col, self.size[1], width, grid.width, rng)
@@ -337,7 +340,7 @@ class RandomChipSampler(ChipSampler):
         return np.concatenate([chosen, self._draw_in(i, count - len(chosen), rng)])
 
     def _with_neighbours(self, scenes: _Ints, places: _Ints, rng: np.random.Generator) -> tuple[_Ints, _Ints]:
-        """Each chip followed by others of its neighbourhood."""
+        """Return each chip followed by others of its neighbourhood."""
         count = self.chips_per_read - 1
         groups = [
             np.concatenate([[(row, col)], self._near(int(i), int(row), int(col), count, rng)])
@@ -368,10 +371,10 @@ class RandomChipSampler(ChipSampler):
         Args:
             epoch: Epoch, from 0.
             block: Number of the block, from 0.
-            seed: Another seed than the sampler's.
+            seed: Seed to use instead of the sampler's.
 
         Returns:
-            64 chips, or as many below that as ``chips_per_read`` divides.
+            The largest multiple of ``chips_per_read`` up to 64 chips.
         """
         rng = np.random.default_rng([(self.seed if seed is None else seed) % 2**63, epoch, block])
         scenes = rng.choice(self._scenes, _BLOCK // self.chips_per_read, p=self._share)
@@ -399,5 +402,5 @@ class RandomChipSampler(ChipSampler):
             yield chips[within]
 
     def __len__(self) -> int:
-        """Chips that one epoch gives this rank; the same for every rank."""
+        """Return the chips of one epoch on this rank, the same for every rank."""
         return self.length // self.ranks()[1]
