@@ -221,7 +221,7 @@ def test_versions_of_formats_are_current() -> None:
         ('README.md', '`torchgeo_msssl.tasks.VineSegmentation` (or', [tasks.VineSegmentation]),
         (
             'docs/data_preparation.md',
-            'Those for chips:',
+            '`PretrainingDataModule` and `SegmentationDataModule` read',
             [datamodules.PretrainingDataModule, datamodules.SegmentationDataModule],
         ),
     ],
