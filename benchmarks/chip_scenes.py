@@ -1,9 +1,9 @@
-"""Cutting a scene into chips against ``gdal_retile.py``, on one machine in one run.
+"""Benchmark of `chip` against ``gdal_retile.py``, on one machine in one run.
 
-The scene is made here: twelve bands of Sentinel-2 as uint16 in tiles of 256 pixels with deflate, fields with texture
-and noise, the bands of 20 m and 60 m brought to 10 m by repetition as in products that stack them. Ours and
-``gdal_retile.py`` run in turn, each as a process of its own; medians are printed. What decoding the scene and encoding
-its chips takes alone is measured with rasterio in one thread.
+The scene is synthetic: twelve bands of Sentinel-2 as uint16 in tiles of 256 pixels with deflate, fields with texture
+and noise, with the bands of 20 m and 60 m repeated to 10 m as in stacked products. `chip` and ``gdal_retile.py`` run
+alternately, each as a separate process; medians are printed. Decoding the scene and encoding its chips are measured
+separately with rasterio in one thread.
 
     python benchmarks/chip_scenes.py
     python benchmarks/chip_scenes.py --size 2048 --repeats 2
@@ -36,27 +36,27 @@ from torchgeo_msssl.geo.chipping.write import ENVIRONMENT, chip_format
 from torchgeo_msssl.geo.headers import find_scenes
 
 RETILE = 'gdal_retile.py'
-#: Metres of a pixel of each band of Sentinel-2 L2A, and its usual level.
+#: Pixel size of each band of Sentinel-2 L2A in metres (default: 20), and its typical value.
 _METRES = {'B02': 10, 'B03': 10, 'B04': 10, 'B08': 10, 'B01': 60, 'B09': 60}
 _LEVEL = {'B01': 400, 'B02': 550, 'B03': 800, 'B04': 900, 'B05': 1300, 'B06': 2100, 'B07': 2400, 'B08': 2600,
           'B8A': 2700, 'B09': 2700, 'B11': 2200, 'B12': 1500}  # fmt: skip
-#: What is to be reached, by comparison.
+#: Targets: times as fast as gdal_retile.py, by compression and number of processes.
 TARGETS = {('zstd', 1): 2.5, ('zstd', 2): 4.5, ('deflate', 1): 1.2, ('deflate', 2): 2.5}
 VIRTUAL_TARGET = 50.0
 
 
 def main() -> int:
-    """Make the scene, measure, and print a table.
+    """Make a scene, measure, and print a table.
 
     Returns:
         Exit status.
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--size', type=int, default=5490, help='side of the scene in pixels (default: 5490)')
-    parser.add_argument('--scene', help='a scene of your own instead')
+    parser.add_argument('--scene', help='scene to use instead of a synthetic one')
     parser.add_argument('--chip', type=int, default=256, help='side of a chip (default: 256)')
-    parser.add_argument('--repeats', type=int, default=3, help='runs of each (default: 3)')
-    parser.add_argument('--folder', help='where to work (default: a temporary folder)')
+    parser.add_argument('--repeats', type=int, default=3, help='number of runs of each command (default: 3)')
+    parser.add_argument('--folder', help='folder for temporary files (default: that of the system)')
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=given.folder) as temporary:
         folder = Path(temporary)
@@ -70,7 +70,7 @@ def make_scene(path: Path, side: int) -> str:
     """Write a scene with the texture of fields.
 
     Args:
-        path: Where to.
+        path: GeoTIFF to write.
         side: Rows and columns.
 
     Returns:
@@ -102,30 +102,30 @@ def make_scene(path: Path, side: int) -> str:
 
 
 def smooth(rng: np.random.Generator, side: int, length: int) -> NDArray[np.float32]:
-    """Noise that changes over a length in pixels, shape (side, side)."""
+    """Return noise with a correlation length in pixels, shape (side, side)."""
     coarse = rng.standard_normal((side // length + 3,) * 2).astype(np.float32)
     return np.asarray(ndimage.zoom(coarse, length, order=1)[:side, :side])
 
 
 def parcels(rng: np.random.Generator, side: int, width: int = 30) -> NDArray[np.int64]:
-    """Numbers of fields of about 300 m with crooked edges, shape (side, side)."""
+    """Return numbers of fields of about 300 m with irregular edges, shape (side, side)."""
     row, col = (np.arange(side)[:, None] + 9 * smooth(rng, side, 40), np.arange(side) + 9 * smooth(rng, side, 40))
     return ((row // width).clip(0) * (side // width + 2) + (col // width).clip(0)).astype(np.int64)
 
 
 def measure(path: str, size: int, repeats: int, folder: Path) -> None:
-    """Run everything in turn and print what came out."""
+    """Run all commands and print the results."""
     (scene,) = find_scenes(path)
     chips = len(chips_of(scene, 0, ChipOptions(chip_size=size)))
     print(f'{path}: {scene.grid.height} × {scene.grid.width}, {len(scene.bands)} bands of {scene.dtype}, '
           f'{os.path.getsize(path) / 1e6:.0f} MB; {chips} chips of {size}; {os.cpu_count()} processors')  # fmt: skip
     retile = shutil.which(RETILE)
     if retile is None:
-        print(f'{RETILE} is not installed (Debian: gdal-bin, python3-gdal): nothing to compare with.')
+        print(f'{RETILE} is not installed (Debian: gdal-bin, python3-gdal): there is no comparison.')
     runs: dict[str, Callable[[Path], Sequence[str]]] = {}
     for (how, workers), _ in TARGETS.items():
         runs[_name(how, workers)] = _ours(path, size, '--compress', how, '--num_workers', str(workers))
-    for workers in (1, 2):  # those that lie beyond the border for the most part, too
+    for workers in (1, 2):  # including those that lie mostly beyond the border
         runs[f'{_name("zstd", workers)}, all chips'] = _ours(
             path, size, '--num_workers', str(workers), '--min-valid', '0'
         )
@@ -150,22 +150,22 @@ def _ours(path: str, size: int, *more: str) -> Callable[[Path], Sequence[str]]:
 
 
 def _name(how: str, workers: int) -> str:
-    return f'{how}, {workers} worker(s)'
+    return f'{how}, {workers} process(es)'
 
 
 def alternately(
     runs: dict[str, Callable[[Path], Sequence[str]]], repeats: int, folder: Path
 ) -> dict[str, tuple[float, int]]:
-    """Median seconds of each command, all of which run in turn ``repeats`` times, and the rasters that it wrote."""
+    """Return the median seconds of each command, run alternately, and the number of rasters that it wrote."""
     taken: dict[str, list[float]] = {name: [] for name in runs}
     written: dict[str, int] = {}
-    # Python keeps what it has compiled, as it does wherever it is not forbidden
+    # let Python write bytecode, as it does by default
     environment = {name: value for name, value in os.environ.items() if name != 'PYTHONDONTWRITEBYTECODE'}
     for _ in range(repeats):
         for name, command in runs.items():
             output = folder / 'output'
             output.mkdir()
-            os.sync()  # nobody pays for what was written before
+            os.sync()  # pending writes of one run do not slow down the next
             start = time.perf_counter()
             quiet: dict[str, Any] = {'stdout': subprocess.DEVNULL, 'stderr': subprocess.DEVNULL}
             subprocess.run(command(output), check=True, env=environment, **quiet)
@@ -176,16 +176,16 @@ def alternately(
 
 
 def row(name: str, seconds: float, chips: int, reference: float | None, target: float | None) -> str:
-    """One line of the table."""
+    """Return one line of the table."""
     ratio = '' if reference is None else f'  {reference / seconds:6.2f} ×'
-    asked = '' if target is None or reference is None else f'  (asked for: {target:g} ×)'
-    return f'{name:<34}{seconds:8.2f} s  {chips:4} chips {chips / seconds:8.1f} a second{ratio}{asked}'
+    goal = '' if target is None or reference is None else f'  (target: {target:g} ×)'
+    return f'{name:<34}{seconds:8.2f} s  {chips:4} chips {chips / seconds:8.1f} a second{ratio}{goal}'
 
 
 def _print_shares(path: str, size: int, seconds: dict[str, float]) -> None:
-    """What decoding and encoding alone take of the runs with one worker."""
+    """Print how much of the runs with one process decoding and encoding take."""
     (scene,) = find_scenes(path)
-    # the chips that are kept: at least half of them lies in the scene
+    # chips that are kept: at least half of their pixels are in the scene
     windows = [
         chip.window
         for chip in chips_of(scene, 0, ChipOptions(chip_size=size))
@@ -205,12 +205,12 @@ def _print_shares(path: str, size: int, seconds: dict[str, float]) -> None:
                 form.encode(image, valid, window)
             encoding = (time.perf_counter() - start) / len(tried) * len(windows)
             whole = seconds[_name(how, 1)]
-            print(f'{how}, 1 worker: decoding alone {decoding:.2f} s ({decoding / whole:.0%}), encoding alone '
+            print(f'{how}, 1 process: decoding alone {decoding:.2f} s ({decoding / whole:.0%}), encoding alone '
                   f'{encoding:.2f} s ({encoding / whole:.0%})')  # fmt: skip
 
 
 def _print_virtual(path: str, size: int, chips: int, reference: float | None, folder: Path) -> None:
-    """The manifest alone: as a command, and inside a program that has the libraries loaded."""
+    """Measure `--virtual` as a command, and as a function after all imports."""
     options = ChipOptions(chip_size=size, virtual=True)
 
     def inside() -> float:
@@ -222,9 +222,9 @@ def _print_virtual(path: str, size: int, chips: int, reference: float | None, fo
     first = inside()
     again = statistics.median(inside() for _ in range(5))
     command, _ = alternately({'': _ours(path, size, '--virtual', '--num_workers', '1')}, 3, folder)['']
-    print(row('virtual, first time', first, chips, reference, None), ' every pixel is looked at for nodata')
-    print(row('virtual, counted before', again, chips, reference, VIRTUAL_TARGET), ' counts of valid pixels are kept')
-    print(row('the same as a command', command, chips, reference, None), ' with the start of Python')
+    print(row('virtual, first time', first, chips, reference, None), ' reads every pixel to find nodata')
+    print(row('virtual, counted before', again, chips, reference, VIRTUAL_TARGET), ' counts of valid pixels are cached')
+    print(row('virtual, as a command', command, chips, reference, None), ' includes the start of Python')
 
 
 if __name__ == '__main__':

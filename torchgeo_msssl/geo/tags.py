@@ -1,4 +1,4 @@
-"""The tags of TIFF files: read from little-endian files of both kinds, written to small ones.
+"""Tags of little-endian TIFF and BigTIFF files.
 
 See the `TIFF 6.0 specification <https://www.itu.int/itudoc/itu-t/com16/tiff-fx/docs/tiff6.pdf>`_, section 2, and
 `BigTIFF <https://libtiff.gitlab.io/libtiff/specification/bigtiff.html>`_.
@@ -9,28 +9,26 @@ import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-#: Type, number of values, and the values as they lie in the file.
+#: Type, number of values, and the values as stored in the file.
 type Tag = tuple[int, int, bytes]
-#: Gives so many bytes (second) from a place in a file (first), or raises IndexError.
+#: Returns the bytes at an offset (first argument) of a length (second), or raises IndexError.
 type Content = Callable[[int, int], bytes]
 
-#: Tags of `GeoTIFF <https://docs.ogc.org/is/19-008r4/19-008r4.html>`_ that place pixels: the size of one, the place of
-#: a corner, and a matrix where the grid is turned.
-PIXEL_SCALE, TIE_POINT, MATRIX = 33550, 33922, 34264
-STRIP_OFFSETS, STRIP_LENGTHS, TILE_OFFSETS, TILE_LENGTHS = 273, 279, 324, 325
-#: Where blocks lie in the file, and how long they are, which changes nothing that a header tells.
-PLACES = frozenset({STRIP_OFFSETS, STRIP_LENGTHS, TILE_OFFSETS, TILE_LENGTHS})
-LONG, DOUBLE = 4, 12
+#: Tags of `GeoTIFF <https://docs.ogc.org/is/19-008r4/19-008r4.html>`_: size of a pixel, and coordinates of a corner.
+PIXEL_SCALE, TIE_POINT = 33550, 33922
+#: Offsets and lengths of strips and tiles in the file.
+PLACES = frozenset({273, 279, 324, 325})
+_DOUBLE = 12
 
 #: Bytes of a value of each type.
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 
-#: Read at once; tags are mostly in there.
+#: Bytes that are read at once; most tags lie in them.
 _HEAD = 4096
 
 
 class _Bytes:
-    """Bytes of a file by place, most of them read at once."""
+    """Content of a file by offset, the beginning of which is read at once."""
 
     def __init__(self, descriptor: int, longest: int | None) -> None:
         self._descriptor, self._longest = descriptor, longest
@@ -47,15 +45,15 @@ class _Bytes:
 
 
 def parse_file[T](path: str | Path, parse: Callable[[Content, int], T], longest: int | None = None) -> T | None:
-    """Let a function read the tags of a file.
+    """Parse the tags of a file.
 
     Args:
         path: Local file.
-        parse: Gets the file's content and its size in bytes.
-        longest: Bytes of the longest tag that it may read.
+        parse: Called with the content of the file and its size in bytes.
+        longest: Largest number of bytes that it may read at once; None for no limit.
 
     Returns:
-        What it returns; None where the file cannot be opened, or is damaged where it reads.
+        Its result; None if the file cannot be opened, or is damaged where it is read.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY)
@@ -70,13 +68,13 @@ def parse_file[T](path: str | Path, parse: Callable[[Content, int], T], longest:
 
 
 def first_directory(content: Content) -> tuple[int, bool] | None:
-    """Find where the tags begin.
+    """Find the first directory.
 
     Args:
         content: The file.
 
     Returns:
-        The place, and whether the file is a BigTIFF; None where it is no little-endian TIFF.
+        Its offset, and whether the file is a BigTIFF; None if it is no little-endian TIFF.
     """
     magic = content(0, 4)
     if magic == b'II*\x00':
@@ -89,16 +87,16 @@ def first_directory(content: Content) -> tuple[int, bool] | None:
 def read_directory(
     content: Content, start: int, big: bool, without: frozenset[int] = frozenset()
 ) -> tuple[dict[int, Tag], int]:
-    """Read the tags of one part of a file (its image, an overview, a mask).
+    """Read one directory of a file, that of the image, an overview or a mask.
 
     Args:
         content: The file.
-        start: Where the tags begin.
+        start: Offset of the directory.
         big: Whether the file is a BigTIFF.
-        without: Tags that are passed over.
+        without: Tags to leave out.
 
     Returns:
-        The tags by number, and where those of the next part begin, 0 after the last one.
+        The tags by number, and the offset of the next directory, 0 after the last one.
 
     Raises:
         struct.error: If the file is damaged; KeyError and IndexError likewise.
@@ -122,26 +120,6 @@ def read_directory(
 
 
 def doubles(tags: Mapping[int, Tag], tag: int, number: int) -> tuple[float, ...]:
-    """The values of a tag of so many doubles; nothing where it is none."""
+    """Return the values of a tag with a number of doubles; an empty tuple for any other tag."""
     kind, count, value = tags.get(tag, (0, 0, b''))
-    return struct.unpack(f'<{number}d', value) if (kind, count) == (DOUBLE, number) else ()
-
-
-def header_bytes(tags: Mapping[int, Tag]) -> bytes:
-    """Make the head of a small TIFF of one part, which blocks may follow.
-
-    Args:
-        tags: Its tags by number.
-
-    Returns:
-        All that comes before the blocks.
-    """
-    start = 8 + 2 + 12 * len(tags) + 4
-    entries, values = [struct.pack('<H', len(tags))], b''
-    for tag, (kind, number, value) in sorted(tags.items()):
-        if len(value) <= 4:
-            entries.append(struct.pack('<HHI4s', tag, kind, number, value))
-        else:
-            entries.append(struct.pack('<HHII', tag, kind, number, start + len(values)))
-            values += value + b'\0' * (len(value) % 2)  # values begin at even places
-    return b''.join([b'II*\0', struct.pack('<I', 8), *entries, struct.pack('<I', 0), values])
+    return struct.unpack(f'<{number}d', value) if (kind, count) == (_DOUBLE, number) else ()

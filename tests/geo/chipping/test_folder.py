@@ -317,11 +317,11 @@ def test_outputs_that_cannot_be_written(cut: Any, write: Any, tmp_path: Path, mo
     path = write()
     (tmp_path / 'file').write_text('mine')
     for output in ('file', 'file/below', 'file/below/it'):
-        with pytest.raises(OutputError, match=r'file.* cannot be written \(.*file is no folder\)'):
+        with pytest.raises(OutputError, match=r'file.* cannot be written \(.*file is not a folder\)'):
             cut(path, output, chip_size=30, split='blocks', fractions=(0.5, 0.5), block_size=70)
     cut(path, chip_size=30)
     monkeypatch.setattr(folder_module.os, 'access', lambda *_: False)  # the superuser may write everywhere
-    with pytest.raises(OutputError, match=r'new cannot be written \(nothing may be written into'):
+    with pytest.raises(OutputError, match=r'new cannot be written \(no permission to write into'):
         cut(path, 'new', chip_size=30)
     assert cut(path, chip_size=30).complete
 

@@ -484,7 +484,7 @@ def test_a_full_disk(scene: str, full_disk: Any, tmp_path: Path) -> None:
     asked = [scene, '--output', str(tmp_path / 'chips'), '--chip_size', '100', '--num_workers', '1']
     result = full_disk(8000, *asked)
     assert result.returncode == 1
-    assert 'cannot be written (File too large); make room' in result.stderr
+    assert 'cannot be written (File too large); free disk space' in result.stderr
     assert 'Traceback' not in result.stderr
     assert not list((tmp_path / 'chips').rglob('*.part'))
 

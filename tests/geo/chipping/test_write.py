@@ -13,7 +13,7 @@ from rasterio.enums import ColorInterp, Compression, MaskFlags
 
 from torchgeo_msssl.bands import get_sensor
 from torchgeo_msssl.errors import OutputError
-from torchgeo_msssl.geo.chipping.write import chip_format, encode_mask, write_whole
+from torchgeo_msssl.geo.chipping.write import chip_format, encode_mask, write_complete
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.headers import find_scenes
 from torchgeo_msssl.geo.radiometry import radiometry
@@ -29,7 +29,7 @@ def chip_of(scene: Scene, folder: Path, window: Window = WINDOW, how: Any = 'zst
     image, valid = form.read(window)
     path = folder / 'images' / f'{scene.name}_{window.row:05d}_{window.col:05d}.tif'
     path.parent.mkdir(exist_ok=True)
-    write_whole(path, form.encode(image, valid, window))
+    write_complete(path, form.encode(image, valid, window))
     (chip,) = find_scenes(path)
     return chip
 
@@ -230,7 +230,7 @@ def test_the_mask_of_a_chip(tmp_path: Path, make_scene: Callable[..., str]) -> N
     scene = only(make_scene('a.tif', np.ones((2, 70, 90), dtype='uint8'), names=['red', 'nir']))
     mask = np.random.default_rng(0).integers(0, 5, (SIZE, SIZE)).astype(np.uint8)
     mask[:4] = 255
-    write_whole(tmp_path / 'mask.tif', encode_mask(mask, scene.grid.cut(WINDOW), 'zstd'))
+    write_complete(tmp_path / 'mask.tif', encode_mask(mask, scene.grid.cut(WINDOW), 'zstd'))
     with rasterio.open(tmp_path / 'mask.tif') as file:
         np.testing.assert_array_equal(file.read(1), mask)
         assert (file.nodata, file.transform) == (255, scene.grid.window_transform(WINDOW))
@@ -238,6 +238,6 @@ def test_the_mask_of_a_chip(tmp_path: Path, make_scene: Callable[..., str]) -> N
 
 def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / 'a.tif').mkdir()
-    with pytest.raises(OutputError, match=r'a.tif: cannot be written \(.*go on with the same command'):
-        write_whole(tmp_path / 'a.tif', b'x')
+    with pytest.raises(OutputError, match=r'a.tif: cannot be written \(.*run the same command to resume'):
+        write_complete(tmp_path / 'a.tif', b'x')
     assert [path.name for path in tmp_path.iterdir()] == ['a.tif']

@@ -1,4 +1,4 @@
-"""Chips measured, and written, one task at a time."""
+"""Cutting of chips, one task at a time."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -13,31 +13,31 @@ from torchgeo_msssl.errors import SceneReadError
 from torchgeo_msssl.geo.band_statistics.moments import pixel_statistics, valid_pixels
 from torchgeo_msssl.geo.chipping.options import ALL, ChipOptions
 from torchgeo_msssl.geo.chipping.plan import Chip, Facts, Rejection, lacks_data, rejection
-from torchgeo_msssl.geo.chipping.write import ChipFormat, encode_mask, write_whole
+from torchgeo_msssl.geo.chipping.write import ChipFormat, encode_mask, write_complete
 from torchgeo_msssl.geo.scene import Scene
 
-if TYPE_CHECKING:  # what labels need takes a process as long to import as everything else
+if TYPE_CHECKING:  # labels import pandas and geopandas, which takes as long as all other imports
     from torchgeo_msssl.geo.chipping.labels import ChipLabels
 
-#: Memory that GDAL may keep decoded blocks in, in bytes: at least, and at most.
+#: Minimum and maximum size of GDAL's cache of decoded blocks, in bytes.
 _LEAST_CACHE, _MOST_CACHE = 32 * 2**20, 128 * 2**20
-#: Chips of a task: enough that few blocks are shared with others, few enough that a killed run loses little.
+#: Chips per task: enough that tasks share few blocks, few enough that a killed run loses little.
 _TASK = 64
-#: Chips of a task where nothing is shared: the fewer, the sooner all processes are done.
+#: Chips per task if tasks share no blocks: few, so that all processes finish at about the same time.
 _SMALL_TASK = 8
 
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that a worker knows.
+    """Input of the worker processes.
 
     Attributes:
         scenes: The scenes.
-        formats: How the chips of each are written.
-        labels: Where masks come from, or None.
-        options: What is asked for.
+        formats: Format of the chips of each scene.
+        labels: Labels that masks are written from, or None.
+        options: Options of the chips.
         folder: The output folder.
-        step: Every how many pixels along rows and columns statistics are taken.
+        step: Distance in rows and columns of the pixels that statistics are computed from.
     """
 
     scenes: tuple[Scene, ...]
@@ -49,15 +49,15 @@ class Job:
 
     @property
     def foreground(self) -> tuple[bool, ...]:
-        """Whether each class is something else than background; empty without labels."""
+        """Whether each class is not background; empty without labels."""
         return self.labels.foreground if self.labels else ()
 
     def image(self, chip: Chip) -> str:
-        """Path of a chip's image, relative to the output folder."""
+        """Return the path of a chip's image, relative to the output folder."""
         return self._path(chip, 'images')
 
     def mask(self, chip: Chip) -> str:
-        """Path of a chip's mask, relative to the output folder."""
+        """Return the path of a chip's mask, relative to the output folder."""
         return self._path(chip, 'masks')
 
     def _path(self, chip: Chip, kind: str) -> str:
@@ -71,14 +71,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a chip.
+    """Result for a chip.
 
     Attributes:
         chip: The chip.
-        facts: What is in it, or None where the scene could not be read.
-        size: Bytes of its image; 0 where none was written.
-        mask_size: Bytes of its mask.
-        failure: Why the scene could not be read, or an empty text.
+        facts: Its content, or None if the scene could not be read.
+        size: Size of its image in bytes; 0 if none was written.
+        mask_size: Size of its mask in bytes.
+        failure: Reason why the scene could not be read, or an empty text.
     """
 
     chip: Chip
@@ -92,20 +92,20 @@ def cut(job: Job, chips: Sequence[Chip]) -> list[Outcome]:
     """Write the chips of a task.
 
     Args:
-        job: What is to be done.
+        job: The job.
         chips: Chips of one scene.
 
     Returns:
-        What became of them; it ends with the first one that cannot be read.
+        Outcomes; the last one is the first that cannot be read.
 
     Raises:
         OutputError: If the disk is full.
-        MSSSLError: If a label is damaged or no class.
+        MSSSLError: If labels are damaged, or hold a value that is no class.
     """
     outcomes: list[Outcome] = []
     parent = os.getppid()
     for chip in chips:
-        if os.getppid() != parent:  # the run was killed, and perhaps goes on without this process
+        if os.getppid() != parent:  # the run was killed, and may have been resumed already
             break
         outcomes.append(_cut_one(job, chip))
         if outcomes[-1].failure:
@@ -117,29 +117,29 @@ def _cut_one(job: Job, chip: Chip) -> Outcome:
     facts, image, mask = encode(job, chip, always=False)
     if facts is None or image is None:
         return Outcome(chip, facts, failure=mask.decode() if facts is None else '')
-    write_whole(job.folder / job.image(chip), image)
+    write_complete(job.folder / job.image(chip), image)
     if job.labels is not None:
-        write_whole(job.folder / job.mask(chip), mask)
+        write_complete(job.folder / job.mask(chip), mask)
     return Outcome(chip, facts, len(image), len(mask))
 
 
 def encode(job: Job, chip: Chip, always: bool) -> tuple[Facts | None, bytes | None, bytes]:
-    """Make the files of a chip in memory.
+    """Encode the files of a chip in memory.
 
     Args:
-        job: What is to be done.
+        job: The job.
         chip: The chip.
-        always: Whether to make them even if the chip is not wanted.
+        always: Whether to encode them even if the chip is rejected.
 
     Returns:
-        What is in the chip, its image (None where it is not wanted) and its mask (empty without labels). Of a scene
-        that cannot be read: None, None and the reason.
+        Content of the chip, its image (None if it is rejected) and its mask (empty without labels); for a scene that
+        cannot be read, None, None and the reason.
     """
     scene, form = job.scenes[chip.scene], job.formats[chip.scene]
     inside = chip.window.intersection(scene.grid.window)
     most = inside.area if inside is not None else 0
     if not always and lacks_data(chip, most, job.options):
-        return Facts(most), None, b''  # so far beyond the border that nothing has to be read
+        return Facts(most), None, b''  # so far beyond the border that no pixel has to be read
     try:
         image, valid = form.read(chip.window)
     except SceneReadError as error:
@@ -155,7 +155,7 @@ def encode(job: Job, chip: Chip, always: bool) -> tuple[Facts | None, bytes | No
 
 
 def _moments(image: NDArray[np.generic], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Count, mean, sum of squared distances, least and largest value of each band, shape (5, band)."""
+    """Count, mean, sum of squared deviations, minimum and maximum of each band, shape (5, band)."""
     pixels = valid_pixels(image, valid)
     moments = np.zeros((5, len(image)))
     moments[3], moments[4] = np.inf, -np.inf
@@ -168,24 +168,24 @@ def _moments(image: NDArray[np.generic], valid: NDArray[np.bool_]) -> NDArray[np
 
 
 def tasks_of(scene: Scene, bands: int, chips: Sequence[Chip], workers: int) -> Iterator[list[Chip]]:
-    """Cut the chips of a scene into tasks that touch few of the same stored blocks.
+    """Divide the chips of a scene into tasks that share few stored blocks.
 
     Args:
         scene: The scene.
         bands: Number of bands to read.
-        chips: Chips of it, row by row.
-        workers: Processes that share the work.
+        chips: Its chips, row by row.
+        workers: Number of processes.
 
     Yields:
-        Whole rows of neighbouring chips, as few blocks as the cache holds wide; parts of rows where no two chips
-        share a block.
+        Whole rows of neighbouring chips, at most as wide as the cache of blocks; parts of rows if chips share no
+        blocks.
     """
     if not chips:
         return
     size = chips[0].window.height
     per_column = _cache_need(scene, bands, size, 1)
     width = max(size, _MOST_CACHE // per_column)
-    if scene.block_shape[1] >= scene.grid.width:  # strips: decoded as a whole in any case
+    if scene.block_shape[1] >= scene.grid.width:  # strips are decoded as a whole
         width = scene.grid.width
     ordered = sorted(chips, key=lambda chip: (chip.window.col // width, chip.window))
     rows_apart, apart = _are_apart(scene, chips)
@@ -199,7 +199,7 @@ def tasks_of(scene: Scene, bands: int, chips: Sequence[Chip], workers: int) -> I
 
 
 def _are_apart(scene: Scene, chips: Sequence[Chip]) -> tuple[bool, bool]:
-    """Whether no two rows of chips, and no two chips, share a stored block."""
+    """Whether no two rows of chips share a stored block, and whether no two chips do."""
     height, width = min(scene.block_shape[0], scene.grid.height), min(scene.block_shape[1], scene.grid.width)
     windows = [chip.window for chip in chips]
     rows = all(window.row % height == 0 and window.height % height == 0 for window in windows)
@@ -207,12 +207,12 @@ def _are_apart(scene: Scene, chips: Sequence[Chip]) -> tuple[bool, bool]:
 
 
 def cache_bytes(scenes: Sequence[Scene], bands: int, size: int) -> int:
-    """Memory for decoded blocks that lets each block be decoded once: those under a row of chips.
+    """Compute the cache size with which each block is decoded once, that of the blocks under a row of chips.
 
     Args:
         scenes: The scenes.
         bands: Number of bands to read.
-        size: Side of a chip, in pixels.
+        size: Side of a chip in pixels.
 
     Returns:
         Bytes, for ``GDAL_CACHEMAX``.

@@ -1,6 +1,6 @@
-"""The folder that chips are written into.
+"""Output folder of chips.
 
-Files of others are never removed. Whenever a run is killed, its journal is there, or nothing has been changed.
+Files of other programs are never removed. If a run is killed, its log exists, or nothing has been changed.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from torchgeo_msssl.geo.scene import Scene
 
 #: Folders of chips below the output folder.
 FOLDERS = tuple(f'{"" if part == ALL else f"{part}/"}{kind}' for part in (ALL, *PARTS) for kind in ('images', 'masks'))
-#: Names of chips, and of chips that are being written, with that of their scene; see :meth:`Chip.stem`.
+#: Names of chips and of temporary files of chips, with the name of their scene; see :meth:`Chip.stem`.
 _NAMES = (
     re.compile(r'(.+)_\d{5,}_\d{5,}\.tif'),
     re.compile(r'\.(.+)_\d{5,}_\d{5,}\.tif\.\d+' + re.escape(TEMPORARY)),
@@ -41,13 +41,13 @@ class OutputFolder:
 
     Args:
         path: The folder.
-        header: What the chips depend on.
+        header: Dependencies of the chips.
         scenes: The scenes.
-        names: Names of the scenes and of those that cannot be opened.
+        names: Names of the scenes, failed ones included.
     """
 
     def __init__(self, path: Path, header: Header, scenes: Sequence[Scene], names: Iterable[str]) -> None:
-        """Touch nothing yet."""
+        """Change nothing yet."""
         self.path = path
         self.header = replace(header, **json.loads(json.dumps({'options': header.options, 'common': header.common})))
         self.scenes = scenes
@@ -56,29 +56,29 @@ class OutputFolder:
         self._journal: Journal | None = None
 
     def __enter__(self) -> Self:
-        """Touch nothing yet."""
+        """Change nothing yet."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Leave the folder to others."""
+        """Close the log and release the folder."""
         if self._journal is not None:
             self._journal.close()
         if self._lock is not None:
             os.close(self._lock)
 
     def look(self, overwrite: bool) -> Found:
-        """See what an earlier run left.
+        """Find the chips of an earlier run.
 
         Args:
-            overwrite: Whether to replace it.
+            overwrite: Whether to replace them.
 
         Returns:
-            What can be used.
+            What can be reused.
 
         Raises:
-            ConfigurationError: If the folder holds chips cut with other options, or files of somebody else.
+            ConfigurationError: If the folder holds chips cut with other options, or files of other programs.
             OutputError: If it cannot be written, or another run is writing into it.
         """
         found = Found()
@@ -92,20 +92,20 @@ class OutputFolder:
         return found
 
     def begin(self, good: Sequence[Outcome], files: Collection[str], parts: Iterable[str]) -> None:
-        """Remove what an earlier run left, and go on.
+        """Remove what cannot be reused, and start the log.
 
         Args:
-            good: What became of chips, as far as that is known and stays.
-            files: Paths of their files below the folder.
-            parts: Folders of chips to make below it.
+            good: Outcomes that are reused.
+            files: Paths of their files, relative to the folder.
+            parts: Folders of chips to create in it.
 
         Raises:
-            OutputError: If that cannot be done, or another run is writing into the folder.
+            OutputError: If that fails, or another run is writing into the folder.
         """
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             self._claim()
-            # first, and with the names of all scenes: if the run is killed in what follows, the next one can do it
+            # written first, with the names of all scenes, so that the next run can clean up if this one is killed
             header = replace(self.header, earlier=sorted(self.names))
             self._journal = Journal(self.path, header, self.scenes, good)
             for name in (SUMMARY, MANIFEST, GEOJSON, SPLIT_FILE):
@@ -115,10 +115,10 @@ class OutputFolder:
                 (self.path / part).mkdir(parents=True, exist_ok=True)
 
     def note(self, outcomes: Iterable[Outcome]) -> None:
-        """Note what became of chips.
+        """Log outcomes.
 
         Args:
-            outcomes: What became of them.
+            outcomes: Outcomes of chips.
 
         Raises:
             OutputError: If the disk is full.
@@ -128,14 +128,14 @@ class OutputFolder:
             self._journal.add(outcomes)
 
     def finish(self, files: Collection[str], failed: Iterable[str]) -> None:
-        """Remove chips that are not kept, and put the journal in order; the manifest and the summary come next.
+        """Remove chips that are not kept, and sort the log; the manifest and the summary are written next.
 
         Args:
-            files: Paths of the files that are kept, below the folder.
-            failed: Names of scenes of which nothing is kept.
+            files: Paths of the files that are kept, relative to the folder.
+            failed: Names of scenes of which no chip is kept.
 
         Raises:
-            OutputError: If that cannot be done.
+            OutputError: If that fails.
         """
         assert self._journal is not None
         with writing(self.path):
@@ -143,10 +143,10 @@ class OutputFolder:
             self._journal.finish(self.header, failed)
 
     def discard(self) -> None:
-        """Leave nothing of a run that kept nothing.
+        """Remove everything after a run that kept no chip.
 
         Raises:
-            OutputError: If that cannot be done.
+            OutputError: If that fails.
         """
         with writing(self.path):
             self._remove_but(())
@@ -169,7 +169,7 @@ class OutputFolder:
             raise OutputError(msg)
 
     def _remove_but(self, files: Collection[str]) -> None:
-        """Remove files of chips, also of unfinished ones, but for some."""
+        """Remove the files of chips, temporary ones included, except some."""
         for below in FOLDERS:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.path / below) as entries:
                 for entry in entries:
@@ -187,13 +187,13 @@ class OutputFolder:
 
 @contextlib.contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Tell in one sentence if a folder cannot be written.
+    """Raise one error for whatever prevents writing a folder.
 
     Args:
         folder: The folder.
 
     Raises:
-        OutputError: If the system refuses anything in the block.
+        OutputError: If a system call in the block fails.
     """
     try:
         yield
@@ -204,19 +204,19 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 def _unwritable(path: str | Path, reason: str) -> OutputError:
-    msg = f'{path} cannot be written ({reason}); make room or choose another folder, and go on with the same command.'
-    return OutputError(msg)
+    remedy = 'free disk space or choose another folder, then run the same command to resume'
+    return OutputError(f'{path} cannot be written ({reason}); {remedy}.')
 
 
 def _check_writable(folder: Path) -> None:
-    """Find out now, not after a survey of all scenes, whether a folder can be made or written into."""
+    """Check that a folder can be created or written, before all scenes are read."""
     nearest = folder.absolute()
     while not nearest.exists():
         nearest = nearest.parent
     if not nearest.is_dir():
-        raise _unwritable(folder, f'{nearest} is no folder')
+        raise _unwritable(folder, f'{nearest} is not a folder')
     if not os.access(nearest, os.W_OK | os.X_OK):
-        raise _unwritable(folder, f'nothing may be written into {nearest}')
+        raise _unwritable(folder, f'no permission to write into {nearest}')
 
 
 def _remove_empty(folder: Path) -> None:

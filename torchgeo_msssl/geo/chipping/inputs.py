@@ -1,4 +1,4 @@
-"""The scenes that chips are cut from, opened and brought to the wanted grid."""
+"""Scenes that chips are cut from."""
 
 import os
 from collections.abc import Sequence
@@ -23,15 +23,15 @@ from torchgeo_msssl.geo.warp import warp_scene
 
 @dataclass(frozen=True)
 class Inputs:
-    """Scenes with what they have in common.
+    """Opened scenes.
 
     Attributes:
-        scenes: The scenes, on the grids that chips are cut on.
+        scenes: The scenes, warped if a CRS or resolution is set.
         bands: Canonical names of the bands to write.
-        sensor: Their sensor, or None where unknown.
-        sources: Path of each scene by name, those that failed too; the folder of a scene in several files.
-        files: Paths of the files of each scene by name, those that failed too.
-        failed: Why a scene could not be opened, by its name.
+        sensor: Their sensor, or None if unknown.
+        sources: Path of each scene by name, failed ones included; the folder if a scene has several files.
+        files: Paths of the files of each scene by name, failed ones included.
+        failed: Reason why a scene could not be opened, by its name.
     """
 
     scenes: tuple[Scene, ...]
@@ -43,20 +43,20 @@ class Inputs:
 
 
 def open_inputs(paths: Sequence[str], options: ChipOptions, output: Path | None = None) -> Inputs:
-    """Open every scene at some paths, and see that they go together.
+    """Open the scenes at some paths, and check that they fit each other.
 
     Args:
         paths: Files, folders or patterns.
         options: Bands, sensor, CRS and resolution.
-        output: Folder that chips are written into; what lies in it is no scene.
+        output: Folder that chips are written into; files in it are not read as scenes.
 
     Returns:
-        The scenes. One that cannot be opened is left out and named, as long as another one can.
+        The scenes. Those that cannot be opened are left out and listed, unless none can be opened.
 
     Raises:
         ScenesNotFoundError: If nothing is at a path.
         ConfigurationError: If a scene is given twice, two have one name, all lie in the output folder, or the CRS is
-            none.
+            unknown.
         MissingCRSError: If a scene has no CRS.
         BandError: If bands are missing or cannot be named.
         SceneReadError: If no scene can be opened.
@@ -78,14 +78,14 @@ def open_inputs(paths: Sequence[str], options: ChipOptions, output: Path | None 
     _check_names(scenes)
     bands = choose_bands(scenes, options.bands)
     sensor = named or infer_sensor(scenes[0].bands, scenes[0].path)
-    moved = tuple(_moved(scene, options) for scene in scenes)
+    warped = tuple(_warped(scene, options) for scene in scenes)
     sources = {name: absolute(_source(files)) for name, files in groups}
     listed = {name: tuple(map(absolute, _listed(files))) for name, files in groups}
-    return Inputs(moved, bands, sensor, sources, listed, {name: str(error) for name, error in failed.items()})
+    return Inputs(warped, bands, sensor, sources, listed, {name: str(error) for name, error in failed.items()})
 
 
 def absolute(path: str) -> str:
-    """A path that holds wherever it is read on this machine."""
+    """Return the absolute path of a local file, and the path of a remote one as it is."""
     return path if is_remote(path) else os.path.abspath(os.path.expanduser(path))
 
 
@@ -98,7 +98,7 @@ def _listed(files: str | dict[str, str]) -> list[str]:
 
 
 def _outside(files: list[str], folder: Path | None) -> list[str]:
-    """Files that do not lie in a folder."""
+    """Files that are not in a folder."""
     if folder is None:
         return files
     inside = os.path.join(os.path.realpath(folder), '')
@@ -115,7 +115,7 @@ def _check_given_once(paths: Sequence[str]) -> None:
         for file in find_files(path):
             real = file if is_remote(file) else os.path.realpath(file)
             if real in seen:
-                msg = f'scenes: {file} is given twice (by {seen[real]!r} and {path!r}); name each scene once.'
+                msg = f'paths: {file} is given twice (by {seen[real]!r} and {path!r}); name each scene once.'
                 raise ConfigurationError(msg)
             seen[real] = path
 
@@ -126,14 +126,14 @@ def _check_names(scenes: Sequence[Scene]) -> None:
         other = first.setdefault(scene.name, scene)
         if other is not scene:
             msg = (
-                f'scenes: {other.path} and {scene.path} are both called {scene.name!r}, so their chips would be too; '
+                f'paths: {other.path} and {scene.path} are both called {scene.name!r}, so their chips would be too; '
                 'rename one, or chip them into different folders.'
             )
             raise ConfigurationError(msg)
 
 
-def _moved(scene: Scene, options: ChipOptions) -> Scene:
-    """The scene on the grid that was asked for; without that on its own, even if it is turned."""
+def _warped(scene: Scene, options: ChipOptions) -> Scene:
+    """The scene warped to the CRS and resolution of the options; without them on its own grid, even a rotated one."""
     if options.crs is None and options.res is None:
         return scene
     try:
@@ -145,5 +145,5 @@ def _moved(scene: Scene, options: ChipOptions) -> Scene:
 
 
 def common_dtype(scenes: Sequence[Scene]) -> np.dtype[np.generic]:
-    """The dtype that holds the pixels of all scenes without loss."""
+    """Return the dtype that holds the pixels of all scenes without loss."""
     return np.result_type(*(scene.dtype for scene in scenes))

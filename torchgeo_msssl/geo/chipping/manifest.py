@@ -1,6 +1,6 @@
-"""The manifest of chips and its summary.
+"""Manifest and summary of a folder of chips.
 
-Nothing in them depends on time, on the order in which chips were made or on the number of workers.
+They depend neither on the time, nor on the order in which chips were written, nor on the number of processes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,25 +26,25 @@ from torchgeo_msssl.geo.scene import Scene
 if TYPE_CHECKING:
     from torchgeo_msssl.geo.chipping.labels import ChipLabels
 
-#: Numbers or texts; None where a column has no values.
+#: Numbers or texts; None for a column without values.
 type Column = NDArray[Any] | list[str] | None
 
-#: Raise when the meaning of a column or entry changes.
+#: Increase when the meaning of a column or entry changes.
 FORMAT = 2
 
 
 @dataclass(frozen=True)
 class Content:
-    """What a folder of chips holds.
+    """Content of a folder of chips.
 
     Attributes:
-        job: How the chips were made.
+        job: The job that wrote the chips.
         inputs: The scenes.
         options: Options as plain values.
         chips: The chips that were kept, in order.
-        counts: Windows that were looked at, kept and left out, by reason.
-        split: What the split came to, or None.
-        failed: Why a scene could not be read, by its name.
+        counts: Number of windows, of chips kept, and of windows left out by reason.
+        split: Result of the split, or None.
+        failed: Reason why a scene could not be read, by its name.
     """
 
     job: Job
@@ -60,8 +60,8 @@ def write_manifest(content: Content, geojson: bool) -> None:
     """Write ``chips.parquet``, ``split.geojson``, with ``geojson`` ``chips.geojson``, and ``summary.json`` last.
 
     Args:
-        content: What the folder holds.
-        geojson: Whether to write the footprints as GeoJSON too (in longitude and latitude, as its standard asks).
+        content: Content of the folder.
+        geojson: Whether to write the footprints as GeoJSON too, in longitude and latitude.
 
     Raises:
         OutputError: If a file cannot be written.
@@ -90,7 +90,7 @@ def _write_parquet(content: Content) -> None:
 
 
 def write_geojson(folder: Path) -> None:
-    """Write the footprints of a folder's manifest as GeoJSON too.
+    """Write the footprints of a manifest as GeoJSON.
 
     Args:
         folder: The folder.
@@ -106,13 +106,13 @@ def write_geojson(folder: Path) -> None:
 
 
 def manifest_crs(scenes: Sequence[Scene]) -> CRS:
-    """The CRS of footprints: the scenes' own where they have one in common, else longitude and latitude."""
+    """Return the CRS of footprints: that of the scenes if all have the same, else longitude and latitude."""
     first = scenes[0].grid.crs
     return first if all(scene.grid.crs == first for scene in scenes) else CRS.from_epsg(4326)
 
 
 def columns(content: Content) -> dict[str, Column]:
-    """The columns but for the footprint (None without values); a row a chip, in the order of scene, row and column."""
+    """Return the columns except the footprint, one row per chip, in the order of scene, row and column."""
     job, scenes, outcomes = content.job, content.job.scenes, content.chips
     chips = [outcome.chip for outcome in outcomes]
     virtual = job.options.virtual
@@ -136,7 +136,7 @@ def columns(content: Content) -> dict[str, Column]:
 
 
 def summary(content: Content) -> dict[str, Any]:
-    """What the folder holds, as plain values."""
+    """Return the content of ``summary.json``."""
     job, inputs = content.job, content.inputs
     scenes, options = job.scenes, job.options
     res = {scene.grid.res for scene in scenes}
@@ -194,11 +194,11 @@ def _scene(content: Content, index: int) -> dict[str, Any]:
 
 
 def labels_entry(labels: 'ChipLabels', options: Mapping[str, Any]) -> dict[str, Any]:
-    """What a reader needs to burn the same masks.
+    """Return what a reader needs to burn the same masks.
 
     Args:
         labels: The labels.
-        options: Where they come from, as plain values, with paths that hold from wherever they are read.
+        options: Options as plain values, with absolute paths.
 
     Returns:
         Plain values.
@@ -214,7 +214,7 @@ def labels_entry(labels: 'ChipLabels', options: Mapping[str, Any]) -> dict[str, 
 
 
 def _statistics(content: Content) -> dict[str, Any] | None:
-    """Digital numbers of the training chips' valid pixels, band by band; None where no pixel was read."""
+    """Statistics of the digital numbers of valid training pixels per band; None if no pixel was read."""
     part = content.job.options.parts[0]
     found = [
         outcome.facts.moments

@@ -1,4 +1,4 @@
-"""Which windows of scenes become chips."""
+"""Selection of the windows of scenes that become chips."""
 
 import hashlib
 from collections.abc import Sequence
@@ -31,28 +31,28 @@ class Chip:
     part: str = ALL
 
     def stem(self, scene: Scene) -> str:
-        """Name of its files without suffix.
+        """Return the name of its files without suffix.
 
-        Rows and columns have five digits at least: with fewer, ``ortho_2048_1024`` would be read as a date, and the
-        scene be taken for one of the years with an offset.
+        Rows and columns have at least five digits: ``ortho_2048_1024`` would be parsed as a date, and an offset of
+        digital numbers be derived from it.
         """
         return f'{scene.name}_{self.window.row:05d}_{self.window.col:05d}'
 
     def chance(self, scene: Scene, seed: int) -> float:
-        """A number from 0 to 1 that depends on the seed, the scene's name and the place in it alone."""
+        """Return a number from 0 to 1 that depends only on the seed, the name of the scene and the window."""
         text = f'{seed}/{scene.name}/{self.window.row}/{self.window.col}'
         return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest()) / 2**56
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is in a chip.
+    """Content of a chip.
 
     Attributes:
-        valid: Pixels that have data in every band.
-        classes: Pixels of each class that have data; empty without labels.
-        moments: Count, mean, sum of squared distances, smallest and largest value of the sampled pixels of each band,
-            shape (5, band); None where no pixel was read.
+        valid: Number of pixels that are valid in every band.
+        classes: Number of valid pixels of each class; empty without labels.
+        moments: Count, mean, sum of squared deviations, minimum and maximum of the sampled pixels of each band, shape
+            (5, band); None if no pixel was read.
     """
 
     valid: int
@@ -61,17 +61,17 @@ class Facts:
 
 
 def axis_offsets(extent: int, size: int, stride: int, edge: Edge) -> list[int]:
-    """Where chips begin along an axis.
+    """Compute the offsets of chips along an axis.
 
     Args:
-        extent: Length of the axis, in pixels, at least 1.
-        size: Side of a chip, in pixels.
+        extent: Length of the axis in pixels, at least 1.
+        size: Side of a chip in pixels.
         stride: Pixels from one chip to the next, 1 to ``size``.
-        edge: ``pad``: the last chip may reach beyond the axis; ``shift``: it is moved back so that it ends there;
-            ``drop``: it is left out.
+        edge: ``pad``: the last chip may reach beyond the axis; ``shift``: it is shifted to end with the axis; ``drop``:
+            it is left out.
 
     Returns:
-        Rising offsets; with ``pad`` and ``shift`` the chips cover the axis.
+        Ascending offsets; with ``pad`` and ``shift`` the chips cover the axis.
     """
     covering = covering_offsets(extent, size, stride)
     if edge == 'shift':
@@ -81,12 +81,12 @@ def axis_offsets(extent: int, size: int, stride: int, edge: Edge) -> list[int]:
 
 
 def chips_of(scene: Scene, index: int, options: ChipOptions) -> list[Chip]:
-    """Cut a scene's grid into windows.
+    """Divide the grid of a scene into windows.
 
     Args:
         scene: Scene.
         index: Its index.
-        options: Size, stride and what is done at the border.
+        options: Size, stride and handling of the border.
 
     Returns:
         Chips, row by row.
@@ -97,7 +97,7 @@ def chips_of(scene: Scene, index: int, options: ChipOptions) -> list[Chip]:
     grid, size = scene.grid, options.chip_size
     along_one = max(grid.height, grid.width) >= size
     if min(grid.height, grid.width) < size and not (along_one and options.edge == 'pad'):
-        remedy = ', or edge pad, which fills up with nodata' if along_one else ''
+        remedy = ', or edge pad, which fills chips with nodata' if along_one else ''
         msg = (
             f'chip_size: {scene.path} has {grid.height} × {grid.width} pixels, less than a chip of {size} × {size}; '
             f'choose a smaller one{remedy}.'
@@ -109,23 +109,23 @@ def chips_of(scene: Scene, index: int, options: ChipOptions) -> list[Chip]:
 
 
 def lacks_data(chip: Chip, valid: int, options: ChipOptions) -> bool:
-    """Whether a chip with so many pixels that have data has too few of them."""
+    """Return whether a number of valid pixels is too small for a chip."""
     return valid < options.min_valid * chip.window.area
 
 
 def rejection(chip: Chip, scene: Scene, facts: Facts, foreground: Sequence[bool], options: ChipOptions) -> Rejection:
-    """Decide by what is in a chip whether it is kept.
+    """Decide by its content whether a chip is kept.
 
     Args:
         chip: The chip.
         scene: Its scene.
-        facts: What is in it.
-        foreground: Whether each class is something else than background; empty without labels.
-        options: What is asked for.
+        facts: Its content.
+        foreground: Whether each class is not background; empty without labels.
+        options: Options of the chips.
 
     Returns:
-        An empty text for a chip that is kept, else why it is not: too few pixels with data (``data``), or with a label
-        and data (``labels``), or one of the chips without a foreground class (``empty``) to leave out.
+        An empty text for a chip that is kept, else the reason why it is not: too few valid pixels (``data``), too few
+        labelled valid pixels (``labels``), or a chip without a foreground class that was not selected (``empty``).
     """
     if lacks_data(chip, facts.valid, options):
         return 'data'

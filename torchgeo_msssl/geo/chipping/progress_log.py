@@ -1,8 +1,8 @@
 """Log of the finished chips of a run.
 
-A hidden file in the output folder has a line for each chip, below one about what the chips depend on. A run that was
-killed goes on from it. It stays when all is done, in an order that no number of workers changes, so that the same
-command finds out what has changed since.
+A hidden file in the output folder has a header, which lists what the chips depend on, and one line per chip. A run
+that was killed is resumed from it. The complete log is sorted, so that it does not depend on the number of processes,
+and kept, so that the same command can detect changed inputs.
 """
 
 import json
@@ -16,7 +16,7 @@ import numpy as np
 from torchgeo_msssl.geo.chipping.cutting import Outcome
 from torchgeo_msssl.geo.chipping.fingerprints import Fingerprint
 from torchgeo_msssl.geo.chipping.plan import Chip, Facts
-from torchgeo_msssl.geo.chipping.write import write_all, write_whole
+from torchgeo_msssl.geo.chipping.write import write_all, write_complete
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.scene import Scene
 
@@ -25,13 +25,13 @@ SUMMARY, MANIFEST, GEOJSON, JOURNAL = 'summary.json', 'chips.parquet', 'chips.ge
 
 @dataclass(frozen=True)
 class Header:
-    """What chips depend on, as plain values.
+    """Dependencies of chips, as plain values.
 
     Attributes:
         options: Options of the run.
-        common: What else every chip depends on; where it differs, all are cut anew.
-        scenes: State of each scene's files, by the scene's name.
-        earlier: Names of scenes whose chips may lie in the folder without being noted; None once all is noted.
+        common: Other dependencies of every chip; if one changes, all chips are cut again.
+        scenes: Fingerprint of each scene's files, by the name of the scene.
+        earlier: Names of scenes whose chips may be in the folder without a line; None once the log is complete.
     """
 
     options: dict[str, Any]
@@ -41,30 +41,30 @@ class Header:
 
 
 class Journal:
-    """The file as it is being written.
+    """Log of a run in progress.
 
     Args:
         folder: The output folder.
-        header: What the chips depend on.
+        header: Dependencies of the chips.
         scenes: The scenes.
-        done: What became of chips before.
+        done: Outcomes of an earlier run.
 
     Raises:
-        OutputError: If it cannot be written.
+        OutputError: If the log cannot be written.
     """
 
     def __init__(self, folder: Path, header: Header, scenes: Sequence[Scene], done: Iterable[Outcome]) -> None:
-        """Start it with what is done already."""
+        """Start the log with the outcomes of an earlier run."""
         self.path = folder / JOURNAL
         self.scenes = scenes
-        write_whole(self.path, _encoded(header, [self._line(outcome) for outcome in done]))
+        write_complete(self.path, _encoded(header, [self._line(outcome) for outcome in done]))
         self._file = self.path.open('ab', buffering=0)
 
     def add(self, outcomes: Iterable[Outcome]) -> None:
-        """Note what became of chips.
+        """Log outcomes.
 
         Args:
-            outcomes: What became of them; those that could not be read are not noted.
+            outcomes: Outcomes; those of chips that could not be read are left out.
 
         Raises:
             OSError: If the disk is full.
@@ -76,19 +76,19 @@ class Journal:
         self._file.close()
 
     def finish(self, header: Header, failed: Iterable[str]) -> None:
-        """Put the lines in order, once there are no more.
+        """Sort the lines of a complete log.
 
         Args:
-            header: What the chips depend on.
-            failed: Names of scenes of which nothing is kept.
+            header: Dependencies of the chips.
+            failed: Names of scenes of which no chip is kept.
 
         Raises:
-            OutputError: If it cannot be written.
+            OutputError: If the log cannot be written.
         """
         self.close()
         _, *lines = self.path.read_text(encoding='utf-8').splitlines(keepends=True)
         gone = tuple(f'[{json.dumps(name)}, ' for name in failed)
-        write_whole(self.path, _encoded(header, sorted(line for line in lines if not line.startswith(gone))))
+        write_complete(self.path, _encoded(header, sorted(line for line in lines if not line.startswith(gone))))
 
     def _line(self, outcome: Outcome) -> str:
         chip, facts = outcome.chip, outcome.facts
@@ -102,13 +102,13 @@ class Journal:
 
 
 def read_journal(folder: Path) -> tuple[Header, list[Any]] | None:
-    """Read what an earlier run noted.
+    """Read the log of an earlier run.
 
     Args:
         folder: The output folder.
 
     Returns:
-        What its chips depend on and the lines about them; None where there is no journal, or none that can be read.
+        Dependencies of its chips, and the lines; None if there is no log, or it cannot be read.
     """
     path = folder / JOURNAL
     if not path.is_file():
@@ -117,23 +117,23 @@ def read_journal(folder: Path) -> tuple[Header, list[Any]] | None:
     for line in path.read_text(encoding='utf-8', errors='replace').splitlines():
         try:
             entries.append(json.loads(line))
-        except ValueError:  # the line that was being written when the run was killed
+        except ValueError:  # the last line may be incomplete after a kill
             break
     try:
         return Header(**entries[0]), entries[1:]
-    except (IndexError, TypeError):  # lost in a power cut, or of another version
+    except (IndexError, TypeError):  # incomplete after a power cut, or of another version
         return None
 
 
 def outcome_of(entry: Sequence[Any], scenes: dict[str, int]) -> Outcome | None:
-    """What a line of the journal says.
+    """Parse a line of the log.
 
     Args:
         entry: The line.
         scenes: Index of each scene by its name.
 
     Returns:
-        What became of the chip, or None where its scene is not among these.
+        Outcome of the chip, or None if its scene is not among the scenes.
     """
     name, row, col, height, width, part, valid, classes, moments, size, mask_size = entry
     if name not in scenes:

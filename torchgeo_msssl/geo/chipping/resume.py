@@ -16,18 +16,18 @@ from torchgeo_msssl.geo.scene import Scene
 
 type Key = tuple[str, int, int]
 
-#: What a summary of ours has.
+#: Entries of a summary that `chip` wrote.
 _ENTRIES = frozenset({'format', 'options', 'scenes', 'failed', 'counts'})
 
 
 @dataclass(frozen=True)
 class Found:
-    """What an earlier run left in the output folder.
+    """Chips of an earlier run in the output folder.
 
     Attributes:
-        complete: The summary of a run to which nothing has to be added, or None.
-        done: What became of chips that still are what they would be now, by scene's name, row and column.
-        names: Names of scenes whose chips may lie in the folder.
+        complete: Summary of a complete run, or None.
+        done: Outcomes of chips that are still valid, by name of the scene, row and column.
+        names: Names of scenes whose chips may be in the folder.
     """
 
     complete: dict[str, Any] | None = None
@@ -36,28 +36,28 @@ class Found:
 
 
 def find_earlier(folder: Path, header: Header, scenes: Sequence[Scene], overwrite: bool) -> Found:
-    """See what is in the output folder.
+    """Find the chips of an earlier run in the output folder.
 
     Args:
         folder: The output folder.
-        header: What the chips of this run depend on.
+        header: Dependencies of the chips of this run.
         scenes: The scenes.
-        overwrite: Whether what is there is to be replaced.
+        overwrite: Whether existing chips are replaced.
 
     Returns:
-        What can be used.
+        What can be reused.
 
     Raises:
-        ConfigurationError: If the folder holds chips cut with other options, or files of somebody else.
-        OSError: If it cannot be read.
+        ConfigurationError: If the folder holds chips cut with other options, or files of other programs.
+        OSError: If the folder cannot be read.
     """
-    summary, noted = _read_summary(folder / SUMMARY), read_journal(folder)
+    summary, log = _read_summary(folder / SUMMARY), read_journal(folder)
     if summary is None and not (folder / JOURNAL).is_file():
         if _holds_files(folder):
             msg = f'output: {folder} holds files that `chip` did not write; choose another folder, or empty this one.'
             raise ConfigurationError(msg)
         return Found()
-    earlier, entries = noted or (None, [])
+    earlier, entries = log or (None, [])
     names = {*summary['scenes'], *summary['failed']} if summary else set()
     if earlier is not None:
         names.update(earlier.scenes, earlier.earlier or ())
@@ -82,7 +82,7 @@ def _check_options(folder: Path, options: Mapping[str, Any], earlier: Mapping[st
 
 
 def _usable(folder: Path, entries: Iterable[Any], scenes: Sequence[Scene], unchanged: set[str]) -> dict[Key, Outcome]:
-    """Outcomes of chips of unchanged scenes whose files are there in full."""
+    """Outcomes of chips of unchanged scenes whose files are complete."""
     index = {scene.name: i for i, scene in enumerate(scenes) if scene.name in unchanged}
     done: dict[Key, Outcome] = {}
     for entry in entries:
@@ -100,7 +100,7 @@ def _is_whole(folder: Path, outcome: Outcome, scene: Scene) -> bool:
 
 
 def _read_summary(path: Path) -> dict[str, Any] | None:
-    """What ``chip`` wrote about its chips; None where there is nothing, or somebody else's file."""
+    """The summary that ``chip`` wrote; None if there is none, or the file is of another program."""
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
     except (FileNotFoundError, IsADirectoryError, ValueError):
@@ -109,7 +109,7 @@ def _read_summary(path: Path) -> dict[str, Any] | None:
 
 
 def _holds_files(folder: Path) -> bool:
-    """Whether there is anything below a folder but empty folders and what was being written."""
+    """Whether a folder holds any file other than temporary ones."""
     return any(not name.endswith(TEMPORARY) for _, _, names in os.walk(folder) for name in names)
 
 

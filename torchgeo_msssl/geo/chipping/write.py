@@ -1,27 +1,24 @@
-"""One chip as a small GeoTIFF that keeps what its scene says about its pixels.
+"""Encoding of chips as small GeoTIFFs that keep the metadata of their scene.
 
-A chip is made in memory and written in one go beside its place, then renamed: it is whole or absent. It is not forced
-out of the system's buffers one by one, which would cost several times the writing itself on an ordinary disk; after a
-power cut a chip may be short, and is found by its size when the run goes on.
+A chip is encoded in memory, written to a temporary file, and renamed, so that it is complete or absent. It is not
+flushed to the disk, which would take several times as long as writing it. After a power cut a chip may be too short;
+a resumed run finds it by its size.
 """
 
 import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from affine import Affine
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 
 from torchgeo_msssl.bands import Sensor, infer_sensor, is_auxiliary
 from torchgeo_msssl.errors import OutputError
-from torchgeo_msssl.geo.chipping.layout import Layout
 from torchgeo_msssl.geo.chipping.options import IGNORE, Compression
 from torchgeo_msssl.geo.discover import date_of
 from torchgeo_msssl.geo.grid import PixelGrid, Window
@@ -30,30 +27,29 @@ from torchgeo_msssl.geo.radiometry import sentinel2_offset
 from torchgeo_msssl.geo.scene import Scene, read_file, representable, with_data
 from torchgeo_msssl.geo.write import GeoTIFFSpec, encode_geotiff
 
-#: Suffix of files that are being written.
+#: Suffix of temporary files.
 TEMPORARY = '.part'
-#: GDAL's options for everything that is written here.
+#: Configuration options of GDAL for reading and writing chips.
 ENVIRONMENT = {'GDAL_TIFF_INTERNAL_MASK': 'YES'}
-#: Chips up to this side are one block, so that reading one decodes nothing else; larger ones have blocks of 256.
+#: Largest side of a chip that is stored as one block; larger chips have blocks of 256 pixels.
 _ONE_BLOCK = 512
-#: Longer texts in a scene's tags (whole metadata files) would be larger than the chip.
+#: Longest tag that chips keep; longer ones, such as whole metadata files, would be larger than the chip.
 _LONGEST_TAG = 1000
-#: A tag about the placing of pixels, which chips tell in their own way.
+#: Tags that GDAL derives from the georeference.
 _OWN_TAGS = frozenset({'AREA_OR_POINT'})
 
 
 @dataclass(frozen=True)
 class ChipFormat:
-    """How the chips of one scene are written.
+    """Format of the chips of one scene.
 
     Attributes:
         scene: The scene.
         bands: Canonical names of its bands, in the order written.
         nodata: Value declared as nodata, or None.
-        assumed: Value that a reader takes for nodata where none is declared (that of the sensor), or None.
+        assumed: Value that readers treat as nodata if none is declared (that of the sensor), or None.
         alpha: Whether chips have an alpha band, the last one.
-        plain: Whether a chip's declared nodata value tells all that the scene knows about validity.
-        size: Side of a chip, in pixels.
+        plain: Whether the declared nodata value alone decides which pixels are valid.
         spec: Bands, metadata and storage of the files.
     """
 
@@ -63,46 +59,32 @@ class ChipFormat:
     assumed: float | None
     alpha: bool
     plain: bool
-    size: int
     spec: GeoTIFFSpec = field(hash=False)
 
     def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Read a chip's bands and where they have data, see :meth:`~torchgeo_msssl.geo.scene.Scene.read`."""
+        """Read the bands and the valid pixels of a chip, see :meth:`~torchgeo_msssl.geo.scene.Scene.read`."""
         return self.scene.read(window, self.bands)
 
     def encode(self, image: NDArray[Any], valid: NDArray[np.bool_], window: Window) -> bytes:
-        """Make a GeoTIFF in memory.
+        """Encode a chip as a GeoTIFF.
 
         Args:
-            image: Shape (band, height, width).
-            valid: Where there is data, shape (height, width).
-            window: Where the chip lies on the scene's grid.
+            image: Pixels, shape (band, height, width).
+            valid: Valid pixels, shape (height, width).
+            window: Window of the chip on the scene's grid.
 
         Returns:
-            The file's content.
+            Content of the file.
         """
-        transform = self.scene.grid.window_transform(window)
         pixels = np.concatenate([image, self._alpha(valid, window)]) if self.alpha else image
-        mask = None if self.alpha or self._tells(image, valid) else valid
-        if mask is None and self._layout is not None:
-            return self._layout.chip(pixels, transform)
-        return self._with_gdal(pixels, mask, transform)
+        mask = None if self.alpha or self._is_valid_known(image, valid) else valid
+        return encode_geotiff(pixels, self.scene.grid.cut(window), self.spec, mask)
 
-    @cached_property
-    def _layout(self) -> Layout | None:
-        """How chips without a mask are laid out, where GDAL is not needed for each of them."""
-        transform = self.scene.grid.transform
-        chip = self._with_gdal(np.zeros((self.spec.count, self.size, self.size), self.spec.dtype), None, transform)
-        return Layout.of(chip, transform)
-
-    def _with_gdal(self, pixels: NDArray[Any], mask: NDArray[np.bool_] | None, transform: Affine) -> bytes:
-        return encode_geotiff(pixels, PixelGrid(self.scene.grid.crs, transform, self.size, self.size), self.spec, mask)
-
-    def _tells(self, image: NDArray[Any], valid: NDArray[np.bool_]) -> bool:
-        """Whether a reader of the chip finds the very pixels without data that the scene has, without a mask."""
+    def _is_valid_known(self, image: NDArray[Any], valid: NDArray[np.bool_]) -> bool:
+        """Whether readers find the valid pixels of the chip without a mask."""
         if self.plain:
             return True
-        if self.nodata is None and not valid.all():  # other programs know nothing of what a sensor's products assume
+        if self.nodata is None and not valid.all():  # other programs do not know the nodata value of a sensor
             return False
         return bool(np.array_equal(with_data(image, self.bands, self.nodata, self.assumed), valid))
 
@@ -123,17 +105,17 @@ class ChipFormat:
 
 
 def chip_format(scene: Scene, bands: Sequence[str], sensor: Sensor | None, size: int, how: Compression) -> ChipFormat:
-    """Find out how the chips of a scene are to be written.
+    """Determine the format of the chips of a scene.
 
-    A nodata value that the scene goes by is declared, also one that is only known for the sensor (0 with
-    Sentinel-2), unless a quality layer is among the bands, in which it is an ordinary value. Where no value tells
-    (masks, padding of scenes without nodata), a chip has an internal mask.
+    Chips declare the nodata value of the scene, or that of its sensor (0 for Sentinel-2) unless a quality layer, in
+    which it is an ordinary value, is among the bands. If no value marks the invalid pixels (masks, padding of scenes
+    without nodata), a chip has an internal mask.
 
     Args:
         scene: Scene.
         bands: Canonical names.
-        sensor: Its sensor, or None where unknown.
-        size: Side of a chip, in pixels.
+        sensor: Its sensor, or None if unknown.
+        size: Side of a chip in pixels.
         how: Compression.
 
     Returns:
@@ -164,7 +146,7 @@ def chip_format(scene: Scene, bands: Sequence[str], sensor: Sensor | None, size:
         **_blocks(size),
     )
     assumed = None if alpha or known is None else known.nodata
-    return ChipFormat(scene, tuple(bands), nodata, assumed, alpha, plain, size, spec)
+    return ChipFormat(scene, tuple(bands), nodata, assumed, alpha, plain, spec)
 
 
 def _declared(scene: Scene, bands: Sequence[str]) -> float | None:
@@ -179,13 +161,13 @@ def _declared(scene: Scene, bands: Sequence[str]) -> float | None:
 
 
 def _colours(bands: Sequence[tuple[str, int]]) -> tuple[ColorInterp, ...]:
-    """What each band is the colour of; nothing where that says no more than GDAL assumes by itself."""
+    """Colour interpretation of each band; empty if GDAL would assume the same."""
     colours = tuple(pooled_raster(path).colorinterp[index - 1] for path, index in bands)
     return () if set(colours) <= {ColorInterp.gray, ColorInterp.undefined, ColorInterp.palette} else colours
 
 
 def _palette(bands: Sequence[tuple[str, int]], dtype: np.dtype[Any]) -> dict[int, tuple[int, ...]]:
-    """Colour of each value of a single band of bytes; that of 16 bits would be larger than the chip."""
+    """Colour map of a single uint8 band; one of 16 bits would be larger than the chip."""
     (path, index), *others = bands
     dataset = pooled_raster(path)
     if others or dtype != np.uint8 or dataset.colorinterp[index - 1] != ColorInterp.palette:
@@ -194,7 +176,7 @@ def _palette(bands: Sequence[tuple[str, int]], dtype: np.dtype[Any]) -> dict[int
 
 
 def _tags(scene: Scene, sensor: Sensor | None) -> dict[str, str]:
-    """The tags that chips keep, with the offset of Sentinel-2 where their names no longer tell it."""
+    """Tags that chips keep, with the offset of Sentinel-2 if it does not follow from their names."""
     tags = {
         key: value
         for file in scene.files
@@ -206,7 +188,7 @@ def _tags(scene: Scene, sensor: Sensor | None) -> dict[str, str]:
     path = f'images/{scene.name}_00000_00000.tif'
     chip = Scene(scene.name, (replace(scene.files[0], path=path, tags=tags),), date_of(path), scene.nodata)
     offset, _ = sentinel2_offset(scene)
-    # The date may have been in the name of a folder only, the baseline in a long tag or in the path of the product.
+    # the date may be only in the name of a folder, and the baseline only in a long tag or in the path of the product
     return tags if sentinel2_offset(chip)[0] == offset else tags | {'BOA_ADD_OFFSET': f'{offset:g}'}
 
 
@@ -215,15 +197,15 @@ def _blocks(size: int) -> dict[str, Any]:
 
 
 def encode_mask(mask: NDArray[np.uint8], grid: PixelGrid, how: Compression) -> bytes:
-    """Make a GeoTIFF of a mask in memory.
+    """Encode a mask as a GeoTIFF.
 
     Args:
-        mask: Classes, shape (height, width); 255, declared as nodata, is unlabelled.
+        mask: Classes, shape (height, width), 255 (declared as nodata) for unlabelled pixels.
         grid: Grid of the chip.
         how: Compression.
 
     Returns:
-        The file's content.
+        Content of the file.
     """
     spec = GeoTIFFSpec(
         1, 'uint8', ('class',), IGNORE, categorical=True, compress=how, interleave='band', **_blocks(grid.height)
@@ -231,15 +213,15 @@ def encode_mask(mask: NDArray[np.uint8], grid: PixelGrid, how: Compression) -> b
     return encode_geotiff(mask[None], grid, spec)
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that is whole or absent; see the module for what a power cut can do.
+def write_complete(path: Path, content: bytes) -> None:
+    """Write a file that is complete or absent, except after a power cut, see the module.
 
     Args:
-        path: Where to; its folder exists.
-        content: What.
+        path: Path, whose folder exists.
+        content: Content.
 
     Raises:
-        OutputError: If it cannot be written, for example on a full disk.
+        OutputError: If the file cannot be written, for example because the disk is full.
     """
     temporary = path.with_name(f'.{path.name}.{os.getpid()}{TEMPORARY}')
     try:
@@ -250,21 +232,21 @@ def write_whole(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         msg = (
-            f'{path}: cannot be written ({error.strerror or error}); make room or choose another folder, and go on '
-            'with the same command.'
+            f'{path}: cannot be written ({error.strerror or error}); free disk space or choose another folder, '
+            'then run the same command to resume.'
         )
         raise OutputError(msg) from error
 
 
 def write_all(file: FileIO, content: bytes) -> None:
-    """Write all bytes; on a nearly full disk a part may be taken before the error comes.
+    """Write all bytes; if the disk is nearly full, one call may write only some of them.
 
     Args:
-        file: Where to.
-        content: What.
+        file: Unbuffered file.
+        content: Content.
 
     Raises:
-        OSError: If it cannot be written.
+        OSError: If the content cannot be written.
     """
     rest = memoryview(content)
     while rest:
