@@ -161,3 +161,44 @@ def test_workflows_and_hooks_are_valid_yaml() -> None:
     assert len(paths) >= 4
     for path in paths:
         assert isinstance(yaml.safe_load(path.read_text(encoding='utf-8')), dict), path
+
+
+#: Words of an earlier private dialect; the package and its documentation are in plain English.
+DIALECT = re.compile(r'\b(mend|anew|nobody|goes on|is told|spoil|dealt)\b', re.IGNORECASE)
+
+
+def package_text() -> Iterator[tuple[Path, list[str]]]:
+    """Yield the lines of every text file of the package, of docs/ and of README.md."""
+    for path in committed_files():
+        if path.relative_to(ROOT).parts[0] in ('torchgeo_msssl', 'docs', 'README.md') and path.suffix != '.png':
+            yield path, path.read_text(encoding='utf-8').splitlines()
+
+
+def test_plain_english() -> None:
+    faults = [
+        f'{path.relative_to(ROOT)}:{number}: {line.strip()}'
+        for path, lines in package_text()
+        for number, line in enumerate(lines, 1)
+        if DIALECT.search(line)
+    ]
+    assert not faults, '\n'.join(faults)
+
+
+def test_files_of_the_package_are_short() -> None:
+    """A module has one purpose; above 450 lines it has several."""
+    faults = [
+        f'{path.relative_to(ROOT)}: {len(lines)} lines'
+        for path, lines in package_text()
+        if path.suffix == '.py' and len(lines) > 450
+    ]
+    assert not faults, '\n'.join(faults)
+
+
+def test_formatting_is_not_suppressed() -> None:
+    faults = [
+        f'{path.relative_to(ROOT)}:{number}'
+        for path, lines in package_text()
+        for number, line in enumerate(lines, 1)
+        if 'fmt: ' + 'skip' in line
+    ]
+    assert not faults, '\n'.join(faults)

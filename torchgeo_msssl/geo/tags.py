@@ -112,9 +112,11 @@ def read_directory(
         if tag in without:
             continue
         value, length = entries[k + before : k + before + inline], _SIZES[kind] * number
-        tags[tag] = kind, number, value[:length] if length <= inline else content(
-            struct.unpack(pointer, value)[0], length
-        )  # fmt: skip
+        tags[tag] = (
+            kind,
+            number,
+            value[:length] if length <= inline else content(struct.unpack(pointer, value)[0], length),
+        )
     (following,) = struct.unpack(pointer, content(start + len(entries), inline))
     return tags, following
 

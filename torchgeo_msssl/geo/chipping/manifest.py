@@ -230,11 +230,14 @@ def _statistics(content: Content) -> dict[str, Any] | None:
     least, most = np.min([m[3] for m in found], axis=0), np.max([m[4] for m in found], axis=0)
     return {
         band: {
-            'count': merged.count, 'mean': float(merged.mean[i]), 'std': float(merged.std[i]), 'min': float(least[i]),
+            'count': merged.count,
+            'mean': float(merged.mean[i]),
+            'std': float(merged.std[i]),
+            'min': float(least[i]),
             'max': float(most[i]),
         }
         for i, band in enumerate(content.inputs.bands)
-    }  # fmt: skip
+    }
 
 
 def _gap(split: Split | None) -> dict[str, Any] | None:

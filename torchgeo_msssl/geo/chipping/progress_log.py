@@ -95,9 +95,15 @@ class Journal:
         assert facts is not None
         moments = None if facts.moments is None else facts.moments.tolist()
         entry = [
-            self.scenes[chip.scene].name, *(chip.window.row, chip.window.col, chip.window.height, chip.window.width),
-            chip.part, facts.valid, facts.classes, moments, outcome.size, outcome.mask_size,
-        ]  # fmt: skip
+            self.scenes[chip.scene].name,
+            *(chip.window.row, chip.window.col, chip.window.height, chip.window.width),
+            chip.part,
+            facts.valid,
+            facts.classes,
+            moments,
+            outcome.size,
+            outcome.mask_size,
+        ]
         return json.dumps(entry) + '\n'
 
 
