@@ -45,10 +45,10 @@ def test_embed_several_files(
         str(tmp_path / 'out'),
     ]
     assert main(command) == 0
-    told = capsys.readouterr().out
-    assert '18 chips' in told
+    printed = capsys.readouterr().out
+    assert '18 chips' in printed
     metrics = json.loads((tmp_path / 'out' / 'metrics.json').read_text())
-    assert f'rank_me        {metrics["rank_me"]:8.4f}' in told
+    assert f'rank_me        {metrics["rank_me"]:8.4f}' in printed
     assert metrics['bands'] == ['B04', 'B02']
     assert metrics['scenes'] == ['a', 'b']
     assert not list((tmp_path / 'out').glob('*.tif'))
@@ -99,7 +99,7 @@ def test_dense_is_true_or_false(capsys: pytest.CaptureFixture[str]) -> None:
         (['--weights', 'imagenet'], 'weights: the ImageNet weights of test_resnet are not on this machine'),
     ],
 )
-def test_mistakes_are_told_in_one_sentence(
+def test_errors_are_one_sentence(
     make_scene: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
 ) -> None:
     path = make_scene('a.tif', np.random.default_rng(0).integers(1, 3000, (3, 48, 48)).astype(np.uint16))
@@ -109,7 +109,7 @@ def test_mistakes_are_told_in_one_sentence(
     save_encoder(create_encoder('test_resnet', 3), tmp_path / 'ours.safetensors', metadata)
     command = ['embed', '--model', 'test_resnet', '--data.paths', path, '--output', str(tmp_path / 'out')]
     assert main([*command, '--weights', str(tmp_path / 'ours.safetensors'), *options]) == 1
-    told = capsys.readouterr().err
-    assert message in told
-    assert 'Traceback' not in told
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert 'Traceback' not in printed
     close_datasets()

@@ -105,7 +105,7 @@ def test_the_same_again(paths: list[str], tmp_path: Path) -> None:
         assert (tmp_path / 'a' / name).read_bytes() == (tmp_path / 'b' / name).read_bytes()
 
 
-def test_results_are_not_replaced_without_being_asked(
+def test_results_are_replaced_with_overwrite_only(
     paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A whole folder is refused; one of a run that was cut short is done again."""
@@ -246,7 +246,7 @@ def test_bands_and_statistics_come_with_the_weights(paths: list[str], trained: s
     assert all(map(torch.equal, encoder.network.state_dict().values(), other.network.state_dict().values()))
 
 
-def test_missing_bands_are_told_and_can_be_named(make_scene: Make, trained: str) -> None:
+def test_missing_bands_are_reported_and_can_be_named(make_scene: Make, trained: str) -> None:
     image = np.random.default_rng(0).integers(1, 99, (2, 32, 32)).astype(np.uint16)
     path = make_scene('other.tif', image, names=('B03', 'B04'))
     with pytest.raises(BandError, match=r'lacks B02.*--data\.bands.*\(B04\)'):

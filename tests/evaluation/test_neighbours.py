@@ -49,7 +49,7 @@ def test_sheet_shows_the_chips(make_scene: Callable[..., str], tmp_path: Path) -
     for band in range(3):
         array[band, :, 8 * band : 8 * band + 8] = 1000
         array[:, :, 8 * band : 8 * band + 8] += 1
-    scenes = Scenes(make_scene('a_scene_with_a_name_that_goes_on.tif', array, names=('B04', 'B03', 'B02'), nodata=0))
+    scenes = Scenes(make_scene('a_scene_with_a_name_that_is_long.tif', array, names=('B04', 'B03', 'B02'), nodata=0))
     windows = [Window(0, col, 8, 8) for col in (0, 8, 16, 24)]
     origins = [ChipOrigin(scenes.scenes[0].name, scenes.scenes[0].grid, window) for window in windows]
     chips = EmbeddingChips(scenes, [scenes.query(0, window) for window in windows], origins, (0, 1, 2))

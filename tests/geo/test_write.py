@@ -1,4 +1,4 @@
-"""GeoTIFFs land complete or not at all."""
+"""GeoTIFFs appear complete or not at all."""
 
 import glob
 import os
@@ -240,7 +240,7 @@ with GeoTIFFWriter('scene.tif', grid, GeoTIFFSpec(count=2, dtype='uint16', block
     )
     assert result.returncode == -signal.SIGKILL, result.stderr
     assert not list(tmp_path.glob('scene*'))
-    assert len(list(tmp_path.iterdir())) == 1  # the hidden one, which nobody takes for a scene:
+    assert len(list(tmp_path.iterdir())) == 1  # hidden, and not found as a scene:
     with pytest.raises(ScenesNotFoundError):
         find_files([tmp_path])
     assert not glob.glob(f'{tmp_path}/**/*', recursive=True)[1:]

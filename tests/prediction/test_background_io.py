@@ -1,4 +1,4 @@
-"""Reading ahead and writing behind: order, bounds, errors, and that they really go on side by side."""
+"""Reading ahead and writing behind: order, bounds, errors, and that they run concurrently."""
 
 import threading
 import time
@@ -34,7 +34,7 @@ def test_no_more_is_read_than_may_wait(pool: ThreadPoolExecutor) -> None:
         for used in range(1, 4):
             next(results)
             assert len(begun) <= used + 4
-        while len(begun) < 7:  # and it goes on without being asked
+        while len(begun) < 7:  # reading continues without a consumer
             time.sleep(0.001)
     time.sleep(0.01)
     assert len(begun) <= 8

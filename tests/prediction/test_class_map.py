@@ -1,4 +1,4 @@
-"""Maps of whole scenes: networks whose map is known beforehand, faults that are known of others, killed runs."""
+"""Class maps: networks whose map is known, known faults of other programs, killed runs."""
 
 import hashlib
 import json
@@ -174,7 +174,7 @@ def test_crop_equals_the_whole_scene_at_once_for_a_resnet_unet(make_scene: MakeS
 
 
 @both
-def test_windows_without_data_are_passed_over(make_scene: MakeScene, stitching: Stitching) -> None:
+def test_windows_without_data_are_skipped(make_scene: MakeScene, stitching: Stitching) -> None:
     """Windows that are skipped must not move the others, wherever they are."""
     array = drawn(300, 280)
     array[:, :90] = 250
@@ -388,7 +388,7 @@ def test_maps_are_cloud_optimised(make_scene: MakeScene) -> None:
     assert cog_faults(Path(path).parent / 'maps/s.tif') == []
 
 
-def test_a_scene_that_is_done_is_passed_over(make_scene: MakeScene) -> None:
+def test_a_complete_scene_is_skipped(make_scene: MakeScene) -> None:
     path = make_scene('s.tif', drawn(60, 60))
     scene = scene_at(path)
     output = Path(path).parent / 'maps/s.tif'
@@ -432,7 +432,7 @@ def interrupted(after: int) -> Any:
 
 
 @both
-def test_an_interrupted_run_goes_on(make_scene: MakeScene, stitching: Stitching) -> None:
+def test_an_interrupted_run_is_resumed(make_scene: MakeScene, stitching: Stitching) -> None:
     array = drawn(1100, 150)
     path = make_scene('s.tif', array)
     scene = scene_at(path)
@@ -448,7 +448,7 @@ def test_an_interrupted_run_goes_on(make_scene: MakeScene, stitching: Stitching)
     np.testing.assert_array_equal(pixels_of(output), array[0])
 
 
-def test_other_settings_begin_anew(make_scene: MakeScene) -> None:
+def test_other_settings_start_from_scratch(make_scene: MakeScene) -> None:
     path = make_scene('s.tif', drawn(1100, 150))
     scene = scene_at(path)
     output = Path(path).parent / 'maps/s.tif'
@@ -460,7 +460,7 @@ def test_other_settings_begin_anew(make_scene: MakeScene) -> None:
     assert not list(output.parent.glob('.*')), 'nothing of the first run is left'
 
 
-def test_a_damaged_working_file_begins_anew(make_scene: MakeScene) -> None:
+def test_a_damaged_partial_file_starts_from_scratch(make_scene: MakeScene) -> None:
     array = drawn(1100, 150)
     path = make_scene('s.tif', array)
     scene = scene_at(path)
@@ -592,14 +592,14 @@ def test_the_first_of_equal_classes_is_taken_as_argmax_does(make_scene: MakeScen
     assert set(np.unique(mapped(make_scene('s.tif', drawn(30, 30)), network, STITCHINGS[0]))) == {1}
 
 
-def test_plan_tells_windows_memory_disk_and_time(make_scene: MakeScene) -> None:
+def test_plan_estimates_windows_memory_disk_and_time(make_scene: MakeScene) -> None:
     scene = scene_at(make_scene('s.tif', drawn(300, 400)))
     options = MapOptions(NAMES, Stitching('crop', 112, margin=6, stride=4))
-    told = plan(scene, scene.bands, options, constant)
-    assert told.windows == 4 * 5  # margins of 8 leave 96
-    assert told.disk_bytes >= 300 * 400
-    assert told.seconds is not None
-    assert '20 windows of 112 × 112 pixels, crop' in str(told)
+    estimate = plan(scene, scene.bands, options, constant)
+    assert estimate.windows == 4 * 5  # margins of 8 leave 96
+    assert estimate.disk_bytes >= 300 * 400
+    assert estimate.seconds is not None
+    assert '20 windows of 112 × 112 pixels, crop' in str(estimate)
     assert 'not timed' in str(plan(scene, scene.bands, options))
     with pytest.raises(BandError):
         plan(scene, ['nir'], options)

@@ -37,12 +37,12 @@ def mapped(task: Any, scene: str, folder: Path, **options: Any) -> np.ndarray:
 
 
 def test_the_offset_is_that_of_training_where_it_was_given(task: Any, make_scene: Make, tmp_path: Path) -> None:
-    """Harmonised pixels of 2023 are those of 2021, if one is told so."""
+    """With offset 0, harmonized pixels of 2023 equal those of 2021."""
     image = np.random.default_rng(0).integers(1000, 4000, (2, 70, 90)).astype(np.uint16)
     old = make_scene('T31TFJ_20210601.tif', image, names=BANDS)
     new = make_scene('T31TFJ_20230601.tif', image, names=BANDS)
     expected = mapped(task, old, tmp_path / 'old')
-    assert np.array_equal(mapped(task, new, tmp_path / 'told', offset=0), expected)
+    assert np.array_equal(mapped(task, new, tmp_path / 'harmonized', offset=0), expected)
     assert np.abs(mapped(task, new, tmp_path / 'auto') - expected).max() > 1e-3
 
 

@@ -16,7 +16,7 @@ from torchgeo_msssl.prediction.receptive_field import (
 
 
 class UNet(nn.Module):
-    """Small enough to reckon: two levels, batch norm, a skip connection."""
+    """Small enough to compute by hand: two levels, batch norm, a skip connection."""
 
     def __init__(self, bands: int = 2, classes: int = 3) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class UNet(nn.Module):
         return self.last(torch.cat([shallow, deep], dim=1))
 
 
-def test_margin_and_stride_of_a_network_that_can_be_reckoned() -> None:
+def test_margin_and_stride_of_a_network_computed_by_hand() -> None:
     # What is left of a window reaches the pooled block 0 (through the first convolution), with it the deep blocks 0 and
     # 1 (columns 0 to 7), and column 8 through the last convolution: 9 columns.
     assert measure_receptive_field(UNet(), 2) == ReceptiveField(margin=9, stride=4)
@@ -101,7 +101,7 @@ def test_convolutional_networks_are_cropped() -> None:
     assert next(network.parameters()).dtype == torch.float32
 
 
-def test_a_window_too_small_to_crop_is_blended_and_said() -> None:
+def test_a_window_too_small_to_crop_is_blended_and_reported() -> None:
     chosen = choose_blend(UNet(), 2, window=16)
     assert chosen.blend == 'hann'
     assert 'a window of 28 or more, got 16' in chosen.reason
@@ -109,7 +109,7 @@ def test_a_window_too_small_to_crop_is_blended_and_said() -> None:
         choose_blend(UNet(), 2, window=16, blend='crop')
 
 
-def test_a_blend_that_is_asked_for_is_taken() -> None:
+def test_a_given_blend_is_used() -> None:
     assert choose_blend(UNet(), 2, window=64, blend='hann', overlap=10).overlap == 10
     with pytest.raises(ConfigurationError, match="expected 'auto'"):
         choose_blend(UNet(), 2, blend='mean')  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Restored scenes: pixel by pixel where they belong, spoilt in one way, complete or not there."""
+"""Restored scenes: georeferenced, corrupted independently of the windows, complete or absent."""
 
 import threading
 from collections.abc import Callable
@@ -97,8 +97,8 @@ def test_every_pixel_is_where_it_was(
         np.testing.assert_allclose(found['corrupted'][:, hidden], means[:, hidden], rtol=1e-6)
 
 
-def test_a_scene_is_spoilt_in_tiles_that_depend_on_their_place(make_scene: MakeScene, tmp_path: Path) -> None:
-    """Cut off, the same tiles are spoilt in the same way, however the windows lie."""
+def test_a_scene_is_corrupted_in_tiles_that_depend_on_their_place(make_scene: MakeScene, tmp_path: Path) -> None:
+    """Tiles of a cropped scene are corrupted alike, wherever the windows lie."""
     pixels = numbers(160, 160)
     task = prepare(Echo(in_channels=4, corruption='patch_mask'))
     whole = read(reconstruct_scenes(task, make_scene('scene.tif', pixels, names=BANDS), tmp_path / 'whole'))
@@ -191,7 +191,7 @@ def test_what_is_there_is_kept_until_something_changes(
     assert not again()
 
 
-def test_a_run_that_failed_leaves_nothing_and_goes_on(
+def test_a_failed_run_leaves_nothing_and_is_resumed(
     make_scene: MakeScene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr('torchgeo_msssl.prediction.pipeline.BLOCK', 64)
@@ -246,19 +246,19 @@ def test_scenes_of_one_name_are_refused(make_scene: MakeScene, tmp_path: Path) -
 
 
 @pytest.mark.parametrize('slow', ['reading', 'writing'])
-def test_reading_network_and_writing_go_on_side_by_side(
+def test_reading_network_and_writing_run_concurrently(
     make_scene: MakeScene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: str
 ) -> None:
-    """The network goes on while rows are written, and windows are read while it computes."""
-    went_on = threading.Event()
+    """The network computes while rows are written, and windows are read while it computes."""
+    continued = threading.Event()
     done: list[bool] = []
 
     class Meanwhile(Echo):
         def predict_hidden(self, corrupted: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
             if slow == 'reading' and not done:
-                done.append(went_on.wait(5))  # a window of the next row is read meanwhile
+                done.append(continued.wait(5))  # a window of the next row is read meanwhile
             elif slow == 'writing' and len(getattr(self, 'sizes', ())) == 2:  # two rows of windows give the first rows
-                went_on.set()
+                continued.set()
             return super().predict_hidden(corrupted, hidden)
 
         def tile_and_window(self, chip_size: int) -> tuple[int, int]:
@@ -266,12 +266,12 @@ def test_reading_network_and_writing_go_on_side_by_side(
 
     def write(self: ResumableGeoTIFFs, first: int, rows: Any) -> None:
         if slow == 'writing' and not done:
-            done.append(went_on.wait(5))  # the network has the next row meanwhile
+            done.append(continued.wait(5))  # the network has the next row meanwhile
         original_write(self, first, rows)
 
     def read_next(scene: Any, window: Window, bands: Any) -> Any:
         if slow == 'reading' and window.row >= 64:
-            went_on.set()
+            continued.set()
         return read_mirrored(scene, window, bands)
 
     original_write = ResumableGeoTIFFs.write

@@ -142,7 +142,7 @@ def test_row_band_equals_full_frame_bit_for_bit(
         (row, col): rng.random((3, tiling.rows.size, tiling.cols.size), dtype=np.float32)
         for row in range(len(tiling.rows.starts))
         for col in range(len(tiling.cols.starts))
-        if rng.random() >= missing  # a window that is passed over must not move the register
+        if rng.random() >= missing  # a skipped window must not shift the sums
     }
     expected, got = full_frame(tiling, windows, 3), in_bands(tiling, windows, 3)
     assert got.tobytes() == expected.tobytes()
