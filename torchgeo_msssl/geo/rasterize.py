@@ -7,6 +7,7 @@ no pixel depends on how the blocks are cut.
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -205,14 +206,11 @@ def _burn(source: LabelSource, grid: PixelGrid, window: Window, margin: int) -> 
 
 def _write(writer: GeoTIFFWriter, block: Callable[[Window], NDArray[Any]], side: int, progress: bool) -> None:
     windows = list(_blocks(writer.grid.window, side))
-    with block_cache(_GDAL_CACHE), writer:
-        if not progress:
-            for window in windows:
-                writer.write(block(window), window)
-            return
-        with progress_bar(Path(writer.path).name, total=len(windows)) as advance:
-            for done, window in enumerate(windows, start=1):
-                writer.write(block(window), window)
+    bar = progress_bar(Path(writer.path).name, total=len(windows)) if progress else nullcontext()
+    with block_cache(_GDAL_CACHE), writer, bar as advance:
+        for done, window in enumerate(windows, start=1):
+            writer.write(block(window), window)
+            if advance is not None:
                 advance(done, 0.0)
 
 

@@ -18,9 +18,6 @@ from rasterio.windows import Window as RasterioWindow
 from scipy import ndimage
 from shapely.geometry.base import BaseGeometry
 
-__all__ = ('Area', 'find_areas')
-
-
 type Pixels = NDArray[Any]
 type Mask = NDArray[np.bool_]
 #: Function from pixels, and which of them hold data, to classes, and which of them are wanted.

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from shapely.geometry.base import BaseGeometry
 
-__all__ = ('Midline', 'elongation', 'main_axis', 'midlines')
-
 type Floats = NDArray[np.float64]
 type Interval = tuple[float, float]
 

@@ -12,8 +12,6 @@ from torchgeo_msssl.geo.vectorize.layers import LayerWriter
 from torchgeo_msssl.geo.vectorize.measure import Plane
 from torchgeo_msssl.geo.vectorize.rows import LONG, link_rows, row_midlines
 
-__all__ = ('ROW_COLUMNS', 'RowCollector')
-
 ROW_COLUMNS: dict[str, DTypeLike] = {
     'row': np.int64,
     'class': np.int64,

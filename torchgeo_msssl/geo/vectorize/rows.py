@@ -18,8 +18,6 @@ from shapely.geometry.base import BaseGeometry
 
 from torchgeo_msssl.geo.vectorize.centrelines import Floats, Midline, elongation, midlines
 
-__all__ = ('LONG', 'Row', 'link_rows', 'row_midlines')
-
 #: Largest angle between the directions of two facing ends, in radians.
 _TURN = math.radians(15)
 #: Largest lateral offset of two ends: fraction of the row's width, plus metres per metre of the gap.

@@ -4,9 +4,10 @@ import json
 import math
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,6 @@ from torchgeo_msssl.geo.vectorize.options import VectorizeOptions
 from torchgeo_msssl.geo.vectorize.row_layer import ROW_COLUMNS, RowCollector
 from torchgeo_msssl.geo.vectorize.simplify import simplify_coverage
 from torchgeo_msssl.progress import progress_bar
-
-__all__ = ('Vectorized', 'vectorize')
 
 #: Names of classes that are no objects; without ``class_names`` they have no polygons.
 _BACKGROUND = frozenset({'background', 'other', 'none', 'rest'})
@@ -106,8 +105,8 @@ def vectorize(
                 _check_grid(dataset, certain)
             selection = _select(dataset, options)
             temporary = stack.enter_context(atomic_path(output))
-            advance = stack.enter_context(_progress(Path(output).name, progress))
-            areas = find_areas(dataset, certain, selection.translate, block, advance)
+            advance = stack.enter_context(progress_bar(Path(output).name)) if progress else None
+            areas = find_areas(dataset, certain, selection.translate, block, advance and partial(advance, 0))
             return _Run(dataset, temporary, options, selection, certain is not None, tags).result(areas)
     except RasterioError as error:
         msg = f'{class_map}: cannot be read as a map ({error.__cause__ or error!s}); check the path and the file.'
@@ -251,12 +250,3 @@ def _check_grid(first: Any, second: Any) -> None:
             f'got {second.width} × {second.height} at {tuple(second.transform)[:6]}; predict the scene again.'
         )
         raise ConfigurationError(msg)
-
-
-@contextmanager
-def _progress(name: str, shown: bool) -> Iterator[Callable[[float], None] | None]:
-    if not shown:
-        yield None
-        return
-    with progress_bar(name) as advance:
-        yield lambda fraction: advance(0, fraction)

@@ -11,8 +11,6 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
-__all__ = ('share_corners', 'simplify_coverage')
-
 #: Largest width of a map, so that a corner can be encoded as one integer.
 _MAX_WIDTH = 2**31
 
