@@ -4,10 +4,9 @@ See the `TIFF 6.0 specification <https://www.itu.int/itudoc/itu-t/com16/tiff-fx/
 `BigTIFF <https://libtiff.gitlab.io/libtiff/specification/bigtiff.html>`_.
 """
 
-import os
 import struct
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from typing import BinaryIO
 
 #: Type, number of values, and the values as stored in the file.
 type Tag = tuple[int, int, bytes]
@@ -30,41 +29,38 @@ _HEAD = 4096
 class _Bytes:
     """Content of a file by offset, the beginning of which is read at once."""
 
-    def __init__(self, descriptor: int, longest: int | None) -> None:
-        self._descriptor, self._longest = descriptor, longest
-        self._head = os.pread(descriptor, _HEAD, 0)
+    def __init__(self, file: BinaryIO, longest: int) -> None:
+        self._file, self._longest = file, longest
+        self._head = file.read(_HEAD)
 
     def __call__(self, offset: int, length: int) -> bytes:
-        if self._longest is not None and length > self._longest:
+        if length > self._longest:
             raise IndexError(length)
-        end = offset + length
-        found = self._head[offset:end] if end <= len(self._head) else os.pread(self._descriptor, length, offset)
+        found = self._head[offset : offset + length]
+        if offset + length > len(self._head):
+            self._file.seek(offset)
+            found = self._file.read(length)
         if len(found) < length:
             raise IndexError(offset)
         return found
 
 
-def parse_file[T](path: str | Path, parse: Callable[[Content, int], T], longest: int | None = None) -> T | None:
+def parse_file[T](path: str, parse: Callable[[Content], T], longest: int) -> T | None:
     """Parse the tags of a file.
 
     Args:
         path: Local file.
-        parse: Called with the content of the file and its size in bytes.
-        longest: Largest number of bytes that it may read at once; None for no limit.
+        parse: Called with the content of the file.
+        longest: Largest number of bytes that it may read at once.
 
     Returns:
         Its result; None if the file cannot be opened, or is damaged where it is read.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
-        return None
-    try:
-        return parse(_Bytes(descriptor, longest), os.fstat(descriptor).st_size)
+        with open(path, 'rb', buffering=0) as file:
+            return parse(_Bytes(file, longest))
     except (OSError, OverflowError, struct.error, KeyError, IndexError):
         return None
-    finally:
-        os.close(descriptor)
 
 
 def first_directory(content: Content) -> tuple[int, bool] | None:

@@ -88,7 +88,7 @@ class SimilarHeaders:
 
 def read_header(path: str) -> Header | None:
     """Read the tags of a little-endian TIFF or BigTIFF; return None for damaged files and other formats."""
-    return parse_file(path, lambda content, _: _parse(content), _LONGEST)
+    return parse_file(path, _parse, _LONGEST)
 
 
 def _parse(content: Content) -> Header | None:
