@@ -38,8 +38,20 @@ from torchgeo_msssl.geo.headers import find_scenes
 RETILE = 'gdal_retile.py'
 #: Pixel size of each band of Sentinel-2 L2A in metres (default: 20), and its typical value.
 _METRES = {'B02': 10, 'B03': 10, 'B04': 10, 'B08': 10, 'B01': 60, 'B09': 60}
-_LEVEL = {'B01': 400, 'B02': 550, 'B03': 800, 'B04': 900, 'B05': 1300, 'B06': 2100, 'B07': 2400, 'B08': 2600,
-          'B8A': 2700, 'B09': 2700, 'B11': 2200, 'B12': 1500}  # fmt: skip
+_LEVEL = {
+    'B01': 400,
+    'B02': 550,
+    'B03': 800,
+    'B04': 900,
+    'B05': 1300,
+    'B06': 2100,
+    'B07': 2400,
+    'B08': 2600,
+    'B8A': 2700,
+    'B09': 2700,
+    'B11': 2200,
+    'B12': 1500,
+}
 #: Targets: times as fast as gdal_retile.py, by compression and number of processes.
 TARGETS = {('zstd', 1): 2.5, ('zstd', 2): 4.5, ('deflate', 1): 1.2, ('deflate', 2): 2.5}
 VIRTUAL_TARGET = 50.0
@@ -82,10 +94,19 @@ def make_scene(path: Path, side: int) -> str:
     tone = rng.normal(1, 0.25, (len(names), int(parcel.max()) + 1)).clip(0.3)
     relief = 1 + 0.15 * smooth(rng, side, 90) + 0.06 * smooth(rng, side, 12)
     profile: dict[str, Any] = {
-        'driver': 'GTiff', 'count': len(names), 'height': side, 'width': side, 'dtype': 'uint16', 'crs': 'EPSG:32631',
-        'transform': from_origin(600000, 5000000, 10, 10), 'tiled': True, 'blockxsize': 256, 'blockysize': 256,
-        'compress': 'deflate', 'interleave': 'pixel',
-    }  # fmt: skip
+        'driver': 'GTiff',
+        'count': len(names),
+        'height': side,
+        'width': side,
+        'dtype': 'uint16',
+        'crs': 'EPSG:32631',
+        'transform': from_origin(600000, 5000000, 10, 10),
+        'tiled': True,
+        'blockxsize': 256,
+        'blockysize': 256,
+        'compress': 'deflate',
+        'interleave': 'pixel',
+    }
     image = np.empty((len(names), side, side), dtype=np.uint16)
     for i, name in enumerate(names):
         factor = _METRES.get(name, 20) // 10
@@ -117,8 +138,10 @@ def measure(path: str, size: int, repeats: int, folder: Path) -> None:
     """Run all commands and print the results."""
     (scene,) = find_scenes(path)
     chips = len(chips_of(scene, 0, ChipOptions(chip_size=size)))
-    print(f'{path}: {scene.grid.height} × {scene.grid.width}, {len(scene.bands)} bands of {scene.dtype}, '
-          f'{os.path.getsize(path) / 1e6:.0f} MB; {chips} chips of {size}; {os.cpu_count()} processors')  # fmt: skip
+    print(
+        f'{path}: {scene.grid.height} × {scene.grid.width}, {len(scene.bands)} bands of {scene.dtype}, '
+        f'{os.path.getsize(path) / 1e6:.0f} MB; {chips} chips of {size}; {os.cpu_count()} processors'
+    )
     retile = shutil.which(RETILE)
     if retile is None:
         print(f'{RETILE} is not installed (Debian: gdal-bin, python3-gdal): there is no comparison.')
@@ -131,8 +154,17 @@ def measure(path: str, size: int, repeats: int, folder: Path) -> None:
         )
     if retile is not None:
         runs[f'{RETILE}, deflate'] = lambda output: [
-            retile, '-q', '-ps', str(size), str(size), '-co', 'COMPRESS=DEFLATE', '-targetDir', str(output), path
-        ]  # fmt: skip
+            retile,
+            '-q',
+            '-ps',
+            str(size),
+            str(size),
+            '-co',
+            'COMPRESS=DEFLATE',
+            '-targetDir',
+            str(output),
+            path,
+        ]
     taken = alternately(runs, repeats, folder)
     seconds = {name: median for name, (median, _) in taken.items()}
     reference = seconds.get(f'{RETILE}, deflate')
@@ -145,8 +177,17 @@ def measure(path: str, size: int, repeats: int, folder: Path) -> None:
 
 def _ours(path: str, size: int, *more: str) -> Callable[[Path], Sequence[str]]:
     return lambda output: [
-        sys.executable, '-m', 'torchgeo_msssl', 'chip', path, '--output', str(output), '--chip_size', str(size), *more
-    ]  # fmt: skip
+        sys.executable,
+        '-m',
+        'torchgeo_msssl',
+        'chip',
+        path,
+        '--output',
+        str(output),
+        '--chip_size',
+        str(size),
+        *more,
+    ]
 
 
 def _name(how: str, workers: int) -> str:
@@ -205,8 +246,10 @@ def _print_shares(path: str, size: int, seconds: dict[str, float]) -> None:
                 form.encode(image, valid, window)
             encoding = (time.perf_counter() - start) / len(tried) * len(windows)
             whole = seconds[_name(how, 1)]
-            print(f'{how}, 1 process: decoding alone {decoding:.2f} s ({decoding / whole:.0%}), encoding alone '
-                  f'{encoding:.2f} s ({encoding / whole:.0%})')  # fmt: skip
+            print(
+                f'{how}, 1 process: decoding alone {decoding:.2f} s ({decoding / whole:.0%}), encoding alone '
+                f'{encoding:.2f} s ({encoding / whole:.0%})'
+            )
 
 
 def _print_virtual(path: str, size: int, chips: int, reference: float | None, folder: Path) -> None:
