@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
@@ -15,8 +16,10 @@ from torchgeo_msssl.geo.chipping.options import ChipOptions
 from torchgeo_msssl.geo.chipping.plan import Chip
 from torchgeo_msssl.geo.ground.area import Ground, Polygons, outline, unplaceable
 from torchgeo_msssl.geo.ground.split import split_ground
-from torchgeo_msssl.geo.labels.source import LabelSource
 from torchgeo_msssl.geo.scene import Scene
+
+if TYPE_CHECKING:  # imports geopandas, which takes longer than chipping a small scene
+    from torchgeo_msssl.geo.labels.source import LabelSource
 
 #: Rounding of coordinates, in pixels.
 _ROUNDING = 1e-3
@@ -61,7 +64,7 @@ class Split:
 
 
 def regions_of(
-    scenes: Sequence[Scene], options: ChipOptions, labels: LabelSource | None = None
+    scenes: Sequence[Scene], options: ChipOptions, labels: 'LabelSource | None' = None
 ) -> dict[str, BaseGeometry]:
     """Split the ground of scenes; no scene is read.
 

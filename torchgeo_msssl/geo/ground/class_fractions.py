@@ -1,5 +1,7 @@
 """Fractions of blocks of ground that the classes of labels cover."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import shapely
 from affine import Affine
@@ -9,7 +11,9 @@ from rasterio.features import rasterize
 from torchgeo_msssl.geo.grid import PixelGrid
 from torchgeo_msssl.geo.ground.area import Ground
 from torchgeo_msssl.geo.ground.blocks import BlockGrid, Cells
-from torchgeo_msssl.geo.labels.source import LabelSource
+
+if TYPE_CHECKING:  # imports geopandas, which takes longer than chipping a small scene
+    from torchgeo_msssl.geo.labels.source import LabelSource
 
 #: Points along the side of a block at which its class is looked up.
 _POINTS = 64
@@ -17,7 +21,7 @@ _POINTS = 64
 _AT_ONCE = 32
 
 
-def class_fractions(labels: LabelSource, blocks: BlockGrid, cells: Cells) -> NDArray[np.float64]:
+def class_fractions(labels: 'LabelSource', blocks: BlockGrid, cells: Cells) -> NDArray[np.float64]:
     """Estimate which fraction of each block the classes cover, from regularly spaced points.
 
     Ground counts once, however many scenes show it, and neither bands nor the order or the pixels of the scenes
@@ -56,7 +60,7 @@ def _adjoin(west: NDArray[np.int64], east: NDArray[np.int64]) -> bool:
 
 
 def _looked_up(
-    labels: LabelSource, blocks: BlockGrid, strip: Cells, points: int
+    labels: 'LabelSource', blocks: BlockGrid, strip: Cells, points: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Class at each point of a row of neighbouring blocks, and whether it lies on a scene."""
     (left, _, _, top), (width, height) = shapely.bounds(blocks.boxes(strip[:1]))[0], blocks.sides

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
@@ -16,7 +17,9 @@ from torchgeo_msssl.geo.ground.blocks import BlockGrid, Cells, chances
 from torchgeo_msssl.geo.ground.class_fractions import class_fractions
 from torchgeo_msssl.geo.ground.file import read_split
 from torchgeo_msssl.geo.ground.parts import part_names
-from torchgeo_msssl.geo.labels.source import LabelSource
+
+if TYPE_CHECKING:  # imports geopandas, which takes longer than chipping a small scene
+    from torchgeo_msssl.geo.labels.source import LabelSource
 
 #: Blocks along the longest side of a group of scenes, in which its classes are counted.
 _BLOCKS_OF_GROUP = 8
@@ -30,7 +33,7 @@ def split_ground(
     fractions: Sequence[float],
     block_size: int,
     seed: int,
-    labels: LabelSource | None = None,
+    labels: 'LabelSource | None' = None,
     gap: float = 0,
 ) -> Regions:
     """Divide ground into regions for training, validation and test.
@@ -67,7 +70,7 @@ def split_blocks(
     fractions: Sequence[float],
     block_size: int,
     seed: int,
-    labels: LabelSource | None = None,
+    labels: 'LabelSource | None' = None,
     within: BaseGeometry | None = None,
 ) -> list[MultiPolygon]:
     """Assign blocks of ground to regions that have no ground in common.
@@ -103,7 +106,7 @@ def split_blocks(
 
 
 def split_scenes(
-    ground: Ground, fractions: Sequence[float], seed: int, labels: LabelSource | None = None
+    ground: Ground, fractions: Sequence[float], seed: int, labels: 'LabelSource | None' = None
 ) -> list[MultiPolygon]:
     """Assign whole scenes to regions; scenes that overlap (other dates, neighbouring tiles) stay together.
 
@@ -167,13 +170,13 @@ def _widened(region: BaseGeometry, ground: Ground, gap: float) -> BaseGeometry:
     return shapely.transform(plane, lambda xy: xy * pixel)
 
 
-def _totals(blocks: BlockGrid, cells: Cells, labels: LabelSource | None) -> NDArray[np.float64]:
+def _totals(blocks: BlockGrid, cells: Cells, labels: 'LabelSource | None') -> NDArray[np.float64]:
     """Fractions of each block that are balanced: the ground, and each class; shape (block, quantity)."""
     area = blocks.areas(cells)[:, None]
     return area if labels is None else np.hstack([area, class_fractions(labels, blocks, cells)])
 
 
-def _group_totals(ground: Ground, labels: LabelSource | None) -> NDArray[np.float64]:
+def _group_totals(ground: Ground, labels: 'LabelSource | None') -> NDArray[np.float64]:
     """Area of the ground of a group of scenes, and of each class on it; shape (quantity,)."""
     left, bottom, right, top = ground.union.bounds
     longest = max((right - left) / ground.pixel[0], (top - bottom) / ground.pixel[1])
