@@ -189,7 +189,7 @@ def test_a_stride_beyond_the_encoders_chip_size_is_refused(paths: list[str], tmp
 def test_chips_of_a_folder(paths: list[str], tmp_path: Path, virtual: bool) -> None:
     """Their embeddings and footprints are those of the chips of the scenes."""
     folder, output = tmp_path / 'chips', tmp_path / 'out'
-    arguments = [*paths, '--output', str(folder), '--size', '16', *(['--virtual'] if virtual else [])]
+    arguments = [*paths, '--output', str(folder), '--chip_size', '16', *(['--virtual'] if virtual else [])]
     assert main(['chip', *arguments]) == 0
     data = open_chips(paths)
     encoder = open_encoder('random', data, 'test_resnet')
