@@ -546,3 +546,14 @@ def test_a_number_beyond_the_last_chip_ends_an_iteration(folder: Path) -> None:
     assert chips[-1]['chip'] == 7
     with pytest.raises(IndexError, match='chip 8 is out of range for 8 chips'):
         chips[8]
+
+
+def test_a_mapping_translates_the_masks_of_a_folder(tmp_path: Path) -> None:
+    mask = np.zeros((SIZE, SIZE), np.uint8)
+    mask[:4] = 255
+    for folder, array in (('images', np.ones((3, SIZE, SIZE), np.uint8)), ('masks', mask)):
+        (tmp_path / folder).mkdir()
+        np.save(tmp_path / folder / 'a.npy', array)
+    chips = Chips(tmp_path, 'all', channels='first', class_names={'vine': 255, 'soil': 0})
+    assert chips.class_names == ('vine', 'soil')
+    np.testing.assert_array_equal(chips[0]['mask'].numpy(), mask == 0)

@@ -22,6 +22,7 @@ from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.files import write_json
 from torchgeo_msssl.geo.eviction import parse_size
+from torchgeo_msssl.geo.labels.classes import ClassNames
 from torchgeo_msssl.geo.sample import SampleArea
 from torchgeo_msssl.runs import run_folder
 from torchgeo_msssl.samplers.base import ChipSampler
@@ -236,7 +237,7 @@ class SpectralDataModule(BaseDataModule):
         )
 
     def folder_options(
-        self, masks: bool, class_names: Sequence[str] | None = None, ignore_index: int = 255
+        self, masks: bool, class_names: ClassNames | None = None, ignore_index: int = 255
     ) -> FolderOptions:
         """Return the options of the reader of a folder of chips.
 
@@ -255,7 +256,7 @@ class SpectralDataModule(BaseDataModule):
             self.channels,
             tuple(self.band_names or ()),
             masks,
-            tuple(class_names) if class_names else None,
+            class_names or None,
             ignore_index,
         )
 

@@ -24,6 +24,7 @@ from torchgeo_msssl.geo.band_choice import spectral_bands
 from torchgeo_msssl.geo.chipping.options import ALL
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.ground.parts import PARTS
+from torchgeo_msssl.geo.labels.classes import ClassNames
 from torchgeo_msssl.geo.radiometry import Radiometry
 from torchgeo_msssl.progress import progress_bar
 from torchgeo_msssl.samplers.base import ChipSampler
@@ -45,7 +46,7 @@ class FolderOptions:
     channels: Channels | None
     band_names: tuple[str, ...]
     masks: bool
-    class_names: tuple[str, ...] | None = None
+    class_names: ClassNames | None = None
     ignore_index: int = 255
 
     def open(self, split: str) -> Chips:

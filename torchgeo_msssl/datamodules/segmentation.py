@@ -239,23 +239,15 @@ class SegmentationDataModule(SpectralDataModule):
     def _chip_reader(self) -> FolderReader:
         few = self.shots is not None or self.label_fraction < 1
         return FolderReader(
-            self.folder_options(masks=True, class_names=self._names_of_values(), ignore_index=self.ignore_index),
+            self.folder_options(
+                masks=True, class_names=self.label_options['class_names'], ignore_index=self.ignore_index
+            ),
             None,
             self.wanted_chip_size,
             self.chips_per_epoch,
             (lambda total: wanted_count(total, self.label_fraction, self.shots, 'training chips')) if few else None,
             self.seed,
         )
-
-    def _names_of_values(self) -> list[str] | None:
-        """Return the names of the values in the masks of chips."""
-        given = self.label_options['class_names']
-        if isinstance(given, dict):
-            raise ConfigurationError(
-                'class_names: the masks of chips hold class numbers already; give a list of names, whose index is the '
-                'value, or leave it out for chips with a manifest.'
-            )
-        return list(given) if given else None
 
     def setup(self, stage: str) -> None:
         """Split the ground, choose the labels that are used, and find the statistics.

@@ -19,6 +19,7 @@ from torchgeo_msssl.errors import BandError, ConfigurationError, SceneReadError
 from torchgeo_msssl.geo.discover import date_of
 from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.headers import dtype_of, is_masked, name_bands
+from torchgeo_msssl.geo.labels.classes import Classes
 from torchgeo_msssl.geo.open_datasets import pooled_raster
 from torchgeo_msssl.geo.scene import BandFile, Scene, with_data
 
@@ -226,16 +227,14 @@ def check_alike(chip: Scene, first: Scene, dtype: np.dtype[Any]) -> None:
         raise SceneReadError(msg)
 
 
-def read_mask(
-    path: str, chip: Scene, window: Window, class_names: Sequence[str], ignore_index: int
-) -> NDArray[np.int64]:
+def read_mask(path: str, chip: Scene, window: Window, classes: Classes | None, ignore_index: int) -> NDArray[np.int64]:
     """Read the mask of a chip.
 
     Args:
         path: GeoTIFF or ``.npy`` file (height, width).
         chip: The chip.
         window: Window on the chip.
-        class_names: Names of the classes; the index is the value. Without names every value is accepted.
+        classes: Classes of the values; None accepts every value.
         ignore_index: Value of unlabelled pixels.
 
     Returns:
@@ -254,6 +253,10 @@ def read_mask(
         msg = f'{path}: has {own[0]} × {own[1]} pixels and its image, {chip.path}, {other[0]} × {other[1]}; correct it.'
         raise SceneReadError(msg)
     image, labelled = mask.read(window, mask.bands)
+    if classes is not None and classes.values is not None:
+        found, labelled = classes.of_pixels(image[0], labelled, path)
+        return np.where(labelled, found, ignore_index).astype(np.int64)
+    class_names = classes.names if classes is not None else ()
     values = np.where(labelled, image[0].astype(np.float64), ignore_index)
     most = len(class_names) or np.inf
     known = (values >= 0) & (values < most) & (values == np.floor(values)) | (values == ignore_index)

@@ -19,6 +19,7 @@ from torchgeo_msssl.geo.chipping.inputs import common_dtype
 from torchgeo_msssl.geo.chipping.labels import ChipLabels
 from torchgeo_msssl.geo.chipping.options import IGNORE
 from torchgeo_msssl.geo.grid import PixelGrid, Window
+from torchgeo_msssl.geo.labels.classes import Classes
 from torchgeo_msssl.geo.radiometry import Radiometry, radiometry
 from torchgeo_msssl.geo.scene import Scene
 
@@ -63,7 +64,7 @@ class FileSource:
         sensor: Sensor | None,
         layout: ArrayLayout,
         offset: float | Literal['auto'],
-        class_names: Sequence[str],
+        classes: Classes | None,
         ignore_index: int,
         dtype: str | None = None,
     ) -> None:
@@ -75,7 +76,7 @@ class FileSource:
             sensor: Sensor given by the user, or None.
             layout: Layout of ``.npy`` files.
             offset: Added to digital numbers before scaling; ``auto`` reads it from metadata or date.
-            class_names: Classes of the masks, empty if unknown.
+            classes: Classes of the masks, None if unknown.
             ignore_index: Value of unlabelled pixels.
             dtype: Dtype that holds the values of all chips without loss (default: that of the first).
 
@@ -87,7 +88,7 @@ class FileSource:
         self._named = sensor
         self._layout = layout
         self._offset: float | Literal['auto'] = offset
-        self._classes = class_names
+        self._classes = classes
         self._ignore_index = ignore_index
         self._first = self._open(0)
         self.sensor = sensor or infer_sensor(self._first.bands, chips[0].source)

@@ -9,7 +9,7 @@ import functools
 import logging
 import operator
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from typing import Literal, NamedTuple
@@ -26,7 +26,7 @@ from torchgeo_msssl.datasets.chip_sources import ChipSource, FileSource, WindowS
 from torchgeo_msssl.errors import ConfigurationError, ScenesNotFoundError
 from torchgeo_msssl.geo.chipping.options import ALL
 from torchgeo_msssl.geo.grid import Window
-from torchgeo_msssl.geo.labels.classes import check_classes
+from torchgeo_msssl.geo.labels.classes import ClassNames, resolve_classes
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Chips(NonGeoDataset):
         transforms: Callable[[Sample], Sample] | None = None,
         channels: Channels | None = None,
         band_names: Sequence[str] = (),
-        class_names: Sequence[str] | None = None,
+        class_names: ClassNames | None = None,
         ignore_index: int = 255,
         offset: float | Literal['auto'] = 'auto',
         masks: bool = True,
@@ -86,8 +86,8 @@ class Chips(NonGeoDataset):
             channels: ``.npy`` files: axis of the bands, ``first`` or ``last``.
             band_names: Names of the bands in order if the files do not say (default: those of ``sensor`` if the counts
                 agree, else ``band_1``, ``band_2``, …).
-            class_names: Names of the classes; the index is the value (default: those of the manifest, else every value
-                is accepted).
+            class_names: List of names, whose index is the value, or mapping of names to the values of the masks
+                (default: names of the manifest, else every value is accepted).
             ignore_index: Value of unlabelled pixels.
             offset: Added to digital numbers before scaling; ``auto`` reads it from metadata or date.
             masks: Whether to read masks if there are any.
@@ -111,9 +111,9 @@ class Chips(NonGeoDataset):
         if self.manifest is not None and self.manifest.failed:
             _warn_of_failed_scenes(self.root, self.manifest.failed)
         known = self.manifest.class_names if self.manifest is not None else ()
-        names = tuple(class_names or known)
-        self.class_names = check_classes(names, ignore_index) if names else ()
-        if known and masks and self.class_names != known:
+        self._classes = resolve_classes(class_names or known, ignore_index) if class_names or known else None
+        self.class_names = self._classes.names if self._classes is not None else ()
+        if known and masks and (self.class_names != known or isinstance(class_names, Mapping)):
             msg = (
                 f'class_names: got {", ".join(self.class_names)}, and the chips in {self.root} have the classes '
                 f'{", ".join(known)}; leave class_names out.'
@@ -143,11 +143,11 @@ class Chips(NonGeoDataset):
             return WindowSource(scenes, windows, wanted, named, offset, labels, self.ignore_index)
         if manifest is None:
             chips = list_chips(self.root, split, masks)
-            return FileSource(chips, bands, named, layout, offset, self.class_names, self.ignore_index)
+            return FileSource(chips, bands, named, layout, offset, self._classes, self.ignore_index)
         layout = layout if layout.names else replace(layout, names=tuple(manifest.summary['bands']))
         chips = [chip if masks else chip._replace(mask=None) for chip in manifest.files(split)]
         dtype = manifest.summary['dtype']
-        return FileSource(chips, bands, named, layout, offset, self.class_names, self.ignore_index, dtype)
+        return FileSource(chips, bands, named, layout, offset, self._classes, self.ignore_index, dtype)
 
     @property
     def bands(self) -> tuple[str, ...]:
