@@ -154,7 +154,8 @@ def keep_apart(regions: Mapping[str, BaseGeometry], ground: Ground, gap: float) 
     if gap == 0:
         return dict(regions)
     apart: Regions = {}
-    for name, region in reversed(regions.items()):
+    for name in reversed(list(regions)):
+        region = regions[name]
         near = [_widened(other, ground, gap) for other in apart.values()]
         apart[name] = region.difference(shapely.union_all(near)) if near else region
         if apart[name].is_empty:
