@@ -38,7 +38,7 @@ def module_names() -> list[str]:
 def help_commands() -> list[list[str]]:
     """Return the command lines that print a help text."""
     package = [[sys.executable, '-m', 'torchgeo_msssl', *words, '--help'] for words in ([], *_commands())]
-    scripts = [[sys.executable, str(path), '--help'] for path in sorted((ROOT / 'data_prep').glob('*.py'))]
+    scripts = [[sys.executable, str(path), '--help'] for path in sorted((ROOT / 'data_prep').glob('[a-z]*.py'))]
     return package + scripts
 
 
