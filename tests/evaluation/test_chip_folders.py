@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from torchgeo_msssl.datasets import Scenes
+from torchgeo_msssl.datasets.batches import collate
 from torchgeo_msssl.datasets.chips import chip_rasters
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.evaluation.chips import open_chips
-from torchgeo_msssl.evaluation.embed_settings import EmbedData
-from torchgeo_msssl.evaluation.embedding_chips import chips_of_folder, chips_of_scenes
-from torchgeo_msssl.evaluation.frozen_encoder import open_data
 from torchgeo_msssl.evaluation.probe_settings import ProbeData
-from torchgeo_msssl.geo.chipping.options import ChipOptions, LabelOptions
+from torchgeo_msssl.geo.chipping.options import ChipOptions
 from torchgeo_msssl.geo.chipping.run import chip_scenes
+from torchgeo_msssl.samplers import GridChipSampler
 
 type Maker = Callable[..., str]
 
@@ -39,22 +39,21 @@ def mask(make_scene: Maker) -> str:
 
 
 def cut(scene: str, folder: Path, mask: str | None = None, **options: Any) -> str:
-    labels = LabelOptions((mask,), class_names=('soil', 'vine')) if mask else None
-    chip_scenes([scene], folder, ChipOptions(SIDE, SIDE, labels=labels, **options), progress=False)
+    if mask:
+        options |= {'labels': mask, 'class_names': ['soil', 'vine']}
+    chip_scenes([scene], folder, ChipOptions(chip_size=SIDE, **options), progress=False)
     return str(folder)
 
 
 @pytest.mark.parametrize('virtual', [False, True])
-def test_chips_are_embedded_with_the_pixels_of_their_scene(scene: str, tmp_path: Path, virtual: bool) -> None:
-    folder = cut(scene, tmp_path / 'chips', virtual=virtual)
-    found = []
-    for paths, count in ((folder, 48), (scene, 48)):
-        data = open_data(None, EmbedData(paths, chip_size=SIDE))
-        chips = chips_of_folder(data) if data.reads_chips else chips_of_scenes(data, None, 0.9)
-        batch = chips.batch(range(count))
+def test_rasters_of_chips_have_the_pixels_of_their_scene(scene: str, tmp_path: Path, virtual: bool) -> None:
+    chips = Scenes(chip_rasters(cut(scene, tmp_path / 'chips', virtual=virtual)))
+    assert len(chips) == (1 if virtual else 6 * 8)
+    ours, theirs = (set[tuple[float, ...]](), set[tuple[float, ...]]())
+    for scenes, found in ((chips, ours), (Scenes(scene), theirs)):
+        batch = collate(scenes.__getitems__(list(GridChipSampler(scenes, SIDE))))
         reflectance = (batch['image'].double() + batch['offset'][..., None, None]) * batch['scale'][..., None, None]
-        found.append({tuple(chip.mean((1, 2)).tolist()) for chip in reflectance})
-    ours, theirs = found
+        found |= {tuple(chip.mean((1, 2)).tolist()) for chip in reflectance}
     assert ours == theirs
     assert len(ours) == 6 * 8
 

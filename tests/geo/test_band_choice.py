@@ -40,7 +40,7 @@ def test_bands_are_chosen_by_name_in_the_order_wanted(scene: str, make_scene: Ma
 )
 def test_every_user_raises_the_same_error(scene: str, tmp_path: Path, bands: list[str], message: str) -> None:
     def chip() -> Any:
-        return chip_scenes([scene], tmp_path / 'chips', ChipOptions(8, 8, bands=tuple(bands)), progress=False)
+        return chip_scenes([scene], tmp_path / 'chips', ChipOptions(chip_size=8, bands=tuple(bands)), progress=False)
 
     def statistics() -> Any:
         return run_statistics([scene, '--output', str(tmp_path / 'statistics.yaml'), '--bands', ','.join(bands)])

@@ -13,7 +13,6 @@ from torch import distributed
 from torch.utils.data import DistributedSampler
 from torchgeo.samplers import GeoSampler
 
-from torchgeo_msssl.datasets.queries import ChipQuery
 from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import ConfigurationError
 
@@ -106,7 +105,7 @@ class ChipSampler(GeoSampler, DistributedSampler[Any]):
         self.seed, self.epoch, self.start = int(state['seed']), int(state['epoch']), int(state['start'])
         self._resume = self.start
 
-    def __iter__(self) -> Iterator[ChipQuery]:
+    def __iter__(self) -> Iterator[Any]:
         """Yield this rank's chips of the epoch, from the first one or from the position of a loaded state.
 
         The next epoch follows when all are drawn. An interrupted iteration leaves no state behind.
@@ -120,7 +119,7 @@ class ChipSampler(GeoSampler, DistributedSampler[Any]):
         self.set_epoch(epoch + 1)
 
     @abstractmethod
-    def draw(self, epoch: int, start: int) -> Iterator[ChipQuery]:
+    def draw(self, epoch: int, start: int) -> Iterator[Any]:
         """Yield this rank's chips of an epoch from a position on.
 
         Args:

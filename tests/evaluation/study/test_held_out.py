@@ -148,7 +148,7 @@ def test_chips_share_the_ground_of_their_scenes(study: Callable[..., Study], tmp
     Path('fit.yaml').write_text(Path('fit.yaml').read_text().replace(f'{tmp_path}/scenes', f'{tmp_path}/scenes/s1.tif'))
     for number, virtual, expected in ((1, False, True), (1, True, True), (2, False, False)):
         folder = tmp_path / f'chips{number}{virtual}'
-        chip_scenes([f'scenes/s{number}.tif'], folder, ChipOptions(16, 16, virtual=virtual), progress=False)
+        chip_scenes([f'scenes/s{number}.tif'], folder, ChipOptions(chip_size=16, virtual=virtual), progress=False)
         found = provenance_of(study(), pretraining('pretrain.yaml', {'data.paths': str(folder)}))
         assert found == Provenance(expected, labels=False)
     (tmp_path / 'arrays').mkdir()
