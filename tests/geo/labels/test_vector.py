@@ -168,6 +168,12 @@ def test_a_mapping_chooses_among_the_values_of_a_column(tmp_path: Path) -> None:
     assert vector_labels(path, crops, 'code', background=True).class_names == ('background', 'hops', 'other')
 
 
+def test_a_geometry_marked_as_unlabelled_is_not_background(tmp_path: Path) -> None:
+    path = save(tmp_path / 'a.gpkg', [square(0, 0, 10), square(0, 0, 5)], code=[1, 255])
+    mask = vector_labels(path, NAMES, 'code', background=True).burn(GRID, GRID.window)
+    assert [int((mask == value).sum()) for value in (0, 1, 255)] == [GRID.window.area - 400, 300, 100]
+
+
 def test_without_a_column_all_is_one_class(tmp_path: Path) -> None:
     path = save(tmp_path / 'vines.gpkg', [square(0, 0, 4), LineString([(X, Y), (X + 3, Y - 3)])])
     labels = vector_labels(path)
@@ -177,6 +183,11 @@ def test_without_a_column_all_is_one_class(tmp_path: Path) -> None:
         assert labels.geometries.values.tolist() == [value, value]
     with pytest.raises(ConfigurationError, match=r'column: name the column of .*vine, grass, hops.*it has none'):
         vector_labels(path, ['vine', 'grass', 'hops'])
+    # there are no values to choose from: neither class may silently become the background
+    with pytest.raises(ConfigurationError, match=r'column: name the column of .*2 classes \(vine, grass\)'):
+        vector_labels(path, {'vine': 1, 'grass': 2})
+    named = vector_labels(path, {'background': 0, 'vine': 1}, buffer=0.5)
+    assert (named.class_names, named.geometries.values.tolist()) == (('background', 'vine'), [1, 1])
 
 
 def test_numbers_of_a_column_are_used_as_they_are(tmp_path: Path) -> None:

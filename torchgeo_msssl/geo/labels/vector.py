@@ -1,7 +1,7 @@
 """Labels from polygons, lines and points."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from rasterio.crs import CRS
 
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.grid import PixelGrid, Window
-from torchgeo_msssl.geo.labels.classes import Classes, resolve_classes
+from torchgeo_msssl.geo.labels.classes import BACKGROUND, Classes, resolve_classes
 from torchgeo_msssl.geo.labels.columns import classes_of_column, classes_of_numbers
 from torchgeo_msssl.geo.labels.options import LabelSettings
 from torchgeo_msssl.geo.labels.source import Bounds, Footprint, LabelSource, Time
@@ -96,7 +96,9 @@ class VectorLabels(LabelSource):
         drawn = self.classes.background is None or bool((values == self.classes.background).any())
         self.background = not drawn if settings.background is None else settings.background
         order = self._order(values, settings.priority)
-        burned = np.where(values < 0, self._fill, values).astype(np.uint8)
+        # what a mapping leaves out is ground without a label; ignore_index in a column is an unlabelled geometry
+        rest = self._fill if self.classes.values is not None else ignore_index
+        burned = np.where(values < 0, rest, values).astype(np.uint8)
         self.geometries = GeometryIndex(np.concatenate(pieces)[order], burned[order], crs)
 
     @property
@@ -177,7 +179,7 @@ def _classes(
     class_names, column, background = settings.class_names, settings.column, settings.background
     if column is None:
         names = [Path(split_layer(paths[0])[0]).stem] if class_names is None else [str(name) for name in class_names]
-        if len(names) > 2:
+        if len(names) > 2 or (isinstance(class_names, Mapping) and len(names) == 2 and BACKGROUND not in names):
             msg = (
                 f'column: name the column of {paths[0]} that tells which of the {len(names)} classes '
                 f'({", ".join(names)}) each geometry is; it has {_columns(frames[0])}.'
