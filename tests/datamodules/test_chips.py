@@ -1,5 +1,6 @@
 """What a task is told of chips, and the order in which it gets them."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,11 @@ def test_without_a_root_chips_are_cut_out_of_the_sample_area(tmp_path: Path) -> 
     (tmp_path / 'sample.json').touch()  # another area
     sample_chips(area, 'drone')
     assert summary.stat().st_mtime_ns > written
+    content = json.loads(summary.read_text())
+    summary.write_text(json.dumps(content | {'format': content['format'] - 1}))  # of an earlier version
+    again = SegmentationDataModule(sample_dir=str(tmp_path), reader='chips', batch_size=2)
+    assert again.class_names == ('background', 'vine')
+    assert json.loads(summary.read_text())['format'] == content['format']
 
 
 def test_each_part_has_its_chips(root: str) -> None:

@@ -1,8 +1,10 @@
 """Scenes and chips of the generated sample area, for runs without ``paths``."""
 
+import json
 from pathlib import Path
 from typing import Literal
 
+from torchgeo_msssl.geo.chipping.manifest import FORMAT
 from torchgeo_msssl.geo.chipping.options import ChipOptions
 from torchgeo_msssl.geo.chipping.progress_log import SUMMARY
 from torchgeo_msssl.geo.chipping.run import chip_scenes
@@ -59,9 +61,13 @@ def sample_chips(area: SampleArea, scenes: Literal['s2', 'drone']) -> str:
 
 
 def _is_current(folder: Path, area: SampleArea) -> bool:
-    """Return whether chips are complete and from the present area."""
+    """Return whether chips are complete, of this version's format, and from the present area."""
     summary = folder / SUMMARY
-    return summary.is_file() and summary.stat().st_mtime_ns >= (area.directory / MANIFEST).stat().st_mtime_ns
+    try:
+        current = json.loads(summary.read_text(encoding='utf-8'))['format'] == FORMAT
+    except (OSError, ValueError, KeyError):
+        return False
+    return current and summary.stat().st_mtime_ns >= (area.directory / MANIFEST).stat().st_mtime_ns
 
 
 def _flight_options(area: SampleArea) -> ChipOptions:
