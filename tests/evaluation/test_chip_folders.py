@@ -87,6 +87,17 @@ def test_chips_with_masks_are_probed_in_their_split(scene: str, mask: str, tmp_p
     assert len(blocks.train.labels) + len(blocks.test.labels) == 6 * 8 - 1
 
 
+def test_a_mapping_translates_the_masks_of_other_folders(scene: str, mask: str, tmp_path: Path) -> None:
+    folder = Path(cut(scene, tmp_path / 'chips', mask))
+    for name in ('summary.json', 'chips.parquet', '.chips.journal'):
+        (folder / name).unlink()
+    options: dict[str, Any] = {'paths': str(folder), 'chip_size': SIDE, 'block_size': 2 * SIDE, 'purity': 0.9}
+    listed = open_chips(ProbeData(**options, class_names=['soil', 'vine']))
+    mapped = open_chips(ProbeData(**options, class_names={'vine': 1, 'bare': [0]}))
+    assert (listed.class_names, mapped.class_names) == (('soil', 'vine'), ('bare', 'vine'))
+    assert np.array_equal(listed.test.labels, mapped.test.labels)
+
+
 def test_chips_without_masks_are_not_probed(scene: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match='has no files of chips with masks'):
         open_chips(ProbeData(paths=cut(scene, tmp_path / 'chips'), chip_size=SIDE))

@@ -183,10 +183,7 @@ def _listed(options: ProbeData) -> tuple[str | list[str] | None, pd.DataFrame | 
 
 def _chip_table(options: ProbeData) -> pd.DataFrame:
     """Path and dominant class of the chips of a folder, with their split if the folder is divided."""
-    root = str(options.paths)
-    if isinstance(options.class_names, dict):
-        raise ConfigurationError('data.class_names: the masks of chips hold class numbers; give a list of names.')
-    names, rows = options.class_names, []
+    root, names, rows = str(options.paths), options.class_names, []
     chip_rasters(root)  # raises for arrays
     splits = chip_splits(root)
     for split in splits:

@@ -29,7 +29,7 @@ class ProbeData:
         folder: Use the files of a folder as chips instead, ROOT/CLASS/*.tif, one folder per class.
         csv: Use the files of a table as chips instead, with the columns path (absolute or relative to the table),
             label, and optionally split (train or test).
-        class_names: For `labels`: names in the order of the values from 0, or names with their values,
+        class_names: For `labels` and masks: names in the order of the values from 0, or names with their values,
             `clear=[1,2],cloud=3`; other values are then unlabelled. Default: every value is a class.
         bands: Bands by name; default: the spectral bands that the files have.
         sensor: Sensor of the scenes, if the files do not name it.
