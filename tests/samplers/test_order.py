@@ -1,4 +1,4 @@
-"""Every chip once an epoch, in an order of seed and epoch alone, dealt out to the ranks."""
+"""Every chip once an epoch, in an order of seed and epoch alone, divided among the ranks."""
 
 from pathlib import Path
 
