@@ -295,9 +295,13 @@ def test_labels_elsewhere_are_refused(files: dict[str, Any], tmp_path: Path) -> 
         ({'block_size': 8}, 'block_size'),
         ({'fractions': (0.5, 0.5, 0.0)}, 'fractions'),
         ({'labels': None}, 'labels'),
+        ({'paths': None}, 'paths: the scenes of labels .*mask.tif are not given'),
     ],
 )
-def test_options_out_of_range(files: dict[str, Any], options: dict[str, Any], words: str) -> None:
+def test_options_out_of_range(
+    files: dict[str, Any], options: dict[str, Any], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where the sample area would be generated
     given = {key: value for key, value in options.items() if key in files}
     with pytest.raises(ConfigurationError, match=words):
         ready(files | given, **{key: value for key, value in options.items() if key not in files})

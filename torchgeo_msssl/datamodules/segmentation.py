@@ -173,6 +173,11 @@ class SegmentationDataModule(SpectralDataModule):
         return {name: region for name, region in self.scene_reader.division.regions.items() if region is not None}
 
     def _use_sample_area(self, area: SampleArea, chips: bool) -> None:
+        if self.labels is not None:
+            raise ConfigurationError(
+                f'paths: the scenes of labels {self.labels} are not given; set paths, or leave labels out to use the '
+                'sample area.'
+            )
         if chips:
             if self.sample != 'vines':
                 raise ConfigurationError(
