@@ -98,6 +98,16 @@ def test_a_mapping_translates_the_masks_of_other_folders(scene: str, mask: str, 
     assert np.array_equal(listed.test.labels, mapped.test.labels)
 
 
+def test_a_folder_in_the_home_folder_keeps_its_split(
+    scene: str, mask: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut(scene, tmp_path / 'chips', mask, split='blocks', fractions=(0.5, 0.25, 0.25), block_size=2 * SIDE + 1)
+    monkeypatch.setenv('HOME', str(tmp_path))
+    monkeypatch.setenv('USERPROFILE', str(tmp_path))
+    found = open_chips(ProbeData(paths='~/chips', chip_size=SIDE, block_size=2 * SIDE, purity=0.9))
+    assert found.split == 'the column split'
+
+
 def test_chips_without_masks_are_not_probed(scene: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match='has no files of chips with masks'):
         open_chips(ProbeData(paths=cut(scene, tmp_path / 'chips'), chip_size=SIDE))

@@ -1,7 +1,6 @@
 """Chips read from a folder in which they were cut beforehand."""
 
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -108,7 +107,7 @@ class FolderReader:
 
     def _open(self, part: str) -> Chips:
         root = self._options.root
-        known = chip_splits(os.path.expanduser(root))
+        known = chip_splits(root)
         split = part if part != TRAIN else self._part or (TRAIN if TRAIN in known else ALL)
         if part != TRAIN and part not in known:
             raise ConfigurationError(

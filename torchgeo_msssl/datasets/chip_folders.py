@@ -39,6 +39,7 @@ def is_chip_folder(path: str) -> bool:
         Whether it is a folder that the ``chip`` command wrote or began, or has ``images`` (in ``train``, ``val`` or
         ``test`` or by itself), or ``.npy`` files. A flat folder of GeoTIFFs counts as scenes.
     """
+    path = os.path.expanduser(path)
     if not os.path.isdir(path):
         return False
     if any(os.path.exists(os.path.join(path, name)) for name in (MANIFEST, JOURNAL)):

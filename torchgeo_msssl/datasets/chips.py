@@ -237,6 +237,7 @@ def chip_splits(root: str) -> tuple[str, ...]:
     Raises:
         ConfigurationError: If a run of ``chip`` is unfinished.
     """
+    root = os.path.expanduser(root)
     return _splits(root, read_manifest(root))
 
 

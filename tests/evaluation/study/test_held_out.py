@@ -149,7 +149,8 @@ def test_chips_share_the_ground_of_their_scenes(study: Callable[..., Study], tmp
     for number, virtual, expected in ((1, False, True), (1, True, True), (2, False, False)):
         folder = tmp_path / f'chips{number}{virtual}'
         chip_scenes([f'scenes/s{number}.tif'], folder, ChipOptions(chip_size=16, virtual=virtual), progress=False)
-        found = provenance_of(study(), pretraining('pretrain.yaml', {'data.paths': str(folder)}))
+        paths = [str(folder)] if virtual else str(folder)
+        found = provenance_of(study(), pretraining('pretrain.yaml', {'data.paths': paths}))
         assert found == Provenance(expected, labels=False)
     (tmp_path / 'arrays').mkdir()
     np.save(tmp_path / 'arrays' / 'one.npy', np.zeros((2, 8, 8)))

@@ -152,7 +152,11 @@ def _share_ground(one: SpectralDataModule, other: SpectralDataModule) -> bool:
 
 
 def _ground_scenes(data: SpectralDataModule) -> Scenes:
-    return Scenes(chip_rasters(str(data.paths)), sensor=data.sensor) if data.reads_chips else data.scenes
+    if not data.reads_chips:
+        return data.scenes
+    assert data.paths is not None
+    (root,) = [data.paths] if isinstance(data.paths, str) else data.paths
+    return Scenes(chip_rasters(root), sensor=data.sensor)
 
 
 def _open_fit(study: Study) -> SegmentationDataModule:
