@@ -220,6 +220,20 @@ def test_a_worker_ends_silently_when_its_parent_is_gone(received: list[Any]) -> 
     assert not received
 
 
+class OtherPipe:
+    """A pipe of another class than ``Connection``, as on Windows."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self.fileno, self.send, self.recv, self.close = pipe.fileno, pipe.send, pipe.recv, pipe.close
+
+
+def test_pipes_of_another_class() -> None:
+    with WorkerPool(2) as pool:
+        list(pool.map(square, [1, 2]))
+        pool._pipes = [cast('Connection', OtherPipe(pipe)) for pipe in pool._pipes]
+        assert sorted(pool.map(square, [1, 2, 3])) == [1, 4, 9]
+
+
 def test_a_worker_that_was_killed_before_it_gets_a_task() -> None:
     with WorkerPool(2) as pool:
         list(pool.map(square, [1, 2]))

@@ -17,7 +17,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from torchgeo_msssl.errors import MSSSLError
 
@@ -152,7 +152,8 @@ class WorkerPool:
     ) -> Iterator[tuple[int, Any]]:
         """Yield the number of each task with its result, and send the next task to the worker that gave it."""
         while busy:
-            ready = [pipe for pipe in wait(busy, interval if on_wait else None) if isinstance(pipe, Connection)]
+            # of another class on Windows, with the same methods
+            ready = cast(list[Connection], wait(busy, interval if on_wait else None))
             if not ready and on_wait:
                 on_wait()
             for pipe in ready:
