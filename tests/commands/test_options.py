@@ -115,7 +115,15 @@ def test_a_path_that_holds_a_comma(tmp_path: Path) -> None:
     path = tmp_path / 'a,b.gpkg'
     path.touch()
     assert read('--labels', str(path)).labels == str(path)
+    assert read('--labels', str(path), 'c.gpkg').labels == [str(path), 'c.gpkg']
+    pattern = f'{tmp_path}/a,*.gpkg'
+    assert read('--labels', pattern).labels == pattern
     assert read_options(Options, 'chip', ['a,b.tif', '--output', 'x']).paths == ['a,b.tif']
+
+
+def test_a_list_that_is_too_long_for_a_path() -> None:
+    names = [f'labels_{number}.gpkg' for number in range(500)]
+    assert read('--labels', ','.join(names)).labels == names
 
 
 def test_later_options_override_a_configuration(tmp_path: Path) -> None:

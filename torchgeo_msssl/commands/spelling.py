@@ -1,9 +1,10 @@
 """Spelling of options on the command line, the same in every command."""
 
+import glob
 import json
+import os
 import types
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, TypeAliasType, Union, get_args, get_origin
 
 from torchgeo_msssl.errors import ConfigurationError
@@ -54,15 +55,16 @@ def spell(values: Sequence[str], hint: Any) -> str:
 
     Returns:
         ``B02,B03`` as ``["B02", "B03"]`` where the type has a list, ``vine=1`` as ``{"vine": 1}`` where it has a
-        mapping; other text as it is. A path that exists is never split.
+        mapping; other text as it is. A path that exists, or a pattern of some, is never split.
 
     Raises:
         ConfigurationError: If only some parts of a mapping have a value.
     """
     kinds, text = members(hint), values[0] if len(values) == 1 else ''
-    if text[:1] in ('[', '{') or text == 'null' or (text and str in kinds and Path(text).exists()):
+    paths = {value for value in values if str in kinds and _is_path(value)}
+    if text[:1] in ('[', '{') or text == 'null' or text in paths:
         return text
-    parts = [part for value in values for part in _split(value)]
+    parts = [part for value in values for part in ([value] if value in paths else _split(value))]
     pairs = [part.partition('=') for part in parts]
     if any(is_mapping(one) for one in kinds) and any(equals for _, equals, _ in pairs):
         if all(name.strip() and equals for name, equals, _ in pairs):
@@ -135,6 +137,12 @@ def _plain(text: str) -> Any:
         except ValueError:
             continue
     return text.strip('\'"')
+
+
+def _is_path(text: str) -> bool:
+    """Whether a text is the path of a file, or a pattern with a comma that matches some."""
+    # unlike pathlib, os.path takes text that is too long for a path
+    return os.path.exists(text) or (',' in text and any(glob.iglob(text, recursive=True)))
 
 
 def _split(text: str) -> list[str]:
