@@ -165,6 +165,24 @@ def test_a_cell_that_another_process_has_is_not_run_by_its_index(
     assert 'Wrote study/summary.md' in capsys.readouterr().out  # tables too, also where cells run one by one
 
 
-def test_an_option_without_a_value() -> None:
-    with pytest.raises(ConfigurationError, match=r'--model\.lr: expected a value'):
-        read_study(['--config', str(CONFIGS / 'study_vines.yaml'), '--model.lr'])
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--model.lr'], r'--model\.lr: expected a value'),
+        (['--model.lr', '--jobs', '2'], r'--model\.lr: expected a value'),
+        (['--trainer.max_epochs', '1', '2'], r'2: unexpected'),
+    ],
+)
+def test_an_option_without_a_value(arguments: list[str], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        read_study(['--config', str(CONFIGS / 'study_vines.yaml'), *arguments])
+
+
+def test_options_of_cells_are_spelled_as_those_of_fit() -> None:
+    given = ['--data.bands', 'red,nir', '--data.class_balance', '--pretraining.data.paths', 'a.tif', 'b.tif']
+    study = read_study(['--config', str(CONFIGS / 'study_vines.yaml'), *given, '--jobs', '2', '--model.lr=-1e-3'])
+    expected = {'data.bands': '["red", "nir"]', 'data.class_balance': 'true', 'model.lr': '-1e-3'}
+    assert expected.items() <= study.options.items()
+    (pretraining,) = [entry.pretraining for entry in study.initialisations if entry.pretraining]
+    assert pretraining.options['data.paths'] == '["a.tif", "b.tif"]'
+    assert study.jobs == 2

@@ -24,7 +24,7 @@ FIT = ['fit', '--config', str(CONFIGS / 'vineseg_drone.yaml')]
         (['--data.fractions', '0.5,0.25,0.25'], ['--data.fractions', '[0.5, 0.25, 0.25]']),
         (['--data.chip-size=32'], ['--data.chip_size', '32']),
         (['--data.class_balance', '--data.seed', '1'], ['--data.class_balance', 'true', '--data.seed', '1']),
-        (['--model.lr', '-1'], ['--model.lr', '-1']),
+        (['--model.lr', '-1e-3'], ['--model.lr=-1e-3']),
         (['--trainer.max-steps=3'], ['--trainer.max_steps=3']),
         (['--data.labels'], ['--data.labels']),
         (['--print_config'], ['--print_config']),
@@ -39,12 +39,16 @@ def test_classes_named_on_the_command_line() -> None:
     assert spell_trainer_options(arguments) == ['fit', '--data=PretrainingDataModule', '--data.paths', '["a", "b"]']
     arguments = [*FIT, '--data.class_path', 'torchgeo.datamodules.EuroSATDataModule', '--data.paths', 'a', 'b']
     assert spell_trainer_options(arguments) == arguments  # no such option: left to Lightning's parser
+    arguments = ['fit', '-c', FIT[2], '--data.bands', 'red,nir']
+    assert spell_trainer_options(arguments) == ['fit', '-c', FIT[2], '--data.bands', '["red", "nir"]']
 
 
 def test_what_cannot_be_read_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / 'broken.yaml'
     path.write_text('data: [')
     arguments = ['fit', '--config', str(path), '--config', 'nothing.yaml', '--data', 'no.such.Class', '--data.x', '1,2']
+    assert spell_trainer_options(arguments) == arguments
+    arguments = ['fit', '--data', './data.yaml', '--data.x', '1,2']
     assert spell_trainer_options(arguments) == arguments
 
 

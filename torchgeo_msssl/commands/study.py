@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from jsonargparse.typing import Path_fr
+
 from torchgeo_msssl.commands.options import read_options
 from torchgeo_msssl.commands.spelling import split_argument
+from torchgeo_msssl.commands.trainer_options import spell_trainer_options
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.evaluation.study.design import Options, Study
 
@@ -78,8 +81,8 @@ def read_study(arguments: Sequence[str]) -> StudyOptions:
     study = read_options(StudyOptions, 'study', rest, config=True, example=example)
     for entry in study.initialisations:
         if entry.pretraining is not None:
-            entry.pretraining.options.update(pretrainings)
-    return replace(study, options=study.options | cells)
+            entry.pretraining.options.update(_read_overrides(entry.pretraining.config, pretrainings))
+    return replace(study, options=study.options | _read_overrides(study.fit, cells))
 
 
 def run_command(arguments: Sequence[str]) -> None:
@@ -93,21 +96,34 @@ def run_command(arguments: Sequence[str]) -> None:
     run_trainer(arguments)
 
 
-def _split_overrides(arguments: Sequence[str]) -> tuple[list[str], Options, Options]:
-    """Separate the options of the study from those of its cells and pretrainings."""
+def _split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+    """Separate the arguments of the study from those of its cells and pretrainings."""
     rest: list[str] = []
-    cells: Options = {}
-    pretrainings: Options = {}
-    given = list(arguments)
-    while given:
-        argument = given.pop(0)
-        name, value = split_argument(argument)
-        target = pretrainings if name.startswith('pretraining.') else cells
-        name = name.removeprefix('pretraining.')
-        if not argument.startswith('--') or name.partition('.')[0] not in _OVERRIDES or '.' not in name:
-            rest.append(argument)
-        elif value is None and not given:
-            raise ConfigurationError(f'{argument}: expected a value after it.')
-        else:
-            target[name] = given.pop(0) if value is None else value
+    cells: list[str] = []
+    pretrainings: list[str] = []
+    target = rest
+    for argument in arguments:
+        if argument.startswith('--'):  # the values of an option follow it
+            name = split_argument(argument)[0].removeprefix('pretraining.')
+            section, dot, _ = name.partition('.')
+            target = rest
+            if dot and section in _OVERRIDES:
+                target = pretrainings if argument.startswith('--pretraining.') else cells
+                argument = argument.replace('--pretraining.', '--', 1)
+        target.append(argument)
     return rest, cells, pretrainings
+
+
+def _read_overrides(config: Path_fr, arguments: Sequence[str]) -> Options:
+    """Read the options of cells or pretrainings, spelled as those of the command ``fit`` with their configuration."""
+    spelled = spell_trainer_options(['fit', '--config', str(config.absolute), *arguments])[3:]
+    found: Options = {}
+    while spelled:
+        argument = spelled.pop(0)
+        name, value = split_argument(argument)
+        if not argument.startswith('--'):
+            raise ConfigurationError(f'{argument}: unexpected; the names of options start with --.')
+        if value is None and (not spelled or spelled[0].startswith('--')):
+            raise ConfigurationError(f'{argument}: expected a value after it.')
+        found[name] = spelled.pop(0) if value is None else value
+    return found

@@ -42,7 +42,11 @@ def spell_trainer_options(arguments: Sequence[str], options: Mapping[str, Any] |
             spelled.append(f'--{name}' if value is None else f'--{name}={value}')
             continue
         values = take_values(rest, value, hint, several=any(is_list(one) for one in members(hint)))
-        spelled += [f'--{name}', spell(values, hint)] if values else [f'--{name}']
+        text = spell(values, hint) if values else ''
+        if text.startswith('-'):  # argparse takes -1e-3 for the name of an option
+            spelled.append(f'--{name}={text}')
+        else:
+            spelled += [f'--{name}', text] if values else [f'--{name}']
     return spelled
 
 
@@ -50,9 +54,9 @@ def _named_classes(arguments: Sequence[str]) -> dict[str, str]:
     """Class of each section, that of the last configuration or option that names one."""
     found: dict[str, str] = {}
     for argument, following in zip(arguments, [*arguments[1:], ''], strict=True):
-        if not argument.startswith('--'):
+        if argument != '-c' and not argument.startswith('--'):
             continue
-        name, value = split_argument(argument)
+        name, value = ('config', None) if argument == '-c' else split_argument(argument)
         value = following if value is None else value
         if name == 'config':
             found |= _classes_of_file(Path(value))
@@ -77,7 +81,7 @@ def _constructor_hints(path: str) -> dict[str, Any]:
     for where in [module] if module else _SECTIONS.values():
         try:
             kind = getattr(importlib.import_module(where), name)
-        except (ImportError, AttributeError):  # Lightning's parser reports it
+        except (ImportError, AttributeError, TypeError, ValueError):  # Lightning's parser reports it
             continue
         hints: dict[str, Any] = {}
         for base in reversed(kind.__mro__):
