@@ -846,6 +846,19 @@ def test_pretraining_cannot_be_evaluated(tmp_path: Path, capsys: pytest.CaptureF
     assert len(error) == 1
 
 
+def test_lists_reach_lightning_without_a_warning(
+    monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*FASTSIAM, '--data.bands', 'B02,B03', '--print_config']
+    monkeypatch.setattr(sys, 'argv', ['torchgeo_msssl', *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        run_trainer(arguments)
+    assert stopped.value.code == 0
+    assert yaml.safe_load(capsys.readouterr().out)['data']['init_args']['bands'] == ['B02', 'B03']
+    assert not [str(warning.message) for warning in recwarn if 'args parameter' in str(warning.message)]
+    assert sys.argv == ['torchgeo_msssl', *arguments]
+
+
 def test_unknown_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / 'config.yaml'
     config.write_text(Path(FASTSIAM[2]).read_text().replace('hidden_dim', 'hiden_dim'))

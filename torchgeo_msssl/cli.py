@@ -213,6 +213,8 @@ def run_trainer(arguments: Sequence[str]) -> Any:
     """
     show_log()
     arguments = spell_trainer_options(arguments, _map_hints() if arguments[0] == 'predict' else None)
+    before = sys.argv
+    sys.argv = [*sys.argv[:1], *arguments]  # Lightning warns if it gets other arguments than the process
     try:
         return CLI(
             arguments[0],
@@ -223,7 +225,6 @@ def run_trainer(arguments: Sequence[str]) -> Any:
             subclass_mode_data=True,
             save_config_kwargs={'overwrite': True},  # by a resumed run
             parser_kwargs={'prog': 'python -m torchgeo_msssl', 'version': __version__},
-            args=None if arguments == sys.argv[1:] else arguments,  # Lightning warns if it gets both
         )
     except UnpicklingError as error:
         msg = 'ckpt_path: the file holds more than tensors and plain values; it was not loaded, and no code in it ran.'
@@ -231,6 +232,8 @@ def run_trainer(arguments: Sequence[str]) -> Any:
     except SIGTERMException as error:
         # its own exit status is that of success
         raise SystemExit(128 + signal.SIGTERM) from error
+    finally:
+        sys.argv = before
 
 
 def _map_hints() -> dict[str, Any]:
