@@ -13,6 +13,7 @@ from torchgeo_msssl.geo.chipping.options import ChipOptions
 from torchgeo_msssl.geo.chipping.plan import chips_of
 from torchgeo_msssl.geo.chipping.split import Split, footprints, regions_of, split_chips
 from torchgeo_msssl.geo.grid import PixelGrid
+from torchgeo_msssl.geo.ground.area import Ground
 from torchgeo_msssl.geo.scene import BandFile, Scene
 
 UTM = CRS.from_epsg(32631)
@@ -94,3 +95,18 @@ def test_parts_without_a_share_are_left_out() -> None:
     result = split([scene('a')], options(fractions=(0.5, 0, 0.5)))
     assert {chip.part for chip in result.chips} == {'train', 'test'}
     assert list(result.blocks) == ['train', 'test']
+
+
+@pytest.mark.parametrize('turn', [0, 30])
+def test_padded_chips_at_the_border_of_the_ground_are_kept(turn: float) -> None:
+    # the scene of 1,000 pixels ends with a block, and the last chips reach 8 pixels beyond it
+    one = scene('a', turn=turn)
+    result = split([one], ChipOptions(chip_size=48, split='blocks', fractions=(0.5, 0.5), block_size=200, gap=0))
+    padded = [chip for chip in result.chips if chip.window.row + 48 > 1000 or chip.window.col + 48 > 1000]
+    assert len(padded) > 10
+    if turn == 0:  # all but those across a border between blocks of both parts
+        corners = {(chip.window.row, chip.window.col) for chip in padded}
+        assert {(0, 960), (960, 0), (960, 960)} <= corners
+    shown = Ground.of([one]).union
+    for part, other in (('train', 'val'), ('val', 'train')):
+        assert ground(result, [one], part).intersection(shown).intersection(result.regions[other]).area < 1

@@ -98,19 +98,18 @@ def split_chips(
         options: Side of a block and gap.
 
     Returns:
-        The split. A chip is kept if it lies wholly in the region of one part; where chips of two parts are nearer than
-        the gap, those of training yield to validation, and both yield to test.
+        The split. A chip is kept if all ground on it is in the region of one part; where chips of two parts are nearer
+        than the gap, those of training yield to validation, and both yield to test.
 
     Raises:
         ConfigurationError: If a part is left without chips.
     """
     ground = Ground.of(scenes)
     outlines = footprints(chips, scenes, ground.crs)
-    part = np.full(len(chips), -1)
-    for i, region in enumerate(regions.values()):
-        widened = region.buffer(_ROUNDING * min(ground.pixel), join_style='mitre')
-        shapely.prepare(widened)
-        part[shapely.covers(widened, outlines)] = i
+    part = _parts_of(outlines, regions, ground)
+    outside = part < 0
+    # a padded chip may reach into a block without ground, which is in no region
+    part[outside] = _parts_of(shapely.intersection(outlines[outside], ground.union), regions, ground)
     plane = shapely.transform(outlines, lambda xy: xy / np.asarray(ground.pixel))
     gap = float(options.chip_gap)
     _keep_apart(plane, part, len(regions), gap)
@@ -163,6 +162,16 @@ def _check_distortion(scenes: Sequence[Scene], crs: CRS) -> None:
         areas = [outline(scene.grid, each, scene.path).area for each in (crs, own)]
         if abs(areas[0] / areas[1] - 1) > _DISTORTION:
             raise unplaceable(scene.path, own, crs)
+
+
+def _parts_of(polygons: Polygons, regions: dict[str, BaseGeometry], ground: Ground) -> NDArray[np.int64]:
+    """Return the number of the region that covers each polygon, -1 for none; shape (polygon,)."""
+    part = np.full(len(polygons), -1)
+    for i, region in enumerate(regions.values()):
+        widened = region.buffer(_ROUNDING * min(ground.pixel), join_style='mitre')
+        shapely.prepare(widened)
+        part[shapely.covers(widened, polygons)] = i
+    return part
 
 
 def _keep_apart(plane: Polygons, part: NDArray[np.int64], count: int, gap: float) -> None:
