@@ -76,6 +76,15 @@ def test_blocks_do_not_depend_on_the_scenes_that_show_them() -> None:
     assert same > 0.85 * common.intersection(shapely.union_all(one)).area
 
 
+def test_a_scene_that_begins_on_the_border_of_a_block_adds_no_line_to_it() -> None:
+    outlines = [shapely.box(2, 2, 5, 5), shapely.box(10, 3, 12, 8), shapely.box(30, 0, 40, 10)]
+    ground = Ground(CRS.from_epsg(32631), (1, 1), np.array(outlines, dtype=np.object_), ('a', 'b', 'held out'))
+    rest = shapely.union_all(outlines[:2])
+    regions = split_blocks(ground, (0.5, 0.5), 10, 0, within=rest)
+    assert sorted(region.area for region in regions) == [9, 10]
+    assert shapely.get_type_id(BlockGrid(ground, 10).inside(rest, 0)).tolist() == [shapely.GeometryType.POLYGON] * 2
+
+
 def test_names_of_parts() -> None:
     assert part_names((0.7, 0.15, 0.15)) == ('train', 'val', 'test')
     assert part_names((0.5, 0, 0.5)) == ('train', 'test')

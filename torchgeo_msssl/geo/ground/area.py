@@ -71,7 +71,7 @@ class Ground:
 
     def within(self, region: BaseGeometry) -> 'Ground':
         """Return the ground inside a region."""
-        pieces = shapely.intersection(self.outlines, region)
+        pieces = cut_to(self.outlines, region)
         return replace(self, outlines=pieces[shapely.area(pieces) > 0])
 
     @cached_property
@@ -79,6 +79,14 @@ class Ground:
         """Ground of each group of scenes that overlap, shape (group,)."""
         parts: Polygons = shapely.get_parts(self.union)
         return parts
+
+
+def cut_to(polygons: Polygons, region: BaseGeometry) -> Polygons:
+    """Cut polygons to a region, without the lines and points in which they only touch it; shape (polygon,)."""
+    pieces: Polygons = shapely.intersection(polygons, region)
+    mixed = shapely.get_type_id(pieces) == shapely.GeometryType.GEOMETRYCOLLECTION
+    pieces[mixed] = shapely.buffer(pieces[mixed], 0)
+    return pieces
 
 
 def outline(grid: PixelGrid, crs: CRS, path: str) -> BaseGeometry:

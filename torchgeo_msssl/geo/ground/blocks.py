@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.geo.ground.area import Ground, Polygons
+from torchgeo_msssl.geo.ground.area import Ground, Polygons, cut_to
 
 #: Rounding of coordinates, as a fraction of a block.
 _ROUNDING = 1e-6
@@ -94,7 +94,7 @@ class BlockGrid:
             half of a block come last. Slivers along the region's border are left out.
         """
         cells = self.cells()
-        pieces: Polygons = shapely.intersection(self.boxes(cells), region)
+        pieces = cut_to(self.boxes(cells), region)
         block = self.sides[0] * self.sides[1]
         kept = np.flatnonzero(shapely.area(pieces) > _SLIVER * block)
         pieces, cells = pieces[kept], cells[kept]

@@ -11,7 +11,7 @@ from shapely.geometry import MultiPolygon
 from shapely.geometry.base import BaseGeometry
 
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.geo.ground.area import Ground, Polygons
+from torchgeo_msssl.geo.ground.area import Ground, Polygons, cut_to
 from torchgeo_msssl.geo.ground.assignment import assign, check_fractions
 from torchgeo_msssl.geo.ground.blocks import BlockGrid, Cells, chances
 from torchgeo_msssl.geo.ground.class_fractions import class_fractions
@@ -101,7 +101,7 @@ def split_blocks(
         )
         raise ConfigurationError(msg)
     parts = assign(_totals(blocks, cells, labels), fractions, chances(cells, seed).tolist())
-    boxes = blocks.boxes(cells) if within is None else shapely.intersection(blocks.boxes(cells), within)
+    boxes = blocks.boxes(cells) if within is None else cut_to(blocks.boxes(cells), within)
     return _regions(boxes, parts, len(fractions))
 
 
