@@ -13,13 +13,13 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 from affine import Affine
-from filelock import FileLock
 from rasterio.crs import CRS
 
 from torchgeo_msssl.bands import SENSORS
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.evaluation.study.design import Options, Study
 from torchgeo_msssl.files import atomic_path
+from torchgeo_msssl.geo.eviction import entry_lock
 from torchgeo_msssl.geo.grid import PixelGrid
 from torchgeo_msssl.geo.sample.vineyard import WHITE, Vineyard, make_vineyard
 from torchgeo_msssl.geo.write import write_geotiff
@@ -76,9 +76,10 @@ def write_flights(directory: str | os.PathLike[str], number: int, side: int = 90
     # a folder of its own, because others would be read as scenes without a vine; and commands name it
     folder = Path(directory) / f'{number}x{side}_seed-{seed}'
     manifest: dict[str, object] = {'flights': number, 'side': side, 'seed': seed, 'synthetic': True}
-    with FileLock(folder / '.lock'):  # several processes may start at the same time
-        if not _exists(folder, manifest):
-            _write(folder, manifest, number, side, seed)
+    if not _exists(folder, manifest):  # a complete folder need not be writable
+        with entry_lock(folder):  # several processes may start at the same time
+            if not _exists(folder, manifest):
+                _write(folder, manifest, number, side, seed)
     return {
         'data.paths': str(folder / 'flight_*.tif'),
         'data.labels': str(folder / 'vines.gpkg'),
@@ -95,7 +96,8 @@ def _exists(folder: Path, manifest: dict[str, object]) -> bool:
 
 
 def _write(folder: Path, manifest: dict[str, object], number: int, side: int, seed: int) -> None:
-    (folder / 'flights.json').unlink(missing_ok=True)
+    if (folder / 'flights.json').is_file():
+        (folder / 'flights.json').unlink()
     rows = []
     with progress_bar('Generating synthetic vineyards', number) as advance:
         for index, stream in enumerate(np.random.SeedSequence([seed, 3]).spawn(number)):
