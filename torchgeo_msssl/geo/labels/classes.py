@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from torchgeo_msssl.errors import ConfigurationError
@@ -132,21 +131,6 @@ def resolve_classes(class_names: ClassNames, ignore_index: int = 255, background
             f'class_names: the mapping of {", ".join(names) or "nothing"} names no value; add one.'
         )
     return Classes(check_classes(names, ignore_index), ignore_index, values)
-
-
-def parse_class_names(text: str) -> ClassNames:
-    """Read class names as they are written on a command line.
-
-    Args:
-        text: ``background,vine``, ``[background, vine]``, ``vine=1,grass=[2,3]`` or ``{vine: 1, grass: [2, 3]}``.
-
-    Returns:
-        The names, or the mapping.
-    """
-    if '=' in text and text[:1] not in '{[':
-        text = '{' + text.replace('=', ': ') + '}'
-    found = yaml.safe_load(text if text[:1] in '{[' else f'[{text}]')
-    return found if isinstance(found, Mapping) else [str(name) for name in found]
 
 
 def check_classes(class_names: Sequence[str], ignore_index: int) -> tuple[str, ...]:
