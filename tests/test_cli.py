@@ -28,6 +28,7 @@ from torchgeo.tasks import Classification, SemanticSegmentation
 
 from torchgeo_msssl.__main__ import main
 from torchgeo_msssl.cli import last_run, run_trainer
+from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.open_datasets import pooled_raster
 from torchgeo_msssl.geo.sample import write_sample_area
 from torchgeo_msssl.models import load_encoder
@@ -778,6 +779,11 @@ def test_loss_is_not_finite(
     assert 'nan at step 0' in error
     assert f'{scene} (rows' in error
     assert 'B08' in error
+
+
+def test_no_checkpoint_of_a_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r'best\.ckpt; train first, or give a path'):
+        last_run(tmp_path, 'best.ckpt')
 
 
 def test_nothing_to_resume(failure, tmp_path: Path) -> None:

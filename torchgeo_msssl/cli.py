@@ -176,7 +176,7 @@ def last_run(runs: Path, name: str = 'last.ckpt') -> tuple[int, Path]:
         if (match := re.fullmatch(r'version_(\d+)', path.parent.parent.name))
     ]
     if not found:
-        msg = f'ckpt_path: there is no {runs}/version_*/checkpoints/{name} to resume; leave --ckpt_path out.'
+        msg = f'ckpt_path: there is no {runs}/version_*/checkpoints/{name}; train first, or give a path.'
         raise ConfigurationError(msg)
     return max(found, key=lambda run: run[1].stat().st_mtime_ns)
 
