@@ -109,7 +109,8 @@ def test_landcover_hands_the_coarse_network_on(area: Path) -> None:
     assert any(name.startswith('decoder') for name in report['matched'])
     coarse = Path('study/pretraining/coarse_on-blocks_seed-2/fit/split.geojson')
     ground = [gpd.read_file(path).dissolve('split').geometry['test'] for path in (coarse, cell / 'fit/split.geojson')]
-    assert ground[0].equals(ground[1])  # the coarse labels of the test ground were not seen either
+    # the coarse labels of the test ground were not seen either
+    assert ground[0].symmetric_difference(ground[1]).area < 1e-9 * ground[0].area
     assert {row['cell'] for row in rows()} == {cell.name}
 
 

@@ -12,7 +12,7 @@ from jsonargparse.typing import Path_fr
 from shapely.geometry.base import BaseGeometry
 
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.evaluation.study.cell_commands import split_file
+from torchgeo_msssl.evaluation.study.cell_commands import split_file, steps_of
 from torchgeo_msssl.evaluation.study.design import Cell, Initialisation, Pretraining, Study, make_cells
 from torchgeo_msssl.evaluation.study.held_out import (
     check_pretrainings,
@@ -115,6 +115,23 @@ def test_blocks_and_files_are_left_to_the_data_module(study: Callable[..., Study
     for cell in make_cells(one, find_regions(one)):
         assert split_file(one, cell) is None
     assert find_regions(study(regions=['blocks'], test=False)) == [None]
+
+
+def test_a_pretraining_with_labels_has_the_blocks_of_its_cell(study: Callable[..., Study]) -> None:
+    pretraining = Pretraining(Path_fr('fit.yaml'), each_seed=True, same_split=True)
+    entries = [Initialisation('random'), Initialisation('coarse', pretraining=pretraining)]
+    one = study(regions=['blocks'], initialisations=entries, fractions=[1.0])
+    cell = next(cell for cell in make_cells(one, ['blocks']) if cell.initialisation.name == 'coarse')
+    path = split_file(one, cell)
+    assert path is not None
+    prepare_split(one, cell)
+    steps = steps_of(one, cell)
+    assert steps.pretraining is not None
+    for arguments in (steps.pretraining, steps.fit):
+        assert arguments[arguments.index('--data.split') + 1] == str(path)
+    regions = gpd.read_file(path)
+    assert sorted(regions['split']) == ['test', 'train', 'val']
+    assert regions.geometry.is_valid.all()
 
 
 def test_options_reach_the_data_and_mistakes_are_told(study: Callable[..., Study]) -> None:

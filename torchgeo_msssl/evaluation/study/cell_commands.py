@@ -102,16 +102,23 @@ def digest(*contents: bytes) -> str:
 
 
 def split_file(study: Study, cell: Cell) -> Path | None:
-    """Return the file of the split if a scene is held out; None if the data module splits blocks or reads a file.
+    """Return the file of the split if the study makes it; None if the data module splits blocks or reads a file.
 
-    Its name contains a digest of the options of the data and of the configuration, on which it depends.
+    The study makes it if a scene is held out, or if a pretraining has the split of its cell: both may have different
+    labels, and blocks are balanced by the classes of the labels. Its name contains a digest of the options of the data
+    and of the configuration, on which it depends.
     """
-    if cell.region is None or (cell.region in study.regions and cell.region != 'scene'):
+    if cell.region is None:
+        return None
+    shared = any(one.pretraining is not None and one.pretraining.same_split for one in study.initialisations)
+    blocks = cell.region == 'blocks' and shared
+    if not blocks and cell.region in study.regions and cell.region != 'scene':
         return None
     parts = [f'{key}-{value}' for key, value in (('scenes', cell.scenes), ('shots', cell.shots)) if cell.scenes]
     data = {name: value for name, value in study.options.items() if name.startswith('data.')}
     made_of = digest(json.dumps(data, sort_keys=True).encode(), _content(study.fit))
-    name = folder_name('_'.join([f'without-{cell.region}', *parts, f'seed-{cell.seed}', made_of]))
+    what = 'blocks' if blocks else f'without-{cell.region}'
+    name = folder_name('_'.join([what, *parts, f'seed-{cell.seed}', made_of]))
     return Path(study.output) / 'splits' / f'{name}.geojson'
 
 

@@ -20,6 +20,7 @@ from torchgeo_msssl.evaluation.study.design import Cell, Initialisation, Options
 from torchgeo_msssl.evaluation.study.provenance import Provenance
 from torchgeo_msssl.geo.ground.area import Ground
 from torchgeo_msssl.geo.ground.file import write_split
+from torchgeo_msssl.geo.ground.split import split_ground
 from torchgeo_msssl.samplers.blocks import ground_blocks, ground_of, split_blocks
 
 #: Minimum fraction of a block with labels and data for it to count as a labelled block.
@@ -93,6 +94,12 @@ def prepare_split(study: Study, cell: Cell) -> None:
     if path is None or path.is_file():
         return
     data = _open_fit(study)
+    ground = ground_of(data.scenes)
+    if cell.region == 'blocks':
+        labels = data.open_labels().source
+        regions = split_ground(ground, 'blocks', data.fractions, data.block_size, cell.seed, labels, data.gap)
+        write_split(path, regions, ground.crs)
+        return
     groups = scene_groups(data.scenes)
     held_out = list(groups)[cell.seed % len(groups)] if cell.region == 'scene' else str(cell.region)
     test = groups.pop(held_out)
@@ -101,7 +108,7 @@ def prepare_split(study: Study, cell: Cell) -> None:
     else:
         assert cell.shots is not None
         parts = _draw_from_scenes(data, groups, cell.scenes, cell.shots, cell.seed)
-    write_split(path, {**parts, 'test': test}, ground_of(data.scenes).crs)
+    write_split(path, {**parts, 'test': test}, ground.crs)
 
 
 def provenance_of(study: Study, initialisation: Initialisation) -> Provenance:

@@ -79,7 +79,9 @@ def write_split(path: Path, regions: Mapping[str, BaseGeometry], crs: CRS) -> No
     gpd = importlib.import_module('geopandas')
     kept = {name: region for name, region in regions.items() if not region.is_empty}
     frame = gpd.GeoDataFrame({'split': list(kept)}, geometry=list(kept.values()), crs=crs.to_wkt())
+    frame = frame.to_crs('EPSG:4326')
+    # edges of neighbouring blocks with other vertices may cross there, by rounding
+    rounded = shapely.set_precision(frame.geometry.to_numpy(), 10.0**-_DECIMALS, mode='pointwise')
+    frame = frame.set_geometry(shapely.make_valid(rounded))
     with atomic_path(path) as temporary:
-        frame.to_crs('EPSG:4326').to_file(
-            temporary, driver='GeoJSON', layer='split', engine='pyogrio', COORDINATE_PRECISION=_DECIMALS
-        )
+        frame.to_file(temporary, driver='GeoJSON', layer='split', engine='pyogrio', COORDINATE_PRECISION=_DECIMALS)
