@@ -71,7 +71,7 @@ def test_what_does_not_tell_its_network_needs_a_name(tmp_path: Path, data: Pretr
     with pytest.raises(ConfigurationError, match='timm name'):
         transfer(None, data)
     assert transfer(None, data, 'resnet18').report.source == 'random initialisation'
-    with pytest.raises(WeightsError, match='no file'):
+    with pytest.raises(WeightsError, match='neither a file'):
         given_encoders({'x': str(tmp_path / 'nothing.ckpt')}, data, 'resnet18', 'cpu')
 
 
