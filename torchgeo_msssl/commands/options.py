@@ -4,16 +4,7 @@ To write a command, declare its options as a dataclass and read them::
 
     @dataclass(frozen=True, kw_only=True)
     class ChipOptions(LabelOptions):
-        '''Cut scenes into chips.
-
-Attributes:
-            paths: Scenes: files, folders or quoted patterns.
-            output: Folder to write into.
-            chip_size: Side of a chip in pixels.
-            bands: Bands to write; default: all.
-            overwrite: Replace chips that an earlier run wrote.
-        '''
-
+        # its docstring has the summary of the command, and one line per field in the section Attributes
         paths: list[str] = positional('SCENE')
         output: str = option(metavar='DIR')
         chip_size: int = 512
