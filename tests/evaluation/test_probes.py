@@ -1,6 +1,6 @@
 """Probes against scikit-learn's classifiers and known features."""
 
-from collections.abc import Callable
+from itertools import batched
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline
 
 from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.evaluation import probes
 from torchgeo_msssl.evaluation.features import band_statistics
 from torchgeo_msssl.evaluation.probes import classified, knn_probe, knn_scores, linear_probe, linear_scores
 
@@ -143,29 +144,39 @@ def test_probabilities_are_scikit_learns() -> None:
     np.testing.assert_allclose(found.values, model.predict_proba((test - mean) / std), atol=1e-6)
 
 
-def test_regularisation_is_chosen_on_other_groups(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every fit of the choice sees some blocks whole, and is scored on the others; the last one sees all."""
+def test_regularisation_is_chosen_by_cross_validation_over_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every fit of the choice sees some blocks whole and is scored on the others, each once; the last one sees all."""
     blocks = np.repeat(np.arange(10), 6)
     labels = np.tile([0, 1], 30)
     features = np.stack([labels + 0.1 * blocks, blocks], axis=1).astype(float)  # the second column tells the block
     seen: list[set[float]] = []
-    fit, score = Pipeline.fit, Pipeline.score
 
-    def spy(name: str) -> Callable[..., Any]:
-        def call(self: Pipeline, x: np.ndarray, y: np.ndarray) -> Any:
+    class Spy(Pipeline):
+        def fit(self, x: np.ndarray, y: np.ndarray) -> Any:
             seen.append(set(x[:, 1].tolist()))
-            return (fit if name == 'fit' else score)(self, x, y)
+            return super().fit(x, y)
 
-        return call
+        def predict(self, x: np.ndarray) -> Any:
+            seen.append(set(x[:, 1].tolist()))
+            return super().predict(x)
 
-    monkeypatch.setattr(Pipeline, 'fit', spy('fit'))
-    monkeypatch.setattr(Pipeline, 'score', spy('score'))
+    logistic = probes._logistic
+    monkeypatch.setattr(probes, '_logistic', lambda strength: Spy(logistic(strength).steps))
     linear_scores(features, labels, features, (0.1, 1.0), groups=blocks)
-    fitted, held, *_, last = seen
-    assert len(seen) == 5
-    assert not fitted & held
-    assert fitted | held == last == set(range(10))
-    assert len(held) == 2
+    *folds, last = seen
+    assert len(folds) == 2 * 2 * 5
+    assert all(fitted | held == set(range(10)) and not fitted & held for fitted, held in batched(folds, 2))
+    assert sorted(block for held in folds[1:10:2] for block in held) == list(range(10))
+    assert last == set(range(10))
+
+
+def test_a_strength_is_not_chosen_on_blocks_of_one_class() -> None:
+    """Blocks of one class each: a single held-out block is classified best by a constant."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 0, 0, 0, 1, 1], 10)
+    features = labels[:, None] + rng.normal(0, 0.1, (60, 4))
+    found = linear_scores(features, labels, features, (1e-6, 1.0), groups=np.repeat(np.arange(6), 10))
+    assert (found.classes[found.values.argmax(axis=1)] == labels).all()
 
 
 @pytest.mark.parametrize('counts', [(3,) * 14, (1, 5), (1, 1, 1), (2, 2)])

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupShuffleSplit, train_test_split
+from sklearn.model_selection import GroupKFold, train_test_split
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -15,6 +15,9 @@ from sklearn.preprocessing import StandardScaler
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.evaluation.probe_settings import STRENGTHS, Distance
 from torchgeo_msssl.evaluation.scores import Classified, score
+
+#: Folds of groups on which the strength of the regularization is chosen.
+_FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -95,9 +98,9 @@ def linear_scores(
 ) -> ClassScores:
     """Classify by logistic regression on standardized features, fitted with L-BFGS.
 
-    The regularization strength is the one with the highest accuracy on a fifth of the training vectors, and the
-    strongest of equals: a fifth of the groups if they are given, otherwise a random fifth, stratified by class. The
-    final fit uses all of them. If classes have too few vectors for that, scikit-learn's default of 1 is used.
+    The regularization strength is the one with the highest accuracy on held-out training vectors, and the strongest of
+    equals: by five-fold cross-validation over the groups if they are given, otherwise on a random fifth, stratified by
+    class. The final fit uses all of them. If there are too few vectors for that, scikit-learn's default of 1 is used.
 
     Args:
         train_features: Shape (n, features).
@@ -116,16 +119,17 @@ def linear_scores(
     if len(classes) < 2 or len(test_features) == 0:
         msg = f'labels: expected at least 2 classes and 1 test chip, got {len(classes)} and {len(test_features)}.'
         raise ConfigurationError(msg)
-    parts = _validation_part(train_labels, groups)
-    chosen = 1.0
-    if parts is not None:
-        fitted, held = parts
+    folds, chosen = _validation_folds(train_labels, groups), 1.0
+    if folds:
 
-        def accuracy(strength: float) -> float:
-            model = _logistic(strength).fit(train_features[fitted], train_labels[fitted])
-            return float(model.score(train_features[held], train_labels[held]))
+        def correct(strength: float) -> int:
+            count = 0
+            for fitted, held in folds:
+                model = _logistic(strength).fit(train_features[fitted], train_labels[fitted])
+                count += int((model.predict(train_features[held]) == train_labels[held]).sum())
+            return count
 
-        chosen = max(sorted(strengths), key=accuracy)
+        chosen = max(sorted(strengths), key=correct)
     model = _logistic(chosen).fit(train_features, train_labels)
     return ClassScores(model.classes_, model.predict_proba(test_features))
 
@@ -190,22 +194,25 @@ def _votes(distances: NDArray[np.float64], temperature: float) -> NDArray[np.flo
     return np.exp((distances.min(axis=1, keepdims=True) - distances) / temperature)
 
 
-def _validation_part(
+def _validation_folds(
     labels: NDArray[np.integer], groups: NDArray[np.integer] | None
-) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
-    """Indices of the vectors to fit on and to validate on; None if there are too few."""
-    if groups is not None and len(np.unique(groups)) >= 5:
-        parts = next(GroupShuffleSplit(1, test_size=0.2, random_state=0).split(labels, groups=groups))
-        if len(np.unique(labels[parts[0]])) >= 2:
-            return parts
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Indices of the vectors to fit on and to validate on, for each fold; none if there are too few."""
+    if groups is not None and len(np.unique(groups)) >= _FOLDS:
+        # one fold of few blocks may hold one class only, for which any strength is good enough
+        splitter = GroupKFold(_FOLDS, shuffle=True, random_state=0)
+        folds = [(fitted, held) for fitted, held in splitter.split(labels, groups=groups)]
+        folds = [fold for fold in folds if len(np.unique(labels[fold[0]])) >= 2]
+        if folds:
+            return folds
     classes, counts = np.unique(labels, return_counts=True)
     # a class with a single vector can be on one side only
     both = np.isin(labels, classes[counts > 1])
     several = int((counts > 1).sum())
     if several < 2 or int(0.2 * both.sum()) < several:
-        return None
+        return []
     fitted, held = train_test_split(np.flatnonzero(both), test_size=0.2, stratify=labels[both], random_state=0)
-    return fitted, held
+    return [(fitted, held)]
 
 
 def _logistic(strength: float) -> Pipeline:
