@@ -119,6 +119,15 @@ def large_or_late(number: int) -> NDArray[np.float64]:
     return np.zeros(4_000_000)  # far more than a pipe holds: the worker is terminated while it sends
 
 
+@pytest.fixture
+def no_worker_remains() -> Iterator[None]:
+    """Check that the test leaves no process; earlier tests may have left workers of their loaders."""
+    before = multiprocessing.active_children()
+    yield
+    assert set(multiprocessing.active_children()) <= set(before)
+
+
+@pytest.mark.usefixtures('no_worker_remains')
 def test_workers_are_terminated_while_they_send() -> None:
     with WorkerPool(2) as pool:
         results = pool.map(large_or_late, [1, 0])
@@ -128,9 +137,9 @@ def test_workers_are_terminated_while_they_send() -> None:
         busy = pool.map(large_or_late, [1, 1])
         time.sleep(0.5)  # both send, and this process does not receive
     del busy
-    assert not multiprocessing.active_children()
 
 
+@pytest.mark.usefixtures('no_worker_remains')
 def test_workers_are_terminated_on_ctrl_c() -> None:
     def interrupted() -> None:
         with WorkerPool(2) as pool:
@@ -139,7 +148,6 @@ def test_workers_are_terminated_on_ctrl_c() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    assert not multiprocessing.active_children()
 
 
 def blocks_interrupts(_: int) -> tuple[bool, bool]:
