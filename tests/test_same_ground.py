@@ -13,14 +13,18 @@ from jsonargparse.typing import Path_fr
 
 from torchgeo_msssl.commands import chip
 from torchgeo_msssl.datamodules.segmentation import SegmentationDataModule
+from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.evaluation.chips import open_chips
+from torchgeo_msssl.evaluation.features import LabelledChips, split_labelled_chips, split_validation_chips
 from torchgeo_msssl.evaluation.probe_settings import ProbeData
 from torchgeo_msssl.evaluation.study.cell_commands import steps_of
 from torchgeo_msssl.evaluation.study.design import Study, make_cells
 from torchgeo_msssl.evaluation.study.held_out import open_data
+from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.ground.area import Ground
 from torchgeo_msssl.geo.ground.file import read_split
 from torchgeo_msssl.geo.headers import find_scenes
+from torchgeo_msssl.geo.labels.raster import RasterLabels
 from torchgeo_msssl.samplers import split_blocks
 
 SIDE, CHIP, BLOCK, SEED, FRACTIONS = 400, 16, 50, 3, (0.6, 0.2, 0.2)
@@ -107,6 +111,27 @@ def test_probe_tests_on_the_ground_of_fit(scenes: dict[str, list[str]]) -> None:
     assert min(map(len, boxes)) > 10
     assert covered(data.regions['test'].buffer(20), boxes[1]).all()
     assert covered(data.regions['train'].union(data.regions['val']).buffer(20), boxes[0]).all()
+
+
+def test_the_frozen_probe_of_a_run_has_the_chips_of_the_command(scenes: dict[str, list[str]]) -> None:
+    """A checkpoint chosen by the frozen probe has not been chosen on test chips of the command."""
+    options: dict[str, Any] = {'chip_size': CHIP, 'purity': 0.4, 'block_size': BLOCK, 'fractions': (0.5, 0.5)}
+    probe = open_chips(ProbeData(paths=scenes['images'], labels=scenes['labels'], **options))
+    opened, labels = Scenes(scenes['images']), RasterLabels(scenes['labels'])
+    parts = split_labelled_chips(opened, labels, CHIP, 0.4, BLOCK)
+
+    def places(part: LabelledChips) -> set[tuple[int, Window]]:
+        return {(query.scene, query.window) for query in part.queries}
+
+    assert [places(part) for part in parts] == [places(probe.train), places(probe.test)]
+
+    def boxes(part: LabelledChips) -> Any:
+        return np.array([shapely.box(x.start, y.start, x.stop, y.stop) for x, y, _ in part.queries])
+
+    held_out = shapely.union_all(boxes(probe.test))
+    for part in split_validation_chips(opened, labels, CHIP, 0.4, BLOCK):
+        common = shapely.area(shapely.intersection(boxes(part), held_out))
+        assert common.max() < 0.1 * (10 * CHIP) ** 2  # boxes of another CRS are a little larger than their chips
 
 
 def test_study_holds_out_the_ground_of_fit(scenes: dict[str, list[str]], tmp_path: Path) -> None:

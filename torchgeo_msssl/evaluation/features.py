@@ -93,7 +93,7 @@ def main_class(mask: NDArray[np.integer], ignore_index: int, purity: float) -> i
 def split_labelled_chips(
     scenes: Scenes, labels: LabelSource, size: int, purity: float = 0.7, block_size: int = 128
 ) -> tuple[LabelledChips, LabelledChips]:
-    """Cut training chips from one half of the ground blocks and test chips from the other.
+    """Cut training chips from one half of the ground blocks and test chips from the other, the halves of `probe`.
 
     The arguments are those of :func:`label_chips`; ``block_size`` is the side of a ground block in pixels.
 
@@ -103,7 +103,7 @@ def split_labelled_chips(
     Raises:
         EmptyIntersectionError: If no chip of a half has a label.
     """
-    regions = split_blocks(scenes, (0.5, 0.5), block_size, seed=0)
+    regions = split_blocks(scenes, (0.5, 0.5), block_size, 0, labels)
     train, test = (label_chips(scenes, labels, size, purity, roi=region) for region in regions)
     return train, test
 
@@ -123,8 +123,8 @@ def split_validation_chips(
         EmptyIntersectionError: If no chip of a part has a label.
     """
     # not three fractions at once, which would give another test half
-    half, _ = split_blocks(scenes, (0.5, 0.5), block_size, seed=0)
-    regions = split_blocks(scenes, (0.5, 0.5), block_size, seed=1, within=half)
+    half, _ = split_blocks(scenes, (0.5, 0.5), block_size, 0, labels)
+    regions = split_blocks(scenes, (0.5, 0.5), block_size, 1, labels, within=half)
     train, validation = (label_chips(scenes, labels, size, purity, roi=region) for region in regions)
     return train, validation
 
