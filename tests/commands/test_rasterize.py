@@ -146,7 +146,7 @@ def test_an_interrupted_run_leaves_nothing(
     assert list((tmp_path / 'out').iterdir()) == []
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason='no real data beside the repository')
+@pytest.mark.skipif(not DATA.is_dir(), reason='no real data next to the repository')
 def test_aerial_vineyards_become_their_mask(tmp_path: Path) -> None:
     folder = DATA / 'vineyard_aerial'
     out = tmp_path / 'mask.tif'
@@ -155,7 +155,7 @@ def test_aerial_vineyards_become_their_mask(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(out), read(folder / 'aerial0_mask.tif'))
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason='no real data beside the repository')
+@pytest.mark.skipif(not DATA.is_dir(), reason='no real data next to the repository')
 def test_demmin_fields_and_plots(tmp_path: Path) -> None:
     folder = DATA / 's2_demmin_fields'
     like = ['--like', str(folder / 'sentinel2_fields.tif'), '--output']

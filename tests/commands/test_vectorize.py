@@ -70,7 +70,7 @@ def test_values_above_those_of_a_mask(make_scene: MakeScene, tmp_path: Path) -> 
     assert gpd.read_file(tmp_path / 'b.gpkg')['class'].tolist() == [70_000]
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason='no real data beside the repository')
+@pytest.mark.skipif(not DATA.is_dir(), reason='no real data next to the repository')
 def test_aerial_vineyards_there_and_back(tmp_path: Path) -> None:
     truth = DATA / 'vineyard_aerial' / 'aerial0_mask.tif'
     polygons, mask = tmp_path / 'a.gpkg', tmp_path / 'a.tif'

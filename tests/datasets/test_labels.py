@@ -362,7 +362,7 @@ def test_row_lines_keep_their_area(tmp_path: Path, image: str) -> None:
     assert isinstance(labels.source, VectorLabels)
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason='no real data beside the repository')
+@pytest.mark.skipif(not DATA.is_dir(), reason='no real data next to the repository')
 def test_real_masks_and_polygons_agree() -> None:
     folder = DATA / 'vineyard_aerial'
     scenes = Scenes(folder / 'aerial0.tif')
@@ -373,7 +373,7 @@ def test_real_masks_and_polygons_agree() -> None:
     assert painted.class_counts(scenes, progress=False)[1] == b.sum()
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason='no real data beside the repository')
+@pytest.mark.skipif(not DATA.is_dir(), reason='no real data next to the repository')
 def test_real_cloud_masks_go_by_date() -> None:
     folder = DATA / 's2_timeseries_lahinch'
     scenes = Scenes(folder / 'S2')

@@ -280,7 +280,7 @@ def test_bare_lines_are_one_pixel_wide_and_it_is_said(tmp_path: Path, caplog: py
     assert labels.burn(GRID, GRID.window).sum(axis=0).max() == 1
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason='no real data beside the repository')
+@pytest.mark.skipif(not DATA.is_dir(), reason='no real data next to the repository')
 def test_aerial_vineyards_are_those_of_their_mask() -> None:
     folder = DATA / 'vineyard_aerial'
     with rasterio.open(folder / 'aerial0.tif') as image, rasterio.open(folder / 'aerial0_mask.tif') as truth:
@@ -292,7 +292,7 @@ def test_aerial_vineyards_are_those_of_their_mask() -> None:
     assert iou > 0.98
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason='no real data beside the repository')
+@pytest.mark.skipif(not DATA.is_dir(), reason='no real data next to the repository')
 def test_demmin_fields_and_points() -> None:
     folder = DATA / 's2_demmin_fields'
     with rasterio.open(folder / 'sentinel2_fields.tif') as image:
