@@ -110,28 +110,6 @@ class PixelGrid:
         """Return the geotransform of a window of this grid."""
         return self.transform @ Affine.translation(window.col, window.row)
 
-    def snap(self, bounds: tuple[float, float, float, float], tolerance: float = 1e-3) -> Window | None:
-        """Return the window with these bounds if they lie on pixel edges.
-
-        Args:
-            bounds: ``(left, bottom, right, top)`` in this grid's CRS.
-            tolerance: Largest distance from a pixel edge, in pixels.
-
-        Returns:
-            The window, which may extend beyond the grid, or None if an edge cuts a pixel.
-        """
-        if not self.is_north_up or not all(map(math.isfinite, bounds)):
-            return None
-        left, bottom, right, top = bounds
-        inverse = ~self.transform
-        col, row = inverse @ (left, top)
-        col_end, row_end = inverse @ (right, bottom)
-        edges = [round(value) for value in (row, col, row_end, col_end)]
-        if any(abs(v - e) > tolerance for v, e in zip((row, col, row_end, col_end), edges, strict=True)):
-            return None
-        window = Window(edges[0], edges[1], edges[2] - edges[0], edges[3] - edges[1])
-        return window if window.height > 0 and window.width > 0 else None
-
 
 def covering_offsets(extent: int, size: int, stride: int) -> list[int]:
     """Return the offsets of the fewest windows at a stride that cover an axis without leaving it.
