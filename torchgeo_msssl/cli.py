@@ -120,11 +120,11 @@ class CLI(LightningCLI):
         """
         from torchgeo_msssl.prediction.predict import MapSettings, map_scenes
         from torchgeo_msssl.prediction.reconstruct import reconstruct_scenes
-        from torchgeo_msssl.tasks import RestorationTask, Segmentation
+        from torchgeo_msssl.tasks import PixelClassification, RestorationTask
 
         data = datamodule if isinstance(datamodule, PredictionData) else None
         paths, checkpoint = data.predict_paths if data is not None else None, options.get('ckpt_path')
-        if not isinstance(model, Segmentation | RestorationTask):
+        if not isinstance(model, PixelClassification | RestorationTask):
             raise ConfigurationError(
                 f'model: predict maps scenes with a segmentation and restores them with MAE or Reconstruction, got '
                 f'{type(model).__name__}.'
@@ -140,7 +140,7 @@ class CLI(LightningCLI):
             'offset': data.offset_option,  # as in training
             'device': self.trainer.strategy.root_device,
         }
-        if isinstance(task, Segmentation):
+        if isinstance(task, PixelClassification):
             map_scenes(task, paths, checkpoint, settings, **where)
             return
         for name in self._map_options:

@@ -20,7 +20,7 @@ from torchgeo_msssl.prediction.pipeline import key_of
 from torchgeo_msssl.prediction.plan import plan
 from torchgeo_msssl.prediction.receptive_field import choose_blend
 from torchgeo_msssl.prediction.scenes import check_names, open_scenes
-from torchgeo_msssl.tasks.segmentation import Segmentation
+from torchgeo_msssl.tasks.pixel_classification import PixelClassification
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class MapSettings:
 
 
 def map_scenes(
-    task: Segmentation,
+    task: PixelClassification,
     paths: str | Sequence[str],
     checkpoint: str | os.PathLike[str],
     settings: MapSettings | None = None,

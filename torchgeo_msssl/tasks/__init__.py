@@ -23,6 +23,7 @@ from torchgeo_msssl.tasks.fastsiam import FastSiam, SimSiam
 from torchgeo_msssl.tasks.joint_embedding import JointEmbeddingTask
 from torchgeo_msssl.tasks.mae import MAE
 from torchgeo_msssl.tasks.moco import MoCo
+from torchgeo_msssl.tasks.pixel_classification import PixelClassification
 from torchgeo_msssl.tasks.reconstruction import Reconstruction
 from torchgeo_msssl.tasks.restoration import RestorationTask
 from torchgeo_msssl.tasks.segmentation import Segmentation
@@ -42,6 +43,7 @@ __all__ = (
     'FastSiam',
     'JointEmbeddingTask',
     'MoCo',
+    'PixelClassification',
     'PretrainingTask',
     'Reconstruction',
     'RestorationTask',

@@ -1,12 +1,16 @@
-"""Base of tasks that classify every pixel: forward pass, labels, evaluation and prediction."""
+"""Base of tasks that classify every pixel: classes and bands, forward pass, labels, evaluation."""
 
 from abc import abstractmethod
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from torchgeo_msssl.contract import LabelledData, spectral_data
+from torchgeo_msssl.errors import BandError, ConfigurationError
+from torchgeo_msssl.models.metadata import EncoderMetadata
 from torchgeo_msssl.models.segmentation import pad_to_multiple
+from torchgeo_msssl.models.weights import CHECKPOINT_KEY
 from torchgeo_msssl.tasks.confusion import accuracy, class_scores, confusion_matrix, mean_iou
 from torchgeo_msssl.tasks.segmentation_figures import metric_name
 from torchgeo_msssl.tasks.training import TrainingTask
@@ -46,6 +50,75 @@ class PixelClassification(TrainingTask):
         """Allocate the counts from which every score is computed."""
         counts = torch.zeros(self.num_classes, self.num_classes, dtype=torch.int64)
         self.register_buffer('confusion', counts, persistent=False)
+
+    @property
+    def bands(self) -> list[str]:
+        """Canonical names of the bands in the order of the channels; empty if no data module has named them."""
+        return list(self._provenance.get('bands', ()))
+
+    # Data and checkpoints.
+
+    @abstractmethod
+    def metadata(self) -> EncoderMetadata:
+        """Return what is known about the network besides its tensors."""
+
+    def setup(self, stage: str) -> None:
+        """Take over bands, statistics and class names from the data module; prediction has them in the checkpoint.
+
+        Raises:
+            BandError: If the data have other bands than the network.
+            ConfigurationError: If the data have other classes, or an option does not suit this run.
+        """
+        if stage == 'predict':
+            return
+        data = spectral_data(self.trainer)
+        if isinstance(data, LabelledData):
+            self._check_classes(data.class_names)
+        data = self.attached_data()
+        self._check_bands()
+        # without training the data module may have no statistics
+        if data is not None and not self._provenance and len(data.mean):
+            self.take_data(data)
+
+    def _check_classes(self, names: Any) -> None:
+        """Take over the class names of a data module, and check them against the task's."""
+        self._class_names = self._class_names or (list(names) if names else None)
+        if len(self.class_names) != self.num_classes:
+            raise ConfigurationError(
+                f'num_classes: the network has {self.num_classes} and the data {len(self.class_names)} '
+                f'({", ".join(self.class_names)}); set model.num_classes to {len(self.class_names)}.'
+            )
+        if names and list(names) != self.class_names:
+            raise ConfigurationError(
+                f'class_names: the network has {", ".join(self.class_names)} and the data have {", ".join(names)}; '
+                'name the same classes in the same order.'
+            )
+
+    def _check_bands(self) -> None:
+        known, given = self.bands, self._data_bands
+        if known and given and known != given:
+            raise BandError(
+                f'bands: the network was trained on {", ".join(known)} and the data have {", ".join(given)}; set '
+                f'data.bands to [{", ".join(known)}].'
+            )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the encoder's metadata and the classes."""
+        super().on_save_checkpoint(checkpoint)
+        classes = {'class_names': self.class_names, 'ignore_index': self.ignore_index}
+        checkpoint[CHECKPOINT_KEY] = self.metadata().to_dict() | classes
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore bands and class names.
+
+        Raises:
+            BandError: If the data module has other bands.
+        """
+        super().on_load_checkpoint(checkpoint)
+        saved = checkpoint.get(CHECKPOINT_KEY, {})
+        self.restore_provenance(saved)
+        self._class_names = saved.get('class_names') or self._class_names
+        self._check_bands()
 
     # Forward.
 

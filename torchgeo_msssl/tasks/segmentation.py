@@ -9,13 +9,12 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from torchgeo_msssl.contract import LabelledData, SpectralData, spectral_data
-from torchgeo_msssl.errors import BandError, ConfigurationError
+from torchgeo_msssl.contract import SpectralData, spectral_data
+from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.files import write_json
 from torchgeo_msssl.losses.segmentation import SegmentationLoss, SegmentationLossName
 from torchgeo_msssl.models.metadata import EncoderMetadata
 from torchgeo_msssl.models.segmentation import Architecture, create_network, total_stride
-from torchgeo_msssl.models.weights import CHECKPOINT_KEY
 from torchgeo_msssl.runs import run_folder
 from torchgeo_msssl.tasks.optimizers import (
     OptimizerName,
@@ -173,11 +172,6 @@ class Segmentation(PixelClassification):
         """Number of classes."""
         return self._network_arguments[3]
 
-    @property
-    def bands(self) -> list[str]:
-        """Canonical names of the bands in the order of the channels; empty if no data module has named them."""
-        return list(self._provenance.get('bands', ()))
-
     # Data and weights.
 
     def setup(self, stage: str) -> None:
@@ -194,14 +188,7 @@ class Segmentation(PixelClassification):
                 'freeze: parameters that are unfrozen later are not synchronized between devices; set encoder or none, '
                 'or use one device.'
             )
-        data = spectral_data(self.trainer)
-        if isinstance(data, LabelledData):
-            self._check_classes(data.class_names)
-        data = self.attached_data()
-        self._check_bands()
-        # without training the data module may have no statistics
-        if data is not None and not self._provenance and len(data.mean):
-            self.take_data(data)
+        super().setup(stage)
 
     def on_fit_start(self) -> None:
         """Load the starting weights, unless the run resumes a checkpoint, which only is known now.
@@ -234,37 +221,9 @@ class Segmentation(PixelClassification):
         self.normalize.set_statistics(*known, data.scale, data.offset)
         return f'from the weights ({self.weights})'
 
-    def _check_classes(self, names: Any) -> None:
-        """Take over the class names of a data module, and check them against the network's."""
-        self._class_names = self._class_names or (list(names) if names else None)
-        if len(self.class_names) != self.num_classes:
-            raise ConfigurationError(
-                f'num_classes: the network has {self.num_classes} and the data {len(self.class_names)} '
-                f'({", ".join(self.class_names)}); set model.num_classes to {len(self.class_names)}.'
-            )
-        if names and list(names) != self.class_names:
-            raise ConfigurationError(
-                f'class_names: the network has {", ".join(self.class_names)} and the data have {", ".join(names)}; '
-                'name the same classes in the same order.'
-            )
-
-    def _check_bands(self) -> None:
-        known, given = self.bands, self._data_bands
-        if known and given and known != given:
-            raise BandError(
-                f'bands: the network was trained on {", ".join(known)} and the data have {", ".join(given)}; set '
-                f'data.bands to [{", ".join(known)}].'
-            )
-
     def metadata(self) -> EncoderMetadata:
         """Return the metadata of the encoder."""
         return self.metadata_of('segmentation', self._network_arguments[1].removeprefix('tu-'))
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the encoder's metadata and the classes."""
-        super().on_save_checkpoint(checkpoint)
-        classes = {'class_names': self.class_names, 'ignore_index': self.ignore_index}
-        checkpoint[CHECKPOINT_KEY] = self.metadata().to_dict() | classes
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore bands and class names.
@@ -274,10 +233,6 @@ class Segmentation(PixelClassification):
         """
         super().on_load_checkpoint(checkpoint)
         self._started = True
-        saved = checkpoint.get(CHECKPOINT_KEY, {})
-        self.restore_provenance(saved)
-        self._class_names = saved.get('class_names') or self._class_names
-        self._check_bands()
 
     # Frozen encoder.
 
