@@ -83,6 +83,27 @@ class TestGeometry:
         views, _ = cut(image, (5, 20, 16, 16), 16, turns=1)
         torch.testing.assert_close(views, torch.rot90(image[..., 5:21, 20:36], 1, (-2, -1)), rtol=0, atol=2e-5)
 
+    @pytest.mark.parametrize('positive', [False, True])
+    def test_cells_lie_on_the_pixels_that_the_view_shows(self, positive: bool) -> None:
+        """The image holds its own coordinates, so that the mean of a cell's pixels is the cell's center."""
+        height, width, cells = 24, 40, 4
+        y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing='ij')
+        image = torch.stack([x, y]).expand(50, -1, -1, -1)
+        torch.manual_seed(0)
+        module = MultiView(views=2, size=20, **STILL)
+        # of the odd views the coordinates are those of the other chip, here the same numbers
+        views, _, geometry = module.located_views(image, positive=image.clone() if positive else None)
+        centers = geometry.cell_centers(cells)
+        assert centers.shape == (2, 50, cells, cells, 2)
+        shown = F.avg_pool2d(views.flatten(0, 1), 20 // cells).unflatten(0, (2, 50)).movedim(2, -1)
+        # a pixel within half a pixel of the border repeats the border's
+        inside = ((centers > 4) & (centers < torch.tensor([width, height]) - 4)).all(dim=-1)
+        assert inside.float().mean() > 0.5
+        torch.testing.assert_close(centers[inside], shown[inside], rtol=0, atol=1e-3)
+        torch.testing.assert_close(centers, shown, rtol=0, atol=0.3)
+        poses = torch.cat([geometry.flips, geometry.turns[..., None]], dim=-1)
+        assert len(poses.flatten(0, 1).unique(dim=0)) == 16
+
     @pytest.mark.parametrize(('height', 'width'), [(64, 64), (40, 120), (120, 40)])
     def test_random_boxes_stay_inside_with_the_area_and_ratio_asked(self, height: int, width: int) -> None:
         uniform = torch.rand(5000, 4, generator=torch.Generator().manual_seed(0))

@@ -13,6 +13,7 @@ from torchgeo_msssl.models.encoders import check_image_size, feature_width
 from torchgeo_msssl.models.heads import MLPName, ProjectionKind, projection_features, projection_head
 from torchgeo_msssl.models.momentum import MomentumEncoder
 from torchgeo_msssl.tasks.base import PretrainingTask
+from torchgeo_msssl.transforms.crops import ViewGeometry
 from torchgeo_msssl.transforms.views import Augmentation, MultiView
 from torchgeo_msssl.validation import check_at_least
 
@@ -137,7 +138,14 @@ class JointEmbeddingTask(PretrainingTask):
         Returns:
             Views (view, batch, band, size, size) in reflectance, and their valid pixels (view, batch, 1, size, size).
         """
-        views = (multiview or self.multiview)(
+        views, valid, _ = self.locate_views(batch, multiview)
+        return views, valid
+
+    def locate_views(
+        self, batch: dict[str, Tensor], multiview: MultiView | None = None
+    ) -> tuple[Tensor, Tensor, ViewGeometry]:
+        """Cut the views of a batch as :meth:`make_views` does; return their places on the chips, too."""
+        return (multiview or self.multiview).located_views(
             self.reflectance(batch),
             batch.get('valid'),
             band_std=self.normalize.std,
@@ -145,7 +153,6 @@ class JointEmbeddingTask(PretrainingTask):
             positive_valid=batch.get('positive_valid'),
             band_mean=self.normalize.mean,
         )
-        return cast(tuple[Tensor, Tensor], views)
 
     def shown_views(self, batch: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
         """Return the views of all sizes, in the order in which they were assigned."""

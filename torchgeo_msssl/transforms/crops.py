@@ -1,6 +1,7 @@
 """Geometry of random resized crops: boxes, their valid fraction, sampling grids."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -110,6 +111,42 @@ def crop_grid(boxes: Tensor, flips: Tensor, turns: Tensor, size: int, height: in
     x = (2 * left + box_width) / width - 1 + flip_x * box_width / width * (cosine * column - sine * row)
     y = (2 * top + box_height) / height - 1 + flip_y * box_height / height * (sine * column + cosine * row)
     return torch.stack([x, y], dim=-1)
+
+
+@dataclass(frozen=True)
+class ViewGeometry:
+    """Place of each view on its chip.
+
+    Attributes:
+        boxes: Boxes (view, batch, 4): top, left, height, width in pixels of the chip.
+        flips: Factor −1 or 1 for x and for y, (view, batch, 2).
+        turns: Counter-clockwise quarter turns, (view, batch).
+        height: Height of the chip in pixels.
+        width: Width of the chip in pixels.
+    """
+
+    boxes: Tensor
+    flips: Tensor
+    turns: Tensor
+    height: int
+    width: int
+
+    def cell_centers(self, cells: int) -> Tensor:
+        """Locate the cells of a feature map on the chip.
+
+        The cells divide the view evenly, in rows and columns from its top left corner, however it is flipped and
+        rotated.
+
+        Args:
+            cells: Rows and columns of the feature map.
+
+        Returns:
+            Centers (view, batch, cells, cells, 2): x, y in pixels from the top left corner of the chip, whose first
+            pixel has its center at 0.5.
+        """
+        # a view of as many pixels as the map has cells is sampled at the centers of the cells
+        grid = crop_grid(self.boxes, self.flips, self.turns, cells, self.height, self.width)
+        return (grid + 1) / 2 * grid.new_tensor([self.width, self.height])
 
 
 def sample_views(image: Tensor, valid: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchgeo_msssl.errors import BandError
-from torchgeo_msssl.transforms.crops import CANDIDATES, choose_boxes, crop_grid, random_boxes, sample_views
+from torchgeo_msssl.transforms.crops import (
+    CANDIDATES,
+    ViewGeometry,
+    choose_boxes,
+    crop_grid,
+    random_boxes,
+    sample_views,
+)
 from torchgeo_msssl.transforms.spectral import (
     apply_band_dropout,
     apply_band_noise,
@@ -172,8 +179,17 @@ class MultiView(nn.Module):
         self.views = views
         self.augmentation = Augmentation(**options)
 
+    def forward(self, image: Tensor, *arguments: Any, **options: Any) -> tuple[Tensor, Tensor]:
+        """Cut the views of a batch of chips; arguments are those of :meth:`located_views`.
+
+        Returns:
+            Views (view, batch, band, size, size), and the mask of their valid pixels (view, batch, 1, size, size).
+        """
+        views, view_valid, _ = self.located_views(image, *arguments, **options)
+        return views, view_valid
+
     @torch.no_grad()
-    def forward(
+    def located_views(
         self,
         image: Tensor,
         valid: Tensor | None = None,
@@ -181,8 +197,8 @@ class MultiView(nn.Module):
         positive: Tensor | None = None,
         positive_valid: Tensor | None = None,
         band_mean: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Cut the views of a batch of chips.
+    ) -> tuple[Tensor, Tensor, ViewGeometry]:
+        """Cut the views of a batch of chips, and locate them.
 
         Args:
             image: Reflectance (batch, band, height, width), float32, bfloat16 or float16.
@@ -195,8 +211,9 @@ class MultiView(nn.Module):
             band_mean: Mean of each band, (band,), that replaces dropped bands and invalid pixels; None for each chip's.
 
         Returns:
-            Views (view, batch, band, size, size) in the dtype of ``image``, and the mask of their valid pixels
-            (view, batch, 1, size, size), bool. Invalid pixels hold no information, but finite values.
+            Views (view, batch, band, size, size) in the dtype of ``image``; the mask of their valid pixels
+            (view, batch, 1, size, size), bool; the place of each view on the chip that it was cut from. Invalid pixels
+            hold no information, but finite values.
 
         Raises:
             BandError: If ``positive`` has another shape than ``image``.
@@ -210,13 +227,14 @@ class MultiView(nn.Module):
         # half precision would place samples pixels away from where they belong
         with torch.autocast(image.device.type, enabled=False):
             if positive is None:
-                views, view_valid, mean, std = self._cut(image, valid, band_mean, draws, slice(None))
+                views, view_valid, mean, std, boxes = self._cut(image, valid, band_mean, draws, slice(None))
             else:
                 even = self._cut(image, valid, band_mean, draws, slice(0, None, 2))
                 odd = self._cut(positive, positive_valid, band_mean, draws, slice(1, None, 2))
-                views, view_valid, mean, std = (_interleave(*parts) for parts in zip(even, odd, strict=True))
+                views, view_valid, mean, std, boxes = (_interleave(*parts) for parts in zip(even, odd, strict=True))
             views = self._alter(views, view_valid, mean, std if band_std is None else band_std.float(), draws)
-        return views.to(image.dtype), view_valid
+        geometry = ViewGeometry(boxes, draws.flips, draws.turns, *image.shape[-2:])
+        return views.to(image.dtype), view_valid, geometry
 
     def draw(self, image: Tensor) -> ViewDraws:
         """Draw all random numbers of one call from the global generator of the image's device.
@@ -257,8 +275,8 @@ class MultiView(nn.Module):
 
     def _cut(
         self, image: Tensor, valid: Tensor | None, band_mean: Tensor | None, draws: ViewDraws, which: slice
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Views numbered ``which``, their validity, and the mean and std of their chip's bands."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Views numbered ``which``, their validity, the mean and std of their chip's bands, and their boxes."""
         height, width = image.shape[-2:]
         if valid is None:
             valid = image.new_ones((), dtype=torch.bool).expand(len(image), 1, height, width)
@@ -271,7 +289,7 @@ class MultiView(nn.Module):
         boxes = choose_boxes(valid, draws.boxes[:, which], self.augmentation.min_valid)
         grid = crop_grid(boxes, draws.flips[which], draws.turns[which], self._side(image), height, width)
         views, view_valid = sample_views(image, valid, grid)
-        return views, view_valid, mean.expand(len(views), -1, -1), std.expand(len(views), -1, -1)
+        return views, view_valid, mean.expand(len(views), -1, -1), std.expand(len(views), -1, -1), boxes
 
     def _alter(self, views: Tensor, valid: Tensor, mean: Tensor, std: Tensor, draws: ViewDraws) -> Tensor:
         """Apply blur, gain, noise and dropout."""
