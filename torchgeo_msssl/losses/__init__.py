@@ -13,11 +13,14 @@ from torchgeo_msssl.losses.dino import DINOLoss
 from torchgeo_msssl.losses.reconstruction import MaskedLoss, masked_loss
 from torchgeo_msssl.losses.siamese import fastsiam_loss
 from torchgeo_msssl.losses.vicreg import VICRegLoss
+from torchgeo_msssl.losses.vicregl import LocalVectors, VICRegLLoss
 
 __all__ = [
     'DINOLoss',
+    'LocalVectors',
     'MaskedLoss',
     'QueueLoss',
+    'VICRegLLoss',
     'VICRegLoss',
     'alpha_req',
     'barlow_twins_loss',

@@ -1,7 +1,7 @@
 """Losses that compare the views of a chip two by two."""
 
-from collections.abc import Callable
-from itertools import combinations
+from collections.abc import Callable, Sequence
+from itertools import combinations, product
 
 import torch
 from torch import Tensor
@@ -53,6 +53,23 @@ def check_pair(one: Tensor, other: Tensor, names: str) -> tuple[Tensor, Tensor]:
     return check_views(one), check_views(other.detach())
 
 
+def compare_views[View](
+    loss: Callable[[View, View], Tensor], views: Sequence[View], local: Sequence[View] = ()
+) -> Tensor:
+    """Mean of a symmetric loss over all ordered pairs of a view and another view or a local one (multi-crop).
+
+    Args:
+        loss: Maps two views to a scalar, the same in both orders.
+        views: Views.
+        local: Local views, which are not compared with each other.
+
+    Returns:
+        Scalar.
+    """
+    both_ways = 2 * [loss(one, other) for one, other in combinations(views, 2)]
+    return torch.stack([*both_ways, *(loss(one, other) for one, other in product(views, local))]).mean()
+
+
 def mean_over_pairs(loss: Callable[[Tensor, Tensor], Tensor], views: Tensor) -> Tensor:
     """Mean of a symmetric loss over all pairs of views.
 
@@ -66,4 +83,4 @@ def mean_over_pairs(loss: Callable[[Tensor, Tensor], Tensor], views: Tensor) -> 
         Scalar.
     """
     with torch.autocast(views.device.type, enabled=False):
-        return torch.stack([loss(one, other) for one, other in combinations(views, 2)]).mean()
+        return compare_views(loss, list(views))

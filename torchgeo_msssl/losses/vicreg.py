@@ -1,21 +1,47 @@
 """Loss of VICReg for several views.
 
 Bardes, Ponce & LeCun: VICReg, Variance-Invariance-Covariance Regularization (https://arxiv.org/abs/2105.04906). The
-loss of two views is lightly's, which is the authors' (the variance terms of the two views are averaged, the covariance
-terms are added) and takes variance and covariance over the global batch.
+three terms are lightly's; variance and covariance are taken over the global batch.
 """
 
-from lightly.loss import VICRegLoss as PairLoss
+import torch
+from lightly.loss.vicreg_loss import covariance_loss, invariance_loss, variance_loss
+from lightly.utils import dist
 from torch import Tensor, nn
 
-from torchgeo_msssl.losses.pairs import check_views, mean_over_pairs
+from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.losses.pairs import check_views, compare_views
 from torchgeo_msssl.validation import check_at_least
+
+
+def regularization(vectors: Tensor, variance_weight: float, covariance_weight: float) -> Tensor:
+    """Weighted shortfall of the standard deviations from 1 and covariances of different features.
+
+    Args:
+        vectors: Vectors of this rank (batch, …, features). Statistics are taken over the global batch, for each element
+            of the dimensions in between separately, and averaged over them.
+        variance_weight: Weight μ of ``1/d · Σ_j max(0, 1 − sqrt(Var(z_j) + ε))``.
+        covariance_weight: Weight ν of ``1/d · Σ_{i≠j} Cov(z_i, z_j)²``.
+
+    Returns:
+        Scalar, the same on all ranks.
+    """
+    if dist.world_size() > 1:
+        vectors = torch.cat(dist.gather(vectors.contiguous()), dim=0)
+    return variance_weight * variance_loss(vectors) + covariance_weight * covariance_loss(vectors)
 
 
 class VICRegLoss(nn.Module):
     """Make views agree, features vary over the batch, and features differ from each other.
 
+    ``L = λ · mean over pairs of ‖z − z'‖²/d + mean over views of (μ · variance + 2ν · covariance)``: of two views the
+    variance terms are averaged and the covariance terms added, as in the authors' code. Local views (multi-crop) are
+    compared with global ones only, as in the authors' VICRegL (https://arxiv.org/abs/2210.01571).
+
     On several ranks, with batches of one size, the mean over ranks of loss and gradients is that of the global batch.
+
+    Attributes:
+        weights: Weights λ, μ and ν.
     """
 
     def __init__(
@@ -24,9 +50,9 @@ class VICRegLoss(nn.Module):
         """Set the weights of the three terms.
 
         Args:
-            invariance_weight: Weight of the mean squared difference of two views.
-            variance_weight: Weight of the shortfall of the features' standard deviations from 1.
-            covariance_weight: Weight of the squared covariances of different features.
+            invariance_weight: Weight λ of the mean squared difference of two views.
+            variance_weight: Weight μ of the shortfall of the features' standard deviations from 1.
+            covariance_weight: Weight ν of the squared covariances of different features.
 
         Raises:
             ConfigurationError: If a weight is negative.
@@ -38,8 +64,31 @@ class VICRegLoss(nn.Module):
             variance_weight=variance_weight,
             covariance_weight=covariance_weight,
         )
-        self.pair_loss = PairLoss(invariance_weight, variance_weight, covariance_weight, gather_distributed=True)
+        self.weights = (invariance_weight, variance_weight, covariance_weight)
 
-    def forward(self, projections: Tensor) -> Tensor:
-        """Compute the mean over all pairs of views of projections of this rank (view, batch, features)."""
-        return mean_over_pairs(self.pair_loss, check_views(projections))
+    def forward(self, projections: Tensor, local: Tensor | None = None) -> Tensor:
+        """Compute the loss of the projections of this rank.
+
+        Args:
+            projections: Projections of the views (view, batch, features).
+            local: Projections of local views (local view, batch, features), or None.
+
+        Returns:
+            Scalar, float32 or (for float64 input) float64.
+
+        Raises:
+            ConfigurationError: If there are fewer than two views or two samples, or local views of other chips.
+        """
+        views = check_views(projections)
+        small = views[:0] if local is None else local.to(views.dtype)
+        if small.shape[1:] != views.shape[1:]:
+            raise ConfigurationError(
+                f'local views must be (local view, batch, features) of the same chips as the views, got '
+                f'{tuple(small.shape)} and {tuple(views.shape)}.'
+            )
+        invariance, variance, covariance = self.weights
+        # autocast would round matrix products to half precision
+        with torch.autocast(views.device.type, enabled=False):
+            distance = compare_views(invariance_loss, list(views), list(small))
+            terms = [regularization(view, variance, 2 * covariance) for view in (*views, *small)]
+            return invariance * distance + torch.stack(terms).mean()
