@@ -89,6 +89,15 @@ class PretrainingData(SpectralData, Protocol):
 
 
 @runtime_checkable
+class PositivesData(Protocol):
+    """Data module whose chips may have a second one, from which half of the views are cut."""
+
+    @property
+    def positives(self) -> Literal['same', 'temporal', 'nearby']:
+        """Which one: the chip itself, the same place on another date, or a neighbouring place."""
+
+
+@runtime_checkable
 class LabelledData(SpectralData, Protocol):
     """Data module of chips with class masks."""
 

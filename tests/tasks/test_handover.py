@@ -50,6 +50,7 @@ def test_all_methods_are_tried() -> None:
         'SimCLR',
         'SimSiam',
         'VICReg',
+        'VICRegL',
     }
 
 

@@ -4,7 +4,7 @@ import difflib
 from typing import Any
 
 import timm
-from torch import nn
+from torch import Tensor, nn
 
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.validation import check_at_least
@@ -49,6 +49,31 @@ def feature_width(encoder: nn.Module) -> int:
     if not isinstance(width, int):
         raise ConfigurationError(f'{type(encoder).__name__} has no num_features; give a timm network.')
     return width
+
+
+def feature_map(encoder: nn.Module, images: Tensor) -> Tensor:
+    """Compute the last feature map of a convolutional timm network, before pooling.
+
+    ``encoder.forward_head`` pools it to the features that ``encoder(images)`` returns.
+
+    Args:
+        encoder: timm network.
+        images: Standardized images (batch, band, height, width).
+
+    Returns:
+        Feature map (batch, channel, rows, columns).
+
+    Raises:
+        ConfigurationError: If the network returns tokens, or channels last, as transformers do.
+    """
+    maps: Tensor = encoder.forward_features(images)  # type: ignore[operator]
+    channels = getattr(encoder, 'num_features', None)
+    if maps.ndim != 4 or maps.shape[1] != channels:
+        raise ConfigurationError(
+            f'model: expected a convolutional network, whose feature map is (batch, {channels}, rows, columns), got '
+            f'{tuple(maps.shape)} from {type(encoder).__name__}; choose, for example, resnet18 or convnext_nano.'
+        )
+    return maps
 
 
 def input_layer(encoder: nn.Module) -> tuple[str, nn.Conv2d]:

@@ -9,6 +9,7 @@
 | :class:`BYOL` | https://arxiv.org/abs/2006.07733 | 2 views, batch 64 and more | chips are similar: no negatives |
 | :class:`BarlowTwins` | https://arxiv.org/abs/2103.03230 | 2 views, batch 64 and more | features are redundant |
 | :class:`VICReg` | https://arxiv.org/abs/2105.04906 | 2 views, batch 64 and more | other methods collapse |
+| :class:`VICRegL` | https://arxiv.org/abs/2210.01571 | feature maps of 4 × 4 cells and more | segmenting later |
 | :class:`DINO` | https://arxiv.org/abs/2104.14294 | 2 views and local ones | training a ViT on many chips |
 | :class:`MAE` | https://arxiv.org/abs/2111.06377 | a vision transformer, long runs | fine-tuning a ViT |
 | :class:`Reconstruction` | a U-Net that restores corrupted images | any batch | the decoder is pretrained too |
@@ -30,6 +31,7 @@ from torchgeo_msssl.tasks.segmentation import Segmentation
 from torchgeo_msssl.tasks.simclr import SimCLR
 from torchgeo_msssl.tasks.training import TrainingTask
 from torchgeo_msssl.tasks.vicreg import VICReg
+from torchgeo_msssl.tasks.vicregl import VICRegL
 from torchgeo_msssl.tasks.vine_segmentation import VineSegmentation
 from torchgeo_msssl.transforms.views import Augmentation
 
@@ -52,5 +54,6 @@ __all__ = (
     'SimSiam',
     'TrainingTask',
     'VICReg',
+    'VICRegL',
     'VineSegmentation',
 )
