@@ -370,7 +370,8 @@ def test_encoder_names() -> None:
     ('options', 'message'),
     [
         ({'freeze': 'encoder_until'}, 'freeze_until_step'),
-        ({'freeze_until_step': 5}, 'freeze_until_step'),
+        ({'freeze': 'encoder', 'freeze_until_step': 5}, 'freeze_until_step'),
+        ({'warmup_steps': -1}, 'warmup_steps'),
         ({'freeze': 'all'}, 'freeze'),
         ({'scheduler': 'linear'}, 'scheduler'),
         ({'class_names': ['a', 'a']}, 'class_names'),
@@ -606,8 +607,24 @@ def test_encoder_thaws_at_the_step(tmp_path: Path) -> None:
             assert 'bn1.running_mean' in moved
 
 
+@pytest.mark.slow
+def test_gradients_of_a_frozen_encoder_are_dropped(tmp_path: Path) -> None:
+    """On several devices a frozen encoder has gradients, and trains as on one device."""
+    states = []
+    for devices in (1, 2):
+        seed_everything(0)
+        task = small(freeze_until_step=2, lr=1e-2)
+        task._gradients_while_frozen = devices > 1  # what `setup` sets
+        task.freeze_encoder(True)
+        assert task.model.encoder.conv1.weight.requires_grad == (devices > 1)
+        options = {'gradient_clip_val': 0.1, 'limit_val_batches': 0}
+        make_trainer(tmp_path, max_steps=3, **options).fit(task, datamodule=Chips())
+        states.append(task.state_dict())
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+
+
 def test_rates_of_the_groups(tmp_path: Path) -> None:
-    task = small(lr=0.02, encoder_lr_factor=0.1, scheduler='none')
+    task = small(lr=0.02, encoder_lr_factor=0.1, scheduler='none', weights='encoder.safetensors')
     groups = task.configure_optimizers().param_groups  # type: ignore[union-attr]
     encoder = {id(parameter) for parameter in task.model.encoder.parameters()}
     found = set()
@@ -620,9 +637,20 @@ def test_rates_of_the_groups(tmp_path: Path) -> None:
     assert sorted(group['weight_decay'] for group in groups) == [0, 0, 1e-2, 1e-2]
     frozen = small(freeze='encoder').parameter_groups()
     assert not any(id(parameter) in encoder for group in frozen for parameter in group['params'])
-    thawing = small(freeze='encoder_until', freeze_until_step=2)
+    thawing = small(freeze_until_step=2)
+    assert thawing.freeze_mode == 'encoder_until'
     assert sum(len(group['params']) for group in thawing.parameter_groups()) == len(list(thawing.model.parameters()))
     assert not any(parameter.requires_grad for parameter in thawing.model.encoder.parameters())
+
+
+def test_warmup_steps_replace_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def schedule_steps(epochs: float) -> tuple[int, int]:
+        return 100, round(20 * epochs)
+
+    for options, expected in (({'warmup_epochs': 2}, 40), ({'warmup_steps': 3}, 3), ({'warmup_steps': 500}, 99)):
+        task = small(**({'warmup_epochs': 1} | options))
+        monkeypatch.setattr(task, 'schedule_steps', schedule_steps)
+        assert task.schedule() == (100, expected)
 
 
 @pytest.mark.slow

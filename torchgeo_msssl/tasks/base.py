@@ -173,7 +173,7 @@ class PretrainingTask(TrainingTask):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the optimizer and a cosine schedule with warm-up, both stepped once per batch."""
-        total, warmup = self.schedule_steps(self.warmup_epochs)
+        total, warmup = self.schedule()
         optimizer = create_optimizer(self.optimizer, self.parameter_groups(), self.lr, self.momentum, self.betas)
         scheduler = cosine_with_warmup(optimizer, total, warmup)
         return {'optimizer': optimizer, 'lr_scheduler': {'scheduler': scheduler, 'interval': 'step'}}

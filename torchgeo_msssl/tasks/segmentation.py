@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from torchgeo_msssl.contract import SpectralData, spectral_data
@@ -16,6 +17,7 @@ from torchgeo_msssl.losses.segmentation import SegmentationLoss, SegmentationLos
 from torchgeo_msssl.models.metadata import EncoderMetadata
 from torchgeo_msssl.models.segmentation import Architecture, create_network, total_stride
 from torchgeo_msssl.runs import run_folder
+from torchgeo_msssl.tasks.layer_rates import decayed_groups, encoder_depths
 from torchgeo_msssl.tasks.optimizers import (
     OptimizerName,
     ParameterGroup,
@@ -29,7 +31,7 @@ from torchgeo_msssl.tasks.starting_weights import Statistics, Transfer, choose_s
 from torchgeo_msssl.transforms.normalize import Normalize, valid_pixels
 from torchgeo_msssl.transforms.spectral import apply_gain, uniform_between
 from torchgeo_msssl.transforms.symmetries import apply_symmetries, random_symmetries
-from torchgeo_msssl.validation import check_at_least, check_choice, check_interval
+from torchgeo_msssl.validation import check_at_least, check_choice, check_interval, check_probability
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +70,7 @@ class Segmentation(PixelClassification):
         lr: float = 1e-3,
         weight_decay: float = 1e-2,
         encoder_lr_factor: float = 1.0,
+        layer_decay: float = 1.0,
         scheduler: Scheduler = 'cosine',
         patience: int = 10,
         freeze: Freeze = 'none',
@@ -99,11 +102,15 @@ class Segmentation(PixelClassification):
             optimizer: ``adamw``, ``adam``, ``sgd`` or ``lars``.
             lr: Maximum learning rate.
             weight_decay: Weight decay; normalization layers and biases are exempt.
-            encoder_lr_factor: Factor on the encoder's learning rate.
+            encoder_lr_factor: Factor on the learning rate of an encoder with loaded ``weights``; a random one learns at
+                the full rate.
+            layer_decay: Factor on the learning rate from each stage of a loaded encoder (block of a transformer) to the
+                one before it, such as 0.75; 1 for one rate.
             scheduler: ``cosine`` (with warm-up, by step), ``plateau`` of the mean IoU of validation, or ``none``.
             patience: Epochs without improvement after which the learning rate is divided by 10 (plateau only).
             freeze: ``none``; ``encoder`` permanently; ``encoder_until`` the step ``freeze_until_step``.
-            freeze_until_step: Number of optimizer steps for which the encoder is frozen.
+            freeze_until_step: Number of optimizer steps for which the encoder is frozen and only decoder and last layer
+                learn; sets ``freeze`` to ``encoder_until``.
             flips: Whether to flip training chips at random.
             quarter_turns: Whether to rotate training chips by quarter turns at random.
             common_gain: Smallest and largest gain common to all bands in training.
@@ -123,10 +130,13 @@ class Segmentation(PixelClassification):
             encoder_lr_factor=encoder_lr_factor,
             freeze_until_step=freeze_until_step,
         )
+        check_probability('layer_decay', layer_decay)
+        if freeze == 'none' and freeze_until_step > 0:
+            freeze = 'encoder_until'
         if (freeze == 'encoder_until') != (freeze_until_step > 0):
             raise ConfigurationError(
-                f'freeze_until_step: freeze {freeze!r} and {freeze_until_step} steps contradict each other; set both '
-                "freeze='encoder_until' and the number of steps, or neither."
+                f'freeze_until_step: freeze {freeze!r} and {freeze_until_step} steps contradict each other; set '
+                'freeze_until_step to the number of steps, or freeze to encoder.'
             )
         if class_names is not None and (len(class_names) != num_classes or len(set(class_names)) != num_classes):
             raise ConfigurationError(
@@ -142,6 +152,7 @@ class Segmentation(PixelClassification):
         self.statistics: Statistics = statistics
         self.ignore_index = ignore_index
         self.encoder_lr_factor = encoder_lr_factor
+        self.layer_decay = layer_decay
         self.scheduler: Scheduler = scheduler
         self.patience = patience
         self.freeze_mode: Freeze = freeze
@@ -151,6 +162,7 @@ class Segmentation(PixelClassification):
         self.common_gain = check_interval('common_gain', common_gain, 0)
         self.band_gain = check_interval('band_gain', band_gain, 0)
         self.encoder_frozen = False
+        self._gradients_while_frozen = False
         self._started = False  # whether weights were loaded or trained
         super().__init__(optimizer=optimizer, lr=lr, weight_decay=weight_decay, **kwargs)
         self.hparams.update({'in_channels': in_channels, 'num_classes': num_classes})
@@ -184,10 +196,9 @@ class Segmentation(PixelClassification):
         if stage == 'predict':
             return
         if stage == 'fit' and self.freeze_mode == 'encoder_until' and self.trainer.world_size > 1:
-            raise ConfigurationError(
-                'freeze: parameters that are unfrozen later are not synchronized between devices; set encoder or none, '
-                'or use one device.'
-            )
+            # devices synchronize only parameters that have gradients from the beginning
+            self._gradients_while_frozen = True
+            self.freeze_encoder(self.encoder_frozen)
         super().setup(stage)
 
     def on_fit_start(self) -> None:
@@ -243,7 +254,7 @@ class Segmentation(PixelClassification):
             frozen: Whether to freeze.
         """
         self.encoder_frozen = frozen
-        self.model.encoder.requires_grad_(not frozen)
+        self.model.encoder.requires_grad_(not frozen or self._gradients_while_frozen)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> 'Segmentation':
@@ -259,6 +270,13 @@ class Segmentation(PixelClassification):
         if frozen != self.encoder_frozen:
             log.info('The encoder is %s at step %d.', 'frozen' if frozen else 'trained', self.global_step)
             self.freeze_encoder(frozen)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Drop the gradients of a frozen encoder, so that neither parameters nor moments change."""
+        super().on_before_optimizer_step(optimizer)
+        if self.encoder_frozen:
+            for parameter in self.model.encoder.parameters():
+                parameter.grad = None
 
     @torch.no_grad()
     def augmented(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -298,9 +316,12 @@ class Segmentation(PixelClassification):
     # Optimizer.
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """Parameter groups of the optimizer: the encoder, with its own rate, then the other parts.
+        """Parameter groups of the optimizer: the encoder, with its own rates, then the other parts.
 
         An encoder that is unfrozen later is included from the beginning; without gradients it is not changed.
+
+        Raises:
+            ConfigurationError: If ``layer_decay`` is set and timm does not know the layers of the encoder.
         """
         others = [module for name, module in self.model.named_children() if name != 'encoder']
         groups = parameter_groups(others, self.weight_decay)
@@ -308,9 +329,22 @@ class Segmentation(PixelClassification):
             return groups
         self.model.encoder.requires_grad_(True)
         encoder = parameter_groups([self.model.encoder], self.weight_decay)
-        self.model.encoder.requires_grad_(not self.encoder_frozen)
-        rate = {'lr': self.lr * self.encoder_lr_factor}
-        return [*(group | rate for group in encoder), *groups]
+        self.freeze_encoder(self.encoder_frozen)
+        return [*self._with_rates(encoder), *groups]
+
+    def _with_rates(self, encoder: list[ParameterGroup]) -> list[ParameterGroup]:
+        """Set the learning rates of the encoder's groups."""
+        if self.weights is None:
+            if (self.encoder_lr_factor, self.layer_decay) != (1, 1):
+                log.info('The encoder has random weights and learns at the full rate, %g.', self.lr)
+            return [group | {'lr': self.lr} for group in encoder]
+        rate = self.lr * self.encoder_lr_factor
+        if self.layer_decay == 1:
+            return [group | {'lr': rate} for group in encoder]
+        depths = encoder_depths(self.model, self._network_arguments[1])
+        groups = decayed_groups(encoder, depths, rate, self.layer_decay)
+        log.info('The encoder learns at %g (first layer) to %g (last layer).', groups[0]['lr'], groups[-1]['lr'])
+        return groups
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build optimizer and scheduler.
@@ -326,7 +360,7 @@ class Segmentation(PixelClassification):
                 plateau = ReduceLROnPlateau(optimizer, mode=cast(Any, self.mode), patience=self.patience)
                 return {'optimizer': optimizer, 'lr_scheduler': {'scheduler': plateau, 'monitor': self.monitor}}
             case 'cosine':
-                cosine = cosine_with_warmup(optimizer, *self.schedule_steps(self.warmup_epochs))
+                cosine = cosine_with_warmup(optimizer, *self.schedule())
                 return {'optimizer': optimizer, 'lr_scheduler': {'scheduler': cosine, 'interval': 'step'}}
 
     def configure_callbacks(self) -> list[Callback]:

@@ -35,6 +35,7 @@ class TrainingTask(BaseTask):
         weight_decay: float = 1e-4,
         momentum: float = 0.9,
         warmup_epochs: float = 0,
+        warmup_steps: int | None = None,
     ) -> None:
         """Keep the options of the optimizer and the seed of the process, then build the networks.
 
@@ -44,17 +45,19 @@ class TrainingTask(BaseTask):
             weight_decay: Weight decay; normalization layers and biases are exempt.
             momentum: Momentum of SGD and LARS.
             warmup_epochs: Epochs in which the learning rate rises linearly, before it falls as half a cosine.
+            warmup_steps: Optimizer steps of this rise, instead of ``warmup_epochs``; None takes ``warmup_epochs``.
 
         Raises:
             ConfigurationError: If a number is out of its range.
         """
-        check_at_least(0, weight_decay=weight_decay, warmup_epochs=warmup_epochs)
+        check_at_least(0, weight_decay=weight_decay, warmup_epochs=warmup_epochs, warmup_steps=warmup_steps or 0)
         # set before BaseTask.__init__, which calls configure_models
         self.optimizer: OptimizerName = optimizer
         self.lr = lr
         self.weight_decay = weight_decay
         self.momentum = momentum
         self.warmup_epochs = warmup_epochs
+        self.warmup_steps = warmup_steps
         self._seed = torch.initial_seed()
         self._total_steps: int | None = None
         self._provenance: dict[str, Any] = {}
@@ -177,6 +180,20 @@ class TrainingTask(BaseTask):
             f'The loss became {loss.item()} at step {self.global_step}; the batch was {"; ".join(chips)}; its values '
             f'are {values}. Check these chips, or lower the learning rate; the last checkpoint precedes this step.'
         )
+
+    def schedule(self) -> tuple[int, int]:
+        """Count the optimizer steps of the run and those in which the learning rate rises.
+
+        Returns:
+            ``(total, warmup)``.
+
+        Raises:
+            ConfigurationError: If the run has no end.
+        """
+        if self.warmup_steps is None:
+            return self.schedule_steps(self.warmup_epochs)
+        total, _ = self.schedule_steps(0)
+        return total, min(self.warmup_steps, total - 1)
 
     def schedule_steps(self, warmup_epochs: float) -> tuple[int, int]:
         """Count the optimizer steps of the run and of its warm-up.
