@@ -13,6 +13,8 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from jsonargparse import ArgumentParser
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger
@@ -126,6 +128,45 @@ def test_only_blocks_with_labels_are_chosen(files: dict[str, Any], tmp_path: Pat
     files['labels'] = write(tmp_path / 'north.tif', mask)
     chosen = ready(files, shots=1).regions['train']
     assert chosen.bounds[1] == TOP - BLOCK  # the first row of blocks
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 10_000), shots=st.integers(1, 4))
+def test_chosen_blocks_hold_every_class_of_the_training_ground(files: dict[str, Any], seed: int, shots: int) -> None:
+    every = ready(files, seed=seed)
+    chosen, more = (ready(files, seed=seed, shots=count) for count in (shots, shots + 1))
+    assert blocks_of(chosen) < blocks_of(more) <= blocks_of(every)
+    known = [
+        module.labelled.labels.class_counts(module.scenes, module.regions['train'], False) for module in (every, chosen)
+    ]  # type: ignore[union-attr]
+    # a block with vine has soil too; two blocks are enough for grass besides
+    assert shots == 1 or ((known[0] > 0) <= (known[1] > 0)).all()
+
+
+def test_classes_that_too_few_blocks_cannot_hold_are_named(
+    files: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    mask[:, :32], mask[:, 96:] = 1, 2
+    files['labels'] = write(tmp_path / 'thirds.tif', mask)
+    ready(files, shots=2)
+    assert 'shots: 2 of the training blocks cannot hold every class and lack' in caplog.text
+    assert 'use at least 3.' in caplog.text
+    caplog.clear()
+    ready(files, shots=3)
+    assert 'cannot hold' not in caplog.text
+
+
+def test_a_block_whose_labels_lie_on_nodata_holds_nothing(files: dict[str, Any], tmp_path: Path) -> None:
+    """Labels are looked up without pixels at first."""
+    with rasterio.open(files['paths']) as dataset:
+        image = dataset.read()
+    image[:, :, 96:] = 0
+    mask = np.full((SIDE, SIDE), 255, np.uint8)
+    mask[:, 64:96], mask[:, 96:] = 0, 1
+    files |= {'paths': write(tmp_path / 'dark.tif', image, nodata=0), 'labels': write(tmp_path / 'east.tif', mask)}
+    chosen = ready(files, shots=1, min_valid=0.1).regions['train']
+    assert chosen.bounds[::2] == (LEFT + 64, LEFT + 96)
 
 
 def test_too_few_labelled_blocks_are_reported(

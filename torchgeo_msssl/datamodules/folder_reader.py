@@ -5,12 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from torchgeo_msssl.bands import Sensor
 from torchgeo_msssl.datamodules.chip_statistics import chip_statistics, manifest_statistics
+from torchgeo_msssl.datamodules.labelled_chips import choose_labelled_chips
 from torchgeo_msssl.datamodules.reader import (
     file_statistics,
     measured_statistics,
@@ -82,6 +82,7 @@ class FolderReader:
         self._count = count
         self._seed = seed
         self._chips: dict[str, Chips] = {}
+        self._chosen_chips: list[int] | None = None
 
     def chips(self, part: str) -> Chips:
         """Return the chips of a part, opened at first use: their manifest or first header.
@@ -166,13 +167,10 @@ class FolderReader:
         return ShuffledChips(self.chips(TRAIN), self._window_size, self._length, chosen=self._chosen())
 
     def _chosen(self) -> list[int] | None:
-        """Training chips whose labels are used; smaller shares lie within larger ones."""
-        if self._count is None:
-            return None
-        total = len(self.chips(TRAIN))
-        count = self._count(total)
-        log.info('Labels of %d of %d training chips are used.', count, total)
-        return sorted(np.random.default_rng(self._seed).permutation(total)[:count].tolist())
+        """Training chips whose labels are used, see :func:`.labelled_chips.choose_labelled_chips`."""
+        if self._count is not None and self._chosen_chips is None:
+            self._chosen_chips = choose_labelled_chips(self.chips(TRAIN), self._count, self._seed)
+        return self._chosen_chips
 
     def covering_sampler(self, part: str, all_ranks: bool = False) -> ChipSampler:
         """Return a sampler of the windows that cover the chips of a part, in order."""

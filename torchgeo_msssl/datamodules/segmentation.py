@@ -86,7 +86,8 @@ class SegmentationDataModule(SpectralDataModule):
             gap: Scenes: pixels between the regions; training yields to validation, and both yield to test.
             label_fraction: Fraction of all training blocks (or chips of a folder) whose labels are used; smaller
                 fractions lie within larger ones.
-            shots: Number of training blocks (or chips of a folder) whose labels are used, instead of a fraction.
+            shots: Number of training blocks (or chips of a folder) whose labels are used, instead of a fraction. The
+                first ones hold every class of the training ground; which they are depends on ``seed``.
             seed: Seed of the split and of the choice among the training blocks or chips.
             class_balance: Scenes: draw training chips of rare classes as often as those of common ones.
             overlap: Scenes: pixels that neighbouring validation and test chips share.
@@ -267,7 +268,10 @@ class SegmentationDataModule(SpectralDataModule):
         first = stage == 'fit' and self.sampler is None
         super().setup(stage)
         if first and self.labelled is not None:
-            log_class_counts(self.labelled, self.regions['train'], self.labelled.labels.class_names)
+            names = self.labelled.labels.class_names
+            log_class_counts(self.labelled, self.regions['train'], names)
+            if 'val' in self.regions:
+                log_class_counts(self.labelled, self.regions['val'], names, 'validation')
 
     def parts_of(self, stage: str) -> tuple[str, ...]:
         """Return the parts that a stage evaluates on.

@@ -79,7 +79,7 @@ def ground_blocks(dataset: Scenes, block_size: int, region: BaseGeometry, seed: 
     Raises:
         ConfigurationError: If the size is not positive.
     """
-    return BlockGrid(ground_of(dataset), block_size).inside(region, seed)
+    return BlockGrid(ground_of(dataset), block_size).inside(region, seed)[0]
 
 
 def ground_of(dataset: Scenes) -> Ground:

@@ -82,7 +82,7 @@ class BlockGrid:
         boxes: Polygons = shapely.box(column * width, row * height, (column + 1) * width, (row + 1) * height)
         return boxes
 
-    def inside(self, region: BaseGeometry, seed: int) -> Polygons:
+    def inside(self, region: BaseGeometry, seed: int) -> tuple[Polygons, Cells]:
         """Return the blocks inside a region, cut to it, in an order to choose from.
 
         Args:
@@ -90,8 +90,8 @@ class BlockGrid:
             seed: Seed of the order.
 
         Returns:
-            Polygons in an order that each block's place and the seed decide; those with ground of scenes on less than
-            half of a block come last. Slivers along the region's border are left out.
+            Polygons with their rows and columns, in an order that each block's place and the seed decide; those with
+            ground of scenes on less than half of a block come last. Slivers along the region's border are left out.
         """
         cells = self.cells()
         pieces = cut_to(self.boxes(cells), region)
@@ -99,7 +99,8 @@ class BlockGrid:
         kept = np.flatnonzero(shapely.area(pieces) > _SLIVER * block)
         pieces, cells = pieces[kept], cells[kept]
         partial = shapely.area(shapely.intersection(pieces, self.ground.union)) < block / 2
-        return pieces[np.lexsort((chances(cells, seed), partial))]
+        order = np.lexsort((chances(cells, seed), partial))
+        return pieces[order], cells[order]
 
 
 def chances(cells: Cells, seed: int) -> NDArray[np.float64]:
