@@ -51,6 +51,7 @@ _DESIGN = {
     'Labelled blocks': 'shots',
     'Scenes with labels': 'scenes',
     'Variants': 'variant',
+    'Optimizer steps': 'steps',
     'Held-out ground': 'region',
     'Seeds': 'seed',
 }

@@ -43,6 +43,15 @@ def test_a_cell_is_fit_and_test_with_the_same_data(make_study: Make) -> None:
     assert not {'seed_everything', 'data.split', 'data.label_fraction'} & set(pretraining)
 
 
+def test_step_budgets_are_an_axis(make_study: Make) -> None:
+    study = make_study(steps=[100, 300], options={'trainer.max_epochs': 4}, seeds=[0], fractions=[])
+    cells = make_cells(study, ['blocks'])
+    assert [cell.steps for cell in cells] == [100, 100, 300, 300]
+    assert cells[0].name == 'random_steps-100_on-blocks_seed-0'
+    fit = options_of(steps_of(study, cells[2]).fit)
+    assert (fit['trainer.max_steps'], fit['trainer.max_epochs']) == ('300', '-1')
+
+
 def test_a_pretraining_with_labels_has_the_split_of_its_cell_and_all_labels(make_study: Make) -> None:
     make_study()
     coarse = Pretraining(Path_fr('pretrain.yaml'), each_seed=True, same_split=True, weights='checkpoints/best.ckpt')

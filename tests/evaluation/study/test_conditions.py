@@ -14,7 +14,16 @@ from torchgeo_msssl.evaluation.study.conditions import (
 
 
 def row(initialisation: str, value: float, **others: str) -> dict[str, str]:
-    empty = {'fraction': '', 'shots': '', 'scenes': '', 'variant': '', 'seed': '0', 'region': 'blocks', 'metric': 'm'}
+    empty = {
+        'fraction': '',
+        'shots': '',
+        'scenes': '',
+        'variant': '',
+        'steps': '',
+        'seed': '0',
+        'region': 'blocks',
+        'metric': 'm',
+    }
     return empty | {'initialisation': initialisation, 'value': repr(value)} | others
 
 

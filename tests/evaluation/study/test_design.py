@@ -57,6 +57,7 @@ def test_a_pretraining_with_the_split_of_its_cell_is_not_that_of_another_split(m
         ({'fractions': [0.1], 'shots': [1]}, 'fractions or shots'),
         ({'fractions': [0.0]}, 'above 0'),
         ({'fractions': [], 'shots': [0]}, '1 or more'),
+        ({'steps': [0]}, '1 or more'),
         ({'seeds': [0, 0]}, 'expected different values'),
         ({'variants': [Variant('a b'), Variant('a/b')]}, 'the same folder name'),
         ({'seeds': []}, 'at least one'),

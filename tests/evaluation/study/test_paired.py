@@ -16,7 +16,7 @@ VALUES = {'random': [0.5, 0.6, 0.7, 0.8], 'pretrained': [0.6, 0.6, 0.75, 0.7]}
 def rows(missing: tuple[str, str] | None = None) -> pd.DataFrame:
     return pd.DataFrame([
         {'initialisation': name, 'value': repr(value), 'fraction': '0.1', 'shots': '', 'scenes': '', 'variant': '',
-         'seed': str(i // 2), 'region': 'ab'[i % 2], 'metric': 'm'}
+         'steps': '', 'seed': str(i // 2), 'region': 'ab'[i % 2], 'metric': 'm'}
         for name, values in VALUES.items() for i, value in enumerate(values) if (name, str(i)) != missing
     ])  # fmt: skip
 
@@ -34,7 +34,7 @@ def test_pairs_are_of_one_seed_and_region_and_a_seed_counts_once() -> None:
 def test_the_interval_covers_where_regions_of_a_seed_are_alike() -> None:
     """Simulated: five seeds, whose differences (true mean 0) are nearly the same in all four regions."""
     rng, hits, repeats = np.random.default_rng(0), 0, 200
-    blank = dict.fromkeys(('fraction', 'shots', 'scenes', 'variant'), '') | {'metric': 'm'}
+    blank = dict.fromkeys(('fraction', 'shots', 'scenes', 'variant', 'steps'), '') | {'metric': 'm'}
     for _ in range(repeats):
         found = rng.normal(0, 1, (5, 1)) + rng.normal(0, 0.3, (5, 4))
         cells = [

@@ -22,7 +22,7 @@ class Steps:
         folder: Folder of the cell.
         pretraining: Arguments of the pretraining, None without one.
         fit: Arguments of the training.
-        test: Arguments of the test, None without one.
+        test: Arguments of the test or of the validation, None without one.
     """
 
     folder: Path
@@ -48,15 +48,12 @@ def command_line(arguments: Sequence[str]) -> str:
 def steps_of(study: Study, cell: Cell) -> Steps:
     """Compose the commands of a cell."""
     folder = cell_folder(study, cell)
-    common = (study.options | (cell.variant.options if cell.variant else {}) | cell.initialisation.options) | {
-        'seed_everything': cell.seed,
-        **_label_options(study, cell),
-    }
-    options = [*_config(study.fit), *as_arguments(common)]
+    options = [*_config(_fit_of(study, cell)), *as_arguments(_options_of(study, cell))]
     weights = weights_of(study, cell)
     fit = ('fit', *options, *_logger(folder, 'fit'), *as_arguments({'model.weights': weights} if weights else {}))
     best = folder / 'fit' / 'checkpoints' / 'best.ckpt'
-    test = ('test', *options, *_logger(folder, 'test'), '--ckpt_path', str(best)) if study.test else None
+    command = 'test' if study.part == 'test' else 'validate'
+    test = (command, *options, *_logger(folder, study.part), '--ckpt_path', str(best)) if study.test else None
     return Steps(folder, _pretraining(study, cell), fit, test)
 
 
@@ -86,7 +83,8 @@ def pretraining_command(study: Study, cell: Cell) -> tuple[str, str] | None:
 def configuration_digest(study: Study, cell: Cell) -> str:
     """Return the digest of the content of a cell's configurations, of which the command has the names only."""
     pretraining = cell.initialisation.pretraining
-    return digest(*(_content(path) for path in (study.fit, pretraining.config if pretraining else None) if path))
+    paths = (_fit_of(study, cell), pretraining.config if pretraining else None)
+    return digest(*(_content(path) for path in paths if path))
 
 
 def digest(*contents: bytes) -> str:
@@ -135,10 +133,24 @@ def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def _fit_of(study: Study, cell: Cell) -> Path_fr:
+    return cell.initialisation.fit or study.fit
+
+
+def _options_of(study: Study, cell: Cell) -> Options:
+    """Options of all commands of a cell; those of networks do not suit a model of another configuration."""
+    common: Options = study.options | (cell.variant.options if cell.variant else {})
+    if cell.initialisation.fit is not None:
+        common = {name: value for name, value in common.items() if name.startswith('data.')}
+    elif cell.steps is not None:
+        common |= {'trainer.max_steps': cell.steps, 'trainer.max_epochs': -1}
+    return common | cell.initialisation.options | {'seed_everything': cell.seed, **_label_options(study, cell)}
+
+
 def _label_options(study: Study, cell: Cell) -> Options:
     """Options of the split and of the labels; a split file of drawn scenes holds no other labels."""
-    if cell.region is None:
-        return {}
+    if cell.region is None:  # nothing is tested, or a folder of chips is divided already
+        return {'data.seed': cell.seed} if study.test else {}
     split = split_file(study, cell) or cell.region
     options: Options = {'data.split': str(split), 'data.seed': cell.seed}
     if cell.fraction is not None:

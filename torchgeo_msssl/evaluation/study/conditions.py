@@ -13,7 +13,7 @@ from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.evaluation.study.statistics import mean_interval
 
 #: Axes of a study that a figure can have below it; the first one that varies is used.
-AXES = ('fraction', 'shots', 'scenes', 'variant')
+AXES = ('fraction', 'shots', 'scenes', 'variant', 'steps')
 
 #: Columns that tell conditions apart.
 CONDITION = ('initialisation', *AXES)

@@ -26,6 +26,7 @@ _TITLES = {
     'shots': 'labelled training blocks',
     'scenes': 'scenes with labels',
     'variant': '',
+    'steps': 'optimizer steps',
 }
 _MARKERS = 'osD^vP*X'
 

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from jsonargparse.typing import Path_fr
 
@@ -44,11 +44,14 @@ class Initialisation:
         name: Name in tables and figures.
         options: Options of its cells, such as ``{'model.weights': 'encoder.safetensors'}``.
         pretraining: Run that produces the weights, which become ``model.weights``.
+        fit: Configuration of its cells, for another kind of model than that of the study. Of the options and the
+            variants of the study, those of the data then apply alone.
     """
 
     name: str
     options: Options = field(default_factory=dict)
     pretraining: Pretraining | None = None
+    fit: Path_fr | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class Cell:
         fraction: Fraction of the training blocks whose labels are used.
         shots: Number of these blocks, as an alternative.
         scenes: Number of scenes that these blocks come from.
+        steps: Number of optimizer steps; None for the length that the configuration gives.
         region: Held-out ground: ``blocks``, ``scene``, the name of a scene, or a file of polygons; None without a test.
         seed: Seed of weights, chips, split and choice of labels.
     """
@@ -87,6 +91,7 @@ class Cell:
     scenes: int | None
     region: str | None
     seed: int
+    steps: int | None = None
 
     @property
     def name(self) -> str:
@@ -96,6 +101,7 @@ class Cell:
             'fraction': self.fraction,
             'shots': self.shots,
             'scenes': self.scenes,
+            'steps': self.steps,
             'on': self.region,
             'seed': self.seed,
         }
@@ -120,7 +126,7 @@ class Cell:
 class Study:
     """Design of the study.
 
-    Its cells are the product of initialisations, label fractions or shots, scenes, variants, regions and seeds.
+    Its cells are the product of initialisations, label fractions or shots, scenes, steps, variants, regions and seeds.
 
     Attributes:
         name: Name of the study.
@@ -131,6 +137,8 @@ class Study:
         fractions: Fractions of the training blocks whose labels are used.
         shots: Numbers of training blocks whose labels are used, as an alternative to fractions.
         scenes: Numbers of scenes from which the same number of labelled blocks is drawn, if scenes are held out.
+        steps: Numbers of optimizer steps, such as ``[100, 300]``, instead of `trainer.max_epochs`, since what helps a
+            short training may not help a long one. An epoch must not be longer, see `data.chips_per_epoch`.
         variants: Values of one more axis, of any options.
         regions: Held-out ground: `blocks`, assigned again for each seed; `scene`, another one for each seed;
             `scenes`, each in turn; or files of polygons with a column `split`.
@@ -139,6 +147,7 @@ class Study:
         flights_dir: Folder of these vineyards, which are generated if missing.
         flights_side: Side of each of them in pixels of 8 cm.
         test: Test the cells on labels; otherwise only the metrics of training are collected.
+        part: Ground on which they are scored: `test`, or `val` to leave the test ground alone.
         metrics: Metrics of tables and figures, the most important one first.
         reference: Initialisation to compare the others with.
     """
@@ -151,6 +160,7 @@ class Study:
     fractions: list[float] = field(default_factory=list)
     shots: list[int] = field(default_factory=list)
     scenes: list[int] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list)
     variants: list[Variant] = field(default_factory=list)
     regions: list[str] = field(default_factory=lambda: ['blocks'])
     seeds: list[int] = field(default_factory=lambda: [0])
@@ -158,6 +168,7 @@ class Study:
     flights_dir: str = 'data/flights'
     flights_side: int = 900
     test: bool = True
+    part: Literal['test', 'val'] = 'test'
     metrics: list[str] = field(default_factory=lambda: ['test_mean_iou'])
     reference: str = 'random'
 
@@ -169,7 +180,7 @@ class Study:
         """
         names = [entry.name for entry in self.initialisations]
         axes: dict[str, Sequence[Any]] = {'initialisations': names, 'variants': [entry.name for entry in self.variants]}
-        axes |= {axis: getattr(self, axis) for axis in ('seeds', 'fractions', 'shots', 'scenes', 'regions')}
+        axes |= {axis: getattr(self, axis) for axis in ('seeds', 'fractions', 'shots', 'scenes', 'steps', 'regions')}
         for axis, values in axes.items():
             if len(set(values)) != len(values):
                 raise ConfigurationError(f'{axis}: expected different values, got {", ".join(map(str, values))}.')
@@ -190,8 +201,9 @@ class Study:
             raise ConfigurationError('shots: set fractions or shots, not both.')
         if any(not 0 < fraction <= 1 for fraction in self.fractions):
             raise ConfigurationError(f'fractions: expected above 0 and at most 1, got {self.fractions}.')
-        if any(number < 1 for number in (*self.shots, *self.scenes)):
-            raise ConfigurationError(f'shots, scenes: expected 1 or more, got {self.shots} and {self.scenes}.')
+        if any(number < 1 for number in (*self.shots, *self.scenes, *self.steps)):
+            counts = f'{self.shots}, {self.scenes} and {self.steps}'
+            raise ConfigurationError(f'shots, scenes, steps: expected 1 or more, got {counts}.')
         if not self.test and (self.fractions or self.shots or self.scenes):
             raise ConfigurationError('test: fractions, shots and scenes need a test; leave them out, or set test.')
         held_out = set(self.regions) <= {'scene', 'scenes'}
@@ -224,10 +236,10 @@ def make_cells(study: Study, regions: Sequence[str | None]) -> list[Cell]:
         Cells in the order in which they run.
     """
     axes: list[Sequence[Any]] = [study.seeds, regions]
-    axes += [values or [None] for values in (study.scenes, study.shots, study.fractions, study.variants)]
+    axes += [values or [None] for values in (study.scenes, study.shots, study.fractions, study.steps, study.variants)]
     cells: list[Cell] = []
-    for seed, region, scenes, shots, fraction, variant, start in itertools.product(*axes, study.initialisations):
-        cells.append(Cell(len(cells), start, variant, fraction, shots, scenes, region, seed))
+    for seed, region, scenes, shots, fraction, steps, variant, start in itertools.product(*axes, study.initialisations):
+        cells.append(Cell(len(cells), start, variant, fraction, shots, scenes, region, seed, steps))
     return cells
 
 

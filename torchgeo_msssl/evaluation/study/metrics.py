@@ -4,7 +4,7 @@ import csv
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torchgeo_msssl.tasks.confusion import CLASS_SCORES
 from torchgeo_msssl.tasks.segmentation_figures import metric_name
@@ -13,20 +13,22 @@ from torchgeo_msssl.tasks.segmentation_figures import metric_name
 _LAST = {'train_loss_epoch': 'train_loss', 'rank_me': 'rank_me', 'mean_cosine': 'mean_cosine', 'val_loss': 'val_loss'}
 
 
-def read_metrics(fit: Path, test: Path | None) -> dict[str, float]:
+def read_metrics(fit: Path, test: Path | None, part: Literal['test', 'val'] = 'test') -> dict[str, float]:
     """Collect scores and losses.
 
     Args:
         fit: Run folder of the training.
-        test: Run folder of the test, None without one.
+        test: Run folder of the test or of the validation, None without one.
+        part: Ground whose scores are collected.
 
     Returns:
-        ``test_mean_iou``, ``test_accuracy``, ``test_iou_CLASS``, …; ``baseline_iou_CLASS`` if the test compared with a
-        threshold; ``knn_accuracy`` if training probed its encoder; ``train_loss`` and others at the end of training.
+        ``test_mean_iou``, ``test_accuracy``, ``test_iou_CLASS``, … (``val_…`` of a validation); ``baseline_iou_CLASS``
+        if the test compared with a threshold; ``knn_accuracy`` if training probed its encoder; ``train_loss`` and
+        others at the end of training.
     """
     found = _last_values(fit / 'metrics.csv') | _probe(fit / 'knn.json')
     if test is not None:
-        found |= _scores(test / 'metrics_test.json') | _baseline(test / 'baseline.json')
+        found |= _scores(test / f'metrics_{part}.json', part) | _baseline(test / 'baseline.json')
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
@@ -34,11 +36,11 @@ def _read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
 
 
-def _scores(path: Path) -> dict[str, float]:
+def _scores(path: Path, part: str) -> dict[str, float]:
     report = _read(path)
-    scores = {f'test_{name}': report[name] for name in ('mean_iou', 'accuracy') if name in report}
+    scores = {f'{part}_{name}': report[name] for name in ('mean_iou', 'accuracy') if name in report}
     for name, values in report.get('classes', {}).items():
-        scores |= {f'test_{score}_{metric_name(name)}': values[score] for score in CLASS_SCORES}
+        scores |= {f'{part}_{score}_{metric_name(name)}': values[score] for score in CLASS_SCORES}
     return _numbers(scores)
 
 

@@ -23,7 +23,7 @@ from torchgeo_msssl.files import atomic_path, write_json
 
 #: Columns of ``results.csv``, one row per metric of each cell.
 COLUMNS = (
-    *('study', 'cell', 'initialisation', 'variant', 'fraction', 'shots', 'scenes', 'seed', 'region'),
+    *('study', 'cell', 'initialisation', 'variant', 'fraction', 'shots', 'scenes', 'steps', 'seed', 'region'),
     *('metric', 'value', 'seconds', 'run', 'command'),
 )
 _FAILURE_COLUMNS = ('cell', 'error', 'command')
@@ -159,7 +159,7 @@ def _rows(study: Study, cell: Cell, result: Result) -> list[dict[str, Any]]:
         'seconds': f'{result.seconds:.1f}',
         'run': cell_folder(study, cell).relative_to(study.output).as_posix(),
         'command': result.command,
-    } | {name: getattr(cell, name) for name in ('fraction', 'shots', 'scenes', 'seed', 'region')}
+    } | {name: getattr(cell, name) for name in ('fraction', 'shots', 'scenes', 'steps', 'seed', 'region')}
     return [common | {'metric': name, 'value': repr(value)} for name, value in sorted(result.metrics.items())]
 
 

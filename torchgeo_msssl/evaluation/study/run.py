@@ -50,7 +50,7 @@ def run_cell(study: Study, cell: Cell, run: Run) -> Result:
         SystemExit: If the system does.
     """
     steps, begin = steps_of(study, cell), time.monotonic()
-    fit, test, digest = steps.folder / 'fit', steps.folder / 'test', configuration_digest(study, cell)
+    fit, test, digest = steps.folder / 'fit', steps.folder / study.part, configuration_digest(study, cell)
     try:
         pretrain(study, cell, run)
         for folder in (fit, test):
@@ -59,8 +59,8 @@ def run_cell(study: Study, cell: Cell, run: Run) -> Result:
         prepare_split(study, cell)
         for step in (steps.fit, steps.test):
             if step:
-                _run(step, run)
-        metrics = read_metrics(fit, test if steps.test else None)
+                run_step(step, run)
+        metrics = read_metrics(fit, test if steps.test else None, study.part)
         result = Result(metrics, time.monotonic() - begin, steps.command, digest=digest)
     except Exception as error:
         result = Result({}, time.monotonic() - begin, steps.command, _sentence(error), digest)
@@ -152,7 +152,7 @@ def _pretrain(study: Study, cell: Cell, arguments: Sequence[str], run: Run) -> R
     try:
         if cell.initialisation.pretraining and cell.initialisation.pretraining.same_split:
             prepare_split(study, cell)
-        _run([*arguments, *(['--ckpt_path', str(last)] if last.is_file() else [])], run)
+        run_step([*arguments, *(['--ckpt_path', str(last)] if last.is_file() else [])], run)
         if not Path(weights).is_file():
             raise FileNotFoundError(f'{weights} does not exist after the pretraining; check `weights`.')
         if study.test:
@@ -163,8 +163,12 @@ def _pretrain(study: Study, cell: Cell, arguments: Sequence[str], run: Run) -> R
     return Result(metrics, time.monotonic() - begin, command, digest=digest)
 
 
-def _run(arguments: Sequence[str], run: Run) -> None:
+def run_step(arguments: Sequence[str], run: Run) -> None:
     """Run a command as if it were the only one of its process.
+
+    Args:
+        arguments: The command and its options.
+        run: Runs it.
 
     Raises:
         RuntimeError: If its options are invalid.
