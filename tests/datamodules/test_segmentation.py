@@ -25,7 +25,7 @@ from torchgeo_msssl.datamodules import SegmentationDataModule
 from torchgeo_msssl.errors import ConfigurationError, EmptyIntersectionError, MissingCRSError
 from torchgeo_msssl.geo.ground.file import read_split
 from torchgeo_msssl.geo.open_datasets import close_datasets
-from torchgeo_msssl.geo.sample import write_sample_area
+from torchgeo_msssl.geo.sample import SampleArea
 from torchgeo_msssl.samplers.blocks import ground_blocks, ground_of
 
 SIDE, BLOCK, CHIP = 128, 32, 16
@@ -342,17 +342,18 @@ def test_labels_elsewhere_are_refused(files: dict[str, Any], tmp_path: Path) -> 
 def test_options_out_of_range(
     files: dict[str, Any], options: dict[str, Any], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)  # where the sample area would be generated
+    monkeypatch.chdir(tmp_path)
     given = {key: value for key, value in options.items() if key in files}
     with pytest.raises(ConfigurationError, match=words):
         ready(files | given, **{key: value for key, value in options.items() if key not in files})
+    assert not (tmp_path / 'data').exists()  # the sample area is not generated in vain
 
 
 @pytest.mark.parametrize(('sample', 'classes', 'bands'), [('landcover_l1', 7, 12), ('landcover_l2', 14, 12)])
-def test_land_cover_of_the_sample_area(tmp_path: Path, sample: Any, classes: int, bands: int) -> None:
-    area = write_sample_area(tmp_path / 'area', scale=0.25)
+def test_land_cover_of_the_sample_area(small_area: SampleArea, sample: Any, classes: int, bands: int) -> None:
+    folder = str(small_area.directory)
     module = SegmentationDataModule(
-        sample=sample, sample_dir=str(area.directory), chip_size=32, block_size=64, batch_size=2, chips_per_epoch=4
+        sample=sample, sample_dir=folder, chip_size=32, block_size=64, batch_size=2, chips_per_epoch=4
     )
     module.setup('fit')
     assert module.class_names is not None

@@ -173,12 +173,15 @@ class SegmentationDataModule(SpectralDataModule):
         """Ground of each part in the scenes' CRS, after ``setup``; of training, that whose labels are used."""
         return {name: region for name, region in self.scene_reader.division.regions.items() if region is not None}
 
-    def _use_sample_area(self, area: SampleArea, chips: bool) -> None:
-        if self.labels is not None:
+    def _check_options(self, chips: bool) -> None:
+        super()._check_options(chips)
+        if self.paths is None and self.labels is not None:  # before the sample area is generated
             raise ConfigurationError(
                 f'paths: the scenes of labels {self.labels} are not given; set paths, or leave labels out to use the '
                 'sample area.'
             )
+
+    def _use_sample_area(self, area: SampleArea, chips: bool) -> None:
         if chips:
             if self.sample != 'vines':
                 raise ConfigurationError(
