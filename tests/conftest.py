@@ -11,6 +11,8 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 
+from torchgeo_msssl.geo.sample import SampleArea, write_sample_area
+
 #: Upper left corner of the scenes of ``make_scene`` by default, in EPSG:32631.
 ORIGIN = (600000.0, 5000000.0)
 
@@ -22,6 +24,12 @@ def cache_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('TORCHGEO_MSSSL_CACHE', str(folder))
         yield folder
+
+
+@pytest.fixture(scope='session')
+def small_area(tmp_path_factory: pytest.TempPathFactory) -> SampleArea:
+    """The sample area at a quarter of its size, generated once. Tests that write into its folder need a copy."""
+    return write_sample_area(tmp_path_factory.mktemp('small_area'), scale=0.25)
 
 
 def write_scene(

@@ -30,7 +30,7 @@ from torchgeo_msssl.__main__ import main
 from torchgeo_msssl.cli import last_run, run_trainer
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.open_datasets import pooled_raster
-from torchgeo_msssl.geo.sample import write_sample_area
+from torchgeo_msssl.geo.sample import SampleArea
 from torchgeo_msssl.models import load_encoder
 from torchgeo_msssl.models.encoders import create_encoder
 from torchgeo_msssl.tasks import FastSiam, SimSiam
@@ -42,11 +42,11 @@ CONFIGS = sorted(
     path for path in (REPOSITORY / 'configs').glob('*.yaml') if not path.name.startswith(('probe_', 'study_'))
 )
 #: Configurations that the fast loop runs; one of each kind of task and data.
-FAST = {'fastsiam_s2', 'fastsiam_chips', 'mae_s2', 'vineseg_drone'}
+FAST = {'mae_s2', 'vineseg_drone'}
 BANDS = ('B02', 'B03', 'B04', 'B08')
 
 SMALL = shlex.split(
-    '--model.views 2 --model.hidden_dim 32 --model.output_dim 32 --model.bottleneck_dim 8 '
+    '--model.model test_resnet --model.views 2 --model.hidden_dim 32 --model.output_dim 32 --model.bottleneck_dim 8 '
     '--data.chip_size 32 --data.batch_size 4 --data.chips_per_epoch 12 '
     '--trainer.log_every_n_steps 1 --trainer.enable_progress_bar false --trainer.enable_model_summary false'
 )
@@ -84,15 +84,26 @@ def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('TORCHGEO_MSSSL_CACHE', str(tmp_path / 'cache'))
 
 
+@pytest.fixture
+def area(small_area: SampleArea) -> Path:
+    """Return the folder of the small sample area."""
+    return small_area.directory
+
+
 @pytest.fixture(scope='module')
-def area(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write a small sample area."""
-    directory = tmp_path_factory.mktemp('sample')
-    write_sample_area(directory, scale=0.25)
-    return directory
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[FastSiam, str, Path]:
+    """Return the task, scene and run folder of a finished run of one epoch, which tests only read."""
+    folder = tmp_path_factory.mktemp('finished')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, 'argv', ['torchgeo_msssl'])
+        patch.setenv('TORCHGEO_MSSSL_CACHE', str(folder / 'cache'))
+        scene = str(write_scene(folder / 'scene.tif'))
+        cli = fit('--data.paths', scene, '--trainer.max_epochs', '1')
+    return cli.model, scene, folder / 'runs' / 'fastsiam_s2' / 'version_0'
 
 
-def fit(*options: str, config: list[str] = FASTSIAM) -> object:
+def fit(*options: str, config: list[str] = FASTSIAM) -> Any:
     return run_trainer([*config, *SMALL, *options])
 
 
@@ -153,7 +164,7 @@ def test_first_layer_is_adapted_to_the_bands(tmp_path: Path) -> None:
     write_scene(tmp_path / 'a' / 'one.tif')
     write_scene(tmp_path / 'a' / 'two.tif')
     cli = fit('--data.paths', f'{tmp_path}/a/*.tif', '--data.bands', '[B8,B2]', '--trainer.max_steps', '1')
-    assert cli.model.model.conv1.in_channels == 2
+    assert cli.model.model.conv1[0].in_channels == 2
     assert cli.datamodule.bands == ('B08', 'B02')
     assert len(cli.datamodule.scenes) == 2
     assert cli.model.hparams['in_channels'] == 2
@@ -161,7 +172,7 @@ def test_first_layer_is_adapted_to_the_bands(tmp_path: Path) -> None:
 
 def test_checkpoint_loads_in_stock_torchgeo(tmp_path: Path) -> None:
     scene = write_scene(tmp_path / 'scene.tif')
-    cli = fit('--data.paths', str(scene), '--trainer.max_steps', '2')
+    cli = fit('--data.paths', str(scene), '--model.model', 'resnet18', '--trainer.max_steps', '2')
     checkpoint = 'runs/fastsiam_s2/version_0/checkpoints/last.ckpt'
     trained = cli.model.model.state_dict()
     assert len(trained) > 100
@@ -174,26 +185,24 @@ def test_checkpoint_loads_in_stock_torchgeo(tmp_path: Path) -> None:
         assert torch.equal(theirs[key], tensor), key
 
 
-def test_export_writes_the_encoder_of_the_run(tmp_path: Path) -> None:
-    cli = fit('--data.paths', str(write_scene(tmp_path / 'scene.tif')), '--trainer.max_steps', '1')
-    folder = Path('runs/fastsiam_s2/version_0')
+def test_export_writes_the_encoder_of_the_run(finished: tuple[FastSiam, str, Path]) -> None:
+    task, _, folder = finished
     assert main(['export', str(folder / 'checkpoints' / 'last.ckpt'), 'out.safetensors']) == 0
     exported, written = load_file('out.safetensors'), load_file(folder / 'encoder.safetensors')
-    trained = cli.model.model.state_dict()
+    trained = task.model.state_dict()
     assert exported.keys() == written.keys() == trained.keys()
     assert all(torch.equal(exported[key], trained[key]) and torch.equal(written[key], trained[key]) for key in trained)
-    encoder = create_encoder('resnet18', 3)
+    encoder = create_encoder('test_resnet', 3)
     report = load_encoder(encoder, 'out.safetensors', bands=('B04', 'B03', 'B02'))
     assert not report.missing
     assert main(['export', 'nothing.ckpt', 'out2.safetensors']) == 1
 
 
-def test_weights_initialize_another_run(tmp_path: Path) -> None:
-    scene = str(write_scene(tmp_path / 'scene.tif'))
-    first = fit('--data.paths', scene, '--trainer.max_steps', '1')
-    encoder = 'runs/fastsiam_s2/version_0/encoder.safetensors'
+def test_weights_initialize_another_run(finished: tuple[FastSiam, str, Path]) -> None:
+    first, scene, folder = finished
+    encoder = str(folder / 'encoder.safetensors')
     second = fit('--data.paths', scene, '--model.weights', encoder, '--trainer.max_steps', '1', '--model.lr', '1e-30')
-    for key, tensor in first.model.model.named_parameters():
+    for key, tensor in first.model.named_parameters():
         torch.testing.assert_close(second.model.model.get_parameter(key), tensor, atol=1e-20, rtol=0)
 
 
@@ -215,7 +224,7 @@ RESUME_CONFIG = """\
 seed_everything: 3
 model:
   class_path: torchgeo_msssl.tasks.FastSiam
-  init_args: {model: resnet18, in_channels: 4, views: 3, hidden_dim: 32, output_dim: 32, bottleneck_dim: 8,
+  init_args: {model: test_resnet, in_channels: 4, views: 3, hidden_dim: 32, output_dim: 32, bottleneck_dim: 8,
               warmup_epochs: 0.5}
 data:
   class_path: torchgeo_msssl.datamodules.PretrainingDataModule
@@ -277,7 +286,7 @@ def test_killed_run_resumes_bit_identically(tmp_path: Path, workers: int) -> Non
     for key, tensor in whole['state_dict'].items():
         assert torch.equal(tensor, killed['state_dict'][key]), key
     momenta = [point['optimizer_states'][0]['state'] for point in checkpoints]
-    assert len(momenta[0]) > 50
+    assert len(momenta[0]) > 40
     for i, state in momenta[0].items():
         assert torch.equal(state['momentum_buffer'], momenta[1][i]['momentum_buffer'])
 
@@ -363,7 +372,7 @@ def test_pretraining_finetuning_and_mapping_of_vines(
     """Pretrain on drone scenes, fine-tune, test, and map; the map has the grid of the scene."""
     flights = sorted(str(path) for path in (area / 'drone').glob('*.tif'))
     drone = ['--data.sensor', 'micasense_rededge', '--trainer.max_steps', '1']
-    assert main([*FASTSIAM, *SMALL, '--data.paths', *flights, *drone]) == 0
+    assert main([*FASTSIAM, *SMALL, '--model.model', 'resnet18', '--data.paths', *flights, *drone]) == 0
     encoder = 'runs/fastsiam_s2/version_0/encoder.safetensors'
     config = REPOSITORY / 'configs' / 'vineseg_drone.yaml'
     common = ['--config', str(config), *small_options(config, area, '--data.')]
@@ -572,7 +581,7 @@ def test_method_by_class_name(tmp_path: Path) -> None:
     cli = fit('--model', 'torchgeo_msssl.tasks.SimSiam', '--data.paths', scene, '--trainer.max_steps', '1')
     assert type(cli.model) is SimSiam
     assert cli.model.constant_predictor_lr
-    assert cli.model.model.conv1.in_channels == 4
+    assert cli.model.model.conv1[0].in_channels == 4
 
 
 def test_help_of_a_method(capsys: pytest.CaptureFixture[str]) -> None:
@@ -792,12 +801,11 @@ def test_nothing_to_resume(failure, tmp_path: Path) -> None:
     assert 'runs/fastsiam_s2' in message
 
 
-def test_weights_of_another_model(failure, tmp_path: Path) -> None:
-    scene = str(write_scene(tmp_path / 'scene.tif'))
-    fit('--data.paths', scene, '--trainer.max_steps', '1')
-    encoder = 'runs/fastsiam_s2/version_0/encoder.safetensors'
-    message = failure('--data.paths', scene, '--model.weights', encoder, '--model.model', 'resnet34')
-    assert 'resnet34' in message
+def test_weights_of_another_model(failure, finished: tuple[FastSiam, str, Path]) -> None:
+    _, scene, folder = finished
+    encoder = str(folder / 'encoder.safetensors')
+    message = failure('--data.paths', scene, '--model.weights', encoder, '--model.model', 'test_byobnet')
+    assert 'test_byobnet' in message
 
 
 class Harmful:
@@ -807,12 +815,11 @@ class Harmful:
         return os.system, ('touch harmed',)
 
 
-def test_checkpoint_with_pickled_code_is_refused(failure, tmp_path: Path) -> None:
-    scene = write_scene(tmp_path / 'scene.tif')
-    fit('--data.paths', str(scene), '--trainer.max_steps', '1')
-    checkpoint = torch.load('runs/fastsiam_s2/version_0/checkpoints/last.ckpt', weights_only=True)
+def test_checkpoint_with_pickled_code_is_refused(failure, finished: tuple[FastSiam, str, Path], tmp_path: Path) -> None:
+    _, scene, folder = finished
+    checkpoint = torch.load(folder / 'checkpoints' / 'last.ckpt', weights_only=True)
     torch.save(checkpoint | {'extra': Harmful()}, 'harmful.ckpt')
-    assert 'no code in it ran' in failure('--data.paths', str(scene), '--ckpt_path', 'harmful.ckpt')
+    assert 'no code in it ran' in failure('--data.paths', scene, '--ckpt_path', 'harmful.ckpt')
     assert not (tmp_path / 'harmed').exists()
 
 
@@ -880,22 +887,20 @@ def test_last_requires_a_save_dir(failure, tmp_path: Path) -> None:
     assert 'save_dir' in message
 
 
-@pytest.mark.slow
-def test_resuming_with_other_bands_or_model(failure, tmp_path: Path) -> None:
-    scene = str(write_scene(tmp_path / 'scene.tif'))
-    fit('--data.paths', scene, '--trainer.max_epochs', '1')
-    message = failure('--data.paths', scene, '--data.bands', '[B02,B03]', '--ckpt_path', 'last')
+def test_resuming_with_other_bands_or_model(failure, finished: tuple[FastSiam, str, Path]) -> None:
+    _, scene, folder = finished
+    last = str(folder / 'checkpoints' / 'last.ckpt')
+    message = failure('--data.paths', scene, '--data.bands', '[B02,B03]', '--ckpt_path', last)
     assert 'the checkpoint is of the bands B02, B03, B04, B08, the data have B02, B03' in message
-    message = failure('--data.paths', scene, '--model.model', 'resnet34', '--ckpt_path', 'last')
-    assert 'of a resnet18, not a resnet34' in message
+    message = failure('--data.paths', scene, '--model.model', 'test_byobnet', '--ckpt_path', last)
+    assert 'of a test_resnet, not a test_byobnet' in message
 
 
-def test_resuming_another_method(failure, tmp_path: Path) -> None:
-    scene = write_scene(tmp_path / 'scene.tif')
-    fit('--data.paths', str(scene), '--trainer.max_steps', '1')
-    last = 'runs/fastsiam_s2/version_0/checkpoints/last.ckpt'
+def test_resuming_another_method(failure, finished: tuple[FastSiam, str, Path]) -> None:
+    _, scene, folder = finished
+    last = str(folder / 'checkpoints' / 'last.ckpt')
     simsiam = ['--model.class_path', 'torchgeo_msssl.tasks.SimSiam']
-    common = ['--data.paths', str(scene), '--ckpt_path', last, '--trainer.max_steps', '2']
+    common = ['--data.paths', scene, '--ckpt_path', last]
     assert 'ckpt_path: the checkpoint is of fastsiam, not simsiam' in failure(*simsiam, *common)
     message = failure('--model.output_dim', '16', *common)
     assert 'tensors of the checkpoint are not those of the task; the first,' in message

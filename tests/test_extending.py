@@ -14,7 +14,7 @@ import yaml
 
 from torchgeo_msssl.__main__ import main
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.geo.sample import write_sample_area
+from torchgeo_msssl.geo.sample import SampleArea
 
 PAGE = Path(__file__).parents[1] / 'docs' / 'extending.md'
 
@@ -47,11 +47,12 @@ def test_losses_have_the_values_of_the_paper(example: ModuleType) -> None:
     assert example.uniformity(z).item() == pytest.approx(math.log(math.exp(-4)))  # all distances are √2
 
 
-def test_example_trains_from_its_yaml(example: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    area = write_sample_area(tmp_path / 'area', scale=0.25)
+def test_example_trains_from_its_yaml(
+    example: ModuleType, small_area: SampleArea, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert yaml.safe_load(block('yaml'))['model']['class_path'] == 'align_uniform.AlignUniform'
     options = [
-        *('--data.sample_dir', str(area.directory), '--data.batch_size', '4', '--data.chips_per_epoch', '8'),
+        *('--data.sample_dir', str(small_area.directory), '--data.batch_size', '4', '--data.chips_per_epoch', '8'),
         *('--trainer.max_epochs', '1', '--trainer.accelerator', 'cpu'),
     ]
     assert main(['fit', '--config', 'align_uniform.yaml', *options]) == 0

@@ -1,11 +1,10 @@
 """Real scenes are read as their providers describe them; skipped if the data are not available."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import rasterio
 
+from tests.real_data import DATA, some_of_each_folder
 from torchgeo_msssl.bands import SENSORS, get_sensor, infer_sensor
 from torchgeo_msssl.geo.band_statistics.moments import scene_statistics
 from torchgeo_msssl.geo.grid import Window
@@ -15,11 +14,10 @@ from torchgeo_msssl.geo.scene import Scene
 from torchgeo_msssl.geo.valid_counts import count_valid
 from torchgeo_msssl.geo.warp import warp_scene
 
-DATA = Path(__file__).parents[2] / 'shared' / 'data'
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason='real data are not available')
 
 LAHINCH = 's2_timeseries_lahinch/S2'
-RASTERS = sorted(str(path.relative_to(DATA)) for path in DATA.rglob('*.tif')) if DATA.is_dir() else []
+RASTERS = [str(path.relative_to(DATA)) for path in some_of_each_folder()]
 
 
 def open_one(name: str, sensor: str | None = None) -> Scene:

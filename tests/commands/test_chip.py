@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,11 +14,11 @@ import numpy as np
 import pytest
 import rasterio
 
+from tests.real_data import DATA
 from torchgeo_msssl.__main__ import main
 from torchgeo_msssl.geo.open_datasets import close_datasets
 
 ROOT = Path(__file__).parents[2]
-DATA = ROOT.parent / 'shared' / 'data'
 VINES, FIELDS = 'vineyard_aerial/aerial0_vineyards.gpkg', 's2_demmin_fields/fields.gpkg'
 CLOUDS = 's2_timeseries_lahinch/cloudmask'
 
@@ -36,10 +37,11 @@ def mask(make_scene: Callable[..., str]) -> str:
 
 def test_everything_at_once(scene: str, mask: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / 'chips'
-    asked = ['chip', scene, '--output', str(output), '--chip_size', '16', '--overlap', '4', '--bands', 'B8,B4',
-             '--labels', mask, '--class_names', 'other,vine', '--split', 'blocks', '--fractions', '0.6,0.2,0.2',
-             '--block-size', '60', '--seed', '3', '--compress', 'deflate', '--num_workers', '1', '--geojson',
-             '--min-valid', '1', '--edge', 'shift']  # fmt: skip
+    asked = ['chip', scene, '--output', str(output), '--labels', mask]
+    asked += shlex.split(
+        '--chip_size 16 --overlap 4 --bands B8,B4 --class_names other,vine --split blocks --fractions 0.6,0.2,0.2 '
+        '--block-size 60 --seed 3 --compress deflate --num_workers 1 --geojson --min-valid 1 --edge shift'
+    )
     assert main([*asked, '--dry-run']) == 0
     told = capsys.readouterr().out
     assert not output.exists()
@@ -118,14 +120,18 @@ def test_the_script_is_the_command(scene: str, tmp_path: Path) -> None:
     [
         ('hls_nodata/hls_10band_nodata.tif', ['--overlap', '8', '--edge', 'shift']),
         ('s2_demmin_fields/sentinel2_fields.tif', ['--labels', DATA / FIELDS, '--class_names', 'field']),
-        ('s2_demmin_fields/sentinel2_fields.tif',
-         ['--labels', DATA / 's2_demmin_fields/esus.gpkg', '--class_names', 'esu', '--buffer', '15']),
+        (
+            's2_demmin_fields/sentinel2_fields.tif',
+            ['--labels', DATA / 's2_demmin_fields/esus.gpkg', '--class_names', 'esu', '--buffer', '15'],
+        ),
         ('s2_timeseries_lahinch/S2', ['--labels', DATA / CLOUDS, '--class_names', 'clear,thin,thick,shadow']),
         ('vineyard_aerial/aerial0.tif', ['--labels', DATA / VINES, '--class_names', 'vineyard']),
-        ('vineyard_aerial/aerial0.tif',
-         ['--labels', DATA / 'vineyard_aerial/aerial0_mask.tif', '--class_names', 'other,vineyard']),
+        (
+            'vineyard_aerial/aerial0.tif',
+            ['--labels', DATA / 'vineyard_aerial/aerial0_mask.tif', '--class_names', 'other,vineyard'],
+        ),
     ],
-)  # fmt: skip
+)
 def test_real_scenes_come_back_from_their_chips(paths: str, more: list[Any], tmp_path: Path) -> None:
     asked = [
         'chip',

@@ -13,10 +13,10 @@ import rasterio
 import rasterio.shutil
 from rasterio.errors import RasterioError
 
+from tests.real_data import DATA
 from torchgeo_msssl.__main__ import main
 from torchgeo_msssl.geo.open_datasets import close_datasets
 
-DATA = Path(__file__).parents[3] / 'shared' / 'data'
 TILES = {'tiled': True, 'blockxsize': 256, 'blockysize': 256}
 NAMES = ('red', 'green', 'blue')
 
@@ -152,6 +152,7 @@ def test_starts_without_torch() -> None:
     assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DATA.is_dir(), reason='real data are not at hand')
 def test_real_scenes_are_fit_for_use(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(['doctor', str(DATA), '--quick']) == 0

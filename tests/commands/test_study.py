@@ -15,8 +15,7 @@ from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.evaluation.study import session
 from torchgeo_msssl.evaluation.study.results import Result
 from torchgeo_msssl.evaluation.study.run import try_lock
-from torchgeo_msssl.geo.open_datasets import close_datasets
-from torchgeo_msssl.geo.sample import write_sample_area
+from torchgeo_msssl.geo.sample import SampleArea
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 
@@ -29,12 +28,9 @@ def small(prefix: str, group: str, options: list[str]) -> list[str]:
     return [text for name, value in pairs for text in (f'--{prefix}{group}.{name}', value)]
 
 
-@pytest.fixture(scope='module')
-def area(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp('sample')
-    write_sample_area(directory, scale=0.25)
-    close_datasets()
-    return directory
+@pytest.fixture
+def area(small_area: SampleArea) -> Path:
+    return small_area.directory
 
 
 @pytest.fixture(autouse=True)

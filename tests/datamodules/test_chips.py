@@ -1,6 +1,7 @@
 """What a task is told of chips, and the order in which it gets them."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from torchgeo_msssl.errors import BandError, ConfigurationError, MSSSLError, Val
 from torchgeo_msssl.geo.chipping.options import ChipOptions
 from torchgeo_msssl.geo.chipping.run import chip_scenes
 from torchgeo_msssl.geo.open_datasets import close_datasets
-from torchgeo_msssl.geo.sample import sample_area, write_sample_area
+from torchgeo_msssl.geo.sample import SampleArea, sample_area
 from torchgeo_msssl.samplers.base import ChipSampler
 
 type Maker = Callable[..., str]
@@ -141,8 +142,8 @@ def test_the_manifest_brings_statistics_and_classes(make_scene: Maker, tmp_path:
         module.setup('test')
 
 
-def test_without_a_root_chips_are_cut_out_of_the_sample_area(tmp_path: Path) -> None:
-    write_sample_area(tmp_path, scale=0.25)
+def test_without_a_root_chips_are_cut_out_of_the_sample_area(small_area: SampleArea, tmp_path: Path) -> None:
+    shutil.copytree(small_area.directory, tmp_path, ignore=shutil.ignore_patterns('chips'), dirs_exist_ok=True)
     module = SegmentationDataModule(sample_dir=str(tmp_path), reader='chips', batch_size=2)
     module.setup('fit')
     module.setup('test')

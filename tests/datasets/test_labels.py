@@ -19,6 +19,7 @@ from rasterio.warp import transform as transform_points
 from shapely.geometry import LineString, Point, box
 from torch.utils.data import DataLoader
 
+from tests.real_data import DATA
 from torchgeo_msssl.__main__ import main
 from torchgeo_msssl.datasets.batches import collate
 from torchgeo_msssl.datasets.labels import LabelledScenes, Labels
@@ -29,10 +30,9 @@ from torchgeo_msssl.geo.chipping.options import ChipOptions
 from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.labels.vector import VectorLabels
 from torchgeo_msssl.geo.open_datasets import close_datasets
-from torchgeo_msssl.geo.sample import SampleArea, write_sample_area
+from torchgeo_msssl.geo.sample import SampleArea
 from torchgeo_msssl.samplers import GridChipSampler, RandomChipSampler, split_blocks
 
-DATA = Path(__file__).parents[2].parent / 'shared' / 'data'
 X, Y = 600_000.0, 5_000_000.0  # upper left corner of make_scene, EPSG:32631, 10 m
 SHAPE = (90, 110)
 CLASSES = ['ground', 'vine', 'tree']
@@ -66,11 +66,6 @@ def drawn(tmp_path: Path) -> str:
     path = tmp_path / 'drawn.gpkg'
     gpd.GeoDataFrame({'kind': rng.integers(1, 3, 40)}, geometry=shapes, crs=32631).to_file(path)
     return str(path)
-
-
-@pytest.fixture(scope='module')
-def area(tmp_path_factory: pytest.TempPathFactory) -> SampleArea:
-    return write_sample_area(tmp_path_factory.mktemp('area'), scale=0.25)
 
 
 def whole(labels: Labels, scenes: Scenes, i: int = 0) -> NDArray[np.uint8]:
@@ -324,7 +319,8 @@ def test_labels_that_miss_every_pixel_with_data_are_an_error(image: str, tmp_pat
 # The sample area and real data
 
 
-def test_vines_of_the_sample_area(area: SampleArea) -> None:
+def test_vines_of_the_sample_area(small_area: SampleArea) -> None:
+    area = small_area
     scenes = Scenes(area.drone[0])
     grid = scenes.scenes[0].grid
     labels = Labels(area.vines, ['other', 'vine'], layer='rows', extent='parcels')
@@ -340,7 +336,8 @@ def test_vines_of_the_sample_area(area: SampleArea) -> None:
     assert {int(value) for mask in masks for value in mask.unique()} == {0, 1, 255}
 
 
-def test_land_cover_of_the_sample_area(area: SampleArea) -> None:
+def test_land_cover_of_the_sample_area(small_area: SampleArea) -> None:
+    area = small_area
     scenes = Scenes([*area.sentinel2])
     labels = Labels([*area.landcover_coarse], area.classes_coarse)
     assert labels.source.dates is None  # type: ignore[union-attr]

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from torchgeo.datasets import RasterDataset
 
+from tests.real_data import DATA, some_of_each_folder
 from torchgeo_msssl.datasets import Scenes
 from torchgeo_msssl.geo.open_datasets import close_datasets
 
-DATA = Path(__file__).parents[2].parent / 'shared' / 'data'
-RASTERS = sorted(DATA.rglob('*.tif')) if DATA.is_dir() else []
+RASTERS = some_of_each_folder()
 
 pytestmark = pytest.mark.skipif(not RASTERS, reason='no real rasters beside the repository')
 

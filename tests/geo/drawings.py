@@ -22,7 +22,6 @@ from torchgeo_msssl.geo.labels.vector import VectorLabels
 UTM = 'EPSG:32631'
 X, Y = 600_000.0, 5_000_000.0
 GRID = PixelGrid(CRS.from_user_input(UTM), Affine(0.5, 0, X, 0, -0.5, Y), 97, 131)
-DATA = Path(__file__).parents[2].parent / 'shared' / 'data'
 NAMES = ['ground', 'vine', 'tree']
 
 

@@ -113,6 +113,7 @@ def loss_on_rank(rank: int, inputs: Tensor, weight: Tensor) -> tuple[Tensor, Ten
     return mean_over_ranks(loss), mean_over_ranks(weight.grad)
 
 
+@pytest.mark.slow
 def test_two_ranks_are_one_process_on_the_whole_batch() -> None:
     inputs = draw(views=3) + torch.arange(8.0).view(1, -1, 1)  # ranks of different means
     weight = torch.eye(5, dtype=torch.float64).add(0.3).requires_grad_()

@@ -63,6 +63,7 @@ def on_a_rank(rank: int, weight: Tensor, x: Tensor) -> list[Tensor]:
     return [mean_over_ranks(part) for part in loss_and_gradient(weight, x.chunk(2, dim=1)[rank])]
 
 
+@pytest.mark.slow
 def test_two_ranks_are_one_process_on_the_whole_batch() -> None:
     weight, x = draw(4, 6), draw(3, 6, 4, seed=1)
     expected = list(loss_and_gradient(weight, x))

@@ -71,6 +71,7 @@ def on_rank(rank: int) -> tuple[Tensor, Tensor, Tensor]:
     return mean_over_ranks(loss), mean_over_ranks(weight.grad), alone
 
 
+@pytest.mark.slow
 def test_two_ranks_are_one_process_on_the_whole_batch() -> None:
     results = run_two_ranks(on_rank)
     prediction, target, mask = draw(seed=7)

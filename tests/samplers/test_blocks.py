@@ -19,13 +19,25 @@ from torchgeo_msssl.samplers import GridChipSampler, RandomChipSampler, split_bl
 
 
 def write(
-    path: Path, height: int, width: int, *, origin: tuple[float, float] = (500_000, 4_900_000), res: float = 10,
+    path: Path,
+    height: int,
+    width: int,
+    *,
+    origin: tuple[float, float] = (500_000, 4_900_000),
+    res: float = 10,
     crs: str = 'EPSG:32631',
-) -> Path:  # fmt: skip
+) -> Path:
     with rasterio.open(
-        path, 'w', driver='GTiff', crs=crs, transform=Affine(res, 0, origin[0], 0, -res, origin[1]), height=height,
-        width=width, count=1, dtype='uint8',
-    ) as file:  # fmt: skip
+        path,
+        'w',
+        driver='GTiff',
+        crs=crs,
+        transform=Affine(res, 0, origin[0], 0, -res, origin[1]),
+        height=height,
+        width=width,
+        count=1,
+        dtype='uint8',
+    ) as file:
         file.write(np.ones((1, height, width), np.uint8))
     return path
 
@@ -34,20 +46,25 @@ def ground_of(ours: Scenes) -> Any:
     return shapely.union_all(ours.index.geometry.to_numpy())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
-    height=st.integers(20, 300), width=st.integers(20, 300), block=st.integers(4, 40),
-    shift=st.tuples(st.integers(-200, 200), st.integers(-200, 200)), seed=st.integers(0, 5),
-)  # fmt: skip
+    height=st.integers(20, 300),
+    width=st.integers(20, 300),
+    block=st.integers(4, 40),
+    shift=st.tuples(st.integers(-200, 200), st.integers(-200, 200)),
+    seed=st.integers(0, 5),
+)
 def test_regions_are_disjoint_and_cover_the_ground(
     tmp_path_factory: pytest.TempPathFactory, height: int, width: int, block: int, shift: tuple[int, int], seed: int
 ) -> None:
     folder = tmp_path_factory.mktemp('scenes')
     x, y = 500_000.3, 4_900_000.7
-    ours = Scenes([
-        write(folder / 'a.tif', height, width, origin=(x, y)),
-        write(folder / 'b.tif', 50, 60, origin=(x + 10.1 * shift[0], y + 10.1 * shift[1])),
-    ])  # fmt: skip
+    ours = Scenes(
+        [
+            write(folder / 'a.tif', height, width, origin=(x, y)),
+            write(folder / 'b.tif', 50, 60, origin=(x + 10.1 * shift[0], y + 10.1 * shift[1])),
+        ]
+    )
     try:
         regions = split_blocks(ours, (0.5, 0.3, 0.2), block, seed)
     except ConfigurationError:
@@ -93,20 +110,24 @@ def test_all_dates_of_a_place_come_to_one_region(tmp_path: Path) -> None:
 
 def test_scenes_that_lie_far_apart_cost_nothing_for_the_gap(tmp_path: Path) -> None:
     """Two drone flights 300 km apart: the ground between them would be 4,000 million blocks."""
-    ours = Scenes([
-        write(tmp_path / 'a.tif', 300, 300, res=0.03),
-        write(tmp_path / 'b.tif', 300, 300, res=0.03, origin=(700_000, 5_100_000)),
-    ])  # fmt: skip
+    ours = Scenes(
+        [
+            write(tmp_path / 'a.tif', 300, 300, res=0.03),
+            write(tmp_path / 'b.tif', 300, 300, res=0.03, origin=(700_000, 5_100_000)),
+        ]
+    )
     regions = split_blocks(ours, (0.5, 0.5), 100)
     assert shapely.union_all(regions).area == pytest.approx(2 * 9**2, rel=0.8)
     assert ground_of(ours).difference(shapely.union_all(regions)).area < 1e-6
 
 
 def test_scenes_in_two_zones_are_split_on_one_ground(tmp_path: Path) -> None:
-    ours = Scenes([
-        write(tmp_path / 'a.tif', 128, 128),
-        write(tmp_path / 'b.tif', 128, 128, crs='EPSG:32632', origin=(500_000, 4_900_000)),
-    ])  # fmt: skip
+    ours = Scenes(
+        [
+            write(tmp_path / 'a.tif', 128, 128),
+            write(tmp_path / 'b.tif', 128, 128, crs='EPSG:32632', origin=(500_000, 4_900_000)),
+        ]
+    )
     train, test = split_blocks(ours, (0.5, 0.5), 32)
     assert train.intersection(test).area == 0
     assert ground_of(ours).difference(train.union(test)).area < 1e-3

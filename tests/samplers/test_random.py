@@ -95,15 +95,13 @@ def covered_by(queries: list[ChipQuery], shape: tuple[int, int]) -> NDArray[np.b
 
 
 @pytest.mark.parametrize(('size', 'aligned', 'block'), [(48, True, 64), (64, True, 16), (37, False, 64), (8, True, 64)])
-def test_of_10000_chips_none_has_less_valid_data_than_asked(
-    tmp_path: Path, size: int, aligned: bool, block: int
-) -> None:
+def test_no_chip_has_less_valid_data_than_asked(tmp_path: Path, size: int, aligned: bool, block: int) -> None:
     array = wedge()
     assert 0.58 < (array == 0).mean() < 0.65
     path = write(tmp_path / 'scene.tif', array, nodata=0, tiled=True, blockxsize=block, blockysize=block)
-    sampler = RandomChipSampler(Scenes(path), size, 10_000, min_valid=0.9, aligned=aligned)
+    sampler = RandomChipSampler(Scenes(path), size, 3000, min_valid=0.9, aligned=aligned)
     queries = list(sampler)
-    assert len(queries) == len(sampler) == 10_000
+    assert len(queries) == len(sampler) == 3000
     valid = np.array(
         [
             np.count_nonzero(array[0, q.window.row : q.window.row + size, q.window.col : q.window.col + size])
@@ -116,12 +114,12 @@ def test_of_10000_chips_none_has_less_valid_data_than_asked(
 
 
 def test_every_pixel_that_can_be_shown_is_shown(tmp_path: Path) -> None:
-    array = ones(60, 72)
+    array = ones(30, 42)  # 45 places
     array[:, :, :24] = 0
     sampler = RandomChipSampler(
-        Scenes(write(tmp_path / 'scene.tif', array, nodata=0)), 16, 20_000, min_valid=1.0, aligned=False
+        Scenes(write(tmp_path / 'scene.tif', array, nodata=0)), 16, 1000, min_valid=1.0, aligned=False
     )
-    covered = covered_by(list(sampler), (60, 72))
+    covered = covered_by(list(sampler), (30, 42))
     assert covered[:, 24:].all()
     assert not covered[:, :24].any()
 
@@ -129,7 +127,7 @@ def test_every_pixel_that_can_be_shown_is_shown(tmp_path: Path) -> None:
 @pytest.mark.parametrize(('block', 'size'), [(16, 15), (16, 16), (16, 20), (32, 16), (32, 33)])
 def test_aligned_chips_reach_every_border_pixel(tmp_path: Path, block: int, size: int) -> None:
     path = write(tmp_path / 'scene.tif', ones(61, 45), tiled=True, blockxsize=block, blockysize=block)
-    assert covered_by(list(RandomChipSampler(Scenes(path), size, 16_000)), (61, 45)).all()
+    assert covered_by(list(RandomChipSampler(Scenes(path), size, 3000)), (61, 45)).all()
 
 
 @settings(max_examples=300, deadline=None)

@@ -68,6 +68,7 @@ def test_training_is_the_same(
     torch.testing.assert_close(again.state_dict(), fast.state_dict(), rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_networks_are_compiled_and_laid_out(tiny_data: type[LightningDataModule], tmp_path: Path) -> None:
     task, _ = train(tiny_data, tmp_path, FastSiam, 1, compile=True, channels_last=True, backend='eager')
     for network in (task.model, task.projection_head, task.prediction_head):
