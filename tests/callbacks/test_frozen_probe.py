@@ -107,9 +107,15 @@ def train(tiles: tuple[list[str], str], folder: Path, probe: FrozenProbe | None)
     data = PretrainingDataModule(tiles[0], chip_size=16, chips_per_epoch=8, batch_size=4, labels=tiles[1])
     best = ModelCheckpoint(folder, 'best', 'knn_accuracy', mode='max', every_n_epochs=2, enable_version_counter=False)
     trainer = Trainer(
-        default_root_dir=folder, max_epochs=5, accelerator='cpu', enable_progress_bar=False, log_every_n_steps=1,
-        enable_model_summary=False, logger=TensorBoardLogger(folder, 'x', 0), callbacks=[probe, best] if probe else [],
-    )  # fmt: skip
+        default_root_dir=folder,
+        max_epochs=5,
+        accelerator='cpu',
+        enable_progress_bar=False,
+        log_every_n_steps=1,
+        enable_model_summary=False,
+        logger=TensorBoardLogger(folder, 'x', 0),
+        callbacks=[probe, best] if probe else [],
+    )
     task = FastSiam(model='resnet18', in_channels=2, hidden_dim=8, output_dim=8, bottleneck_dim=4, views=2)
     trainer.fit(task, datamodule=data)
     return trainer

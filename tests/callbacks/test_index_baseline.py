@@ -37,9 +37,13 @@ def test_the_scores_are_printed_and_kept(
 ) -> None:
     monkeypatch.setattr(module, 'run_folder', lambda trainer: tmp_path)
     task = SimpleNamespace(
-        class_names=['soil', 'vine'], device='cpu', ignore_index=255, confusion=torch.tensor([[30, 10], [20, 40]]),
-        labels=lambda batch: batch['mask'], reflectance=lambda batch: batch['image'],
-    )  # fmt: skip
+        class_names=['soil', 'vine'],
+        device='cpu',
+        ignore_index=255,
+        confusion=torch.tensor([[30, 10], [20, 40]]),
+        labels=lambda batch: batch['mask'],
+        reflectance=lambda batch: batch['image'],
+    )
     trainer = SimpleNamespace(datamodule=Data(), is_global_zero=True)
     IndexBaseline().on_test_end(trainer, task)  # type: ignore[arg-type]
     kept = json.loads((tmp_path / 'baseline.json').read_text())

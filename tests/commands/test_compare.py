@@ -12,8 +12,10 @@ def write_study(folder: Path) -> Path:
     """Write a study of two cells."""
     folder.mkdir()
     columns = 'study,cell,initialisation,variant,fraction,shots,scenes,seed,region,metric,value,seconds,run,command'
-    rows = [f'v,{name},{name},,1.0,,,0,blocks,test_iou,{value},9,cells/{name},fit' for name, value in
-            (('random', 0.25), ('fastsiam', 0.5))]  # fmt: skip
+    rows = [
+        f'v,{name},{name},,1.0,,,0,blocks,test_iou,{value},9,cells/{name},fit'
+        for name, value in (('random', 0.25), ('fastsiam', 0.5))
+    ]
     (folder / 'results.csv').write_text('\n'.join([columns, *rows]) + '\n')
     return folder
 

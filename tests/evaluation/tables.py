@@ -35,14 +35,21 @@ def study_rows(
                     cell = f'{initialisation}_{fraction}_{region}_{seed}'
                     gain = number * (0.1 if fraction < 1 else -0.1)
                     common = {
-                        'study': 'vines', 'cell': cell, 'initialisation': initialisation, 'fraction': fraction,
-                        'shots': '', 'scenes': '', 'seed': seed, 'region': region,
-                    }  # fmt: skip
+                        'study': 'vines',
+                        'cell': cell,
+                        'initialisation': initialisation,
+                        'fraction': fraction,
+                        'shots': '',
+                        'scenes': '',
+                        'seed': seed,
+                        'region': region,
+                    }
                     last = {'seconds': 10 + seed, 'run': f'cells/{cell}', 'command': f'fit --name "{cell}" && test'}
                     values = {
-                        'test_iou_vine': 0.5 + gain + rng.normal(0, 0.01), 'baseline_iou_vine': 0.3 + 0.01 * seed,
+                        'test_iou_vine': 0.5 + gain + rng.normal(0, 0.01),
+                        'baseline_iou_vine': 0.3 + 0.01 * seed,
                         'train_loss': rng.random(),
-                    }  # fmt: skip
+                    }
                     rows += [common | {'metric': name, 'value': value} | last for name, value in values.items()]
     return rows
 

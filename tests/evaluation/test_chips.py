@@ -53,11 +53,13 @@ def test_a_folder_a_class(folder: Path) -> None:
 
 def test_a_table_with_a_split(folder: Path) -> None:
     files = sorted(folder.rglob('*.tif'))
-    table = pd.DataFrame({
-        'path': [path.relative_to(folder).as_posix() for path in files],
-        'label': [path.parent.name for path in files],
-        'split': ['train', 'train', 'test', 'val'] * 3,
-    })  # fmt: skip
+    table = pd.DataFrame(
+        {
+            'path': [path.relative_to(folder).as_posix() for path in files],
+            'label': [path.parent.name for path in files],
+            'split': ['train', 'train', 'test', 'val'] * 3,
+        }
+    )
     table.to_csv(folder / 'chips.csv', index=False)
     chips = open_chips(ProbeData(csv=str(folder / 'chips.csv'), chip_size=20))
     train, test = ground(chips)
@@ -84,8 +86,10 @@ def test_rasters_by_blocks_and_by_scenes(tiles: tuple[list[str], str]) -> None:
     assert chips.split == 'blocks of 32×32 pixels'
     named = open_chips(ProbeData(**options, test_scenes='*_20210701_*', class_names=['none', 'low', 'high']))
     assert named.class_names == ('low', 'high')
-    dates = [{chips.data.scenes.scenes[query.scene].path.split('_')[-2] for query in part.queries}
-             for part in (named.train, named.test)]  # fmt: skip
+    dates = [
+        {chips.data.scenes.scenes[query.scene].path.split('_')[-2] for query in part.queries}
+        for part in (named.train, named.test)
+    ]
     assert dates == [{'20210601'}, {'20210701'}]
     # one place has one block on every date
     assert set(named.blocks[0]) == set(named.blocks[1])
@@ -188,8 +192,10 @@ def test_no_chip_is_learnt_from_on_ground_that_is_tested_on(make_scene: Make, ca
     folder = Path(path).parent
     with caplog.at_level('INFO', logger='torchgeo_msssl'):
         chips = open_chips(replace(table_of(folder, [row[:2] for row in rows]), block_size=32))
-    grounds = [shapely.union_all([shapely.box(x.start, y.start, x.stop, y.stop) for x, y, _ in part.queries])
-               for part in (chips.train, chips.test)]  # fmt: skip
+    grounds = [
+        shapely.union_all([shapely.box(x.start, y.start, x.stop, y.stop) for x, y, _ in part.queries])
+        for part in (chips.train, chips.test)
+    ]
     assert grounds[0].intersection(grounds[1]).area == 0
     left = 24 - len(chips.train.labels) - len(chips.test.labels)
     assert left > 0

@@ -60,8 +60,10 @@ def test_runs_are_shown_beside_their_baselines(tmp_path: Path) -> None:
 
 def test_files_of_a_comparison(tmp_path: Path) -> None:
     folders = [
-        write_study(tmp_path / 'study'), write_probe(tmp_path / 'probe'), write_run(tmp_path / 'a' / 'version_3'),
-    ]  # fmt: skip
+        write_study(tmp_path / 'study'),
+        write_probe(tmp_path / 'probe'),
+        write_run(tmp_path / 'a' / 'version_3'),
+    ]
     scores = compare(folders, ['accuracy', 'test_iou_vine'], tmp_path / 'out')
     assert [score.metric for score in scores] == ['accuracy'] * 2 + ['test_iou_vine'] * 8
     with (tmp_path / 'out' / 'compare.csv').open(newline='') as file:

@@ -86,8 +86,10 @@ def _in_degrees(grid: PixelGrid) -> tuple[Affine, int, int]:
 
 
 def test_dated_labels_are_for_scenes_of_their_date(make_scene: Make) -> None:
-    paths = [make_scene(f'S2/{day}.tif', np.full((2, 32, 32), 500, np.uint16), names=('B02', 'B03'))
-             for day in ('2017-09-18', '2017-09-21')]  # fmt: skip
+    paths = [
+        make_scene(f'S2/{day}.tif', np.full((2, 32, 32), 500, np.uint16), names=('B02', 'B03'))
+        for day in ('2017-09-18', '2017-09-21')
+    ]
     for day, value in (('2017-09-18', 1), ('2017-09-21', 3)):
         make_scene(f'masks/{day}.tif', np.full((32, 32), value, np.uint8), nodata=0)
     masks = str(Path(paths[0]).parents[1] / 'masks')

@@ -126,14 +126,16 @@ def test_the_folder_is_whole(report: ProbeReport, tmp_path: Path) -> None:
     write_report(report, folder)
     with (folder / 'results.csv').open(newline='') as file:
         rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == COLUMNS == (
-        'experiment', 'encoder', 'probe', 'metric', 'value', 'low', 'high', 'n_train', 'n_test', 'classes', 'seed',
-    )  # fmt: skip
+    columns = 'experiment encoder probe metric value low high n_train n_test classes seed'
+    assert tuple(rows[0]) == COLUMNS == tuple(columns.split())
     assert {row['metric'] for row in rows} == {'accuracy', 'f1_macro', 'top2_accuracy'}
     assert {(row['encoder'], row['seed']) for row in rows} == {
-        ('constant answer', ''), ('ours', ''), ('band statistics', ''), ('random convolutions', '0'),
+        ('constant answer', ''),
+        ('ours', ''),
+        ('band statistics', ''),
+        ('random convolutions', '0'),
         ('random initialisation (resnet18)', '0'),
-    }  # fmt: skip
+    }
     assert all(float(row['low']) <= float(row['value']) <= float(row['high']) for row in rows)
     n = [len(part.labels) for part in (report.chips.train, report.chips.test)]
     assert {(row['n_train'], row['n_test'], row['classes']) for row in rows} == {(str(n[0]), str(n[1]), '2')}
@@ -166,8 +168,9 @@ def test_folders_are_numbered(tmp_path: Path) -> None:
 
 def test_sources_have_names() -> None:
     assert ProbeSettings(encoders=['random', 'a=b.ckpt', 'runs/x/version_0/encoder.safetensors']).sources == {
-        'a': 'b.ckpt', 'x/version_0': 'runs/x/version_0/encoder.safetensors',
-    }  # fmt: skip
+        'a': 'b.ckpt',
+        'x/version_0': 'runs/x/version_0/encoder.safetensors',
+    }
     assert ProbeSettings(encoders={'one': 'a.ckpt'}).sources == {'one': 'a.ckpt'}
     for name in ('band statistics', 'constant answer', 'random initialisation (resnet18)'):
         with pytest.raises(ConfigurationError, match='name of a baseline'):

@@ -77,9 +77,11 @@ def test_the_page_needs_nothing_but_itself(study: Path) -> None:
     assert not re.search(r'https?:|//[a-z]|url\(|@import', text)
     page = Page(path)
     references = [
-        value for _, attributes in page.tags for key, value in attributes.items()
+        value
+        for _, attributes in page.tags
+        for key, value in attributes.items()
         if key in ('src', 'href', 'srcset', 'action', 'data', 'poster')
-    ]  # fmt: skip
+    ]
     assert references
     assert all(value.startswith('data:') for value in references)
     assert not page.attributes('script')

@@ -50,10 +50,14 @@ def make_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
             Path(name).write_text('{}')
         pretraining = Pretraining(Path_fr('pretrain.yaml'))
         common = {
-            'name': 'vines', 'fit': Path_fr('fit.yaml'), 'output': 'runs/study', 'fractions': [0.1, 1.0],
-            'seeds': [0, 1], 'metrics': ['test_iou_vine'],
+            'name': 'vines',
+            'fit': Path_fr('fit.yaml'),
+            'output': 'runs/study',
+            'fractions': [0.1, 1.0],
+            'seeds': [0, 1],
+            'metrics': ['test_iou_vine'],
             'initialisations': [Initialisation('random'), Initialisation('pretrained', pretraining=pretraining)],
-        }  # fmt: skip
+        }
         return Study(**(common | options))
 
     return make

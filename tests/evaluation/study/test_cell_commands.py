@@ -31,8 +31,9 @@ def test_a_cell_is_fit_and_test_with_the_same_data(make_study: Make) -> None:
     assert (fit['seed_everything'], fit['data.chip_size'], fit['model.lr']) == ('0', '64', '0.2')
     assert 'model.weights' not in fit
     assert {name for name in fit | test if fit.get(name) != test.get(name)} == {
-        'trainer.logger.init_args.version', 'ckpt_path',
-    }  # fmt: skip
+        'trainer.logger.init_args.version',
+        'ckpt_path',
+    }
     assert test['ckpt_path'] == f'runs/study/cells/{random.name}/fit/checkpoints/best.ckpt'
 
     steps = steps_of(study, pretrained)

@@ -44,9 +44,14 @@ def test_a_pretraining_with_the_split_of_its_cell_is_not_that_of_another_split(m
     make_study()
     pretraining = Pretraining(Path_fr('pretrain.yaml'), each_seed=True, same_split=True)
     study = make_study(
-        initialisations=[Initialisation('p', pretraining=pretraining)], reference='p', seeds=[0], fractions=[],
-        shots=[4], scenes=[1, 2], regions=['scene'],
-    )  # fmt: skip
+        initialisations=[Initialisation('p', pretraining=pretraining)],
+        reference='p',
+        seeds=[0],
+        fractions=[],
+        shots=[4],
+        scenes=[1, 2],
+        regions=['scene'],
+    )
     found = {(cell.pretraining_name, steps_of(study, cell).pretraining) for cell in make_cells(study, ['scene'])}
     assert len(found) == len({name for name, _ in found}) == 2
 

@@ -14,11 +14,25 @@ VALUES = {'random': [0.5, 0.6, 0.7, 0.8], 'pretrained': [0.6, 0.6, 0.75, 0.7]}
 
 
 def rows(missing: tuple[str, str] | None = None) -> pd.DataFrame:
-    return pd.DataFrame([
-        {'initialisation': name, 'value': repr(value), 'fraction': '0.1', 'shots': '', 'scenes': '', 'variant': '',
-         'steps': '', 'seed': str(i // 2), 'region': 'ab'[i % 2], 'metric': 'm'}
-        for name, values in VALUES.items() for i, value in enumerate(values) if (name, str(i)) != missing
-    ])  # fmt: skip
+    return pd.DataFrame(
+        [
+            {
+                'initialisation': name,
+                'value': repr(value),
+                'fraction': '0.1',
+                'shots': '',
+                'scenes': '',
+                'variant': '',
+                'steps': '',
+                'seed': str(i // 2),
+                'region': 'ab'[i % 2],
+                'metric': 'm',
+            }
+            for name, values in VALUES.items()
+            for i, value in enumerate(values)
+            if (name, str(i)) != missing
+        ]
+    )
 
 
 def test_pairs_are_of_one_seed_and_region_and_a_seed_counts_once() -> None:

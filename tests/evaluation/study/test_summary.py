@@ -50,12 +50,23 @@ def test_a_folder_without_a_study(tmp_path: Path) -> None:
 def test_curves_show_every_line(tmp_path: Path, axis: str | None) -> None:
     def picture(names: list[str]) -> np.ndarray:
         rows = [
-            {'fraction': '', 'shots': '', 'scenes': '', 'variant': '', 'steps': '', 'seed': str(seed),
-             'region': 'blocks', 'metric': 'm', 'initialisation': name, 'value': repr(0.5 + 0.1 * number + 0.01 * seed)}
+            {
+                'fraction': '',
+                'shots': '',
+                'scenes': '',
+                'variant': '',
+                'steps': '',
+                'seed': str(seed),
+                'region': 'blocks',
+                'metric': 'm',
+                'initialisation': name,
+                'value': repr(0.5 + 0.1 * number + 0.01 * seed),
+            }
             | ({axis: value} if axis else {})
-            for number, name in enumerate(names) for seed in range(2)
+            for number, name in enumerate(names)
+            for seed in range(2)
             for value in (['0.1', '1.0'] if axis == 'fraction' else ['2 views', '4 views'])
-        ]  # fmt: skip
+        ]
         draw_curves(tmp_path / 'curves.png', pd.DataFrame(rows), ['m'])
         return imread(tmp_path / 'curves.png')[..., :3]
 

@@ -22,12 +22,14 @@ def shared(found: Scene, tasks: list[Any], side: int) -> int:
     touched: Counter[Any] = Counter()
     height, width = (min(block, 640) for block in found.block_shape)
     for task in tasks:
-        touched.update({
-            (row, col)
-            for chip in task
-            for row in range(chip.window.row // height, min(chip.window.row + side - 1, 639) // height + 1)
-            for col in range(chip.window.col // width, min(chip.window.col + side - 1, 639) // width + 1)
-        })  # fmt: skip
+        touched.update(
+            {
+                (row, col)
+                for chip in task
+                for row in range(chip.window.row // height, min(chip.window.row + side - 1, 639) // height + 1)
+                for col in range(chip.window.col // width, min(chip.window.col + side - 1, 639) // width + 1)
+            }
+        )
     return sum(count > 1 for count in touched.values())
 
 

@@ -171,9 +171,15 @@ def test_files_of_others_stay(cut: Any, write: Any, vines: Any, same: Any, tmp_p
     cut(path, chip_size=30, **labels)
     others = [
         tmp_path / 'chips' / name
-        for name in ('images/mine.tif', 'masks/my_handdrawn.tif', 'images/ortho_1_2.tif', 'images/.mine.part',
-                     'masks/neighbour_00000_00030.tif', 'notes.txt')
-    ]  # fmt: skip
+        for name in (
+            'images/mine.tif',
+            'masks/my_handdrawn.tif',
+            'images/ortho_1_2.tif',
+            'images/.mine.part',
+            'masks/neighbour_00000_00030.tif',
+            'notes.txt',
+        )
+    ]
     for file in others:
         file.write_text('mine')
     cut(path, chip_size=40, overwrite=True)

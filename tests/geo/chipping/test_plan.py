@@ -100,11 +100,20 @@ def test_empty_chips_are_kept_by_chance() -> None:
 @pytest.mark.parametrize(
     ('option', 'value'),
     [
-        ('chip_size', 0), ('stride', 65), ('min_valid', 1.1), ('keep_empty', -0.1), ('edge', 'crop'),
-        ('compress', 'lzw'), ('res', 0.0), ('fractions', (0.7, 0.2)), ('fractions', (1.0,)),
-        ('fractions', (0.5, 0.3, 0.3, -0.1)), ('gap', -1), ('min_labelled', 0.5),
+        ('chip_size', 0),
+        ('stride', 65),
+        ('min_valid', 1.1),
+        ('keep_empty', -0.1),
+        ('edge', 'crop'),
+        ('compress', 'lzw'),
+        ('res', 0.0),
+        ('fractions', (0.7, 0.2)),
+        ('fractions', (1.0,)),
+        ('fractions', (0.5, 0.3, 0.3, -0.1)),
+        ('gap', -1),
+        ('min_labelled', 0.5),
     ],
-)  # fmt: skip
+)
 def test_options_out_of_range(option: str, value: Any) -> None:
     with pytest.raises(ConfigurationError, match=f'^{option}: '):
         ChipOptions(**{'chip_size': 64, 'stride': 64, option: value})

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -41,8 +42,9 @@ CLASSES = ('background', 'vine', 'grass')
 def scene(make_scene: Callable[..., str], random_array: Any) -> str:
     array = random_array((3, 150, 210))
     array[:, :, 190:] = 0
-    return make_scene('ortho.tif', array, names=['red', 'green', 'nir'], nodata=0, tiled=True, blockxsize=64,
-                      blockysize=64)  # fmt: skip
+    return make_scene(
+        'ortho.tif', array, names=['red', 'green', 'nir'], nodata=0, tiled=True, blockxsize=64, blockysize=64
+    )
 
 
 @pytest.fixture
@@ -114,8 +116,13 @@ def test_vectors_are_burned_as_over_the_whole_scene(
 
 
 def test_scenes_no_label_touches_are_unlabelled(cut: Any, scene: str, vines: str, make_scene: Any, tmp_path: Path):
-    far = make_scene('far.tif', np.ones((3, 64, 64), 'uint16'), names=['red', 'green', 'nir'], nodata=0,
-                     transform=Affine(10, 0, 700000, 0, -10, 5000000))  # fmt: skip
+    far = make_scene(
+        'far.tif',
+        np.ones((3, 64, 64), 'uint16'),
+        names=['red', 'green', 'nir'],
+        nodata=0,
+        transform=Affine(10, 0, 700000, 0, -10, 5000000),
+    )
     cut([scene, far], chip_size=64, labels=(vines,), class_names=CLASSES, column='kind')
     with rasterio.open(tmp_path / 'chips/masks/far_00000_00000.tif') as file:
         assert (file.read() == 255).all()
@@ -293,11 +300,9 @@ def test_bytes_do_not_depend_on_workers(cut: Any, series: Any, tmp_path: Path, c
 def test_a_killed_run_ends_with_the_same_bytes(cut: Any, series: Any, tmp_path: Path, contents: Any) -> None:
     asked = series(split=True)
     cut(output='whole', **asked)
-    arguments = [
-        sys.executable, '-m', 'torchgeo_msssl', 'chip', *asked['paths'], '--output', str(tmp_path / 'broken'),
-        '--chip_size', '22', '--labels', asked['labels'][0], '--class_names', 'background,vine,grass',
-        '--num_workers', '2', '--split', 'blocks', '--fractions', '0.6,0.4', '--block-size', '70',
-    ]  # fmt: skip
+    arguments = [sys.executable, '-m', 'torchgeo_msssl', 'chip', *asked['paths'], '--labels', asked['labels'][0]]
+    arguments += ['--output', str(tmp_path / 'broken'), '--class_names', 'background,vine,grass', '--chip_size', '22']
+    arguments += shlex.split('--num_workers 2 --split blocks --fractions 0.6,0.4 --block-size 70')
     for enough in (20, 90):
         process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         while process.poll() is None and sum(1 for _ in (tmp_path / 'broken').rglob('*.tif')) < enough:
@@ -361,8 +366,19 @@ def test_a_damaged_scene_does_not_stop_the_others(
 ) -> None:
     array = random_array((2, 256, 256))
     array[:, :20] = 0
-    paths = [make_scene(f'{name}.tif', array, names=['red', 'nir'], nodata=0, tiled=True, blockxsize=64, blockysize=64,
-                        compress='deflate') for name in ('good', 'bad')]  # fmt: skip
+    paths = [
+        make_scene(
+            f'{name}.tif',
+            array,
+            names=['red', 'nir'],
+            nodata=0,
+            tiled=True,
+            blockxsize=64,
+            blockysize=64,
+            compress='deflate',
+        )
+        for name in ('good', 'bad')
+    ]
     whole = Path(paths[1]).read_bytes()
     Path(paths[1]).write_bytes(whole[: 100 if where == 'header' else len(whole) * 2 // 3])
     how = {'split': 'blocks', 'fractions': (0.5, 0.5), 'block_size': 100} if split else {}
@@ -464,8 +480,15 @@ def test_memory_does_not_grow_with_the_scene(make_scene: Any, tmp_path: Path) ->
     tile = np.random.default_rng(0).integers(1, 3000, (4, 1024, 1024)).astype(np.uint16)
     peaks = []
     for times in (4, 16):
-        path = make_scene(f'{times}.tif', np.tile(tile, (1, times, 1)), names=['red', 'green', 'blue', 'nir'],
-                          nodata=0, tiled=True, blockxsize=256, blockysize=256)  # fmt: skip
+        path = make_scene(
+            f'{times}.tif',
+            np.tile(tile, (1, times, 1)),
+            names=['red', 'green', 'blue', 'nir'],
+            nodata=0,
+            tiled=True,
+            blockxsize=256,
+            blockysize=256,
+        )
         # not getrusage: its maximum outlives exec and would be that of the process of the tests
         code = (
             'import sys; from torchgeo_msssl.geo.chipping.run import chip_scenes, ChipOptions\n'

@@ -116,9 +116,15 @@ def test_alpha(make_scene: Callable[..., str], random_array: Any, tmp_path: Path
     ],
 )
 def test_padding_is_never_data(
-    make_scene: Callable[..., str], random_array: Any, tmp_path: Path, dtype: str, names: Any, nodata: Any,
-    declared: Any, masked: bool,
-) -> None:  # fmt: skip
+    make_scene: Callable[..., str],
+    random_array: Any,
+    tmp_path: Path,
+    dtype: str,
+    names: Any,
+    nodata: Any,
+    declared: Any,
+    masked: bool,
+) -> None:
     array = random_array((2, 70, 90), dtype)
     array[:, 60:, 80:] = 0 if nodata is None or np.isnan(nodata) else nodata
     scene = only(make_scene('a.tif', array, names=names, nodata=nodata))
