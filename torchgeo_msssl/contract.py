@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from torchgeo_msssl.datasets.scenes import Scenes
     from torchgeo_msssl.models.metadata import EncoderMetadata
 
+#: Key of the unlabelled chips in a training batch: a batch without ``mask``.
+UNLABELLED = 'unlabelled'
+
 
 @runtime_checkable
 class SpectralData(Protocol):
@@ -114,6 +117,18 @@ class LabelledData(SpectralData, Protocol):
 
         Args:
             part: ``train``, ``val`` or ``test``.
+        """
+
+
+@runtime_checkable
+class UnlabelledData(LabelledData, Protocol):
+    """Data module that can add unlabelled chips of the training ground to its training batches."""
+
+    def add_unlabelled(self) -> None:
+        """Add as many unlabelled chips to each training batch as it has labelled ones, under :data:`UNLABELLED`.
+
+        A task calls it in ``setup('fit')``, before loaders are made. The labelled chips stay the same. Unlabelled ones
+        lie in the whole training ground, whether its labels are used or not, and never in that of validation or test.
         """
 
 

@@ -376,7 +376,7 @@ class SpectralDataModule(BaseDataModule):
     def train_dataloader(self) -> ChipLoader:
         """Return the loader of random training chips, which can resume within an epoch."""
         assert self.sampler is not None, 'setup() comes first'
-        self._loader = self._make_loader('train', self.sampler, drop_last=True)
+        self._loader = self._train_loader(self.sampler)
         if self._loader_state:
             self._loader.load_state_dict(self._loader_state)
             self._loader_state = {}
@@ -386,14 +386,15 @@ class SpectralDataModule(BaseDataModule):
         """Return the loader of validation chips, or nothing where none are held out."""
         return self._make_loader('val', self._samplers['val']) if 'val' in self._samplers else []
 
-    def _make_loader(self, part: str, sampler: ChipSampler, drop_last: bool = False) -> ChipLoader:
+    def _train_loader(self, sampler: ChipSampler) -> ChipLoader:
+        return self._make_loader('train', sampler, drop_last=True)
+
+    def _make_loader(self, part: str, sampler: ChipSampler, **options: Any) -> ChipLoader:
         return ChipLoader(
             sampler,
-            self.reader.dataset(part),
+            **{'dataset': self.reader.dataset(part), 'collate_fn': collate} | options,
             batch_size=self.batch_size,
             num_workers=self.num_workers,
-            collate_fn=collate,
-            drop_last=drop_last,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
         )

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from torchgeo_msssl.bands import Sensor
 from torchgeo_msssl.datamodules.chip_statistics import chip_statistics, manifest_statistics
@@ -18,6 +17,7 @@ from torchgeo_msssl.datamodules.reader import (
 )
 from torchgeo_msssl.datasets.chip_files import Channels
 from torchgeo_msssl.datasets.chips import Chips, chip_splits
+from torchgeo_msssl.datasets.paired import BatchDataset
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.band_choice import spectral_bands
 from torchgeo_msssl.geo.chipping.options import ALL
@@ -166,6 +166,10 @@ class FolderReader:
         """Return the sampler of training chips in random order."""
         return ShuffledChips(self.chips(TRAIN), self._window_size, self._length, chosen=self._chosen())
 
+    def unlabelled_sampler(self, length: int) -> ChipSampler:
+        """Return the sampler of all training chips in random order."""
+        return ShuffledChips(self.chips(TRAIN), self._window_size, length)
+
     def _chosen(self) -> list[int] | None:
         """Training chips whose labels are used, see :func:`.labelled_chips.choose_labelled_chips`."""
         if self._count is not None and self._chosen_chips is None:
@@ -177,9 +181,13 @@ class FolderReader:
         chosen = self._chosen() if part == TRAIN else None
         return OrderedChips(self.chips(part), self._window_size, all_ranks, chosen)
 
-    def dataset(self, part: str) -> Dataset[Any]:
+    def dataset(self, part: str) -> BatchDataset:
         """Return the chips of a part."""
         return self.chips(part)
+
+    def unlabelled_dataset(self) -> BatchDataset:
+        """Return the training chips."""
+        return self.chips(TRAIN)
 
     def given_statistics(self, path: str) -> dict[str, Any]:
         """Return statistics from a file of the ``statistics`` command."""

@@ -7,10 +7,10 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from torchgeo_msssl.bands import Sensor
 from torchgeo_msssl.datasets.chip_folders import is_chip_folder
+from torchgeo_msssl.datasets.paired import BatchDataset
 from torchgeo_msssl.errors import BandError, ConfigurationError
 from torchgeo_msssl.geo.band_statistics.file import read_statistics, unit_of
 from torchgeo_msssl.geo.band_statistics.moments import BandStatistics
@@ -52,6 +52,13 @@ class ChipReader(Protocol):
     def train_sampler(self) -> ChipSampler:
         """Return the sampler of random training chips."""
 
+    def unlabelled_sampler(self, length: int) -> ChipSampler:
+        """Return the sampler of random chips of all training ground, whether its labels are used or not.
+
+        Args:
+            length: Chips per epoch over all ranks.
+        """
+
     def covering_sampler(self, part: str, all_ranks: bool = False) -> ChipSampler:
         """Return a sampler that covers a part once, in order.
 
@@ -60,8 +67,11 @@ class ChipReader(Protocol):
             all_ranks: Give every rank of a distributed run all chips instead of its share.
         """
 
-    def dataset(self, part: str) -> Dataset[Any]:
+    def dataset(self, part: str) -> BatchDataset:
         """Return the dataset that the queries of a part's samplers index."""
+
+    def unlabelled_dataset(self) -> BatchDataset:
+        """Return the dataset that the queries of :meth:`unlabelled_sampler` index."""
 
     def before_training(self) -> None:
         """Do what only training needs, such as decoding scenes to a cache."""

@@ -11,7 +11,6 @@ from typing import Any, Literal
 import numpy as np
 from shapely.geometry.base import BaseGeometry
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from torchgeo_msssl.bands import Sensor
 from torchgeo_msssl.datamodules.reader import (
@@ -20,6 +19,7 @@ from torchgeo_msssl.datamodules.reader import (
     warn_of_numbered_bands,
 )
 from torchgeo_msssl.datasets.labels import LabelledScenes
+from torchgeo_msssl.datasets.paired import BatchDataset
 from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import OutputError
 from torchgeo_msssl.files import write_json
@@ -102,10 +102,12 @@ class Division:
     Attributes:
         regions: Region of each part in the scenes' CRS; None for all ground.
         labelled: The scenes with their labels, or None without labels.
+        training_ground: All ground for training, whether its labels are used or not; None for that of ``train``.
     """
 
     regions: Mapping[str, BaseGeometry | None]
     labelled: LabelledScenes | None = None
+    training_ground: BaseGeometry | None = None
 
 
 class SceneReader:
@@ -184,21 +186,28 @@ class SceneReader:
 
     def train_sampler(self) -> ChipSampler:
         """Return the sampler of random training chips."""
-        how = self.sampling
-        chips = RandomChipSampler(
-            self.scenes,
-            how.size,
-            how.length,
-            min_valid=how.min_valid,
-            aligned=how.aligned,
-            positives=how.positives,
-            roi=self.division.regions['train'],
-            chips_per_read=how.chips_per_read,
-        )
-        if not how.balanced:
+        chips = self._random_chips(self.division.regions['train'], self.sampling.length)
+        if not self.sampling.balanced:
             return chips
         assert self.division.labelled is not None
         return BalancedChipSampler(chips, self.division.labelled.labels)
+
+    def unlabelled_sampler(self, length: int) -> ChipSampler:
+        """Return the sampler of random chips of all training ground."""
+        return self._random_chips(self.division.training_ground or self.division.regions['train'], length)
+
+    def _random_chips(self, region: BaseGeometry | None, length: int | None) -> RandomChipSampler:
+        how = self.sampling
+        return RandomChipSampler(
+            self.scenes,
+            how.size,
+            length,
+            min_valid=how.min_valid,
+            aligned=how.aligned,
+            positives=how.positives,
+            roi=region,
+            chips_per_read=how.chips_per_read,
+        )
 
     def covering_sampler(self, part: str, all_ranks: bool = False) -> ChipSampler:
         """Return a sampler of the chips that cover the ground of a part."""
@@ -212,9 +221,13 @@ class SceneReader:
             all_ranks=all_ranks,
         )
 
-    def dataset(self, part: str) -> Dataset[Any]:
+    def dataset(self, part: str) -> BatchDataset:
         """Return the scenes, with their labels if there are any."""
         return self.division.labelled or self.scenes
+
+    def unlabelled_dataset(self) -> BatchDataset:
+        """Return the scenes without their labels."""
+        return self.scenes
 
     def given_statistics(self, path: str) -> dict[str, Any]:
         """Return statistics from a file of the ``statistics`` command."""

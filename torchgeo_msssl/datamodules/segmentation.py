@@ -13,6 +13,7 @@ from torchgeo_msssl.datamodules.sample_data import sample_chips
 from torchgeo_msssl.datamodules.scene_reader import ChipSampling, Division, SceneReader
 from torchgeo_msssl.datamodules.split import UNUSED, save_split
 from torchgeo_msssl.datasets.labels import LabelledScenes, Labels
+from torchgeo_msssl.datasets.paired import PairedChips, collate_pairs
 from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.ground.parts import PARTS, part_names
@@ -20,7 +21,9 @@ from torchgeo_msssl.geo.ground.split import split_ground
 from torchgeo_msssl.geo.labels.classes import resolve_classes
 from torchgeo_msssl.geo.sample import SampleArea
 from torchgeo_msssl.runs import run_folder
+from torchgeo_msssl.samplers.base import ChipSampler
 from torchgeo_msssl.samplers.blocks import ground_of
+from torchgeo_msssl.samplers.paired import PairedChipSampler
 
 
 class SegmentationDataModule(SpectralDataModule):
@@ -134,6 +137,7 @@ class SegmentationDataModule(SpectralDataModule):
         self.shots = shots
         self.seed = seed
         self.class_balance = class_balance
+        self._with_unlabelled = False
         self.overlap = overlap
         self.sample: Literal['vines', 'landcover_l1', 'landcover_l2'] = sample
         self.only_scenes |= {
@@ -243,7 +247,7 @@ class SegmentationDataModule(SpectralDataModule):
         folder = run_folder(self.trainer)
         if folder is not None and self.trainer is not None and self.trainer.is_global_zero:
             save_split(folder, {**regions, UNUSED: ground.difference(regions['train'])}, scenes)
-        return Division(regions, labelled)
+        return Division(regions, labelled, ground)
 
     def _chip_reader(self) -> FolderReader:
         few = self.shots is not None or self.label_fraction < 1
@@ -283,6 +287,22 @@ class SegmentationDataModule(SpectralDataModule):
             stage: ``fit``, ``validate``, ``test`` or ``predict``.
         """
         return {'fit': ('val',), 'validate': ('val',), 'test': ('test',)}.get(stage, ())
+
+    def add_unlabelled(self) -> None:
+        """Add unlabelled chips of all training ground to training batches, as many as they have labelled ones.
+
+        A task that trains on unlabelled chips calls this before loaders are made.
+        """
+        self._with_unlabelled = True
+
+    def _train_loader(self, sampler: ChipSampler) -> ChipLoader:
+        if not self._with_unlabelled:
+            return super()._train_loader(sampler)
+        unlabelled = self.reader.unlabelled_sampler(len(sampler) * sampler.ranks()[1])
+        chips = PairedChips(self.reader.dataset('train'), self.reader.unlabelled_dataset())
+        return self._make_loader(
+            'train', PairedChipSampler(sampler, unlabelled), dataset=chips, collate_fn=collate_pairs, drop_last=True
+        )
 
     def test_dataloader(self) -> ChipLoader:
         """Return the loader of test chips, which cover the test ground."""
