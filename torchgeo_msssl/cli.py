@@ -255,6 +255,8 @@ def show_log() -> None:
     """Show the log of this package, on one process only."""
     # a warning of torch about Lightning, which a user cannot change
     warnings.filterwarnings('ignore', '.*LeafSpec.*is deprecated')
+    # a frozen encoder and a teacher are in evaluation mode on purpose
+    warnings.filterwarnings('ignore', r'Found \d+ module\(s\) in eval mode')
     logger = logging.getLogger('torchgeo_msssl')
     if logger.handlers:
         return

@@ -1,10 +1,12 @@
 """Momentum encoders against the closed form of their average."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
-from torchgeo_msssl.models.momentum import MomentumEncoder, momentum_at
+from torchgeo_msssl.models.momentum import MomentumEncoder, Teacher, momentum_at
 
 
 def network() -> nn.Sequential:
@@ -57,3 +59,43 @@ def test_a_schedule_is_a_function_of_the_step() -> None:
 @pytest.mark.parametrize(('step', 'expected'), [(0, 0.996), (50, 0.998), (100, 1.0), (120, 1.0)])
 def test_momentum_rises_as_in_byol(step: int, expected: float) -> None:
     assert momentum_at(step, 100, 0.996) == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_teacher_averages_parameters_and_buffers_as_in_unimatch_v2() -> None:
+    followed = network()
+    teacher = Teacher(followed, ema=0.6)
+    model_ema = copy.deepcopy(followed)
+    for iters in range(6):
+        with torch.no_grad():
+            for parameter in followed.parameters():
+                parameter.add_(torch.randn_like(parameter))
+        followed(torch.randn(5, 3).double())  # changes the running statistics
+        teacher.update(iters, 0)
+        ema_ratio = min(1 - 1 / (iters + 1), 0.6)
+        if iters == 0:
+            assert all(map(torch.equal, teacher.parameters(), followed.parameters()))
+        for name, tensor in model_ema.state_dict().items():
+            new = followed.state_dict()[name]
+            if name.endswith('num_batches_tracked'):
+                tensor.copy_(new)
+            else:
+                tensor.copy_(tensor * ema_ratio + new * (1 - ema_ratio))
+    torch.testing.assert_close(teacher.encoder.state_dict(), model_ema.state_dict())
+
+
+def test_the_average_of_the_first_steps_is_their_mean() -> None:
+    followed = nn.Linear(1, 1, bias=False)
+    teacher, seen = Teacher(followed, ema=0.99), []
+    for step in range(5):
+        nn.init.constant_(followed.weight, float(step**2))
+        seen.append(followed.weight.item())
+        teacher.update(step, 0)
+    assert next(teacher.parameters()).item() == pytest.approx(sum(seen) / 5)
+
+
+def test_a_teacher_stays_in_evaluation_mode() -> None:
+    teacher = Teacher(network())
+    nn.Sequential(teacher).train()
+    assert not any(module.training for module in teacher.modules())
+    image = torch.randn(5, 3).double()
+    torch.testing.assert_close(teacher(image)[:1], teacher(image[:1]))

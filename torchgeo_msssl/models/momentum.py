@@ -1,10 +1,12 @@
 """Momentum encoder: networks that follow others as exponential moving averages.
 
 The momentum encoder of MoCo (https://arxiv.org/abs/1911.05722, 3.2), the target network of BYOL
-(https://arxiv.org/abs/2006.07733, 3.1) and the teacher of DINO (https://arxiv.org/abs/2104.14294, 3.1).
+(https://arxiv.org/abs/2006.07733, 3.1) and the teachers of DINO (https://arxiv.org/abs/2104.14294, 3.1) and of Mean
+Teacher (https://arxiv.org/abs/1703.01780, 2).
 """
 
 import copy
+import functools
 import math
 from collections.abc import Callable
 from typing import cast
@@ -101,3 +103,56 @@ class MomentumEncoder(nn.Module):
         """Copy parameters and buffers of the followed networks."""
         for average, network in zip((self.encoder, self.projection_head), self._followed, strict=True):
             average.load_state_dict(network.state_dict())
+
+
+def teacher_momentum(step: int, total_steps: int, base: float) -> float:
+    """Momentum of Mean Teacher: ``min(1 − 1 / (step + 1), base)``, the mean of all steps until ``base`` is reached.
+
+    Args:
+        step: Optimizer steps before this one, from 0.
+        total_steps: Steps of the whole run, which have no influence.
+        base: Largest momentum.
+
+    Returns:
+        Momentum of this step.
+    """
+    return min(1 - 1 / (step + 1), base)
+
+
+class Teacher(MomentumEncoder):
+    """Copy of a whole network that follows it and predicts in its place.
+
+    In contrast to a :class:`MomentumEncoder`, buffers such as running statistics are averaged like parameters (counters
+    are copied), and the copy always is in evaluation mode: a prediction does not depend on the other images of a
+    batch. This is the teacher of UniMatch V2 (https://arxiv.org/abs/2410.10777).
+    """
+
+    def __init__(self, network: nn.Module, ema: float = 0.99) -> None:
+        """Copy the network.
+
+        Args:
+            network: Network to follow.
+            ema: Largest momentum, see :func:`teacher_momentum`; 0 copies the network at each step.
+        """
+        super().__init__(network, momentum=functools.partial(teacher_momentum, base=ema))
+        self.train(False)
+
+    def train(self, mode: bool = True) -> 'Teacher':
+        """Stay in evaluation mode."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def update(self, step: int, total_steps: int) -> None:
+        """Follow parameters and buffers of the network.
+
+        Args:
+            step: Optimizer steps before the one that has just been taken, from 0.
+            total_steps: Steps of the whole run.
+        """
+        super().update(step, total_steps)
+        kept = self.momentum_at(step, total_steps)
+        for average, buffer in zip(self.encoder.buffers(), self._followed[0].buffers(), strict=True):
+            if average.is_floating_point():
+                average.lerp_(buffer, 1 - kept)
+            else:
+                average.copy_(buffer)

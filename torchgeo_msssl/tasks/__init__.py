@@ -28,6 +28,7 @@ from torchgeo_msssl.tasks.pixel_classification import PixelClassification
 from torchgeo_msssl.tasks.reconstruction import Reconstruction
 from torchgeo_msssl.tasks.restoration import RestorationTask
 from torchgeo_msssl.tasks.segmentation import Segmentation
+from torchgeo_msssl.tasks.semi_supervision import SemiSupervision
 from torchgeo_msssl.tasks.simclr import SimCLR
 from torchgeo_msssl.tasks.training import TrainingTask
 from torchgeo_msssl.tasks.vicreg import VICReg
@@ -50,6 +51,7 @@ __all__ = (
     'Reconstruction',
     'RestorationTask',
     'Segmentation',
+    'SemiSupervision',
     'SimCLR',
     'SimSiam',
     'TrainingTask',

@@ -139,19 +139,26 @@ class PixelClassification(TrainingTask):
         Returns:
             Logits (batch, class, height, width).
         """
-        return self.segment(self.normalize(x, valid, scale, offset))
+        return self.segment(self.normalize(x, valid, scale, offset), self.predictor)
 
-    def segment(self, x: Tensor) -> Tensor:
+    @property
+    def predictor(self) -> nn.Module:
+        """Network that is evaluated and predicts: (batch, band, height, width) to logits."""
+        return self.model
+
+    def segment(self, x: Tensor, network: nn.Module | None = None) -> Tensor:
         """Score every pixel of standardized images.
 
         Args:
             x: Standardized values (batch, band, height, width).
+            network: Network to apply; None for the trained one.
 
         Returns:
             Logits (batch, class, height, width).
         """
         height, width = x.shape[-2:]
-        return cast(Tensor, self.model(pad_to_multiple(x, self.stride))[..., :height, :width])
+        network = self.model if network is None else network
+        return cast(Tensor, network(pad_to_multiple(x, self.stride))[..., :height, :width])
 
     def labels(self, batch: dict[str, Tensor]) -> Tensor:
         """Return the labels of a batch.

@@ -25,8 +25,8 @@ from torchgeo_msssl.tasks.optimizers import (
     create_optimizer,
     parameter_groups,
 )
-from torchgeo_msssl.tasks.pixel_classification import PixelClassification
 from torchgeo_msssl.tasks.segmentation_folder import SegmentationFolder
+from torchgeo_msssl.tasks.semi_supervision import SemiSupervisedClassification, SemiSupervision
 from torchgeo_msssl.tasks.starting_weights import Statistics, Transfer, choose_statistics, load_starting_weights
 from torchgeo_msssl.transforms.normalize import Normalize, valid_pixels
 from torchgeo_msssl.transforms.spectral import apply_gain, uniform_between
@@ -39,7 +39,7 @@ Freeze = Literal['none', 'encoder', 'encoder_until']
 Scheduler = Literal['cosine', 'plateau', 'none']
 
 
-class Segmentation(PixelClassification):
+class Segmentation(SemiSupervisedClassification):
     """Classify every pixel with an smp network, any encoder and any number of bands.
 
     A batch has ``image`` (batch, band, height, width) in digital numbers of native dtype and ``mask`` (batch, height,
@@ -79,6 +79,7 @@ class Segmentation(PixelClassification):
         quarter_turns: bool = True,
         common_gain: tuple[float, float] = (0.8, 1.2),
         band_gain: tuple[float, float] = (0.9, 1.1),
+        semi: SemiSupervision | dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         """Build the network.
@@ -115,6 +116,9 @@ class Segmentation(PixelClassification):
             quarter_turns: Whether to rotate training chips by quarter turns at random.
             common_gain: Smallest and largest gain common to all bands in training.
             band_gain: Smallest and largest gain of one band in training.
+            semi: Train on unlabelled chips of the training ground too: method, weight, warmup_steps, threshold,
+                class_fraction, ema, predict_with, and the strength of augmentation (see
+                :class:`~torchgeo_msssl.tasks.SemiSupervision`); ``{}`` takes the defaults, None trains on labels only.
             **kwargs: The options of :class:`~torchgeo_msssl.tasks.TrainingTask`; ``warmup_epochs`` is for ``cosine``.
 
         Raises:
@@ -163,9 +167,10 @@ class Segmentation(PixelClassification):
         self.band_gain = check_interval('band_gain', band_gain, 0)
         self.encoder_frozen = False
         self._gradients_while_frozen = False
+        self.semi = SemiSupervision.of(semi)
         self._started = False  # whether weights were loaded or trained
         super().__init__(optimizer=optimizer, lr=lr, weight_decay=weight_decay, **kwargs)
-        self.hparams.update({'in_channels': in_channels, 'num_classes': num_classes})
+        self.hparams.update({'in_channels': in_channels, 'num_classes': num_classes, 'semi': self.saved_semi()})
         self.freeze_encoder(freeze != 'none')
 
     def configure_models(self) -> None:
@@ -174,6 +179,7 @@ class Segmentation(PixelClassification):
         self.model = create_network(architecture, backbone, in_channels, num_classes)
         self.stride = total_stride(self.model)
         self.normalize = Normalize(in_channels)
+        self.configure_teacher()
 
     def configure_losses(self) -> None:
         """Build the loss."""
@@ -215,6 +221,7 @@ class Segmentation(PixelClassification):
         data = spectral_data(self.trainer)
         report = load_starting_weights(self.model, self.weights, self.transfer, data)
         origin = self._take_statistics(data)
+        self.start_teacher()
         self._started = True
         log.info('%s', report)
         log.info('Mean and standard deviation of the bands: %s.', origin)
@@ -307,7 +314,7 @@ class Segmentation(PixelClassification):
         """
         self.seed_step(self.trainer.fit_loop.total_batch_idx)
         image, mask = self.augmented(batch)
-        loss: Tensor = self.criterion(self.segment(image), mask)
+        loss = self.training_loss(batch, image, mask)
         self.check_finite(loss, batch)
         size = len(image)
         self.log('train_loss', loss, on_step=True, on_epoch=True, prog_bar=True, sync_dist=True, batch_size=size)
