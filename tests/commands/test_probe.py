@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from matplotlib.image import imsave
 
 from torchgeo_msssl.__main__ import main
 from torchgeo_msssl.geo.sample import write_sample_area
@@ -80,3 +81,23 @@ def test_mistakes_are_told_in_one_sentence(
     assert err.startswith('error: ')
     assert message in err
     assert not (tmp_path / 'runs').exists()
+
+
+def test_images_are_probed_by_folder(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for i in range(48):
+        path = tmp_path / 'photos' / ('dark' if i % 2 else 'bright') / f'{i}.png'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        imsave(path, rng.integers(*((10, 100) if i % 2 else (150, 250)), (64, 64, 3)).astype(np.uint8))
+    command = ['probe', '--config', str(CONFIGS / 'probe_images.yaml'), *SMALL, '--data.folder', 'photos']
+    assert main([*command, '--data.label_draws', '2', '--k', '1', '--output', 'out']) == 0
+    found = rows('out')
+    known = [row for row in found if (row['encoder'], row['metric']) == ('band statistics', 'accuracy')]
+    assert [(row['probe'], row['draw']) for row in known] == [
+        ('knn', '0'),
+        ('knn', '1'),
+        ('linear', '0'),
+        ('linear', '1'),
+    ]
+    assert {(row['value'], row['n_train'], row['n_test']) for row in known} == {('1.0', '2', '24')}
+    assert not Path('out', 'split.geojson').exists()

@@ -10,9 +10,12 @@ import pandas as pd
 import pytest
 import shapely
 from affine import Affine
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.image import imsave
 
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.evaluation.chips import ProbeChips, open_chips
+from torchgeo_msssl.evaluation.chips import ProbeChips, draw_labels, open_chips
 from torchgeo_msssl.evaluation.probe_settings import ProbeData
 
 Make = Callable[..., str]
@@ -49,6 +52,62 @@ def test_a_folder_a_class(folder: Path) -> None:
     assert len(train | test) == 12
     assert not set(chips.blocks[0]) & set(chips.blocks[1])  # two files a block, on one side together
     assert len(chips.blocks[1]) == 6
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Forty images without a CRS in two folders of classes, the first of which is brighter."""
+    rng = np.random.default_rng(0)
+    for i in range(40):
+        path = tmp_path / 'images' / ('dark' if i % 2 else 'bright') / f'{i:02}.png'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        imsave(path, rng.integers(*((10, 100) if i % 2 else (150, 250)), (20, 20, 3)).astype(np.uint8))
+    return tmp_path / 'images'
+
+
+def test_images_by_class(images: Path) -> None:
+    chips = open_chips(ProbeData(folder=str(images), chip_size=20, label_fraction=0.5, label_draws=3))
+    assert chips.split == 'images'
+    assert chips.class_names == ('bright', 'dark')
+    train, test = ground(chips)
+    assert not train & test
+    assert len(train | test) == 40
+    for part, blocks in zip((chips.train, chips.test), chips.blocks, strict=True):
+        assert abs(int(part.labels.sum()) - 10) <= 1  # both classes by halves
+        assert len(set(blocks.tolist())) == len(part.labels)  # each image is a block
+    assert len(chips.draws) == 3
+    assert len({tuple(draw) for draw in chips.draws}) == 3
+    # the same images are held out wherever the folder lies, and where others are added
+    moved = images.rename(images.with_name('moved'))
+    assert {Path(path).name for path in ground(open_chips(ProbeData(folder=str(moved), chip_size=20)))[0]} == {
+        Path(path).name for path in train
+    }
+
+
+def test_images_by_part_and_class(images: Path) -> None:
+    for part in ('train', 'test'):
+        for kind in ('dark', 'bright'):
+            (images / part / kind).mkdir(parents=True)
+            for path in sorted((images / kind).iterdir())[: 10 if part == 'train' else None]:
+                path.rename(images / part / kind / path.name)
+    for kind in ('dark', 'bright'):
+        (images / kind).rmdir()
+    chips = open_chips(ProbeData(folder=str(images), chip_size=20))
+    assert chips.split == 'the column split'
+    assert chips.class_names == ('bright', 'dark')
+    for part, paths in zip(('train', 'test'), ground(chips), strict=True):
+        assert {Path(path).parts[-3] for path in paths} == {part}
+        assert len(paths) == 20
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.floats(0.01, 1), st.integers(0, 99))
+def test_few_labels_of_each_class(labels: list[int], fraction: float, seed: int) -> None:
+    found = np.array(labels)
+    drawn = draw_labels(found, fraction, seed)
+    assert len(set(drawn.tolist())) == len(drawn)
+    for label, count in zip(*np.unique(found, return_counts=True), strict=True):
+        assert (found[drawn] == label).sum() == max(1, round(fraction * count))
+    assert set(draw_labels(found, fraction / 2, seed)) <= set(drawn)
 
 
 def test_a_table_with_a_split(folder: Path) -> None:
@@ -111,6 +170,8 @@ def test_classes_by_values(tiles: tuple[list[str], str]) -> None:
         ({'purity': 0.0}, 'purity'),
         ({'block_size': 16}, 'block_size'),
         ({'max_chips': 1}, 'max_chips'),
+        ({'label_fraction': 0.0}, 'label_fraction: expected a fraction above 0'),
+        ({'label_draws': 2}, 'label_draws: expected 1, or more with a label_fraction below 1'),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:

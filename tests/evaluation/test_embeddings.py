@@ -12,6 +12,7 @@ import pytest
 import rasterio
 import shapely
 import torch
+from matplotlib.image import imsave
 from pyproj import CRS, Transformer
 
 from torchgeo_msssl.__main__ import main
@@ -216,6 +217,20 @@ def test_chips_without_georeference(tmp_path: Path) -> None:
     assert frame.geometry.isna().all()
     assert frame.crs is None
     assert frame['scene'].tolist() == list('01234')
+
+
+def test_images_without_a_crs(tmp_path: Path) -> None:
+    for number in range(5):
+        image = np.random.default_rng(number).integers(1, 255, (16, 16, 3)).astype(np.uint8)
+        (tmp_path / 'images' / 'ab'[number % 2]).mkdir(parents=True, exist_ok=True)
+        imsave(tmp_path / 'images' / 'ab'[number % 2] / f'{number // 2}.png', image)  # the same names in two folders
+    folder = str(tmp_path / 'images')
+    data = open_data(None, EmbedData(folder, chip_size=16))
+    metrics = write_results(open_encoder('random', data, 'test_resnet'), data, settings_of(folder, tmp_path / 'out'))
+    frame = gpd.read_parquet(tmp_path / 'out' / 'embeddings.parquet')
+    assert len(frame) == 5
+    assert frame.geometry.isna().all()
+    assert metrics['files'] == ['embeddings.parquet', 'neighbours.png', 'metrics.json']
 
 
 # ------------------------------------------------------------------------------------------------------ encoders

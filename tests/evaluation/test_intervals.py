@@ -40,6 +40,27 @@ def test_blocks_are_needed_where_neighbours_resemble_each_other() -> None:
     assert by_chip < 0.8
 
 
+def test_draws_of_labels_widen_the_interval() -> None:
+    """Draws that differ by more than chips do decide the width; equal draws change nothing."""
+    right = np.random.default_rng(2).random(400) < 0.7
+    one = partial(score, accuracy_of(right), 'accuracy')
+
+    def drawn(weights: np.ndarray, shifts: np.ndarray) -> np.ndarray:
+        return one(weights) + shifts[:, None]
+
+    groups = np.arange(400)
+    alone = bootstrap_interval(one, groups)
+    assert bootstrap_interval(lambda weights: drawn(weights, np.zeros(1)), groups) == alone
+    equal = bootstrap_interval(lambda weights: drawn(weights, np.zeros(4)), groups)
+    assert (equal.low, equal.high) == pytest.approx((alone.low, alone.high))
+    shifts = np.array([-0.2, -0.1, 0.1, 0.2])
+    wide = bootstrap_interval(lambda weights: drawn(weights, shifts), groups, resamples=4000)
+    assert wide.value == pytest.approx(alone.value)
+    # variance of the mean of four draws with replacement, plus that of the chips
+    spread = np.sqrt(shifts.var() / 4 + 0.7 * 0.3 / 400)
+    assert (wide.high - wide.low) / (2 * 1.96) == pytest.approx(spread, rel=0.1)
+
+
 def test_weights_draw_whole_groups() -> None:
     groups = np.array([3, 3, 9, 9, 9, 5])
     weights = np.concatenate(list(resample_weights(groups, 40)))

@@ -120,13 +120,40 @@ def test_several_seeds_are_one_line_with_their_mean(tiles: Tiles) -> None:
     assert str(shared) in line
 
 
+def test_few_labels_are_drawn_several_times(tiles: Tiles, encoder: str, tmp_path: Path) -> None:
+    data = replace(settings_of(tiles).data, label_fraction=0.2, label_draws=3)
+    settings = settings_of(tiles, data=data, probe=['knn'], k=3, encoders=f'ours={encoder}', seeds=1)
+    report = run_probe(settings)
+    chips = report.chips
+    sizes = {len(draw) for draw in chips.draws}
+    assert len(chips.draws) == 3
+    assert max(sizes) < 0.3 * len(chips.train.labels)
+    mine = [row for row in report.rows if row.encoder == 'band statistics']
+    assert [row.draw for row in mine] == [0, 1, 2]
+    shared = report.shared['band statistics', 'knn']['accuracy']
+    assert shared.value == pytest.approx(np.mean([row.scores['accuracy'].value for row in mine]))
+    # the encoder is the random initialisation itself, on the same draws
+    same = report.differences['ours', 'random initialisation (resnet18)', 'knn']
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+    other = report.differences['ours', 'band statistics', 'knn']
+    assert other.value == pytest.approx(report.shared['ours', 'knn']['accuracy'].value - shared.value)
+    assert other.low <= other.value <= other.high
+    shown = markdown(report)
+    assert f'{len(chips.draws[0])} of {len(chips.train.labels)} training chips, mean of 3 draws' in shown[0]
+    assert any(line.startswith('| ours | band statistics | kNN | ') for line in shown)
+    write_report(report, tmp_path / 'out')
+    with (tmp_path / 'out' / 'differences.csv').open(newline='') as file:
+        rows = {row['minus']: row for row in csv.DictReader(file)}
+    assert float(rows['band statistics']['value']) == other.value
+
+
 @pytest.mark.slow
 def test_the_folder_is_whole(report: ProbeReport, tmp_path: Path) -> None:
     folder = tmp_path / 'out'
     write_report(report, folder)
     with (folder / 'results.csv').open(newline='') as file:
         rows = list(csv.DictReader(file))
-    columns = 'experiment encoder probe metric value low high n_train n_test classes seed'
+    columns = 'experiment encoder probe metric value low high n_train n_test classes seed draw'
     assert tuple(rows[0]) == COLUMNS == tuple(columns.split())
     assert {row['metric'] for row in rows} == {'accuracy', 'f1_macro', 'top2_accuracy'}
     assert {(row['encoder'], row['seed']) for row in rows} == {

@@ -10,6 +10,7 @@ import pytest
 import rasterio
 import torch
 from affine import Affine
+from matplotlib.image import imsave
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -280,3 +281,17 @@ def test_reading_network_and_writing_run_concurrently(
     task = prepare(Meanwhile(in_channels=4))
     reconstruct_scenes(task, make_scene('scene.tif', numbers(200, 50), names=BANDS), tmp_path / 'out')
     assert done == [True]
+
+
+def test_an_image_without_a_crs_is_restored_without_one(tmp_path: Path) -> None:
+    pixels = np.moveaxis(numbers(40, 50)[:3] % 250, 0, -1).astype(np.uint8)
+    imsave(tmp_path / 'photo.png', pixels)
+    torch.manual_seed(0)
+    task = Echo(model='resnet18', in_channels=3)
+    task.normalize.set_statistics(MEAN[:3], STD[:3], (1 / 255,) * 3, (0,) * 3)
+    task._provenance = {'bands': ['red', 'green', 'blue'], 'sensor': 'rgb', 'chip_size': 32}
+    written = reconstruct_scenes(task, str(tmp_path / 'photo.png'), tmp_path / 'out')
+    with rasterio.open(written[0]) as dataset:
+        assert dataset.crs is None
+        assert dataset.transform.is_identity
+        np.testing.assert_allclose(dataset.read(), np.moveaxis(pixels, -1, 0) / 255, rtol=1e-6)

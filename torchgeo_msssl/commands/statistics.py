@@ -68,7 +68,7 @@ def run(arguments: Sequence[str]) -> int:
 
     target, figure = _targets(Path(options.output), options.overwrite)
     named = get_sensor(options.sensor) if options.sensor else None
-    scenes = find_scenes(options.paths, named)
+    scenes = find_scenes(options.paths, named, plain=True)
     bands = choose_bands(scenes, options.bands or spectral_bands(scenes[0].bands, scenes[0].path))
     sensor = named or infer_sensor(scenes[0].bands, scenes[0].path)
     radiometries = [radiometry(scene, bands, sensor, options.offset) for scene in scenes]

@@ -9,8 +9,9 @@ from torchgeo_msssl.datamodules.sample_data import sample_chips
 from torchgeo_msssl.datamodules.scene_reader import ChipSampling, Division, SceneReader
 from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.geo.plain_images import require_crs
 from torchgeo_msssl.geo.sample import SampleArea
-from torchgeo_msssl.samplers.blocks import split_blocks
+from torchgeo_msssl.samplers.blocks import split_blocks, split_scenes
 from torchgeo_msssl.samplers.order import ShuffledChips
 from torchgeo_msssl.samplers.random import RandomChipSampler
 
@@ -43,9 +44,9 @@ class PretrainingDataModule(SpectralDataModule):
             bands: Bands by name; None for all spectral bands of the files.
             positives: Scenes: what half of the views are cut from: the ``same`` chip, the same place on another date
                 (``temporal``), or a chip close by (``nearby``).
-            val_fraction: Fraction of the blocks of ground held out for validation, for methods that restore pixels; 0
-                trains on all ground. A folder of chips is divided already: any value above 0 validates on its ``val``
-                chips.
+            val_fraction: Fraction of the blocks of ground (or of the images, where several have no CRS) held out for
+                validation, for methods that restore pixels; 0 trains on all ground. A folder of chips is divided
+                already: any value above 0 validates on its ``val`` chips.
             block_size: Scenes: side of a block of ground in pixels, at least ``chip_size``; for ``val_fraction``.
             seed: Scenes: seed of the choice of these blocks.
             part: Chips: part to train on, ``train``, ``val``, ``test`` or ``all``; None for ``train`` if the folder is
@@ -111,10 +112,15 @@ class PretrainingDataModule(SpectralDataModule):
         return SceneReader(self.scene_options(), sampling, self._divide)
 
     def _divide(self, scenes: Scenes) -> Division:
+        if self.labels is not None:
+            require_crs(scenes.scenes, 'labels')
         if not self.holds_out:
             return Division({'train': None})
         fractions = (1 - self.val_fraction, self.val_fraction)
-        train, val = split_blocks(scenes, fractions, self.block_size, self.seed)
+        if scenes.plain and len(scenes) > 1:
+            train, val = split_scenes(scenes, fractions, self.seed)
+        else:
+            train, val = split_blocks(scenes, fractions, self.block_size, self.seed)
         return Division({'train': train, 'val': val})
 
     def _chip_reader(self) -> FolderReader:

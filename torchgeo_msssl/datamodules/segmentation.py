@@ -19,6 +19,7 @@ from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.ground.parts import PARTS, part_names
 from torchgeo_msssl.geo.ground.split import split_ground
 from torchgeo_msssl.geo.labels.classes import resolve_classes
+from torchgeo_msssl.geo.plain_images import require_crs
 from torchgeo_msssl.geo.sample import SampleArea
 from torchgeo_msssl.runs import run_folder
 from torchgeo_msssl.samplers.base import ChipSampler
@@ -235,6 +236,7 @@ class SegmentationDataModule(SpectralDataModule):
         return SceneReader(self.scene_options(), sampling, self._divide)
 
     def _divide(self, scenes: Scenes) -> Division:
+        require_crs(scenes.scenes, 'labels')
         labelled = LabelledScenes(scenes, self.open_labels())
         source = labelled.labels.source
         regions = split_ground(

@@ -1,7 +1,7 @@
 """Files of chips, each read as a small scene.
 
-GeoTIFFs have band names and a nodata value; they need no georeference. NumPy's ``.npy`` files have neither, so the axis
-and the names of their bands are given.
+GeoTIFFs have band names and a nodata value; they need no georeference, and neither do JPEG and PNG. NumPy's ``.npy``
+files have no names, so those of their bands are given, and the axis of the bands where their number does not tell it.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from rasterio.io import DatasetReader
 
 from torchgeo_msssl.bands import Sensor, canonical_band_name, infer_sensor
 from torchgeo_msssl.errors import BandError, ConfigurationError, SceneReadError
-from torchgeo_msssl.geo.discover import date_of
+from torchgeo_msssl.geo.discover import ARRAY_SUFFIX, IMAGE_SUFFIXES, date_of
 from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.headers import dtype_of, is_masked, name_bands
 from torchgeo_msssl.geo.labels.classes import Classes
@@ -26,8 +26,7 @@ from torchgeo_msssl.geo.scene import BandFile, Scene, with_data
 #: Axis of the bands in a ``.npy`` file.
 Channels = Literal['first', 'last']
 
-ARRAY_SUFFIX = '.npy'
-SUFFIXES = ('.tif', '.tiff', ARRAY_SUFFIX)
+SUFFIXES = ('.tif', '.tiff', ARRAY_SUFFIX, *sorted(IMAGE_SUFFIXES))
 
 
 class ChipFile(NamedTuple):
@@ -71,7 +70,7 @@ class ArrayScene(Scene):
 
     def _read_inside(self, window: Window, bands: Sequence[str]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         (file,) = self.files
-        array = load_array(file.path, self.layout.channels)
+        array = load_array(file.path, self.layout.channels, len(file.names))
         rows, cols = slice(window.row, window.row + window.height), slice(window.col, window.col + window.width)
         image = np.stack([array[file.index(band) - 1, rows, cols] for band in bands]).astype(self.dtype, copy=False)
         valid = with_data(image, bands, None, self.nodata)
@@ -80,19 +79,21 @@ class ArrayScene(Scene):
         return image, valid
 
 
-def load_array(path: str, channels: Channels | None) -> NDArray[Any]:
+def load_array(path: str, channels: Channels | None, count: int | None = None) -> NDArray[Any]:
     """Memory-map a ``.npy`` file without executing anything in it.
 
     Args:
         path: The file.
-        channels: Axis of the bands among three; two axes are one band.
+        channels: Axis of the bands among three; two axes are one band. None for the only one, first or last, that is
+            as long as there are bands.
+        count: Number of bands, None if unknown.
 
     Returns:
         Shape (band, height, width).
 
     Raises:
         SceneReadError: If it is not a complete file of real numbers with two or three axes.
-        ConfigurationError: If there are three axes and ``channels`` is None.
+        ConfigurationError: If there are three axes, and neither ``channels`` nor ``count`` tells that of the bands.
     """
     try:
         array: NDArray[Any] = np.load(path, mmap_mode='r', allow_pickle=False)
@@ -107,8 +108,13 @@ def load_array(path: str, channels: Channels | None) -> NDArray[Any]:
     array = array.view(np.uint8) if array.dtype.kind == 'b' else array
     if array.ndim == 2:
         return array[None]
+    if channels is None and (count == array.shape[0]) != (count == array.shape[2]):
+        channels = 'first' if count == array.shape[0] else 'last'
     if channels is None:
-        msg = f'channels: {path} has the shape {array.shape}; set it to the axis of the bands, first or last.'
+        msg = (
+            f'channels: {path} has the shape {array.shape}; set it to the axis of the bands, first or last, or name '
+            'the bands with sensor or band_names.'
+        )
         raise ConfigurationError(msg)
     return array if channels == 'first' else np.moveaxis(array, -1, 0)
 
@@ -178,9 +184,9 @@ def _renamed(names: Sequence[str], path: str, given: Sequence[str]) -> tuple[str
 
 
 def _describe_array(path: str, sensor: Sensor | None, layout: ArrayLayout) -> BandFile:
-    array = load_array(path, layout.channels)
-    count, height, width = array.shape
     names = tuple(canonical_band_name(name) for name in layout.names) or (sensor.names if sensor else ())
+    array = load_array(path, layout.channels, len(names) or None)
+    count, height, width = array.shape
     if names and len(names) != count:
         whose = 'band_names' if layout.names else f'sensor {sensor.name if sensor else ""}'
         msg = f'{path}: has {count} bands and {whose} {len(names)} ({", ".join(names)}); name those of the file.'

@@ -8,6 +8,7 @@ from torchgeo_msssl.datasets.chip_files import ARRAY_SUFFIX, SUFFIXES, ChipFile
 from torchgeo_msssl.errors import ConfigurationError, ScenesNotFoundError
 from torchgeo_msssl.geo.chipping.options import ALL
 from torchgeo_msssl.geo.chipping.progress_log import JOURNAL, MANIFEST
+from torchgeo_msssl.geo.discover import is_image
 from torchgeo_msssl.geo.ground.parts import PARTS
 
 IMAGES, MASKS = 'images', 'masks'
@@ -119,6 +120,8 @@ def _files_in(folder: str) -> dict[str, str]:
     if not os.path.isdir(folder):
         return {}
     names = sorted(name for name in os.listdir(folder) if name.lower().endswith(SUFFIXES) and not name.startswith('.'))
+    # next to rasters and arrays, images are previews
+    names = [name for name in names if not is_image(name)] or names
     found: dict[str, str] = {}
     for name in names:
         stem = Path(name).stem

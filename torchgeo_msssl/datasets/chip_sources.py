@@ -1,6 +1,5 @@
 """Readers of chips: from files, or from windows of scenes."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rasterio.errors import NotGeoreferencedWarning
 from torchgeo.datasets.utils import Sample
 
 from torchgeo_msssl.bands import Sensor, infer_sensor
@@ -20,6 +18,7 @@ from torchgeo_msssl.geo.chipping.labels import ChipLabels
 from torchgeo_msssl.geo.chipping.options import IGNORE
 from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.labels.classes import Classes
+from torchgeo_msssl.geo.plain_images import ignore_missing_georeference
 from torchgeo_msssl.geo.radiometry import Radiometry, radiometry
 from torchgeo_msssl.geo.scene import Scene
 
@@ -101,8 +100,7 @@ class FileSource:
             self._of_scene.setdefault(chip.scene, []).append(i)
         self._radiometry: dict[str, Radiometry] = {}
         if not self._first.files[0].grid.crs:
-            # rasterio would warn of each chip without a georeference, which chips do not need
-            warnings.filterwarnings('ignore', category=NotGeoreferencedWarning)
+            ignore_missing_georeference()
 
     def __len__(self) -> int:
         """Number of chips."""

@@ -33,6 +33,7 @@ from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.labels.classes import ClassNames
 from torchgeo_msssl.geo.labels.open import open_labels
 from torchgeo_msssl.geo.labels.source import unlabelled_scenes
+from torchgeo_msssl.geo.plain_images import require_crs
 from torchgeo_msssl.geo.scene import Scene
 from torchgeo_msssl.geo.valid_counts import streaming_windows
 from torchgeo_msssl.geo.vector.burn import GeometryIndex, region_index, set_outside
@@ -194,8 +195,10 @@ class Labels(GeoDataset):
             scenes: The images.
 
         Raises:
+            MissingCRSError: If the scenes have no CRS.
             EmptyIntersectionError: If they touch no scene.
         """
+        require_crs(scenes.scenes, 'labels')
         bare = [scene.path for scene in unlabelled_scenes(self.source, scenes.scenes)]
         if bare:
             more = ', …' if len(bare) > _LISTED else ''

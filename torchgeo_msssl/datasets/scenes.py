@@ -28,7 +28,7 @@ from torchgeo_msssl.bands import Sensor, get_sensor, infer_sensor
 from torchgeo_msssl.datasets.batches import empty_tensor, merge_samples
 from torchgeo_msssl.datasets.queries import ChipQuery
 from torchgeo_msssl.datasets.slices import SliceDataset
-from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.errors import ConfigurationError, MissingCRSError
 from torchgeo_msssl.geo.band_choice import choose_bands
 from torchgeo_msssl.geo.block_reads import Target, read_windows
 from torchgeo_msssl.geo.decoded_cache import Claim, DecodedScene, claim, decoded
@@ -36,6 +36,7 @@ from torchgeo_msssl.geo.eviction import parse_size
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.headers import find_scenes
 from torchgeo_msssl.geo.open_datasets import Signature, signature_of
+from torchgeo_msssl.geo.plain_images import are_plain
 from torchgeo_msssl.geo.radiometry import Radiometry, radiometry
 from torchgeo_msssl.geo.scene import Scene
 from torchgeo_msssl.geo.valid_counts import ValidCells, count_valid
@@ -51,6 +52,9 @@ class Scenes(SliceDataset):
     Samples hold ``image`` (band, height, width) in the files' dtype, ``valid`` (1, height, width) bool, ``scale``
     and ``offset`` (band,) that turn digital numbers into reflectance, ``bounds`` and ``transform`` as TorchGeo has
     them. Chips also hold ``scene`` (index) and ``window`` (row, col, height, width), int64.
+
+    Attributes:
+        plain: Whether the scenes are images without a CRS. They lie side by side, and no two share ground.
     """
 
     def __init__(
@@ -84,7 +88,7 @@ class Scenes(SliceDataset):
 
         Raises:
             ScenesNotFoundError: If a path does not exist.
-            MissingCRSError: If a scene has no CRS.
+            MissingCRSError: If some scenes have a CRS and others do not, or images without one are to be warped.
             BandError: If bands are missing or cannot be named.
             SceneReadError: If a file cannot be opened.
             ConfigurationError: If ``cache`` is neither ``none`` nor ``disk``, or ``cache_size`` is not a size.
@@ -100,7 +104,12 @@ class Scenes(SliceDataset):
         self._cache_limit = parse_size(cache_size) if cache_size is not None else None
         self._claim: Claim | None = None
         named = get_sensor(sensor) if sensor else None
-        native = find_scenes(self.paths, named)
+        native = find_scenes(self.paths, named, plain=True)
+        self.plain = are_plain(native)
+        if self.plain and (crs is not None or res is not None):
+            raise MissingCRSError(
+                f'crs, res: {native[0].path} has no coordinate reference system to warp from; leave them out.'
+            )
         self.sensor: Sensor | None = named or infer_sensor(native[0].bands, native[0].path)
         self.bands: tuple[str, ...] = choose_bands(native, bands)
         dst = CRS.from_user_input(crs) if crs is not None else None

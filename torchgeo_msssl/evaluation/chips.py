@@ -18,12 +18,15 @@ from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import ConfigurationError, EmptyIntersectionError
 from torchgeo_msssl.evaluation.features import LabelledChips, label_chips, main_class
 from torchgeo_msssl.evaluation.probe_settings import ProbeData
+from torchgeo_msssl.geo.discover import is_image
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.ground.assignment import assign
 from torchgeo_msssl.geo.ground.blocks import BlockGrid, Cells, chances
+from torchgeo_msssl.geo.ground.parts import PARTS
 from torchgeo_msssl.geo.ground.split import split_ground
 from torchgeo_msssl.geo.labels.options import LabelSettings
 from torchgeo_msssl.geo.labels.raster import RasterLabels
+from torchgeo_msssl.geo.plain_images import image_number, require_crs
 from torchgeo_msssl.geo.scene import BandFile
 from torchgeo_msssl.samplers.blocks import ground_of
 
@@ -44,6 +47,7 @@ class ProbeChips:
         test: Test chips.
         split: Description of the split.
         blocks: Ground block of each chip, ``(train, test)``.
+        draws: Training chips whose labels are used, one array of indices for each draw.
     """
 
     data: PretrainingDataModule
@@ -52,6 +56,7 @@ class ProbeChips:
     test: LabelledChips
     split: str
     blocks: tuple[NDArray[np.int64], NDArray[np.int64]]
+    draws: tuple[NDArray[np.int64], ...]
 
 
 def open_chips(options: ProbeData) -> ProbeChips:
@@ -77,6 +82,7 @@ def open_chips(options: ProbeData) -> ProbeChips:
     scenes = data.scenes
     data.scene_reader.count_valid_pixels()
     if labels is None:
+        require_crs(scenes.scenes, 'data.labels')
         parts, known, split = _from_rasters(options, data)
     else:
         parts, known, split = _from_files(options, scenes, labels)
@@ -96,7 +102,31 @@ def open_chips(options: ProbeData) -> ProbeChips:
     blocks = (ground_blocks_of(scenes, train, options.block_size), ground_blocks_of(scenes, test, options.block_size))
     if split != 'the column split' and (common := np.intersect1d(*blocks).size):
         log.info('%d ground blocks have training and test chips, of different scenes.', common)
-    return ProbeChips(data, names, train, test, split, blocks)
+    draws = tuple(
+        draw_labels(train.labels, options.label_fraction, options.seed + draw) for draw in range(options.label_draws)
+    )
+    if options.label_fraction < 1:
+        log.info('Labels of %d of %d training chips are used.', len(draws[0]), len(train.labels))
+    return ProbeChips(data, names, train, test, split, blocks, draws)
+
+
+def draw_labels(labels: NDArray[np.integer], fraction: float, seed: int) -> NDArray[np.int64]:
+    """Choose the chips whose labels are used, the same fraction of each class.
+
+    Args:
+        labels: Class of each chip, shape (n,).
+        fraction: Fraction of the chips of a class; each class has at least one.
+        seed: Seed of the choice; smaller fractions lie within larger ones.
+
+    Returns:
+        Indices in rising order.
+    """
+    rng = np.random.default_rng(seed)
+    chosen = []
+    for label in np.unique(labels):
+        own = rng.permutation(np.flatnonzero(labels == label))
+        chosen.append(own[: max(1, round(fraction * len(own)))])
+    return np.sort(np.concatenate(chosen))
 
 
 def ground_blocks_of(scenes: Scenes, chips: LabelledChips, block_size: int) -> NDArray[np.int64]:
@@ -115,14 +145,19 @@ def ground_blocks_of(scenes: Scenes, chips: LabelledChips, block_size: int) -> N
 
 
 def _cells(scenes: Scenes, chips: LabelledChips, block_size: int) -> Cells:
-    """Row and column of the block that holds the centre of each chip, shape (n, 2)."""
+    """Row and column of the block that holds the centre of each chip, shape (n, 2); a plain image is one block."""
+    if scenes.plain:
+        number = {query.scene: image_number(scenes.scenes[query.scene].path) for query in chips.queries}
+        return np.array([(0, number[query.scene]) for query in chips.queries], dtype=np.int64).reshape(-1, 2)
     middles = [((x.start + x.stop) / 2, (y.start + y.stop) / 2) for x, y, _ in chips.queries]
     return BlockGrid(ground_of(scenes), block_size).cells_at(np.array(middles).reshape(-1, 2))
 
 
-def _split_name(options: ProbeData) -> str:
+def _split_name(options: ProbeData, scenes: Scenes) -> str:
     if options.split != 'blocks':
         return options.split
+    if scenes.plain:
+        return 'images'
     return f'blocks of {options.block_size}×{options.block_size} pixels'
 
 
@@ -145,7 +180,7 @@ def _from_rasters(options: ProbeData, data: PretrainingDataModule) -> tuple[list
     regions = split_ground(ground, options.split, options.fractions, options.block_size, options.seed, labels)
     *others, test = regions.values()
     parts = [label_chips(scenes, labels, *cut, roi=region) for region in (shapely.union_all(others), test)]
-    return parts, names, _split_name(options)
+    return parts, names, _split_name(options, scenes)
 
 
 def _names_in_tags(raster: BandFile) -> dict[int, str]:
@@ -164,14 +199,7 @@ def _names_in_tags(raster: BandFile) -> dict[int, str]:
 def _listed(options: ProbeData) -> tuple[str | list[str] | None, pd.DataFrame | None]:
     """Paths to open, and for files that are chips a table of absolute path, label and optionally split."""
     if options.folder is not None:
-        root = Path(options.folder).resolve()
-        files = sorted(path for folder in root.glob('*/') for path in folder.rglob('*') if path.is_file())
-        scenes = [path for path in files if path.suffix.lower() in ('.tif', '.tiff')]
-        if not scenes:
-            raise ConfigurationError(f'data.folder: {root} has no GeoTIFF in folders of classes, ROOT/CLASS/*.tif.')
-        classes = [path.relative_to(root).parts[0] for path in scenes]
-        table = pd.DataFrame({'path': [str(path.resolve()) for path in scenes], 'label': classes})
-        _check_paths(table, 'data.folder')
+        table = _folder_table(Path(options.folder).resolve())
     elif options.csv is not None:
         table = _read_table(Path(options.csv))
     elif options.is_chip_folder and options.labels is None:
@@ -179,6 +207,23 @@ def _listed(options: ProbeData) -> tuple[str | list[str] | None, pd.DataFrame | 
     else:
         return options.paths, None
     return table['path'].tolist(), table
+
+
+def _folder_table(root: Path) -> pd.DataFrame:
+    """Path and class of the files in ``ROOT/CLASS``, or with the split in ``ROOT/train/CLASS``, …."""
+    files = sorted(path for folder in root.glob('*/') for path in folder.rglob('*') if path.is_file())
+    scenes = [path for path in files if path.suffix.lower() in ('.tif', '.tiff')]
+    # next to rasters, images are previews
+    scenes = scenes or [path for path in files if is_image(path.name)]
+    parts = [path.relative_to(root).parts for path in scenes]
+    if not scenes:
+        raise ConfigurationError(
+            f'data.folder: {root} has neither GeoTIFFs nor images (JPEG, PNG) in folders of classes, ROOT/CLASS/*.'
+        )
+    divided = all(len(own) > 2 and own[0] in PARTS for own in parts)
+    table = pd.DataFrame({'path': [str(path.resolve()) for path in scenes], 'label': [own[divided] for own in parts]})
+    _check_paths(table, 'data.folder')
+    return table.assign(split=[own[0] for own in parts]) if divided else table
 
 
 def _chip_table(options: ProbeData) -> pd.DataFrame:
@@ -273,7 +318,7 @@ def _from_files(
         shared = _on_ground_of(train, test)
         if shared.any():
             log.info('%d of %d training chips show ground of test chips and are dropped.', shared.sum(), len(shared))
-        parts, how = [_where(train, ~shared), test], _split_name(options)
+        parts, how = [_where(train, ~shared), test], _split_name(options, scenes)
         return parts, names, how
     if (count := int(_on_ground_of(parts[0], parts[1]).sum())) and len(parts[0].labels):
         log.warning('%d of %d training chips show ground of test chips.', count, len(parts[0].labels))

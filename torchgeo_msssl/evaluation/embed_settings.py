@@ -59,7 +59,7 @@ class EmbedSettings:
         weights: Encoder: a .ckpt or .safetensors file, the name of TorchGeo weights, `imagenet` or `random`.
         output: Folder to write into.
         model: timm name of the network for `imagenet`, `random`, and weights that do not name theirs.
-        dense: Write a map of the embeddings of each scene.
+        dense: Write a map of the embeddings of each scene that has a CRS.
         map_step: Side of a cell of these maps in pixels; default: a quarter of a chip.
         lidar_chips: Maximum number of chips for LiDAR.
         lidar_views: Number of views of each of them.

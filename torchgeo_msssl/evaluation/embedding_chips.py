@@ -82,7 +82,7 @@ class EmbeddingChips:
             Polygons (chip,), None for chips that are not georeferenced; and their CRS: that of the files, longitude and
             latitude if they have several, None if they have none.
         """
-        systems = list(dict.fromkeys(origin.grid.crs for origin in self.origins if origin.grid.crs))
+        systems = list(dict.fromkeys(origin.grid.crs for origin in self.origins if origin.grid.is_georeferenced))
         polygons = np.full(len(self), None, dtype=object)
         for system in systems:
             own = np.array([i for i, origin in enumerate(self.origins) if origin.grid.crs == system])

@@ -189,8 +189,8 @@ def measure(
 
 
 def _map_paths(data: SpectralDataModule, settings: EmbedSettings) -> list[Path]:
-    """Return the path of each scene's map; no paths for chips, which are no whole scenes."""
-    if not settings.dense or data.reads_chips:
+    """Return the path of each scene's map; no paths for chips, which are no whole scenes, and images without a CRS."""
+    if not settings.dense or data.reads_chips or data.scenes.plain:
         return []
     scenes = data.scenes.scenes
     twice = next((name for name, count in Counter(scene.name for scene in scenes).items() if count > 1), None)

@@ -16,6 +16,7 @@ from torchgeo_msssl.errors import ConfigurationError
 #: Approximate number of weights that are scored at once.
 _AT_ONCE = 2_000_000
 
+#: Function from weights (resample, chip) to values (resample,), or (draw, resample) for several draws of labels.
 Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
@@ -70,8 +71,11 @@ def bootstrap_interval(
     If every chip is correct, so is every resample, and the interval has no width: it then says nothing about the errors
     that more chips would show.
 
+    Where the statistic has several draws of labels, each resample also draws among them with replacement, so that the
+    interval includes their spread. The value is the mean over all draws.
+
     Args:
-        statistic: Function from weights (resample, chip) to values (resample,), see :func:`.scores.score`.
+        statistic: See :data:`Statistic` and :func:`.scores.score`.
         groups: Group of each chip, shape (chip,), at least two groups.
         resamples: Number of resamples.
         level: Fraction of the resamples inside the interval.
@@ -90,6 +94,16 @@ def bootstrap_interval(
             f', {resamples} and {level}; use smaller blocks, or interval: chip.'
         )
         raise ConfigurationError(msg)
-    values = np.concatenate([statistic(weights) for weights in resample_weights(groups, resamples, seed)])
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(statistic(np.ones((1, len(groups))))[0]), float(low), float(high))
+    values = np.concatenate(
+        [np.atleast_2d(statistic(weights)) for weights in resample_weights(groups, resamples, seed)], axis=1
+    )
+    low, high = np.quantile(_over_draws(values, seed), [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(np.mean(statistic(np.ones((1, len(groups)))))), float(low), float(high))
+
+
+def _over_draws(values: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+    """Mean over draws that are drawn with replacement for each resample: (draw, resample) to (resample,)."""
+    draws, resamples = values.shape
+    times = np.random.default_rng([seed, 1]).multinomial(draws, np.full(draws, 1 / draws), size=resamples)
+    mean: NDArray[np.float64] = (values * times.T).sum(axis=0) / draws
+    return mean

@@ -1,8 +1,9 @@
 """Classification of frozen features of encoders and of baselines."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ class ProbeRow:
         encoder: Name of the encoder.
         probe: ``knn``, ``linear``, or ``constant``.
         seed: Seed of random weights, or None.
+        draw: Draw of the training labels.
         baseline: Whether the encoder is a baseline.
         found: Classified test chips.
         scores: Intervals by name of the score.
@@ -41,6 +43,7 @@ class ProbeRow:
     encoder: str
     probe: str
     seed: int | None
+    draw: int
     baseline: bool
     found: Classified
     scores: dict[str, Interval]
@@ -54,11 +57,12 @@ class ProbeReport:
         settings: Options of the probe.
         chips: The labelled chips.
         encoders: Encoders and baselines.
-        rows: Results for each encoder, seed and probe.
+        rows: Results for each encoder, seed, probe and draw of labels.
         groups: Group of each test chip that the bootstrap resamples.
-        shared: Scores by encoder and probe: mean over seeds with its interval, in the order of the tables.
+        shared: Scores by encoder and probe: mean over seeds and draws with its interval, in the order of the tables.
         gains: Difference of the first score to random initialisation with the same normalization under the same
-            probe, by encoder and probe; both sides use the same resamples.
+            probe, by encoder and probe; both sides use the same resamples and draws.
+        differences: The same between each given encoder and every other one, by encoder, other and probe.
     """
 
     settings: ProbeSettings
@@ -68,6 +72,7 @@ class ProbeReport:
     groups: NDArray[np.int64]
     shared: dict[tuple[str, str], dict[str, Interval]]
     gains: dict[tuple[str, str], Interval]
+    differences: dict[tuple[str, str, str], Interval]
 
 
 def run_probe(settings: ProbeSettings) -> ProbeReport:
@@ -81,24 +86,25 @@ def run_probe(settings: ProbeSettings) -> ProbeReport:
     """
     sources = settings.sources
     chips = open_chips(settings.data)
-    if 'knn' in settings.probes and settings.k > len(chips.train.labels):
-        raise ConfigurationError(
-            f'k: expected at most the number of training chips, {len(chips.train.labels)}, got {settings.k}.'
-        )
+    fewest = min(map(len, chips.draws))
+    if 'knn' in settings.probes and settings.k > fewest:
+        raise ConfigurationError(f'k: expected at most the number of training chips, {fewest}, got {settings.k}.')
     device = choose_device(settings.device)
     given = given_encoders(sources, chips.data, settings.model, device)
     encoders = [*given, *baselines(chips.data, given, settings.model, settings.seeds, device)]
     groups = _groups(settings, chips)
     features = _features(encoders, chips, device, settings.batch_size)
     rows = [_constant_row(settings, chips, groups)]
-    with progress_bar('Probing', len(encoders) * len(settings.probes)) as advance:
-        for encoder, (train, test) in zip(encoders, features, strict=True):
-            for probe in settings.probes:
-                found = _classify(settings, probe, chips, train, test)
-                rows.append(_row(settings, encoder.name, probe, encoder.seed, encoder.baseline, found, groups))
-                advance(len(rows) - 2, 1.0)
-    shared = {key: _shared(settings, some, groups) for key, some in _by_key(rows).items()}
-    return ProbeReport(settings, chips, encoders, rows, groups, shared, _gains(settings, encoders, rows, groups))
+    cases = list(product(zip(encoders, features, strict=True), settings.probes, range(len(chips.draws))))
+    with progress_bar('Probing', len(cases)) as advance:
+        for i, ((encoder, (train, test)), probe, draw) in enumerate(cases):
+            found = _classify(settings, probe, chips, draw, train, test)
+            rows.append(_row(settings, encoder.name, probe, encoder.seed, draw, encoder.baseline, found, groups))
+            advance(i, 1.0)
+    keyed = _by_key(rows)
+    shared = {key: _shared(settings, some, groups) for key, some in keyed.items()}
+    gains, differences = _gains(settings, encoders, keyed, groups), _differences(settings, encoders, keyed, groups)
+    return ProbeReport(settings, chips, encoders, rows, groups, shared, gains, differences)
 
 
 def _groups(settings: ProbeSettings, chips: ProbeChips) -> NDArray[np.int64]:
@@ -134,13 +140,16 @@ def _classify(
     settings: ProbeSettings,
     probe: str,
     chips: ProbeChips,
+    draw: int,
     train: NDArray[np.float32],
     test: NDArray[np.float32],
 ) -> Classified:
+    used = chips.draws[draw]
+    train, labels = train[used], chips.train.labels[used]
     if probe == 'knn':
-        found = knn_scores(train, chips.train.labels, test, settings.k, settings.temperature, settings.distance)
+        found = knn_scores(train, labels, test, settings.k, settings.temperature, settings.distance)
     else:
-        found = linear_scores(train, chips.train.labels, test, settings.strengths, chips.blocks[0])
+        found = linear_scores(train, labels, test, settings.strengths, chips.blocks[0][used])
     return _with_all_classes(found, chips)
 
 
@@ -157,7 +166,7 @@ def _constant_row(settings: ProbeSettings, chips: ProbeChips, groups: NDArray[np
     count = len(chips.class_names)
     best = np.bincount(chips.test.labels, minlength=count).argmax()
     found = Classified(chips.test.labels, np.tile(np.eye(count)[best], (len(chips.test.labels), 1)))
-    return _row(settings, CONSTANT, 'constant', None, True, found, groups)
+    return _row(settings, CONSTANT, 'constant', None, 0, True, found, groups)
 
 
 def _row(
@@ -165,11 +174,12 @@ def _row(
     encoder: str,
     probe: str,
     seed: int | None,
+    draw: int,
     baseline: bool,
     found: Classified,
     groups: NDArray[np.int64],
 ) -> ProbeRow:
-    return ProbeRow(encoder, probe, seed, baseline, found, _intervals(settings, [found], groups))
+    return ProbeRow(encoder, probe, seed, draw, baseline, found, _intervals(settings, [(draw, found)], groups))
 
 
 def _score_options(settings: ProbeSettings) -> dict[str, tuple[str, int]]:
@@ -183,13 +193,23 @@ def _score_options(settings: ProbeSettings) -> dict[str, tuple[str, int]]:
 
 
 def _mean_score(
-    settings: ProbeSettings, some: Sequence[Classified], metric: str, top_k: int, weights: NDArray[np.float64]
+    settings: ProbeSettings,
+    some: Sequence[tuple[int, Classified]],
+    metric: str,
+    top_k: int,
+    weights: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    return np.mean([score(found, metric, weights, settings.average, top_k) for found in some], axis=0)
+    """Mean over random weights for each draw of labels, shape (draw, resample)."""
+    by_draw: dict[int, list[NDArray[np.float64]]] = {}
+    for draw, found in some:
+        by_draw.setdefault(draw, []).append(score(found, metric, weights, settings.average, top_k))
+    return np.stack([np.mean(values, axis=0) for values in by_draw.values()])
 
 
-def _intervals(settings: ProbeSettings, some: Sequence[Classified], groups: NDArray[np.int64]) -> dict[str, Interval]:
-    """Scores, as a mean over several draws of random weights."""
+def _intervals(
+    settings: ProbeSettings, some: Sequence[tuple[int, Classified]], groups: NDArray[np.int64]
+) -> dict[str, Interval]:
+    """Scores, as a mean over random weights and draws of labels."""
     return {
         name: bootstrap_interval(
             lambda weights, metric=metric, top_k=top_k: _mean_score(  # type: ignore[misc]
@@ -211,30 +231,51 @@ def _by_key(rows: Sequence[ProbeRow]) -> dict[tuple[str, str], list[ProbeRow]]:
 
 
 def _shared(settings: ProbeSettings, rows: list[ProbeRow], groups: NDArray[np.int64]) -> dict[str, Interval]:
-    return rows[0].scores if len(rows) == 1 else _intervals(settings, [row.found for row in rows], groups)
+    return rows[0].scores if len(rows) == 1 else _intervals(settings, _drawn(rows), groups)
+
+
+def _drawn(rows: Sequence[ProbeRow]) -> list[tuple[int, Classified]]:
+    return [(row.draw, row.found) for row in rows]
 
 
 def _gains(
     settings: ProbeSettings,
     encoders: Sequence[FrozenEncoder],
-    rows: Sequence[ProbeRow],
+    keyed: Mapping[tuple[str, str], list[ProbeRow]],
     groups: NDArray[np.int64],
 ) -> dict[tuple[str, str], Interval]:
-    keyed = _by_key(rows)
     partners = {one.name: one.partner for one in encoders if one.partner is not None}
-    metric = settings.metrics[0]
-    gains = {}
-    for (name, probe), own in keyed.items():
-        if name not in partners:
-            continue
-        other = keyed[partners[name], probe]
+    return {
+        (name, probe): _difference(settings, own, keyed[partners[name], probe], groups)
+        for (name, probe), own in keyed.items()
+        if name in partners
+    }
 
-        def difference(
-            weights: NDArray[np.float64], own: list[ProbeRow] = own, other: list[ProbeRow] = other
-        ) -> NDArray[np.float64]:
-            sides = ([row.found for row in rows] for rows in (own, other))
-            first, second = (_mean_score(settings, side, metric, 1, weights) for side in sides)
-            return first - second
 
-        gains[name, probe] = bootstrap_interval(difference, groups, settings.resamples, settings.level)
-    return gains
+def _differences(
+    settings: ProbeSettings,
+    encoders: Sequence[FrozenEncoder],
+    keyed: Mapping[tuple[str, str], list[ProbeRow]],
+    groups: NDArray[np.int64],
+) -> dict[tuple[str, str, str], Interval]:
+    names = list(dict.fromkeys(one.name for one in encoders))
+    given = [one.name for one in encoders if not one.baseline]
+    return {
+        (name, other, probe): _difference(settings, keyed[name, probe], keyed[other, probe], groups)
+        for probe in settings.probes
+        for name in given
+        for other in names
+        if other != name
+    }
+
+
+def _difference(
+    settings: ProbeSettings, own: list[ProbeRow], other: list[ProbeRow], groups: NDArray[np.int64]
+) -> Interval:
+    """Difference of the first score; both sides have the same resamples of chips and the same draws of labels."""
+
+    def difference(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        first, second = (_mean_score(settings, _drawn(side), settings.metrics[0], 1, weights) for side in (own, other))
+        return first - second
+
+    return bootstrap_interval(difference, groups, settings.resamples, settings.level)

@@ -13,16 +13,19 @@ from matplotlib.figure import Figure
 
 from torchgeo_msssl.datamodules.split import save_split
 from torchgeo_msssl.evaluation.features import LabelledChips
+from torchgeo_msssl.evaluation.intervals import Interval
 from torchgeo_msssl.evaluation.probe import ProbeReport, ProbeRow
 from torchgeo_msssl.files import atomic_path, write_json
 from torchgeo_msssl.tasks.confusion import CLASS_SCORES, class_scores
 from torchgeo_msssl.tasks.segmentation_figures import draw_confusion, write_confusion
 
-#: Columns of ``results.csv``, one row per score of each encoder, seed and probe.
+#: Columns of ``results.csv``, one row per score of each encoder, seed, probe and draw of labels.
 COLUMNS = (
     *('experiment', 'encoder', 'probe', 'metric', 'value', 'low', 'high'),
-    *('n_train', 'n_test', 'classes', 'seed'),
+    *('n_train', 'n_test', 'classes', 'seed', 'draw'),
 )
+#: Columns of ``differences.csv``: a given encoder minus another one, paired.
+DIFFERENCE_COLUMNS = ('encoder', 'minus', 'probe', 'metric', 'value', 'low', 'high')
 
 _PROBES = {'knn': 'kNN', 'linear': 'linear', 'constant': '–'}
 
@@ -45,8 +48,9 @@ def next_folder(experiment: str, runs: str = 'runs') -> Path:
 def write_report(report: ProbeReport, folder: Path) -> None:
     """Write tables and figures.
 
-    ``results.csv`` (:data:`COLUMNS`), ``results.json``, ``results.md``, ``classes.csv`` (scores of each class),
-    ``scores.png``, ``split.png`` with ``split.geojson``, and ``confusion_<encoder>_<probe>`` as CSV and PNG.
+    ``results.csv`` (:data:`COLUMNS`), ``differences.csv``, ``results.json``, ``results.md``, ``classes.csv`` (scores of
+    each class), ``scores.png``, ``split.png`` with ``split.geojson`` (not of plain images), and
+    ``confusion_<encoder>_<probe>`` as CSV and PNG.
 
     Args:
         report: Results of the probe.
@@ -57,21 +61,23 @@ def write_report(report: ProbeReport, folder: Path) -> None:
     """
     for name, rows, columns in (
         ('results.csv', _score_rows(report), list(COLUMNS)),
-        ('classes.csv', _class_rows(report), ['encoder', 'probe', 'seed', 'class', *CLASS_SCORES, 'chips']),
+        ('differences.csv', _difference_rows(report), list(DIFFERENCE_COLUMNS)),
+        ('classes.csv', _class_rows(report), ['encoder', 'probe', 'seed', 'draw', 'class', *CLASS_SCORES, 'chips']),
     ):
         with atomic_path(folder / name) as temporary:
             pd.DataFrame(rows, columns=columns).to_csv(temporary, index=False)
     with atomic_path(folder / 'results.md') as temporary:
         temporary.write_text('\n'.join(markdown(report)) + '\n', encoding='utf-8')
     for row in report.rows:
-        if row.seed in (None, 0):  # one of several draws is enough
+        if row.seed in (None, 0) and row.draw == 0:  # one of several is enough
             name = f'confusion_{_file_name(row.encoder)}_{row.probe}'
             matrix = torch.from_numpy(row.found.confusion)
             write_confusion(folder / f'{name}.csv', matrix, report.chips.class_names)
             draw_confusion(folder / f'{name}.png', matrix, report.chips.class_names, unit='chips')
     draw_scores(report, folder / 'scores.png')
-    parts = {'train': _ground(report.chips.train), 'test': _ground(report.chips.test)}
-    save_split(folder, parts, report.chips.data.scenes)
+    if not report.chips.data.scenes.plain:
+        parts = {'train': _ground(report.chips.train), 'test': _ground(report.chips.test)}
+        save_split(folder, parts, report.chips.data.scenes)
     write_json(folder / 'results.json', _summary(report))  # last: it completes the folder
 
 
@@ -80,11 +86,11 @@ def markdown(report: ProbeReport) -> list[str]:
     names = list(next(iter(report.shared.values())))
     chips, settings = report.chips, report.settings
     lines = [
-        f'{len(chips.class_names)} classes ({", ".join(chips.class_names)}). {len(chips.train.labels)} training '
-        f'chips, {len(chips.test.labels)} test chips; split by {chips.split}.',
+        f'{len(chips.class_names)} classes ({", ".join(chips.class_names)}). {_training(report)}, '
+        f'{len(chips.test.labels)} test chips; split by {chips.split}.',
         '',
         f'{settings.level:.0%} intervals from {settings.resamples} bootstrap resamples of '
-        f'{len(np.unique(report.groups))} {"ground blocks" if settings.interval == "block" else "chips"}.',
+        f'{len(np.unique(report.groups))} {_unit(report)}.',
         '',
         f'| encoder | probe | {" | ".join(names)} | gain in {names[0]} over random initialisation |',
         f'|---|---|{"---|" * len(names)}---|',
@@ -92,11 +98,43 @@ def markdown(report: ProbeReport) -> list[str]:
     for (encoder, probe), scores in report.shared.items():
         gain = report.gains.get((encoder, probe))
         shown = [str(scores[name]) for name in names]
-        seeds = sum((row.encoder, row.probe) == (encoder, probe) for row in report.rows)
+        seeds = len({row.seed for row in report.rows if (row.encoder, row.probe) == (encoder, probe)})
         label = f'{encoder}, mean of {seeds} seeds' if seeds > 1 else encoder
-        last = f'{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]' if gain else ''
-        lines.append(f'| {label} | {_PROBES[probe]} | {" | ".join(shown)} | {last} |')
-    return [*lines, *_normalization(report)]
+        lines.append(f'| {label} | {_PROBES[probe]} | {" | ".join(shown)} | {_signed(gain) if gain else ""} |')
+    return [*lines, *_difference_table(report, names[0]), *_normalization(report)]
+
+
+def _unit(report: ProbeReport) -> str:
+    if report.settings.interval == 'chip':
+        return 'chips'
+    return 'images' if report.chips.data.scenes.plain else 'ground blocks'
+
+
+def _training(report: ProbeReport) -> str:
+    every, draws = len(report.chips.train.labels), report.chips.draws
+    if len(draws[0]) == every:
+        return f'{every} training chips'
+    repeated = f', mean of {len(draws)} draws' if len(draws) > 1 else ''
+    return f'{len(draws[0])} of {every} training chips{repeated}'
+
+
+def _difference_table(report: ProbeReport, metric: str) -> list[str]:
+    if not report.differences:
+        return []
+    lines = [
+        '',
+        f'Paired differences in {metric}:',
+        '',
+        '| encoder | minus | probe | difference |',
+        '|---|---|---|---|',
+    ]
+    for (name, other, probe), found in report.differences.items():
+        lines.append(f'| {name} | {other} | {_PROBES[probe]} | {_signed(found)} |')
+    return lines
+
+
+def _signed(found: Interval) -> str:
+    return f'{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]'
 
 
 def _normalization(report: ProbeReport) -> list[str]:
@@ -145,16 +183,31 @@ def draw_scores(report: ProbeReport, path: Path) -> None:
 
 def _score_rows(report: ProbeReport) -> Iterator[dict[str, Any]]:
     chips = report.chips
-    counts = {'n_train': len(chips.train.labels), 'n_test': len(chips.test.labels), 'classes': len(chips.class_names)}
     for row in report.rows:
-        names = {'encoder': row.encoder, 'probe': row.probe, 'seed': '' if row.seed is None else row.seed}
+        names = _names(row)
+        counts = {
+            'n_train': len(chips.draws[row.draw]),
+            'n_test': len(chips.test.labels),
+            'classes': len(chips.class_names),
+        }
         for metric, found in row.scores.items():
             yield {'experiment': report.settings.experiment, 'metric': metric} | names | vars(found) | counts
 
 
+def _names(row: ProbeRow) -> dict[str, Any]:
+    seed = '' if row.seed is None else row.seed
+    return {'encoder': row.encoder, 'probe': row.probe, 'seed': seed, 'draw': row.draw}
+
+
+def _difference_rows(report: ProbeReport) -> Iterator[dict[str, Any]]:
+    metric = next(iter(next(iter(report.shared.values()))))
+    for key, found in report.differences.items():
+        yield dict(zip(DIFFERENCE_COLUMNS, (*key, metric), strict=False)) | vars(found)
+
+
 def _class_rows(report: ProbeReport) -> Iterator[dict[str, Any]]:
     for row in report.rows:
-        names = {'encoder': row.encoder, 'probe': row.probe, 'seed': '' if row.seed is None else row.seed}
+        names = _names(row)
         for name, scores in _class_scores(row, report.chips.class_names).items():
             yield names | {'class': name} | scores
 
@@ -191,11 +244,14 @@ def _summary(report: ProbeReport) -> dict[str, Any]:
             | ({'gain over random initialisation': vars(gain)} if (gain := report.gains.get((encoder, probe))) else {})
             for (encoder, probe), scores in report.shared.items()
         ],
+        'labels': {'draws': len(chips.draws), 'chips': len(chips.draws[0])},
+        'differences': list(_difference_rows(report)),
         'rows': [
             {
                 'encoder': row.encoder,
                 'probe': row.probe,
                 'seed': row.seed,
+                'draw': row.draw,
                 'scores': {name: vars(found) for name, found in row.scores.items()},
                 'classes': _class_scores(row, chips.class_names),
                 'confusion': row.found.confusion.tolist(),

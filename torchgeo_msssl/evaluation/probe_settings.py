@@ -26,7 +26,8 @@ class ProbeData:
             chips with masks, whose `train` and `test` parts are used if it is divided. Without paths, folder and csv
             the generated sample area with its fine land cover is used.
         labels: Class rasters of the scenes. If their file names have dates, each raster applies to scenes of its date.
-        folder: Use the files of a folder as chips instead, ROOT/CLASS/*.tif, one folder per class.
+        folder: Use the files of a folder as chips instead, ROOT/CLASS/*.tif or *.jpg, one folder per class; or
+            ROOT/train/CLASS/* and ROOT/test/CLASS/*. Images without a CRS are split one by one.
         csv: Use the files of a table as chips instead, with the columns path (absolute or relative to the table),
             label, and optionally split (train or test).
         class_names: For `labels` and masks: names in the order of the values from 0, or names with their values,
@@ -44,8 +45,11 @@ class ProbeData:
             intervals.
         test_scenes: Test on the scenes whose file names match these patterns, such as `2017-10-*`, instead of on
             blocks.
+        label_fraction: Fraction of the training chips of each class whose labels are used, at least one; smaller
+            fractions lie within larger ones.
+        label_draws: Number of draws of these chips; scores are means over them, and intervals include their spread.
         max_chips: Maximum number of training chips and of test chips; more are sampled at random.
-        seed: Seed of the assignment of blocks and of that sample.
+        seed: Seed of the assignment of blocks, of that sample, and of the first draw of labels.
         offset: Digital number added before scaling; `auto` reads it from metadata or date.
         sample_dir: Folder of the sample area, which is generated if missing.
     """
@@ -64,6 +68,8 @@ class ProbeData:
     fractions: tuple[float, ...] = (0.5, 0.5)
     block_size: int = 128
     test_scenes: str | list[str] | None = None
+    label_fraction: float = 1.0
+    label_draws: int = 1
     max_chips: int = 10_000
     seed: int = 0
     offset: float | Literal['auto'] = 'auto'
@@ -87,6 +93,13 @@ class ProbeData:
         if self.block_size < self.chip_size:
             msg = f'data.block_size: expected at least chip_size {self.chip_size}, got {self.block_size}.'
             raise ConfigurationError(msg)
+        if not 0 < self.label_fraction <= 1:
+            msg = f'data.label_fraction: expected a fraction above 0, at most 1, got {self.label_fraction}.'
+            raise ConfigurationError(msg)
+        if self.label_draws < 1 or (self.label_draws > 1 and self.label_fraction == 1):
+            raise ConfigurationError(
+                f'data.label_draws: expected 1, or more with a label_fraction below 1, got {self.label_draws}.'
+            )
         if self.max_chips < 2:
             raise ConfigurationError(f'data.max_chips: expected at least 2, got {self.max_chips}.')
 

@@ -20,6 +20,10 @@ from torchgeo_msssl.geo.open_datasets import is_remote
 log = logging.getLogger(__name__)
 
 RASTER_SUFFIXES = frozenset({'.tif', '.tiff', '.jp2', '.vrt', '.img'})
+#: Suffix of arrays, which are chips and not scenes.
+ARRAY_SUFFIX = '.npy'
+#: Suffixes of images that folders without other rasters are searched for; next to scenes they are previews.
+IMAGE_SUFFIXES = frozenset({'.jpg', '.jpeg', '.png'})
 
 _BAND_FILE = re.compile(
     r'^(?P<scene>.*?)(?:^|[_.\s-])(?P<band>b(?:0?[1-9]|1[0-2]|8a)|blue|green|red[_-]?edge|re|red|nir|lwir)'
@@ -40,8 +44,8 @@ def find_files(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]])
     Args:
         paths: One or more files (any suffix), folders or patterns such as ``dir/*.tif``. Virtual and remote paths are
             used as they are. Folders, also those that match a pattern, are searched recursively for
-            :data:`RASTER_SUFFIXES`, without hidden files and without the quality layers and previews of Sentinel-2 and
-            HLS products (SCL, TCI, Fmask, …).
+            :data:`RASTER_SUFFIXES`, or else for :data:`IMAGE_SUFFIXES`, without hidden files and without the quality
+            layers and previews of Sentinel-2 and HLS products (SCL, TCI, Fmask, …).
 
     Returns:
         Sorted paths, each file once.
@@ -54,10 +58,10 @@ def find_files(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]])
     found: dict[str, str] = {}
     for path in [os.fspath(path) for path in paths]:
         files = _files_at(path)
-        if not files:
+        if not files or files[0].lower().endswith(ARRAY_SUFFIX):
             msg = (
-                f'paths: no raster file ({", ".join(sorted(RASTER_SUFFIXES))}) found at {path!r}; '
-                'give a file, a folder or a quoted pattern such as "scenes/*.tif".'
+                f'paths: no raster file ({", ".join(sorted(RASTER_SUFFIXES | IMAGE_SUFFIXES))}) found at {path!r}; '
+                f'{_remedy(path)}'
             )
             raise ScenesNotFoundError(msg)
         for file in files:
@@ -75,32 +79,57 @@ def _files_at(path: str) -> list[str]:
     if os.path.isfile(path):
         return [path]
     if os.path.isdir(path):
-        return _files_in(path)
+        return _bands(_rasters(_files_in(path)), path)
     # a pattern without a suffix also matches sidecar and other files
     named = not glob.has_magic(os.path.splitext(path)[1]) and bool(os.path.splitext(path)[1])
-    files = []
-    for match in sorted(glob.glob(path, recursive=True)):
-        if os.path.isdir(match):
-            files.extend(_files_in(match))
-        elif named or _is_raster(match):
-            files.append(match)
-    return files
+    matches = sorted(glob.glob(path, recursive=True))
+    files = [match for match in matches if not os.path.isdir(match)]
+    inside = [file for match in matches if os.path.isdir(match) for file in _files_in(match)]
+    if named:
+        return [*files, *_bands(_rasters(inside), path)]
+    chosen = set(_rasters([*files, *inside]))
+    return [file for file in files if file in chosen] + _bands([file for file in inside if file in chosen], path)
 
 
 def _files_in(folder: str) -> list[str]:
-    rasters: list[str] = []
+    files: list[str] = []
     for root, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith('.')]
-        rasters.extend(os.path.join(root, name) for name in names if _is_raster(name))
+        files.extend(os.path.join(root, name) for name in names)
+    return files
+
+
+def _bands(rasters: Sequence[str], path: str) -> list[str]:
+    """Rasters without the quality layers and previews of products, unless there is nothing else."""
     bands = [file for file in rasters if not _SIDE_LAYER.search(Path(file).stem)]
     if bands and len(bands) < len(rasters):
-        log.info('%s: ignored %d layer(s) that are not bands (SCL, TCI, …).', folder, len(rasters) - len(bands))
-    return bands or rasters
+        log.info('%s: ignored %d layer(s) that are not bands (SCL, TCI, …).', path, len(rasters) - len(bands))
+    return bands or list(rasters)
 
 
-def _is_raster(path: str) -> bool:
-    name = os.path.basename(path)
-    return os.path.splitext(name)[1].lower() in RASTER_SUFFIXES and not name.startswith('.')
+def _rasters(files: Sequence[str]) -> list[str]:
+    """Rasters among files that are not hidden, or else images: next to rasters these are previews."""
+    visible = [file for file in files if not os.path.basename(file).startswith('.')]
+    rasters = [file for file in visible if _suffix(file) in RASTER_SUFFIXES]
+    return rasters or [file for file in visible if is_image(file)]
+
+
+def is_image(path: str) -> bool:
+    """Whether a file is a JPEG or PNG image by its name."""
+    return _suffix(path) in IMAGE_SUFFIXES
+
+
+def _suffix(path: str) -> str:
+    return os.path.splitext(path)[1].lower()
+
+
+def _remedy(path: str) -> str:
+    """What to give instead of a path without rasters."""
+    path = os.path.expanduser(path)
+    names = _files_in(path) if os.path.isdir(path) else [path]
+    if any(name.lower().endswith(ARRAY_SUFFIX) for name in names):
+        return f'{ARRAY_SUFFIX} files are chips without a place, so give the folder that holds them as paths.'
+    return 'give a file, a folder or a quoted pattern such as "scenes/*.tif".'
 
 
 def group_files(files: Sequence[str]) -> list[tuple[str, dict[str, str] | str]]:
@@ -119,7 +148,7 @@ def group_files(files: Sequence[str]) -> list[tuple[str, dict[str, str] | str]]:
     scenes: dict[tuple[str, ...], tuple[str, dict[str, str] | str]] = {}
     for file in files:
         path = Path(file)
-        match = _BAND_FILE.match(path.stem)
+        match = None if is_image(file) else _BAND_FILE.match(path.stem)
         if match is None:
             scenes[(file,)] = path.stem, file
             continue

@@ -14,6 +14,9 @@ from rasterio.windows import Window as RasterioWindow
 
 from torchgeo_msssl.errors import ConfigurationError
 
+#: CRS of images without one: a pixel is 1 × 1, and the top of the image is north.
+PIXELS = CRS.from_wkt('LOCAL_CS["pixels of plain images",UNIT["pixel",1]]')
+
 
 @dataclass(frozen=True, order=True)
 class Window:
@@ -78,6 +81,11 @@ class PixelGrid:
         """Width and height of a pixel along a row and along a column, in units of the CRS."""
         t = self.transform
         return math.hypot(t.a, t.d), math.hypot(t.b, t.e)
+
+    @property
+    def is_georeferenced(self) -> bool:
+        """Whether the grid has a place on the ground, which plain images have not."""
+        return bool(self.crs) and self.crs != PIXELS
 
     @property
     def is_north_up(self) -> bool:

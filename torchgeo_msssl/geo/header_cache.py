@@ -20,6 +20,7 @@ from rasterio.errors import CRSError
 
 from torchgeo_msssl.errors import OutputError
 from torchgeo_msssl.files import FRESH, atomic_path
+from torchgeo_msssl.geo.discover import is_image
 from torchgeo_msssl.geo.grid import PixelGrid
 from torchgeo_msssl.geo.open_datasets import is_remote
 from torchgeo_msssl.geo.scene import BandFile
@@ -29,7 +30,7 @@ from torchgeo_msssl.geo.user_cache import cache_folder, text_key
 log = logging.getLogger(__name__)
 
 #: Increase when the file changes, or headers are interpreted in another way.
-_VERSION = 2
+_VERSION = 3
 
 #: Number of files from which headers are cached; fewer are opened as fast.
 MANY = 50
@@ -63,7 +64,7 @@ class HeaderCache:
         if folder is None:
             return None
         known = folder.find(path, repr(options))
-        if known is None and folder.has_no_sidecars(path):
+        if known is None and not is_image(path) and folder.has_no_sidecars(path):
             known = self._similar.find(path, repr(options))
             if known is not None:
                 folder.keep(known, repr(options))
@@ -79,7 +80,7 @@ class HeaderCache:
         folder = self._folders.get(os.path.dirname(os.path.abspath(file.path)))
         if folder is not None:
             folder.keep(file, repr(options))
-            if folder.has_no_sidecars(file.path):
+            if not is_image(file.path) and folder.has_no_sidecars(file.path):
                 self._similar.keep(file, repr(options))
 
     def save(self) -> None:

@@ -15,6 +15,7 @@ from torchgeo_msssl.geo.discover import date_of, find_files, group_files
 from torchgeo_msssl.geo.grid import PixelGrid
 from torchgeo_msssl.geo.header_cache import HeaderCache
 from torchgeo_msssl.geo.open_datasets import open_raster
+from torchgeo_msssl.geo.plain_images import ignore_missing_georeference, image_grid, place_images
 from torchgeo_msssl.geo.scene import BandFile, Scene, representable
 
 log = logging.getLogger(__name__)
@@ -25,31 +26,38 @@ _RGB = ['blue', 'green', 'red']
 _NUMBER_ONLY = re.compile(r'(?:band|layer)[\s_]*\d+', re.IGNORECASE)
 
 
-def find_scenes(paths: Any, sensor: Sensor | None = None) -> list[Scene]:
+def find_scenes(paths: Any, sensor: Sensor | None = None, plain: bool = False) -> list[Scene]:
     """Open all scenes at paths.
 
     Args:
         paths: Files, folders or patterns, see :func:`~torchgeo_msssl.geo.discover.find_files`.
         sensor: Names unnamed bands if the number of bands agrees.
+        plain: Accept images without a CRS, see :mod:`~torchgeo_msssl.geo.plain_images`.
 
     Returns:
         Scenes in the order of their paths.
 
     Raises:
         ScenesNotFoundError: If there are no files.
-        MissingCRSError: If a scene has no CRS.
+        MissingCRSError: If a scene has no CRS, unless ``plain`` is set and none has one.
         BandError: If bands cannot be named.
         SceneReadError: If a file cannot be opened.
     """
     found = find_files(paths)
     cache = HeaderCache(found)
-    scenes = [open_scene(name, files, sensor, cache) for name, files in group_files(found)]
+    if plain:
+        ignore_missing_georeference()
+    scenes = [open_scene(name, files, sensor, cache, plain) for name, files in group_files(found)]
     cache.save()
-    return scenes
+    return place_images(scenes) if plain else scenes
 
 
 def open_scene(
-    name: str, files: str | dict[str, str], sensor: Sensor | None = None, cache: HeaderCache | None = None
+    name: str,
+    files: str | dict[str, str],
+    sensor: Sensor | None = None,
+    cache: HeaderCache | None = None,
+    plain: bool = False,
 ) -> Scene:
     """Open a scene from the headers of its files.
 
@@ -58,17 +66,18 @@ def open_scene(
         files: The multi-band file, or single-band files by band name.
         sensor: Names unnamed bands if the number of bands agrees.
         cache: Known headers; new ones are added.
+        plain: Accept an image without a CRS.
 
     Returns:
         The scene.
 
     Raises:
-        MissingCRSError: If it has no CRS.
+        MissingCRSError: If it has no CRS, unless ``plain`` is set.
         BandError: If bands cannot be named.
         SceneReadError: If a file cannot be opened, or the band files do not cover the same area.
     """
     members = [(None, files)] if isinstance(files, str) else list(files.items())
-    described = [_cached(path, sensor, band, cache) for band, path in members]
+    described = [_cached(path, sensor, band, cache, plain) for band, path in members]
     if len(described) > 1:
         _check_band_files(described)
         described.sort(key=lambda file: (file.grid.res, min(map(band_position, _spectral(file.names)))))
@@ -81,38 +90,42 @@ def open_scene(
     return Scene(name, tuple(described), date_of(first.path), nodata)
 
 
-def _cached(path: str, sensor: Sensor | None, band: str | None, cache: HeaderCache | None) -> BandFile:
+def _cached(path: str, sensor: Sensor | None, band: str | None, cache: HeaderCache | None, plain: bool) -> BandFile:
     if cache is None:
-        return describe_file(path, sensor, band)
-    options = (sensor.names if sensor else None, band)
+        return describe_file(path, sensor, band, plain)
+    options = (sensor.names if sensor else None, band, plain)
     file = cache.find(path, options)
     if file is None:
-        file = describe_file(path, sensor, band)
+        file = describe_file(path, sensor, band, plain)
         cache.keep(options, file)
     return file
 
 
-def describe_file(path: str, sensor: Sensor | None = None, band: str | None = None) -> BandFile:
+def describe_file(path: str, sensor: Sensor | None = None, band: str | None = None, plain: bool = False) -> BandFile:
     """Read the header of a raster file.
 
     Args:
         path: Local or virtual path.
         sensor: Names unnamed bands if the number of bands agrees.
         band: Name of its only band, from the file name.
+        plain: Accept an image without a CRS.
 
     Returns:
         The header.
 
     Raises:
-        MissingCRSError: If it has no CRS.
+        MissingCRSError: If it has no CRS, unless ``plain`` is set.
         BandError: If bands cannot be named.
         SceneReadError: If it cannot be opened.
     """
     with open_raster(path) as dataset:
-        if dataset.crs is None:
-            msg = f'{path}: has no coordinate reference system; assign one, such as `rio edit-info --crs EPSG:32631`.'
+        if dataset.crs is None and not plain:
+            msg = (
+                f'{path}: has no coordinate reference system, which maps and labels by place need; assign one, such as '
+                '`rio edit-info --crs EPSG:32631`.'
+            )
             raise MissingCRSError(msg)
-        if dataset.transform.is_identity:
+        if dataset.crs is not None and dataset.transform.is_identity:
             msg = f'{path}: has a coordinate reference system but no geotransform; set one with `rio edit-info`.'
             raise MissingCRSError(msg)
         alpha = [interp == ColorInterp.alpha for interp in dataset.colorinterp]
@@ -123,7 +136,7 @@ def describe_file(path: str, sensor: Sensor | None = None, band: str | None = No
         dtype = dtype_of(dataset, names)
         return BandFile(
             path=path,
-            grid=PixelGrid(dataset.crs, dataset.transform, dataset.height, dataset.width),
+            grid=_grid_of(dataset),
             names=names,
             dtype=str(dtype),
             nodata=_nodata_of(dataset, names, dtype),
@@ -134,6 +147,12 @@ def describe_file(path: str, sensor: Sensor | None = None, band: str | None = No
             tags=dict(dataset.tags()),
             sources=tuple(dataset.files) or (path,),
         )
+
+
+def _grid_of(dataset: DatasetReader) -> PixelGrid:
+    if dataset.crs is None:
+        return image_grid(dataset.height, dataset.width)
+    return PixelGrid(dataset.crs, dataset.transform, dataset.height, dataset.width)
 
 
 def dtype_of(dataset: DatasetReader, names: Sequence[str]) -> np.dtype[Any]:

@@ -315,8 +315,8 @@ def create(target: Path | MemoryFile, grid: PixelGrid, spec: GeoTIFFSpec, **opti
         RasterioError: If GDAL cannot write.
     """
     options |= spec.creation_options | {
-        'crs': grid.crs,
-        'transform': grid.transform,
+        'crs': grid.crs if grid.is_georeferenced else None,
+        'transform': grid.transform if grid.is_georeferenced else None,
         'height': grid.height,
         'width': grid.width,
     }

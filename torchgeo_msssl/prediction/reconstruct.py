@@ -69,7 +69,7 @@ def reconstruct_scenes(
         MSSSLError: If a scene lacks a band, is damaged, or a file cannot be written.
     """
     metadata = task.metadata()
-    scenes, known = open_scenes(paths, sensor, metadata.sensor)
+    scenes, known = open_scenes(paths, sensor, metadata.sensor, plain=True)
     check_names(scenes, f'_{KINDS[0]}.tif')
     task = task.to(device).eval()
     weights = hash_weights(task)

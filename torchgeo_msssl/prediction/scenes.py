@@ -17,7 +17,7 @@ __all__ = ('check_bands', 'check_names', 'open_scenes', 'read_mirrored')
 
 
 def open_scenes(
-    paths: str | Sequence[str], sensor: str | None, trained_on: str | None
+    paths: str | Sequence[str], sensor: str | None, trained_on: str | None, plain: bool = False
 ) -> tuple[list[Scene], Sensor | None]:
     """Open the scenes of a prediction.
 
@@ -25,6 +25,7 @@ def open_scenes(
         paths: Files, folders or patterns.
         sensor: Sensor of the scenes, for files that do not name it; None for that of the training.
         trained_on: Sensor of the training, or None.
+        plain: Accept images without a CRS.
 
     Returns:
         The scenes, and their sensor where it is known.
@@ -34,7 +35,7 @@ def open_scenes(
     """
     name = sensor or trained_on
     known = get_sensor(name) if name else None
-    return find_scenes(paths, known), known
+    return find_scenes(paths, known, plain), known
 
 
 def check_names(scenes: Sequence[Scene], suffix: str) -> None:

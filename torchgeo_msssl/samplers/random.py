@@ -88,6 +88,10 @@ class _Place:
     good: _Ints = field(init=False)  # origins that are certainly good, shape (n, 2)
 
     def __post_init__(self) -> None:
+        if len(self.rows) * len(self.cols) <= _PLACES:  # such as in thousands of small images
+            every = np.stack(np.meshgrid(self.rows, self.cols, indexing='ij'), axis=-1).reshape(-1, 2)
+            self.good = every[self.accepts(every[:, 0], every[:, 1])]
+            return
         rows = self.rows[_lattice(self.rows)]
         cols = self.cols[_lattice(self.cols)]
         table = np.pad(self.cells.counts.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))

@@ -148,11 +148,13 @@ def check_pretrainings(study: Study) -> None:
 def _share_ground(one: SpectralDataModule, other: SpectralDataModule) -> bool:
     """Return whether data have more than a pixel of ground in common, in any file and at any date.
 
-    Chips in arrays have no known ground and are taken to share it.
+    Chips in arrays and images without a CRS have no known ground and are taken to share it.
     """
     try:
         scenes, tested = _ground_scenes(one), ground_of(_ground_scenes(other))
     except ConfigurationError:
+        return True
+    if scenes.plain:
         return True
     common = Ground.of(scenes.scenes, tested.crs).union.intersection(tested.union)
     return bool(common.area > tested.pixel[0] * tested.pixel[1])

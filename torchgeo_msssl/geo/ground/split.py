@@ -131,7 +131,10 @@ def split_scenes(
         )
         raise ConfigurationError(msg)
     places = BlockGrid(ground, 1).cells_at(shapely.get_coordinates(shapely.centroid(groups)))
-    totals = np.stack([_group_totals(ground.within(group), labels) for group in groups])
+    if labels is None:  # there may be thousands of groups
+        totals = shapely.area(groups)[:, None]
+    else:
+        totals = np.stack([_group_totals(ground.within(group), labels) for group in groups])
     return _regions(groups, assign(totals, fractions, chances(places, seed).tolist()), len(fractions))
 
 
@@ -177,7 +180,7 @@ def _totals(blocks: BlockGrid, cells: Cells, labels: 'LabelSource | None') -> ND
     return area if labels is None else np.hstack([area, class_fractions(labels, blocks, cells)])
 
 
-def _group_totals(ground: Ground, labels: 'LabelSource | None') -> NDArray[np.float64]:
+def _group_totals(ground: Ground, labels: 'LabelSource') -> NDArray[np.float64]:
     """Area of the ground of a group of scenes, and of each class on it; shape (quantity,)."""
     left, bottom, right, top = ground.union.bounds
     longest = max((right - left) / ground.pixel[0], (top - bottom) / ground.pixel[1])
