@@ -47,6 +47,17 @@ def test_against_the_paper(views: int) -> None:
     assert z.grad is None
 
 
+def test_local_views_are_compared_with_every_target() -> None:
+    p, z, local = draw(2, 5, 6), draw(2, 5, 6, seed=1), draw(3, 5, 6, seed=2).requires_grad_()
+    loss = byol_loss(p, z, local)
+    pairs = [(p[0], z[1]), (p[1], z[0]), *((small, target) for small in local for target in z)]
+    # both orders of a pair that is the same twice are twice the distance
+    reference = torch.stack([byol(one, one, other, other) for one, other in pairs]).mean()
+    torch.testing.assert_close(loss, reference, **EXACT)
+    gradients = [torch.autograd.grad(value, local)[0] for value in (loss, reference)]
+    torch.testing.assert_close(*gradients, **EXACT)
+
+
 def test_views_are_not_compared_with_themselves() -> None:
     axes = torch.eye(4, dtype=torch.float64)[:, None].expand(4, 2, 4)
     assert byol_loss(axes, axes).item() == pytest.approx(4, abs=1e-12)
@@ -86,6 +97,8 @@ def test_refusals() -> None:
     p = draw(2, 4, 6)
     with pytest.raises(ConfigurationError, match='same views'):
         byol_loss(p, p[:, :3])
+    with pytest.raises(ConfigurationError, match=r'local views must be .* of the same chips'):
+        byol_loss(p, p, p[:, :3])
     for bad in (p[:1], p[:, :1], p[0]):
         with pytest.raises(ConfigurationError, match='2 views and 2 samples'):
             byol_loss(bad, bad)

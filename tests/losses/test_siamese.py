@@ -67,6 +67,18 @@ def test_against_a_transcription(views: int) -> None:
     assert fastsiam_loss(p, z).item() == pytest.approx(torch.stack(terms).mean().item(), abs=1e-12)
 
 
+@pytest.mark.parametrize('target', ['mean', 'normalized_mean'])
+def test_local_views_predict_the_mean_of_all_views(target: str) -> None:
+    p, z = draw(5)
+    aims = z[:2] / z[:2].norm(dim=-1, keepdim=True) if target == 'normalized_mean' else z[:2]
+    terms = [
+        *(-torch.cosine_similarity(p[i], aims[1 - i], dim=1).mean() for i in range(2)),
+        *(-torch.cosine_similarity(local, aims.mean(dim=0), dim=1).mean() for local in p[2:]),
+    ]
+    loss = fastsiam_loss(p[:2], z[:2], target, local=p[2:])
+    assert loss.item() == pytest.approx(torch.stack(terms).mean().item(), abs=1e-12)
+
+
 def test_mean_of_others() -> None:
     """The cosine does not see the length of a mean, so it is checked by itself."""
     z = torch.tensor([1.0, 10.0, 100.0])[:, None, None]

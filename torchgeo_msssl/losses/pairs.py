@@ -53,6 +53,27 @@ def check_pair(one: Tensor, other: Tensor, names: str) -> tuple[Tensor, Tensor]:
     return check_views(one), check_views(other.detach())
 
 
+def check_local(local: Tensor, views: Tensor) -> Tensor:
+    """Check that vectors of local views (multi-crop) are of the same chips as those of the views.
+
+    Args:
+        local: Vectors (local view, batch, features).
+        views: Vectors (view, batch, features).
+
+    Returns:
+        The former, in the dtype of the latter.
+
+    Raises:
+        ConfigurationError: If batch or features differ.
+    """
+    if local.ndim != 3 or local.shape[1:] != views.shape[1:]:
+        raise ConfigurationError(
+            'local views must be (local view, batch, features) of the same chips as the views, got '
+            f'{tuple(local.shape)} and {tuple(views.shape)}.'
+        )
+    return local.to(views.dtype)
+
+
 def compare_views[View](
     loss: Callable[[View, View], Tensor], views: Sequence[View], local: Sequence[View] = ()
 ) -> Tensor:

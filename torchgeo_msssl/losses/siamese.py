@@ -6,12 +6,13 @@ SimSiam (https://arxiv.org/abs/2011.10566).
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from lightly.loss import NegativeCosineSimilarity
 from torch import Tensor
 
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.losses.pairs import at_least_float32
+from torchgeo_msssl.losses.pairs import at_least_float32, check_local
 from torchgeo_msssl.validation import check_choice
 
 Target = Literal['mean', 'normalized_mean']
@@ -22,7 +23,9 @@ def mean_of_others(projections: Tensor) -> Tensor:
     return (projections.sum(dim=0, keepdim=True) - projections) / (len(projections) - 1)
 
 
-def fastsiam_loss(predictions: Tensor, projections: Tensor, target: Target = 'mean') -> Tensor:
+def fastsiam_loss(
+    predictions: Tensor, projections: Tensor, target: Target = 'mean', local: Tensor | None = None
+) -> Tensor:
     """Negative cosine between each view's prediction and the mean of the other views' projections.
 
     ``L = 1/V · Σ_i −cos(p_i, stop-gradient(mean_{j≠i} z_j))``, averaged over the batch; from −1 to 1. Collapse reaches
@@ -33,6 +36,8 @@ def fastsiam_loss(predictions: Tensor, projections: Tensor, target: Target = 'me
         projections: Outputs z of the projection head, (view, batch, features).
         target: ``mean`` of the raw projections, as in the paper, or ``normalized_mean``, where each is first normalized
             to length 1.
+        local: Predictions of local views (local view, batch, features), whose target is the mean over all views; or
+            None.
 
     Returns:
         Loss, a scalar, float32 or (for float64 input) float64.
@@ -49,5 +54,9 @@ def fastsiam_loss(predictions: Tensor, projections: Tensor, target: Target = 'me
     predictions, projections = at_least_float32(predictions), at_least_float32(projections.detach())
     if target == 'normalized_mean':
         projections = F.normalize(projections, dim=-1)
-    loss: Tensor = NegativeCosineSimilarity(dim=-1)(predictions, mean_of_others(projections))
+    targets = mean_of_others(projections)
+    if local is not None:
+        predictions = torch.cat([predictions, check_local(local, predictions)])
+        targets = torch.cat([targets, projections.mean(dim=0).expand(len(local), -1, -1)])
+    loss: Tensor = NegativeCosineSimilarity(dim=-1)(predictions, targets)
     return loss

@@ -9,8 +9,7 @@ from lightly.loss.vicreg_loss import covariance_loss, invariance_loss, variance_
 from lightly.utils import dist
 from torch import Tensor, nn
 
-from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.losses.pairs import check_views, compare_views
+from torchgeo_msssl.losses.pairs import check_local, check_views, compare_views
 from torchgeo_msssl.validation import check_at_least
 
 
@@ -80,12 +79,7 @@ class VICRegLoss(nn.Module):
             ConfigurationError: If there are fewer than two views or two samples, or local views of other chips.
         """
         views = check_views(projections)
-        small = views[:0] if local is None else local.to(views.dtype)
-        if small.shape[1:] != views.shape[1:]:
-            raise ConfigurationError(
-                f'local views must be (local view, batch, features) of the same chips as the views, got '
-                f'{tuple(small.shape)} and {tuple(views.shape)}.'
-            )
+        small = views[:0] if local is None else check_local(local, views)
         invariance, variance, covariance = self.weights
         # autocast would round matrix products to half precision
         with torch.autocast(views.device.type, enabled=False):

@@ -24,6 +24,7 @@ from torchgeo_msssl.tasks.fastsiam import FastSiam, SimSiam
 from torchgeo_msssl.tasks.joint_embedding import JointEmbeddingTask
 from torchgeo_msssl.tasks.mae import MAE
 from torchgeo_msssl.tasks.moco import MoCo
+from torchgeo_msssl.tasks.multi_crop import MultiCropTask
 from torchgeo_msssl.tasks.pixel_classification import PixelClassification
 from torchgeo_msssl.tasks.reconstruction import Reconstruction
 from torchgeo_msssl.tasks.restoration import RestorationTask
@@ -46,6 +47,7 @@ __all__ = (
     'FastSiam',
     'JointEmbeddingTask',
     'MoCo',
+    'MultiCropTask',
     'PixelClassification',
     'PretrainingTask',
     'Reconstruction',

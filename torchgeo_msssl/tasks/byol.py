@@ -11,17 +11,18 @@ from torch import Tensor
 from torchgeo_msssl.losses.byol import byol_loss
 from torchgeo_msssl.models.heads import mlp_head
 from torchgeo_msssl.models.momentum import momentum_at
-from torchgeo_msssl.tasks.joint_embedding import JointEmbeddingTask
+from torchgeo_msssl.tasks.multi_crop import MultiCropTask, apply_to_views
 from torchgeo_msssl.tasks.optimizers import OptimizerName
 from torchgeo_msssl.validation import check_probability
 
 
-class BYOL(JointEmbeddingTask):
+class BYOL(MultiCropTask):
     """Pretrain an encoder with BYOL.
 
     The target network ξ is :attr:`momentum_encoder`; the online network θ, which is saved as the encoder, has an
     additional prediction head. The paper's LARS, hidden layers of 4096 and target decay rate of 0.996 are for batches
-    of 4096 and 300,000 steps; the defaults here are for small batches.
+    of 4096 and 300,000 steps; the defaults here are for small batches. The target network sees global views only; local
+    views (multi-crop) are not in the paper.
 
     Attributes:
         momentum_encoder: Moving average of encoder and projection head.
@@ -48,7 +49,7 @@ class BYOL(JointEmbeddingTask):
             output_dim: Width of the projection.
             optimizer: ``adamw``, ``adam``, ``sgd`` or ``lars`` (the paper's, with lr 0.2 · batch size / 256).
             lr: Maximum learning rate, here for AdamW, batches of 64 and short runs.
-            **kwargs: The options of :class:`~torchgeo_msssl.tasks.JointEmbeddingTask`; ``hidden_dim`` is also the width
+            **kwargs: The options of :class:`~torchgeo_msssl.tasks.MultiCropTask`; ``hidden_dim`` is also the width
                 of the prediction head's hidden layer.
 
         Raises:
@@ -74,5 +75,6 @@ class BYOL(JointEmbeddingTask):
         features: Tensor = self.model(inputs)
         projections = self.projection_head(features)  # (view × batch, dimension)
         targets, predictions = self.momentum_encoder(inputs), self.prediction_head(projections)
-        loss = self.criterion(self.split_views(predictions), self.split_views(targets))
+        local = apply_to_views(self.prediction_head, self.project_local_views(batch))
+        loss = self.criterion(self.split_views(predictions), self.split_views(targets), local)
         return loss, features, self.split_views(projections)[0]

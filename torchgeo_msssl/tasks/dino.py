@@ -11,30 +11,23 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
 
-from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.losses.dino import DINOLoss, temperature_at
 from torchgeo_msssl.models.heads import DINOHead, ProjectionKind
 from torchgeo_msssl.models.momentum import momentum_at
-from torchgeo_msssl.tasks.joint_embedding import JointEmbeddingTask
+from torchgeo_msssl.tasks.multi_crop import MultiCropTask
 from torchgeo_msssl.tasks.optimizers import OptimizerName
-from torchgeo_msssl.transforms.views import MultiView
-from torchgeo_msssl.validation import check_at_least, check_interval, check_positive, check_probability
-
-#: A smallest and a largest fraction of a chip's area.
-Scale = tuple[float, float]
+from torchgeo_msssl.validation import check_at_least, check_positive, check_probability
 
 
-class DINO(JointEmbeddingTask):
+class DINO(MultiCropTask):
     """Pretrain an encoder with DINO.
 
     The teacher, which is :attr:`momentum_encoder`, sees the global views only; the student, which is saved as the
-    encoder, sees local views too. Each view of the student is compared with every other view of the teacher. Local
-    views are small crops of smaller size (multi-crop): the student learns to tell the whole from a part, at a fraction
-    of the cost of further global views.
+    encoder, sees local views too: 8 in the paper, with ``global_crops_scale`` from 0.4 to 1. Each view of the student
+    is compared with every other view of the teacher.
 
     Attributes:
         momentum_encoder: The teacher, a moving average of encoder and projection head.
-        local_multiview: Makes the local views, or None without.
     """
 
     method = 'dino'
@@ -44,10 +37,6 @@ class DINO(JointEmbeddingTask):
         self,
         output_dim: int = 4096,
         bottleneck_dim: int = 256,
-        global_crops_scale: Scale | None = None,
-        local_crops_number: int = 0,
-        local_crops_size: int = 96,
-        local_crops_scale: Scale = (0.05, 0.4),
         encoder_momentum: float = 0.996,
         teacher_temperature: float = 0.04,
         warmup_teacher_temperature: float = 0.04,
@@ -67,11 +56,6 @@ class DINO(JointEmbeddingTask):
             output_dim: Number of prototypes. The paper's 65,536 is for a million images: it would be more parameters
                 than a ResNet-18 has, and most would never be the nearest of any of a few thousand chips.
             bottleneck_dim: Width of the vectors that are compared with the prototypes.
-            global_crops_scale: Smallest and largest fraction of the chip's area in a global view; None for
-                ``augmentation.crop_scale``. With local views the authors use 0.4 and 1.
-            local_crops_number: Local views of each chip, besides the ``views`` global ones; 8 in the paper.
-            local_crops_size: Side of a local view in pixels; 96 in the paper, for global views of 224.
-            local_crops_scale: Smallest and largest fraction of the chip's area in a local view.
             encoder_momentum: Fraction of the teacher that the first step keeps; it rises to 1 as half a cosine.
             teacher_temperature: Temperature of the teacher after its warm-up; above 0.07 most runs of the authors were
                 unstable.
@@ -85,7 +69,7 @@ class DINO(JointEmbeddingTask):
             lr: Maximum learning rate.
             weight_decay: Weight decay; normalization layers and biases are exempt.
             warmup_epochs: Epochs in which the learning rate rises linearly.
-            **kwargs: The options of :class:`~torchgeo_msssl.tasks.JointEmbeddingTask`.
+            **kwargs: The options of :class:`~torchgeo_msssl.tasks.MultiCropTask`.
 
         Raises:
             ConfigurationError: If an option is out of its range.
@@ -93,22 +77,11 @@ class DINO(JointEmbeddingTask):
         check_positive(teacher_temperature=teacher_temperature, warmup_teacher_temperature=warmup_teacher_temperature)
         check_at_least(
             0,
-            local_crops_number=local_crops_number,
             warmup_temperature_epochs=warmup_temperature_epochs,
             freeze_last_layer_epochs=freeze_last_layer_epochs,
         )
-        check_at_least(1, local_crops_size=local_crops_size)
         self._bottleneck = bottleneck_dim
         self._encoder_momentum = check_probability('encoder_momentum', encoder_momentum)
-        self._global_scale = global_crops_scale and check_interval(
-            'global_crops_scale', global_crops_scale, 0, 1, above=True
-        )
-        local_scale = check_interval('local_crops_scale', local_crops_scale, 0, 1, above=True)
-        self._local_options: dict[str, Any] = {
-            'views': local_crops_number,
-            'size': local_crops_size,
-            'crop_scale': local_scale,
-        }
         self._temperatures = (warmup_teacher_temperature, teacher_temperature)
         self._warmup_temperature_epochs = warmup_temperature_epochs
         self._freeze_epochs = freeze_last_layer_epochs
@@ -128,33 +101,13 @@ class DINO(JointEmbeddingTask):
         return DINOHead(kind, features, hidden, self._bottleneck, out)
 
     def configure_method(self) -> None:
-        """Build the teacher and the views."""
+        """Build the teacher."""
         self.dimension = self.projection_head.last_layer.out_features
         self.momentum_encoder = self.make_momentum_encoder(partial(momentum_at, base=self._encoder_momentum))
-        if self._global_scale:
-            self.multiview = MultiView(**self._view_options | {'crop_scale': self._global_scale})
-        self.local_multiview = (
-            MultiView(**self._view_options | self._local_options) if self._local_options['views'] else None
-        )
 
     def configure_losses(self) -> None:
         """Build the loss."""
         self.criterion = DINOLoss(*self._loss_options)
-
-    def setup(self, stage: str) -> None:
-        """Extend :meth:`.JointEmbeddingTask.setup`.
-
-        Raises:
-            ConfigurationError: If local views are larger than global ones.
-        """
-        super().setup(stage)
-        data = self.attached_data()
-        size, local = self.multiview.augmentation.size or (data.chip_size if data else None), self._local_options
-        if local['views'] and size is not None and local['size'] > size:
-            raise ConfigurationError(
-                f'local_crops_size: local views of {local["size"]} px are larger than global views of {size} px; set '
-                f'model.local_crops_size to about {max(1, size // 2)}.'
-            )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build optimizer and schedules."""
@@ -178,9 +131,8 @@ class DINO(JointEmbeddingTask):
         teacher = self.split_views(self.momentum_encoder(inputs))  # (view, batch, output_dim)
         features: Tensor = self.model(inputs)
         student = self.split_views(self.projection_head(features))
-        if self.local_multiview is not None:
-            local = self.projection_head(self.model(self.view_inputs(batch, self.local_multiview)))
-            student = torch.cat([student, local.unflatten(0, (self.local_multiview.views, -1))])
+        local = self.project_local_views(batch)
+        student = student if local is None else torch.cat([student, local])
         return self.criterion(teacher, student, self.teacher_temperature), features, student[0]
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:

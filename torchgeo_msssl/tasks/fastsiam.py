@@ -11,17 +11,19 @@ from torch import Tensor
 
 from torchgeo_msssl.losses.siamese import Target, fastsiam_loss
 from torchgeo_msssl.models.heads import prediction_head
-from torchgeo_msssl.tasks.joint_embedding import JointEmbeddingTask
+from torchgeo_msssl.tasks.multi_crop import MultiCropTask, apply_to_views
 from torchgeo_msssl.tasks.optimizers import ParameterGroup, parameter_groups
 from torchgeo_msssl.validation import check_choice
 
 
-class FastSiam(JointEmbeddingTask):
+class FastSiam(MultiCropTask):
     """Pretrain an encoder with FastSiam.
 
     It deliberately differs from the authors' code in two ways. All views pass the network in one batch, so that batch
     norm takes its statistics over views × batch chips instead of per view. Normalization layers and biases do not
     decay, as in SimCLR and BYOL.
+
+    A local view (multi-crop, not in the paper) predicts the mean of all global views.
 
     Attributes:
         prediction_head: Projection (n, dimension) to the prediction of the other views' mean (n, dimension).
@@ -44,7 +46,7 @@ class FastSiam(JointEmbeddingTask):
             target: ``mean`` of the other views' projections, or ``normalized_mean`` of projections of length 1.
             bottleneck_dim: Width of the prediction head's hidden layer.
             constant_predictor_lr: Whether to keep the prediction head's learning rate constant.
-            **kwargs: The options of :class:`~torchgeo_msssl.tasks.JointEmbeddingTask`.
+            **kwargs: The options of :class:`~torchgeo_msssl.tasks.MultiCropTask`.
 
         Raises:
             ConfigurationError: If an option is out of its range.
@@ -67,7 +69,7 @@ class FastSiam(JointEmbeddingTask):
         ]
 
     def compute_loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Compare each view's prediction with the mean of the other views' projections.
+        """Compare each view's prediction with the mean of the other global views' projections.
 
         Returns:
             Loss; features (view × batch, features); projections of the first view (batch, dimension).
@@ -76,7 +78,8 @@ class FastSiam(JointEmbeddingTask):
         projections = self.projection_head(features)  # z, (view × batch, dimension)
         predictions = self.prediction_head(projections)  # p, (view × batch, dimension)
         z, p = self.split_views(projections), self.split_views(predictions)
-        return self.criterion(p, z), features, z[0]
+        local = apply_to_views(self.prediction_head, self.project_local_views(batch))
+        return self.criterion(p, z, local=local), features, z[0]
 
 
 class SimSiam(FastSiam):

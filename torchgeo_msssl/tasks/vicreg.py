@@ -5,17 +5,19 @@ Bardes, Ponce & LeCun (https://arxiv.org/abs/2105.04906).
 
 from typing import Any
 
+from torch import Tensor
+
 from torchgeo_msssl.losses.vicreg import VICRegLoss
-from torchgeo_msssl.tasks.joint_embedding import JointEmbeddingTask
+from torchgeo_msssl.tasks.multi_crop import MultiCropTask
 from torchgeo_msssl.tasks.optimizers import OptimizerName
 
 
-class VICReg(JointEmbeddingTask):
+class VICReg(MultiCropTask):
     """Pretrain an encoder with VICReg.
 
     It needs neither negatives, nor a momentum encoder, nor a standardized loss: a separate term, which pulls the
     standard deviation of each feature to 1, prevents collapse. The paper's expander of 8192 and its LARS are for
-    batches of 2048; the defaults here are for small ones.
+    batches of 2048; the defaults here are for small ones. Local views (multi-crop) are treated as in VICRegL.
     """
 
     method = 'vicreg'
@@ -40,7 +42,7 @@ class VICReg(JointEmbeddingTask):
             optimizer: ``adamw``, ``adam``, ``sgd`` or ``lars``.
             lr: Maximum learning rate.
             warmup_epochs: Epochs in which the learning rate rises linearly.
-            **kwargs: The options of :class:`~torchgeo_msssl.tasks.JointEmbeddingTask`.
+            **kwargs: The options of :class:`~torchgeo_msssl.tasks.MultiCropTask`.
 
         Raises:
             ConfigurationError: If an option is out of its range.
@@ -51,3 +53,14 @@ class VICReg(JointEmbeddingTask):
     def configure_losses(self) -> None:
         """Build the loss."""
         self.criterion = VICRegLoss(*self._loss_weights)
+
+    def compute_loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Compare the views' projections.
+
+        Returns:
+            Loss; features of the global views (view × batch, features); projections of the first view
+            (batch, dimension).
+        """
+        features = self.embed_views(batch)
+        z = self.split_views(self.projection_head(features))  # (view, batch, dimension)
+        return self.criterion(z, self.project_local_views(batch)), features, z[0]

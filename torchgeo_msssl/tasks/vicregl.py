@@ -15,6 +15,7 @@ from torchgeo_msssl.models.encoders import feature_map
 from torchgeo_msssl.models.heads import projection_head
 from torchgeo_msssl.tasks.vicreg import VICReg
 from torchgeo_msssl.transforms.crops import ViewGeometry
+from torchgeo_msssl.transforms.views import MultiView
 from torchgeo_msssl.validation import check_at_least
 
 #: Smallest fraction of valid pixels in a cell that is compared like others.
@@ -94,13 +95,39 @@ class VICRegL(VICReg):
         """Compare pooled features and cells of the feature maps.
 
         Returns:
-            Loss; features (view × batch, features); projections of the first view (batch, dimension).
+            Loss; features of the global views (view × batch, features); projections of the first view
+            (batch, dimension).
         """
-        views, valid, geometry = self.locate_views(batch)
+        features, z, maps = self.project_views(batch, self.multiview)
+        local = () if self.local_multiview is None else self.project_views(batch, self.local_multiview)[1:]
+        return self.criterion(z, maps, *local), features, z[0]
+
+    def project_views(
+        self, batch: dict[str, Tensor], multiview: MultiView
+    ) -> tuple[Tensor, Tensor, list[LocalVectors]]:
+        """Cut views of one size, and project them and the cells of their feature maps.
+
+        Args:
+            batch: A batch of chips.
+            multiview: Makes the views.
+
+        Returns:
+            Features (view × batch, features), projections (view, batch, dimension), and the cells of each view.
+
+        Raises:
+            ConfigurationError: If the encoder is no convolutional network, or a feature map is a single cell.
+        """
+        views, valid, geometry = self.locate_views(batch, multiview)
         maps = feature_map(self.model, self.normalize.standardize(views.flatten(0, 1), valid.flatten(0, 1)))
         features: Tensor = self.model.forward_head(maps)  # type: ignore[operator]
-        z = self.split_views(self.projection_head(features))  # (view, batch, dimension)
-        return self.criterion(z, self.project_cells(maps, valid, geometry)), features, z[0]
+        z: Tensor = self.projection_head(features).unflatten(0, valid.shape[:2])
+        if maps.shape[-1] < 2:
+            option = 'augmentation.size' if multiview is self.multiview else 'local_crops_size'
+            raise ConfigurationError(
+                f'{option}: the feature map of views of {valid.shape[-1]} px has one cell, expected 2 × 2 or more, '
+                f'better 4 × 4; enlarge model.{option}, or choose a network of smaller stride.'
+            )
+        return features, z, self.project_cells(maps, valid, geometry)
 
     def project_cells(self, maps: Tensor, valid: Tensor, geometry: ViewGeometry) -> list[LocalVectors]:
         """Project the cells of feature maps, and locate them.
@@ -112,16 +139,8 @@ class VICRegL(VICReg):
 
         Returns:
             The cells of each view, row by row.
-
-        Raises:
-            ConfigurationError: If a feature map is a single cell.
         """
         cells, shape = maps.shape[-1], valid.shape[:2]
-        if cells < 2:
-            raise ConfigurationError(
-                f'augmentation.size: the feature map of views of {valid.shape[-1]} px has one cell, expected 2 × 2 or '
-                'more, better 4 × 4; set model.augmentation.size to 128, or choose a network of smaller stride.'
-            )
         rows = maps.flatten(2).transpose(1, 2)  # (view × batch, cell, channel)
         vectors = self.local_projection_head(rows.flatten(0, 1)).unflatten(0, (*shape, cells * cells))
         centers = geometry.cell_centers(cells).flatten(2, 3)
