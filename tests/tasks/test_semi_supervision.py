@@ -204,12 +204,14 @@ def test_checkpoints_hold_both_networks(tmp_path: Path) -> None:
     assert torch.equal(exported['conv1.weight'], whole.model.encoder.conv1.weight)
 
 
-def test_checkpoints_of_the_other_kind_are_refused(tmp_path: Path) -> None:
-    for semi, message in (({}, 'no teacher.*leave it out'), (None, 'a teacher.*config.yaml')):
-        task = make_task(semi)
-        checkpoint: dict[str, Any] = {'state_dict': make_task(None if semi == {} else {}).state_dict()}
+def test_checkpoints_of_the_other_kind_are_refused() -> None:
+    supervised, semi_supervised = make_task(None), make_task({})
+    for task, other, message in (
+        (supervised, semi_supervised, r'a teacher.*config.yaml'),
+        (semi_supervised, supervised, r'no teacher.*leave it out'),
+    ):
         with pytest.raises(WeightsError, match=message):
-            task.on_load_checkpoint(checkpoint)
+            task.on_load_checkpoint({'state_dict': other.state_dict()})
 
 
 def test_batches_without_unlabelled_chips_are_reported(tmp_path: Path) -> None:
