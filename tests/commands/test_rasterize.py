@@ -10,7 +10,8 @@ import pytest
 import rasterio
 from shapely.geometry import LineString, Point, box
 
-from tests.geo.drawings import DATA, X, Y, save, square
+from tests.geo.drawings import X, Y, save, square
+from tests.real_data import DATA
 from torchgeo_msssl.__main__ import main
 from torchgeo_msssl.commands import run
 from torchgeo_msssl.geo.open_datasets import close_datasets

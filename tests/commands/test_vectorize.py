@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from tests.geo.drawings import DATA
+from tests.real_data import DATA
 from torchgeo_msssl.__main__ import main
 
 type MakeScene = Callable[..., str]

@@ -20,7 +20,8 @@ from shapely.geometry import (
     box,
 )
 
-from tests.geo.drawings import DATA, GRID, NAMES, UTM, X, Y, save, scattered, square, vector_labels
+from tests.geo.drawings import GRID, NAMES, UTM, X, Y, save, scattered, square, vector_labels
+from tests.real_data import DATA
 from torchgeo_msssl.errors import (
     ConfigurationError,
     MissingCRSError,
