@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchgeo_msssl.models.momentum import MomentumEncoder
 from torchgeo_msssl.tasks import BYOL, DINO, MAE, FastSiam, MoCo, PretrainingTask
 
-SMALL = {'model': 'resnet18', 'in_channels': 4, 'hidden_dim': 16, 'output_dim': 8}
+SMALL = {'model': 'test_resnet', 'in_channels': 4, 'hidden_dim': 16, 'output_dim': 8}
 
 Make = Callable[..., PretrainingTask]
 
