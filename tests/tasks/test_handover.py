@@ -49,6 +49,7 @@ def test_all_methods_are_tried() -> None:
         'Reconstruction',
         'SimCLR',
         'SimSiam',
+        'SubimageOverlap',
         'VICReg',
         'VICRegL',
     }
@@ -103,8 +104,9 @@ def test_our_networks_take_the_encoder(method: str, backbone: str, tmp_path: Pat
     torch.testing.assert_close(again(x), task.model.eval()(x), rtol=0, atol=1e-6)
 
 
-def test_reconstruction_hands_its_decoder_over_too(tmp_path: Path) -> None:
-    task, path = checkpoint_of('Reconstruction', 'resnet18', tmp_path)
+@pytest.mark.parametrize('method', ['Reconstruction', 'SubimageOverlap'])
+def test_the_decoder_is_transferred_too(method: str, tmp_path: Path) -> None:
+    task, path = checkpoint_of(method, 'resnet18', tmp_path)
     network: Any = Segmentation(
         model='unet', backbone='resnet18', in_channels=BANDS, num_classes=3, transfer='network', weights=str(path)
     )

@@ -45,7 +45,7 @@ class PretrainingDataModule(SpectralDataModule):
             positives: Scenes: what half of the views are cut from: the ``same`` chip, the same place on another date
                 (``temporal``), or a chip close by (``nearby``).
             val_fraction: Fraction of the blocks of ground (or of the images, where several have no CRS) held out for
-                validation, for methods that restore pixels; 0 trains on all ground. A folder of chips is divided
+                validation, for methods that have scores; 0 trains on all ground. A folder of chips is divided
                 already: any value above 0 validates on its ``val`` chips.
             block_size: Scenes: side of a block of ground in pixels, at least ``chip_size``; for ``val_fraction``.
             seed: Scenes: seed of the choice of these blocks.

@@ -26,7 +26,7 @@ class RestorationParts:
 
     Attributes:
         decoder: smp's decoder.
-        head: From the decoder's output to an image of as many bands as the input.
+        head: From the decoder's output to an image.
         channels: Features of each level of the pyramid, the input's first; 0 for a level that the encoder lacks.
         stride: Sides of images must be multiples of this.
     """
@@ -38,7 +38,11 @@ class RestorationParts:
 
 
 def create_restoration(
-    architecture: RestorationArchitecture, encoder: nn.Module, name: str, in_channels: int
+    architecture: RestorationArchitecture,
+    encoder: nn.Module,
+    name: str,
+    in_channels: int,
+    out_channels: int | None = None,
 ) -> RestorationParts:
     """Build decoder and head for an encoder, with random weights.
 
@@ -48,7 +52,8 @@ def create_restoration(
         architecture: One of :data:`RestorationArchitecture`.
         encoder: timm network without classifier.
         name: timm name of the encoder.
-        in_channels: Number of bands, in and out.
+        in_channels: Number of bands.
+        out_channels: Number of channels of the result; None for the number of bands.
 
     Returns:
         The parts.
@@ -59,11 +64,11 @@ def create_restoration(
     check_choice('architecture', architecture, RestorationArchitecture)
     if not hasattr(encoder, 'forward_intermediates'):
         raise ConfigurationError(f'model: timm returns no feature maps of {name!r}; choose another encoder.')
-    # create_network needs 2 classes or more; the head is replaced below
-    network: Any = create_network(architecture, name.partition('.')[0], in_channels, max(2, in_channels))
+    # create_network needs 2 classes or more; the last layer is replaced below
+    network: Any = create_network(architecture, name.partition('.')[0], in_channels, 2)
     final: nn.Conv2d = network.segmentation_head[0]
     network.segmentation_head[0] = nn.Conv2d(
-        final.in_channels, in_channels, cast(Any, final.kernel_size), padding=cast(Any, final.padding)
+        final.in_channels, out_channels or in_channels, cast(Any, final.kernel_size), padding=cast(Any, final.padding)
     )
     used = set(align_keys(encoder.state_dict(), inner_encoder(network).state_dict()).values())
     for key, parameter in encoder.named_parameters():

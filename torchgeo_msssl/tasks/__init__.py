@@ -13,6 +13,7 @@
 | :class:`DINO` | https://arxiv.org/abs/2104.14294 | 2 views and local ones | training a ViT on many chips |
 | :class:`MAE` | https://arxiv.org/abs/2111.06377 | a vision transformer, long runs | fine-tuning a ViT |
 | :class:`Reconstruction` | a U-Net that restores corrupted images | any batch | the decoder is pretrained too |
+| :class:`SubimageOverlap` | https://arxiv.org/abs/2601.01781 | any batch, few images | the decoder is pretrained too |
 """
 
 from torchgeo_msssl.tasks.acceleration import Acceleration
@@ -31,6 +32,7 @@ from torchgeo_msssl.tasks.restoration import RestorationTask
 from torchgeo_msssl.tasks.segmentation import Segmentation
 from torchgeo_msssl.tasks.semi_supervision import SemiSupervision
 from torchgeo_msssl.tasks.simclr import SimCLR
+from torchgeo_msssl.tasks.subimage_overlap import SubimageOverlap
 from torchgeo_msssl.tasks.training import TrainingTask
 from torchgeo_msssl.tasks.vicreg import VICReg
 from torchgeo_msssl.tasks.vicregl import VICRegL
@@ -56,6 +58,7 @@ __all__ = (
     'SemiSupervision',
     'SimCLR',
     'SimSiam',
+    'SubimageOverlap',
     'TrainingTask',
     'VICReg',
     'VICRegL',

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -57,17 +56,42 @@ def draw_restorations(
         BandError: If the images lack a band.
         OutputError: If the file cannot be written.
     """
-    original, *others = images
-    views, masks = torch.stack(others), torch.stack([valid] * len(others))
-    height, width = original.shape[-2:]
+    draw_columns(path, _TITLES, images, [valid] * len(images), rgb_index, rows, note)
+
+
+def draw_columns(
+    path: Path,
+    titles: Sequence[str],
+    images: Sequence[Tensor],
+    valid: Sequence[Tensor],
+    rgb_index: Sequence[int],
+    rows: int = _CHIPS_SHOWN,
+    note: str = '',
+) -> None:
+    """Draw one row per chip: the chip and other images of it, in columns with titles.
+
+    Args:
+        path: PNG to write.
+        titles: Title of each column.
+        images: One per column, in reflectance, (batch, band, height, width) each; the first one is the largest.
+        valid: Valid pixels of each, (batch, 1, height, width), bool; others are gray.
+        rgb_index: Bands drawn red, green and blue, or one band drawn in gray.
+        rows: Largest number of chips drawn.
+        note: Remark below the picture's upper edge.
+
+    Raises:
+        BandError: If the images lack a band.
+        OutputError: If the file cannot be written.
+    """
+    height, width = images[0].shape[-2:]
     zoom = max(1, _SIDE // max(height, width))
-    sheet = contact_sheet(original, views, rgb_index, valid, masks, rows, zoom, _SEPARATOR)
+    sheet = contact_sheet(images[0], images[1:], rgb_index, valid[0], valid[1:], rows, zoom, _SEPARATOR)
     dpi, title = 100, 45 if note else 30
     figure = Figure(figsize=(sheet.shape[1] / dpi, (sheet.shape[0] + title) / dpi), dpi=dpi)
     axes = figure.add_axes((0, 0, 1, sheet.shape[0] / (sheet.shape[0] + title)))
     axes.imshow(sheet, interpolation='nearest', aspect='auto')
     axes.set_axis_off()
-    for column, text in enumerate(_TITLES):
+    for column, text in enumerate(titles):
         axes.text((column + 0.5) * (width * zoom + _SEPARATOR), -8, text, ha='center', fontsize=8)
     axes.text(0, -26, note, fontsize=8)
     with atomic_path(path) as temporary:

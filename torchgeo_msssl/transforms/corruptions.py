@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.transforms.spectral import uniform_between
+from torchgeo_msssl.transforms.crops import inside_boxes, whole_pixel_boxes
 from torchgeo_msssl.validation import check_at_least, check_interval, check_positive, check_probability
 
 CorruptionName = Literal['coarse_cutout', 'patch_mask', 'crappify']
@@ -35,17 +35,8 @@ def rectangles(uniform: Tensor, count: Tensor, size: tuple[float, float], height
     Returns:
         Pixels inside a rectangle, bool, (batch, 1, height, width).
     """
-    fraction = uniform_between(uniform[..., :2], size)
-    extent = fraction.new_tensor([height, width])
-    side = (fraction * extent).round().clamp_min(1)  # (batch, rectangle, 2)
-    first = (uniform[..., 2:] * (extent - side + 1)).floor()
-    inside = []
-    for axis, length in enumerate((height, width)):
-        position = torch.arange(length, device=uniform.device)
-        start = first[..., axis, None]
-        inside.append((position >= start) & (position < start + side[..., axis, None]))  # (batch, rectangle, length)
     used = torch.arange(uniform.shape[1], device=uniform.device) < count[:, None]
-    covered = inside[0][..., :, None] & inside[1][..., None, :] & used[..., None, None]
+    covered = inside_boxes(whole_pixel_boxes(uniform, size, height, width), height, width) & used[..., None, None]
     return covered.any(dim=1, keepdim=True)
 
 

@@ -43,6 +43,45 @@ def random_boxes(
     return torch.stack([top, left, box_height, box_width], dim=-1)
 
 
+def whole_pixel_boxes(uniform: Tensor, size: tuple[float, float], height: int, width: int) -> Tensor:
+    """Turn uniform numbers into boxes on whole pixels, which lie completely inside the image.
+
+    Height and width are drawn independently, and every position is equally probable.
+
+    Args:
+        uniform: Uniform numbers in [0, 1), (…, 4): height, width, row, column.
+        size: Smallest and largest side of a box, as a fraction of the image's.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+
+    Returns:
+        Boxes (…, 4): top, left, height, width in pixels, whole numbers of the dtype of ``uniform``.
+    """
+    fraction = uniform_between(uniform[..., :2], size)
+    extent = fraction.new_tensor([height, width])
+    side = (fraction * extent).round().clamp_min(1)
+    first = (uniform[..., 2:] * (extent - side + 1)).floor()
+    return torch.cat([first, side], dim=-1)
+
+
+def inside_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
+    """Mark the pixels inside each box.
+
+    Args:
+        boxes: Boxes (…, 4): top, left, height, width in whole pixels.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+
+    Returns:
+        Pixels inside, bool, (…, height, width).
+    """
+    rows, columns = (
+        (position >= boxes[..., axis, None]) & (position < (boxes[..., axis] + boxes[..., axis + 2])[..., None])
+        for axis, position in enumerate(torch.arange(length, device=boxes.device) for length in (height, width))
+    )
+    return rows[..., :, None] & columns[..., None, :]
+
+
 def valid_fraction(valid: Tensor, boxes: Tensor) -> Tensor:
     """Fraction of valid pixels in each box, from an integral image of the mask.
 
