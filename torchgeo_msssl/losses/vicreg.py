@@ -27,7 +27,8 @@ def regularization(vectors: Tensor, variance_weight: float, covariance_weight: f
     """
     if dist.world_size() > 1:
         vectors = torch.cat(dist.gather(vectors.contiguous()), dim=0)
-    return variance_weight * variance_loss(vectors) + covariance_weight * covariance_loss(vectors)
+    terms: Tensor = variance_weight * variance_loss(vectors) + covariance_weight * covariance_loss(vectors)
+    return terms
 
 
 class VICRegLoss(nn.Module):

@@ -134,7 +134,8 @@ class VICRegLLoss(nn.Module):
         # autocast would round distances and matrix products to half precision
         with torch.autocast(projections.device.type, enabled=False):
             local = compare_views(self._both_ways, large, small)
-        return self.alpha * whole + (1 - self.alpha) * local
+        loss: Tensor = self.alpha * whole + (1 - self.alpha) * local
+        return loss
 
     def _both_ways(self, one: LocalVectors, other: LocalVectors) -> Tensor:
         """Mean of both directions of matching."""
@@ -152,7 +153,8 @@ class VICRegLLoss(nn.Module):
         one, other = take(cells.vectors, ours), take(candidates.vectors, theirs)
         invariance, variance, covariance = self.weights
         spread = regularization(one, variance, covariance) + regularization(other, variance, covariance)
-        return invariance * invariance_loss(one, other) + spread / 2
+        loss: Tensor = invariance * invariance_loss(one, other) + spread / 2
+        return loss
 
 
 def _distances(one: Tensor, other: Tensor) -> Tensor:

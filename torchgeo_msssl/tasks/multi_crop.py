@@ -6,6 +6,7 @@ Caron et al.: Unsupervised Learning of Visual Features by Contrasting Cluster As
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from torchgeo_msssl.errors import ConfigurationError
@@ -91,13 +92,12 @@ class MultiCropTask(JointEmbeddingTask):
         """Project the local views of a batch: (local view, batch, dimension), or None without."""
         if self.local_multiview is None:
             return None
-        projections: Tensor = self.projection_head(self.model(self.view_inputs(batch, self.local_multiview)))
-        return projections.unflatten(0, (self.local_multiview.views, -1))
+        projections = self.projection_head(self.model(self.view_inputs(batch, self.local_multiview)))
+        return torch.stack(projections.chunk(self.local_multiview.views))
 
 
 def apply_to_views(head: nn.Module, vectors: Tensor | None) -> Tensor | None:
     """Apply a head to (view, batch, features) in one batch: (view, batch, output), or None of None."""
     if vectors is None:
         return None
-    output: Tensor = head(vectors.flatten(0, 1))
-    return output.unflatten(0, vectors.shape[:2])
+    return torch.stack(head(vectors.flatten(0, 1)).chunk(len(vectors)))

@@ -119,7 +119,7 @@ class VICRegL(VICReg):
         """
         views, valid, geometry = self.locate_views(batch, multiview)
         maps = feature_map(self.model, self.normalize.standardize(views.flatten(0, 1), valid.flatten(0, 1)))
-        features: Tensor = self.model.forward_head(maps)  # type: ignore[operator]
+        features: Tensor = self.model.forward_head(maps)
         z: Tensor = self.projection_head(features).unflatten(0, valid.shape[:2])
         if maps.shape[-1] < 2:
             option = 'augmentation.size' if multiview is self.multiview else 'local_crops_size'
