@@ -33,7 +33,7 @@ from torchgeo_msssl.geo.open_datasets import pooled_raster
 from torchgeo_msssl.geo.sample import SampleArea
 from torchgeo_msssl.models import load_encoder
 from torchgeo_msssl.models.encoders import create_encoder
-from torchgeo_msssl.tasks import FastSiam, SimSiam
+from torchgeo_msssl.tasks import FastSiam, SimSiam, TextureClassifier
 from torchgeo_msssl.tasks.run_folder import MetricsFile
 
 REPOSITORY = Path(__file__).parents[1]
@@ -321,6 +321,8 @@ def test_config_trains_one_step_on_the_sample_area(config: Path, area: Path) -> 
     ]
     cli = run_trainer(['fit', '--config', str(config), *options])
     assert cli.trainer.global_step == 1
+    if isinstance(cli.model, TextureClassifier):  # fitted, not trained by gradients
+        return
     # after one step the optimizer has a state for every trained parameter
     (optimizer,) = cli.trainer.optimizers
     trained = [p for p in cli.model.parameters() if p.requires_grad and p.grad is not None]

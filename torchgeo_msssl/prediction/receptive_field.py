@@ -8,7 +8,7 @@ total stride.
 import copy
 import itertools
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +43,15 @@ class NotLocalError(Exception):
     """The network is not a local, shift-equivariant function of its input; the message says why."""
 
 
+@runtime_checkable
+class StatesRadius(Protocol):
+    """Network that is exact and of stride 1 by construction, and knows how far it sees."""
+
+    @property
+    def receptive_radius(self) -> int:
+        """Largest distance from which the input influences an output pixel, in pixels."""
+
+
 @dataclass(frozen=True)
 class ReceptiveField:
     """What surrounds a pixel and still changes its output.
@@ -57,7 +66,7 @@ class ReceptiveField:
 
 
 def measure_receptive_field(network: nn.Module, in_channels: int) -> ReceptiveField:
-    """Measure how far a network sees.
+    """Measure how far a network sees, unless it states it.
 
     The network runs on the CPU in eval mode and float64; the given module is not modified.
 
@@ -73,6 +82,8 @@ def measure_receptive_field(network: nn.Module, in_channels: int) -> ReceptiveFi
             not run on images of several sizes.
         ConfigurationError: If the output's height and width differ from the image's.
     """
+    if isinstance(network, StatesRadius):
+        return ReceptiveField(network.receptive_radius, 1)
     probe = _Probe(network, in_channels)
     margin, length = _measure_margin(probe)
     return ReceptiveField(margin, _measure_stride(probe, margin, length))

@@ -33,6 +33,7 @@ from torchgeo_msssl.tasks.segmentation import Segmentation
 from torchgeo_msssl.tasks.semi_supervision import SemiSupervision
 from torchgeo_msssl.tasks.simclr import SimCLR
 from torchgeo_msssl.tasks.subimage_overlap import SubimageOverlap
+from torchgeo_msssl.tasks.texture_classifier import TextureClassifier
 from torchgeo_msssl.tasks.training import TrainingTask
 from torchgeo_msssl.tasks.vicreg import VICReg
 from torchgeo_msssl.tasks.vicregl import VICRegL
@@ -59,6 +60,7 @@ __all__ = (
     'SimCLR',
     'SimSiam',
     'SubimageOverlap',
+    'TextureClassifier',
     'TrainingTask',
     'VICReg',
     'VICRegL',
