@@ -146,7 +146,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(check_resume: Callable[..., Any]
     middle, end = check_resume(lambda: DINO(**SMALL, **options, warmup_teacher_temperature=0.02), tmp_path)
     evolving = {
         'criterion.cross_entropy.center',
-        'momentum_encoder.encoder.conv1.weight',
+        'momentum_encoder.encoder.conv1.0.weight',
         'momentum_encoder.encoder.bn1.running_mean',
         'momentum_encoder.projection_head.last_layer.weight',
     }
