@@ -39,7 +39,7 @@ def trainer_of(scenes: Scenes | None, labels: Any, folder: Path) -> SimpleNamesp
 
 
 def make_task() -> FastSiam:
-    task = FastSiam(model='resnet18', in_channels=2, hidden_dim=8, output_dim=8, bottleneck_dim=4)
+    task = FastSiam(model='test_resnet', in_channels=2, hidden_dim=8, output_dim=8, bottleneck_dim=4)
     task.normalize.set_statistics([0.1] * 2, [0.05] * 2, [1e-4] * 2, [0.0] * 2)
     return task
 
@@ -116,7 +116,7 @@ def train(tiles: tuple[list[str], str], folder: Path, probe: FrozenProbe | None)
         logger=TensorBoardLogger(folder, 'x', 0),
         callbacks=[probe, best] if probe else [],
     )
-    task = FastSiam(model='resnet18', in_channels=2, hidden_dim=8, output_dim=8, bottleneck_dim=4, views=2)
+    task = FastSiam(model='test_resnet', in_channels=2, hidden_dim=8, output_dim=8, bottleneck_dim=4, views=2)
     trainer.fit(task, datamodule=data)
     return trainer
 

@@ -72,7 +72,7 @@ def test_every_pixel_is_where_it_was(
     pixels[:, 3:11, 5:19] = 0
     transform = Affine(10.1, 0.3, 600000.7, 0.2, -9.9, 5000000.3)
     scene = make_scene('scene.tif', pixels, names=BANDS, nodata=0, transform=transform)
-    task = prepare(Echo(in_channels=4, corruption=corruption))
+    task = prepare(Echo(model='test_resnet', in_channels=4, corruption=corruption))
     paths = reconstruct_scenes(task, scene, tmp_path / 'out')
     for path in paths:
         with rasterio.open(path) as made, rasterio.open(scene) as source:
@@ -101,7 +101,7 @@ def test_every_pixel_is_where_it_was(
 def test_a_scene_is_corrupted_in_tiles_that_depend_on_their_place(make_scene: MakeScene, tmp_path: Path) -> None:
     """Tiles of a cropped scene are corrupted alike, wherever the windows lie."""
     pixels = numbers(160, 160)
-    task = prepare(Echo(in_channels=4, corruption='patch_mask'))
+    task = prepare(Echo(model='test_resnet', in_channels=4, corruption='patch_mask'))
     whole = read(reconstruct_scenes(task, make_scene('scene.tif', pixels, names=BANDS), tmp_path / 'whole'))
     part = read(reconstruct_scenes(task, make_scene('scene.tif', pixels[:, :64, :96], names=BANDS), tmp_path / 'part'))
     np.testing.assert_array_equal(part['corrupted'], whole['corrupted'][:, :64, :96])
@@ -150,7 +150,9 @@ def test_scale_and_offset_of_the_scene_are_applied(make_scene: MakeScene, tmp_pa
     """From 2022 on Sentinel-2 has an offset."""
     pixels = numbers(40, 40) + np.uint16(1000)
     make_scene('S2_20230601T104031.tif', pixels, names=BANDS)
-    paths = reconstruct_scenes(prepare(Echo(in_channels=4)), str(tmp_path / '*.tif'), tmp_path / 'out')
+    paths = reconstruct_scenes(
+        prepare(Echo(model='test_resnet', in_channels=4)), str(tmp_path / '*.tif'), tmp_path / 'out'
+    )
     with rasterio.open(paths[0]) as dataset:
         np.testing.assert_allclose(dataset.read(), (pixels - 1000.0) * 1e-4, rtol=1e-5)
 
@@ -159,19 +161,23 @@ def test_bands_are_taken_by_name(make_scene: MakeScene, tmp_path: Path) -> None:
     pixels = numbers(40, 40, 6)
     names = ('B08', 'SCL', 'B04', 'B02', 'B11', 'B03')
     found = read(
-        reconstruct_scenes(prepare(Echo(in_channels=4)), make_scene('scene.tif', pixels, names=names), tmp_path / 'o')
+        reconstruct_scenes(
+            prepare(Echo(model='test_resnet', in_channels=4)),
+            make_scene('scene.tif', pixels, names=names),
+            tmp_path / 'o',
+        )
     )
     np.testing.assert_allclose(found['original'], pixels[[3, 5, 2, 0]] * 1e-4, rtol=1e-6)
     short = make_scene('short.tif', pixels[:3], names=names[:3])
     with pytest.raises(BandError, match='B02'):
-        reconstruct_scenes(prepare(Echo(in_channels=4)), short, tmp_path / 'o')
+        reconstruct_scenes(prepare(Echo(model='test_resnet', in_channels=4)), short, tmp_path / 'o')
 
 
 def test_what_is_there_is_kept_until_something_changes(
     make_scene: MakeScene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scene, folder = make_scene('scene.tif', numbers(40, 40), names=BANDS), tmp_path / 'out'
-    task = prepare(Echo(in_channels=4))
+    task = prepare(Echo(model='test_resnet', in_channels=4))
 
     def again(**options: Any) -> bool:
         task.sizes = []
@@ -243,7 +249,11 @@ def test_scenes_of_one_name_are_refused(make_scene: MakeScene, tmp_path: Path) -
     for folder in ('a', 'b'):
         make_scene(f'{folder}/scene.tif', numbers(40, 40), names=BANDS)
     with pytest.raises(ConfigurationError, match=r'would both become scene_original\.tif'):
-        reconstruct_scenes(prepare(Echo(in_channels=4)), [str(tmp_path / 'a'), str(tmp_path / 'b')], tmp_path / 'o')
+        reconstruct_scenes(
+            prepare(Echo(model='test_resnet', in_channels=4)),
+            [str(tmp_path / 'a'), str(tmp_path / 'b')],
+            tmp_path / 'o',
+        )
 
 
 @pytest.mark.parametrize('slow', ['reading', 'writing'])

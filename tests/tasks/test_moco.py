@@ -19,7 +19,7 @@ SMALL = {'hidden_dim': 16, 'output_dim': 8}
 
 def small(version: Any = 2, **options: Any) -> MoCo:
     queue = {'memory_bank_size': 16} if version == 2 else {}
-    return MoCo(**({'model': 'resnet18', 'in_channels': 4, 'version': version} | SMALL | queue | options))
+    return MoCo(**({'model': 'test_resnet', 'in_channels': 4, 'version': version} | SMALL | queue | options))
 
 
 def make_batch(bands: int = 4, size: int = 32) -> dict[str, Tensor]:
@@ -130,7 +130,7 @@ def test_resumed_run_is_the_uninterrupted_one(version: int, tmp_path: Path, chec
     # 8 keys a step into 18 places: the queue wraps after the resumption
     options = {'memory_bank_size': 18, 'encoder_momentum': 0.9} if version == 2 else {'encoder_momentum': 0.9}
     middle, end = check_resume(lambda: small(version, **options), tmp_path)
-    changing = ['momentum_encoder.encoder.conv1.weight', 'momentum_encoder.encoder.bn1.running_mean']
+    changing = ['momentum_encoder.encoder.conv1.0.weight', 'momentum_encoder.encoder.bn1.running_mean']
     changing += ['criterion.queue', 'criterion.queue_pointer'] if version == 2 else ['prediction_head.layers.0.weight']
     for key in changing:
         assert not torch.equal(middle['state_dict'][key], end['state_dict'][key]), key

@@ -104,4 +104,4 @@ def test_options_out_of_range_are_named(options: dict[str, Any], named: str) -> 
 
 @pytest.mark.slow
 def test_resumed_run_is_the_uninterrupted_one(tmp_path: Path, check_resume: Callable[..., Any]) -> None:
-    check_resume(lambda: SimCLR(model='resnet18', in_channels=4, warmup_epochs=0.5, **SMALL), tmp_path)
+    check_resume(lambda: SimCLR(model='test_resnet', in_channels=4, warmup_epochs=0.5, **SMALL), tmp_path)
