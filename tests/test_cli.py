@@ -37,10 +37,9 @@ from torchgeo_msssl.tasks import FastSiam, SimSiam, TextureClassifier
 from torchgeo_msssl.tasks.run_folder import MetricsFile
 
 REPOSITORY = Path(__file__).parents[1]
-#: Configurations of `fit`, without those of `probe` and `study`.
-CONFIGS = sorted(
-    path for path in (REPOSITORY / 'configs').glob('*.yaml') if not path.name.startswith(('probe_', 'study_'))
-)
+#: Configurations of `fit`, without those of `probe`, `recommend` and `study`.
+OTHERS = ('probe_', 'recommend_', 'study_')
+CONFIGS = sorted(path for path in (REPOSITORY / 'configs').glob('*.yaml') if not path.name.startswith(OTHERS))
 #: Configurations that the fast loop runs; one of each kind of task and data.
 FAST = {'mae_s2', 'vineseg_drone'}
 BANDS = ('B02', 'B03', 'B04', 'B08')

@@ -26,10 +26,9 @@ FORBIDDEN = re.compile(
         )
     )
 )
-#: Configurations of `fit`, without those of `probe` and `study`.
-CONFIGS = sorted(
-    path for path in (ROOT / 'configs').glob('**/*.yaml') if not path.name.startswith(('probe_', 'study_'))
-)
+#: Configurations of `fit`, without those of `probe`, `recommend` and `study`.
+OTHERS = ('probe_', 'recommend_', 'study_')
+CONFIGS = sorted(path for path in (ROOT / 'configs').glob('**/*.yaml') if not path.name.startswith(OTHERS))
 
 
 def committed_files() -> list[Path]:

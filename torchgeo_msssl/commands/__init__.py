@@ -14,6 +14,7 @@ COMMANDS = {
     'doctor': 'check scenes for errors and slow formats:  doctor SCENE…',
     'probe': 'classify frozen features of encoders:  probe --config configs/probe_s2.yaml',
     'study': 'repeat a training with one thing changed:  study --config configs/study_vines.yaml',
+    'recommend': 'train several models and keep the best:  recommend --config configs/recommend_vines.yaml',
     'compare': 'compare runs, probes and studies:  compare RESULT…',
     'embed': 'embed chips and map the features:  embed --weights encoder.safetensors --data.paths … --output DIR',
 }

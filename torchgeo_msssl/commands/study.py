@@ -76,13 +76,13 @@ def read_study(arguments: Sequence[str]) -> StudyOptions:
     Raises:
         ConfigurationError: If options contradict each other.
     """
-    rest, cells, pretrainings = _split_overrides(arguments)
+    rest, cells, pretrainings = split_overrides(arguments)
     example = 'study --config configs/study_vines.yaml --jobs 2'
     study = read_options(StudyOptions, 'study', rest, config=True, example=example)
     for entry in study.initialisations:
         if entry.pretraining is not None:
-            entry.pretraining.options.update(_read_overrides(entry.pretraining.config, pretrainings))
-    return replace(study, options=study.options | _read_overrides(study.fit, cells))
+            entry.pretraining.options.update(read_overrides(entry.pretraining.config, pretrainings))
+    return replace(study, options=study.options | read_overrides(study.fit, cells))
 
 
 def run_command(arguments: Sequence[str]) -> None:
@@ -96,8 +96,15 @@ def run_command(arguments: Sequence[str]) -> None:
     run_trainer(arguments)
 
 
-def _split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
-    """Separate the arguments of the study from those of its cells and pretrainings."""
+def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+    """Separate the arguments of a command from those of its cells and pretrainings.
+
+    Args:
+        arguments: Arguments that follow the command's name.
+
+    Returns:
+        Arguments of the command, of its cells, and of pretrainings.
+    """
     rest: list[str] = []
     cells: list[str] = []
     pretrainings: list[str] = []
@@ -114,8 +121,19 @@ def _split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str], li
     return rest, cells, pretrainings
 
 
-def _read_overrides(config: Path_fr, arguments: Sequence[str]) -> Options:
-    """Read the options of cells or pretrainings, spelled as those of the command ``fit`` with their configuration."""
+def read_overrides(config: Path_fr, arguments: Sequence[str]) -> Options:
+    """Read the options of cells or pretrainings, spelled as those of the command ``fit`` with their configuration.
+
+    Args:
+        config: The configuration.
+        arguments: Arguments such as ``--data.paths``.
+
+    Returns:
+        Options by dotted name.
+
+    Raises:
+        ConfigurationError: If an argument is no option, or has no value.
+    """
     spelled = spell_trainer_options(['fit', '--config', str(config.absolute), *arguments])[3:]
     found: Options = {}
     while spelled:

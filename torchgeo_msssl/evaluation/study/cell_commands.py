@@ -177,11 +177,14 @@ def _content(path: Path_fr) -> bytes:
     return Path(path.absolute).read_bytes()
 
 
-def _config(path: Path_fr) -> list[str]:
-    """Path of a configuration, relative to the working folder if it lies below it."""
+def config_path(path: Path_fr) -> str:
+    """Return the path of a configuration, relative to the working folder if it lies below it."""
     absolute = Path(path.absolute)
-    below = absolute.is_relative_to(Path.cwd())
-    return ['--config', os.path.relpath(absolute) if below else str(absolute)]
+    return os.path.relpath(absolute) if absolute.is_relative_to(Path.cwd()) else str(absolute)
+
+
+def _config(path: Path_fr) -> list[str]:
+    return ['--config', config_path(path)]
 
 
 def _logger(folder: Path, version: str) -> list[str]:

@@ -17,12 +17,14 @@ class Estimate:
         low: Lower end, NaN for a single value.
         high: Upper end, NaN for a single value.
         count: Number of values.
+        error: Standard error of the mean, NaN for a single value.
     """
 
     mean: float
     low: float
     high: float
     count: int
+    error: float = math.nan
 
     @property
     def half(self) -> float:
@@ -50,5 +52,6 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Estimate:
     mean, count = float(array.mean()), len(array)
     if count < 2:
         return Estimate(mean, math.nan, math.nan, count)
-    half = float(student.ppf((1 + level) / 2, count - 1) * array.std(ddof=1) / math.sqrt(count))
-    return Estimate(mean, mean - half, mean + half, count)
+    error = float(array.std(ddof=1) / math.sqrt(count))
+    half = float(student.ppf((1 + level) / 2, count - 1) * error)
+    return Estimate(mean, mean - half, mean + half, count, error)
