@@ -1,5 +1,6 @@
 """Class maps: networks whose map is known, known faults of other programs, killed runs."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -25,6 +26,7 @@ from torchgeo_msssl.errors import BandError, ConfigurationError
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.headers import find_scenes
 from torchgeo_msssl.geo.scene import Scene
+from torchgeo_msssl.models.segmentation import set_network_stem, total_stride
 from torchgeo_msssl.prediction.class_map import MapOptions, predict_scene
 from torchgeo_msssl.prediction.plan import plan
 from torchgeo_msssl.prediction.receptive_field import choose_blend
@@ -170,6 +172,29 @@ def test_crop_equals_the_whole_scene_at_once_for_a_resnet_unet(make_scene: MakeS
     with torch.inference_mode():
         whole = network(torch.from_numpy(padded)[None]).argmax(1)[0].numpy()
     np.testing.assert_array_equal(got, whole[before : before + 250, before : before + 333])
+    assert len(np.unique(got)) > 1
+
+
+def test_crop_equals_the_whole_scene_at_once_with_a_small_stem(make_scene: MakeScene) -> None:
+    """Margin and stride are those of the changed network; its stride is a quarter of 32."""
+    import segmentation_models_pytorch as smp
+
+    torch.manual_seed(0)
+    smp_network = smp.Unet('tu-test_resnet', 5, None, decoder_channels=(8,) * 5, in_channels=2, classes=CLASSES)
+    set_network_stem(smp_network, 'small')
+    network = with_statistics(smp_network, 2)
+    stitching = choose_blend(network, 2)
+    assert stitching.blend == 'crop'
+    assert stitching.stride == total_stride(smp_network) == 8
+    stitching = dataclasses.replace(stitching, window=2 * stitching.margin + 2 * stitching.stride)
+    array = np.random.default_rng(0).normal(size=(2, 50, 61)).astype(np.float32)
+    got = mapped(make_scene('s.tif', array), lambda image, *_: network(image), stitching, batch_size=1)
+    before = stitching.margin
+    after = [before + -side % stitching.stride for side in array.shape[1:]]
+    padded = np.pad(array, ((0, 0), (before, after[0]), (before, after[1])), mode='reflect')
+    with torch.inference_mode():
+        whole = network(torch.from_numpy(padded)[None]).argmax(1)[0].numpy()
+    np.testing.assert_array_equal(got, whole[before : before + 50, before : before + 61])
     assert len(np.unique(got)) > 1
 
 

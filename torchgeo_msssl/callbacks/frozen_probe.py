@@ -26,6 +26,7 @@ from torchgeo_msssl.evaluation.probes import ProbeResult, knn_probe
 from torchgeo_msssl.files import write_json
 from torchgeo_msssl.geo.labels.raster import RasterLabels
 from torchgeo_msssl.models.encoders import create_encoder
+from torchgeo_msssl.models.stems import stem_of
 from torchgeo_msssl.runs import run_folder
 
 log = logging.getLogger(__name__)
@@ -142,7 +143,8 @@ class FrozenProbe(Callback):
     ) -> dict[str, ProbeResult]:
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            random = create_encoder(task.hparams['model'], task.hparams['in_channels']).to(task.device)
+            name, in_channels = task.hparams['model'], task.hparams['in_channels']
+            random = create_encoder(name, in_channels, stem=stem_of(_encoder(task))).to(task.device)
         with _in_evaluation_mode(_encoder(task)) as encoder:
             return {
                 'pretrained': self._score(encoder, task, scenes, train, test),

@@ -20,13 +20,15 @@ def encoder_name(source: str) -> str:
     return '/'.join([*parts[version - 1 : version + 1], *([] if stem in ('last', 'encoder') else [stem])])
 
 
-def random_name(model: str) -> str:
+def random_name(model: str, stem: str = 'standard') -> str:
     """Name a network with random weights that is normalized with the statistics of the data.
 
     Args:
         model: timm name, with or without the tag of pretrained weights.
+        stem: Stride of its first layers.
 
     Returns:
-        Such as ``random initialisation (resnet18)``.
+        Such as ``random initialisation (resnet18)``, with the stem unless it is standard.
     """
-    return f'{RANDOM} ({model.partition(".")[0]})'
+    name = model.partition('.')[0]
+    return f'{RANDOM} ({name})' if stem == 'standard' else f'{RANDOM} ({name}, {stem} stem)'

@@ -25,6 +25,7 @@ from torchgeo_msssl.evaluation.features import Batch, band_statistics
 from torchgeo_msssl.models.encoders import create_encoder
 from torchgeo_msssl.models.metadata import statistics_by_name
 from torchgeo_msssl.models.report import LoadReport
+from torchgeo_msssl.models.stems import Stem, stem_of
 from torchgeo_msssl.models.weights import load_encoder, read_source
 from torchgeo_msssl.transforms.normalize import Normalize
 
@@ -102,7 +103,8 @@ def transfer(source: str | os.PathLike[str] | None, data: SpectralDataModule, mo
     name = metadata.model if metadata is not None else model
     if name is None:
         raise ConfigurationError(f'model: {source} does not name its network; give its timm name.')
-    network = create_encoder(name, data.in_channels, data.chip_size)
+    stem: Stem = 'standard' if metadata is None else metadata.stem
+    network = create_encoder(name, data.in_channels, data.chip_size, stem)
     report = load_encoder(network, source, bands=data.bands, sensor=data.sensor_name)
     known = statistics_by_name(metadata, data.bands, data.sensor_name) if metadata is not None else None
     normalize = Normalize(data.in_channels)
@@ -137,10 +139,11 @@ def given_encoders(
         details = {
             'source': source,
             'model': loaded.model,
+            'stem': stem_of(loaded.network),
             'statistics': loaded.statistics,
             'report': loaded.report.to_dict(),
         }
-        partner = random_name(loaded.model)
+        partner = random_name(loaded.model, stem_of(loaded.network))
         if not _same(loaded.normalize, plain):
             equal = (one for one in found if one.normalize is not None and _same(one.normalize, loaded.normalize))
             partner += f' normalised as {next((one.name for one in equal), name)}'
@@ -184,19 +187,24 @@ def baselines(
         # RCF treats seed 0 as no seed
         filters = RCF(data.in_channels, _FILTERS, kernel_size=3, seed=seed + 1).to(device)
         found.append(FrozenEncoder(CONVOLUTIONS, _after(normalize, filters), seed, True, {'filters': _FILTERS} | own))
-    models = list(dict.fromkeys(one.details['model'].partition('.')[0] for one in given)) or [model]
-    randoms = {random_name(name): (name, normalize, own) for name in models}
+    networks = [_network_of(one) for one in given] or [(model, 'standard')]
+    randoms = {random_name(*network): (network, normalize, own) for network in networks}
     for one in given:
         assert one.partner is not None
         assert one.normalize is not None
         theirs = {'statistics': one.details['statistics']}
-        randoms.setdefault(one.partner, (one.details['model'].partition('.')[0], one.normalize, theirs))
-    for name, (network_name, normal, statistics) in randoms.items():
+        randoms.setdefault(one.partner, (_network_of(one), one.normalize, theirs))
+    for name, ((network_name, stem), normal, statistics) in randoms.items():
         for seed in range(seeds):
-            network = random_encoder(network_name, data, seed).to(device)
-            details = {'model': network_name} | statistics
+            network = random_encoder(network_name, data, seed, stem).to(device)
+            details = {'model': network_name, 'stem': stem} | statistics
             found.append(FrozenEncoder(name, _after(normal, network), seed, True, details))
     return found
+
+
+def _network_of(given: FrozenEncoder) -> tuple[str, Stem]:
+    """Name and stem of the network of an encoder."""
+    return given.details['model'].partition('.')[0], given.details['stem']
 
 
 def _normalize_of(data: SpectralDataModule) -> Normalize:
@@ -213,20 +221,21 @@ def _after(normalize: Normalize, network: Callable[[Tensor], Tensor]) -> Callabl
     return lambda batch: network(_prepare(normalize, batch))
 
 
-def random_encoder(model: str, data: SpectralDataModule, seed: int) -> nn.Module:
+def random_encoder(model: str, data: SpectralDataModule, seed: int, stem: Stem = 'standard') -> nn.Module:
     """Build a network with random weights without advancing the global generator.
 
     Args:
         model: timm name.
         data: Data module, for the number of bands and the chip size.
         seed: Seed of the weights.
+        stem: Stride of the first layers.
 
     Returns:
         The network in evaluation mode.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return create_encoder(model, data.in_channels, data.chip_size).eval()
+        return create_encoder(model, data.in_channels, data.chip_size, stem).eval()
 
 
 def choose_device(name: str) -> torch.device:

@@ -7,10 +7,11 @@ import timm
 from torch import Tensor, nn
 
 from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.models.stems import Stem, set_stem
 from torchgeo_msssl.validation import check_at_least
 
 
-def create_encoder(name: str, in_channels: int, image_size: int | None = None) -> nn.Module:
+def create_encoder(name: str, in_channels: int, image_size: int | None = None, stem: Stem = 'standard') -> nn.Module:
     """Build a timm network without its classifier, with random weights.
 
     The network maps ``(batch, band, height, width)`` to pooled features ``(batch, features)``. Transformers with
@@ -23,18 +24,21 @@ def create_encoder(name: str, in_channels: int, image_size: int | None = None) -
         in_channels: Number of bands.
         image_size: Height and width of the images in pixels, checked for all architectures with patches; None for the
             native size.
+        stem: Stride of the first layers, see :func:`.stems.set_stem`.
 
     Returns:
         The network.
 
     Raises:
-        ConfigurationError: If timm has no such model, or the model cannot take these bands or this image size.
+        ConfigurationError: If timm has no such model, or the model cannot take these bands, this image size or this
+            stem.
     """
     _check_name(name)
     check_at_least(1, in_channels=in_channels)
     encoder = _build(name, image_size, {'in_chans': in_channels, 'num_classes': 0})
     check_image_size(encoder, name, image_size)
     _check_input(encoder, name, in_channels)
+    set_stem(encoder, stem)
     return encoder
 
 

@@ -4,12 +4,13 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, cast
+from typing import Any, Self, cast, get_args
 
 import torchgeo_msssl
 from torchgeo_msssl.bands import SENSORS, get_sensor
 from torchgeo_msssl.errors import WeightsError
 from torchgeo_msssl.models.matching import Spectrum, match_bands
+from torchgeo_msssl.models.stems import Stem
 
 _PER_BAND = ('wavelengths', 'scale', 'offset', 'mean', 'std')
 
@@ -32,10 +33,12 @@ class EncoderMetadata:
         std: Standard deviations of reflectance.
         sensor: Key in :data:`torchgeo_msssl.bands.SENSORS`, or None.
         chip_size: Side of the training chips in pixels, or None.
+        stem: Stride of the encoder's first layers, see :mod:`torchgeo_msssl.models.stems`; it is not visible in the
+            shapes of the tensors.
         version: Version of this package that wrote it.
 
     Raises:
-        WeightsError: If the sequences do not agree in length.
+        WeightsError: If the sequences do not agree in length, or there is no such stem.
     """
 
     method: str
@@ -48,12 +51,17 @@ class EncoderMetadata:
     std: tuple[float, ...] = ()
     sensor: str | None = None
     chip_size: int | None = None
+    stem: Stem = 'standard'
     version: str = torchgeo_msssl.__version__
 
     def __post_init__(self) -> None:
         """Convert sequences to tuples, and check their lengths."""
         for name in ('bands', *_PER_BAND):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.stem not in get_args(Stem):
+            raise WeightsError(
+                f'Metadata of {self.model!r}: this version knows no stem {self.stem!r}; update the package.'
+            )
         for name in _PER_BAND:
             values = getattr(self, name)
             if values and len(values) != len(self.bands):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.models.matching import align_keys, inner_encoder
-from torchgeo_msssl.models.segmentation import create_network, total_stride
+from torchgeo_msssl.models.segmentation import create_network, empty_levels, total_stride
 from torchgeo_msssl.validation import check_choice
 
 #: Architectures that leave the encoder unchanged; DeepLabV3+ would change its strides, DPT needs tokens.
@@ -86,16 +86,13 @@ def feature_pyramid(encoder: nn.Module, image: Tensor, channels: tuple[int, ...]
         channels: Features of each level, see :class:`RestorationParts`.
 
     Returns:
-        Maps from fine to coarse, each half as large as the one before; the first is the image itself, unless the
-        encoder has one of full size.
+        Maps from fine to coarse; the first is the image itself, unless the encoder has one for that level. Levels that
+        the encoder lacks have no features.
     """
     maps: list[Tensor] = cast(Any, encoder).forward_intermediates(image, intermediates_only=True)
     if len(maps) == len(channels):
         return maps
-    batch, _, height, width = image.shape
-    # levels that the encoder lacks have no features; they are between the image and its first map
-    empty = [image.new_empty(batch, 0, height // 2, width // 2)] * (len(channels) - 1 - len(maps))
-    return [image, *empty, *maps]
+    return [image, *empty_levels(image, maps[0], len(channels) - 1 - len(maps)), *maps]
 
 
 def mean_of_maps(maps: list[Tensor]) -> Tensor:

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.models.matching import inner_encoder
+from torchgeo_msssl.models.stems import Stem, reduction_of, set_stem, stem_of
 
 Architecture = Literal['unet', 'unetplusplus', 'deeplabv3+', 'fpn', 'segformer', 'upernet', 'dpt']
 
@@ -23,6 +25,8 @@ _NETWORKS: dict[str, Any] = {
     'upernet': smp.UPerNet,
     'dpt': smp.DPT,
 }
+#: Architectures whose decoder resizes maps by fixed factors: it doubles each level, or resizes all to a quarter.
+FIXED_STRIDES = ('unetplusplus', 'segformer')
 #: Total stride of all convolutional and hierarchical encoders.
 _STRIDE = 32
 
@@ -105,10 +109,85 @@ def total_stride(network: nn.Module) -> int:
         network: An smp network.
 
     Returns:
-        32, or the patch size of a transformer that does not divide it.
+        32 (16 with a medium stem, 8 with a small one), or the patch size of a transformer that does not divide 32.
     """
-    stride = int(cast(Any, network).encoder.output_stride)
-    return _STRIDE if _STRIDE % stride == 0 else stride
+    reduction = reduction_of(stem_of(inner_encoder(network)))
+    stride = int(cast(Any, network).encoder.output_stride) * reduction
+    return (_STRIDE if _STRIDE % stride == 0 else stride) // reduction
+
+
+def set_network_stem(network: nn.Module, stem: Stem) -> None:
+    """Change the stem of an smp network's encoder in place, and what depends on its stride; no tensor changes.
+
+    The decoders of ``unet``, ``fpn``, ``upernet`` and ``deeplabv3+`` follow the sizes of the feature
+    maps. With a small stem the first maps have full size, so that a U-Net gets a skip connection at full resolution.
+
+    Args:
+        network: From :func:`create_network`.
+        stem: The stem, see :func:`.stems.set_stem`.
+
+    Raises:
+        ConfigurationError: If architecture or encoder do not allow it.
+    """
+    encoder = cast(Any, network).encoder
+    inner = inner_encoder(network)
+    before = stem_of(inner)
+    if stem == before:
+        return
+    if isinstance(network, tuple(_NETWORKS[name] for name in FIXED_STRIDES)):
+        check_stem_of('unetplusplus' if isinstance(network, smp.UnetPlusPlus) else 'segformer', stem)
+    set_stem(inner, stem)
+    encoder._output_stride = encoder._output_stride * reduction_of(before) // reduction_of(stem)
+    rescale_head(cast(Any, network).segmentation_head, before, stem)
+    if getattr(encoder, '_is_transformer_style', False) and _fit_empty_level not in encoder._forward_hooks.values():
+        encoder.register_forward_hook(_fit_empty_level)
+
+
+def check_stem_of(architecture: str, stem: Stem) -> None:
+    """Check that an architecture's decoder can follow a stem.
+
+    Raises:
+        ConfigurationError: If it cannot.
+    """
+    if stem != 'standard' and architecture in FIXED_STRIDES:
+        raise ConfigurationError(
+            f'stem: the decoder of {architecture} assumes the standard strides and cannot follow {stem!r}; set stem to '
+            'standard, or choose unet, fpn, upernet or deeplabv3+.'
+        )
+
+
+def rescale_head(head: nn.Sequential, before: Stem, after: Stem) -> None:
+    """Adapt the final upsampling of an smp head, if it has any, to another stem of the encoder.
+
+    Args:
+        head: Segmentation head; its second layer is the upsampling.
+        before: Stem to which it is adapted.
+        after: Stem to which it is to be adapted.
+    """
+    if isinstance(upsampling := head[1], nn.Upsample):
+        factor = cast(float, upsampling.scale_factor)
+        upsampling.scale_factor = factor * reduction_of(before) / reduction_of(after)
+
+
+def _fit_empty_level(encoder: nn.Module, inputs: Any, maps: list[Tensor]) -> list[Tensor]:
+    """Resize the empty level that smp inserts before the first map, so that no decoder shrinks that map."""
+    image, empty, first, *others = maps
+    return [image, *empty_levels(image, first, 1), first, *others] if empty.shape[1] == 0 else maps
+
+
+def empty_levels(image: Tensor, first: Tensor, count: int) -> list[Tensor]:
+    """Levels without features between an image and the first map of an encoder that starts at a quarter of its size.
+
+    Args:
+        image: Image (batch, band, height, width).
+        first: First map (batch, features, height, width).
+        count: Number of levels.
+
+    Returns:
+        Tensors without channels, of half the image's size, or of the first map's if that is larger.
+    """
+    height, width = (max(side // 2, other) for side, other in zip(image.shape[-2:], first.shape[-2:], strict=True))
+    return [image.new_empty(len(image), 0, height, width)] * count
 
 
 def pad_to_multiple(image: Tensor, stride: int) -> Tensor:

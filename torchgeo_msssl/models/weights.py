@@ -24,6 +24,7 @@ from torchgeo_msssl.models.encoders import create_encoder, input_layer
 from torchgeo_msssl.models.matching import COMPUTED, Spectrum, align_keys, fit_state_dict, network_tensors
 from torchgeo_msssl.models.metadata import EncoderMetadata
 from torchgeo_msssl.models.report import LoadReport, first_few
+from torchgeo_msssl.models.stems import check_stems
 
 #: Key under which a task's ``on_save_checkpoint`` keeps ``EncoderMetadata.to_dict()``.
 CHECKPOINT_KEY = 'msssl'
@@ -126,6 +127,7 @@ def load_encoder(
         return LoadReport(loaded.description, model, missing=dict.fromkeys(encoder.state_dict(), 'random'))
 
     metadata = loaded.metadata
+    check_stems(encoder, metadata.stem if metadata else 'standard', loaded.description)
     state_dict, report = fit_state_dict(
         loaded.state_dict,
         encoder,
@@ -173,6 +175,8 @@ def load_network(
         )
     path = Path(source)
     tensors, metadata = _read_network(path, network)
+    encoder, model = _find_encoder(network)
+    check_stems(encoder, metadata.stem if metadata else 'standard', str(path))
     head = {name for name in network.state_dict() if name.partition('.')[0] in replace}
     old_head = [name for name in tensors if name.partition('.')[0] in replace]
     kept = {name: tensor for name, tensor in tensors.items() if name not in old_head}
@@ -183,7 +187,7 @@ def load_network(
         f'{input_layer(network)[0]}.weight',
         _spectra(metadata, bands, sensor),
         description=str(path),
-        models=(metadata.model if metadata else None, _find_encoder(network)[1]),
+        models=(metadata.model if metadata else None, model),
     )
     left_over = [name for name in report.unexpected if not name.endswith(COMPUTED)]
     if left_over:  # allowed for the classifier of an encoder, not for a whole network
@@ -298,17 +302,10 @@ def _read_timm(model: str | None) -> Source:
         ) from error
     config: Any = network.pretrained_cfg
     rgb = SENSORS['rgb']
+    wavelengths = tuple(band.wavelength for band in rgb.bands)
+    mean, std, size = config['mean'], config['std'], config['input_size'][-1]
     metadata = EncoderMetadata(
-        'imagenet',
-        model,
-        rgb.names,
-        tuple(band.wavelength for band in rgb.bands),
-        (1 / 255,) * 3,
-        (0.0,) * 3,
-        config['mean'],
-        config['std'],
-        rgb.name,
-        config['input_size'][-1],
+        'imagenet', model, rgb.names, wavelengths, (1 / 255,) * 3, (0.0,) * 3, mean, std, rgb.name, size
     )
     return Source(network.state_dict(), metadata, f'imagenet ({model})')
 

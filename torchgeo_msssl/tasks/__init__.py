@@ -21,6 +21,7 @@ from torchgeo_msssl.tasks.barlow_twins import BarlowTwins
 from torchgeo_msssl.tasks.base import PretrainingTask
 from torchgeo_msssl.tasks.byol import BYOL
 from torchgeo_msssl.tasks.dino import DINO
+from torchgeo_msssl.tasks.encoder_training import EncoderTraining
 from torchgeo_msssl.tasks.fastsiam import FastSiam, SimSiam
 from torchgeo_msssl.tasks.joint_embedding import JointEmbeddingTask
 from torchgeo_msssl.tasks.mae import MAE
@@ -47,6 +48,7 @@ __all__ = (
     'Acceleration',
     'Augmentation',
     'BarlowTwins',
+    'EncoderTraining',
     'FastSiam',
     'JointEmbeddingTask',
     'MoCo',

@@ -9,21 +9,23 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from torchgeo_msssl.contract import SpectralData
 from torchgeo_msssl.errors import WeightsError
 from torchgeo_msssl.models.encoders import create_encoder
 from torchgeo_msssl.models.metadata import EncoderMetadata
 from torchgeo_msssl.models.momentum import MomentumEncoder
+from torchgeo_msssl.models.stems import Stem, set_stem, small_map_warning
 from torchgeo_msssl.models.weights import CHECKPOINT_KEY, load_encoder
 from torchgeo_msssl.tasks.collapse import CollapseMonitor
+from torchgeo_msssl.tasks.encoder_training import EncoderTraining
 from torchgeo_msssl.tasks.optimizers import ParameterGroup, cosine_with_warmup, create_optimizer, parameter_groups
 from torchgeo_msssl.tasks.run_folder import RunFolder
-from torchgeo_msssl.tasks.training import TrainingTask
 from torchgeo_msssl.transforms.normalize import Normalize
 
 log = logging.getLogger(__name__)
 
 
-class PretrainingTask(TrainingTask):
+class PretrainingTask(EncoderTraining):
     """A task that trains an encoder without labels.
 
     The encoder is ``self.model`` and ``hparams['model']`` its timm name, so that the checkpoint itself loads in
@@ -54,7 +56,7 @@ class PretrainingTask(TrainingTask):
             weights: Starting weights of the encoder: a checkpoint, a safetensors file, the name of a TorchGeo weight,
                 ``imagenet``, or None for random weights.
             collapse_patience: Stop after this many consecutive epochs of collapse; None only warns.
-            **kwargs: The options of :class:`~torchgeo_msssl.tasks.TrainingTask`.
+            **kwargs: The options of :class:`~torchgeo_msssl.tasks.EncoderTraining`.
 
         Raises:
             ConfigurationError: If an option is out of its range.
@@ -111,6 +113,20 @@ class PretrainingTask(TrainingTask):
         """Momentum encoders of the task."""
         return [module for module in self.children() if isinstance(module, MomentumEncoder)]
 
+    @property
+    def encoder(self) -> nn.Module:
+        """The encoder, a timm network."""
+        return cast(nn.Module, self.model)
+
+    def apply_stem(self, stem: Stem) -> None:
+        """Change the stem of the encoder and of its moving averages."""
+        for encoder in (self.encoder, *(average.encoder for average in self.momentum_encoders)):
+            set_stem(encoder, stem)
+
+    def input_size(self, data: SpectralData) -> int:
+        """Side of the encoder's input in training, in pixels."""
+        return data.chip_size
+
     def parameter_groups(self) -> list[ParameterGroup]:
         """Parameter groups of the optimizer."""
         return parameter_groups(self.trained_modules, self.weight_decay)
@@ -126,6 +142,10 @@ class PretrainingTask(TrainingTask):
         if data is None or stage != 'fit':  # the checkpoint has everything else
             return
         self.take_data(data)
+        size = self.input_size(data)
+        self.resolve_stem(self.weights, size)
+        if warning := small_map_warning(self.encoder, self.hparams['model'], size):
+            log.warning('%s', warning)
         if self.weights is not None:
             report = load_encoder(self.model, self.weights, bands=data.bands, sensor=data.sensor_name)
             log.info('%s', report)
@@ -193,13 +213,13 @@ class PretrainingTask(TrainingTask):
         """Restore the provenance of the data.
 
         Raises:
-            WeightsError: If method, encoder, tensors or bands of the checkpoint differ from those of the task.
+            WeightsError: If method, encoder, stem, tensors or bands of the checkpoint differ from those of the task.
         """
-        super().on_load_checkpoint(checkpoint)
         saved = checkpoint.get(CHECKPOINT_KEY, {})
         model = checkpoint.get('hyper_parameters', {}).get('model')
         self._check_same(saved.get('method'), model, saved.get('bands') or [])
         self._check_shapes(checkpoint.get('state_dict', {}))
+        super().on_load_checkpoint(checkpoint)
         self.restore_provenance(saved)
 
     def _check_same(self, method: str | None, model: str | None, bands: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from torchgeo_msssl.contract import PretrainingData
+from torchgeo_msssl.contract import PretrainingData, SpectralData
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.models.encoders import check_image_size, feature_width
 from torchgeo_msssl.models.heads import MLPName, ProjectionKind, projection_features, projection_head
@@ -126,6 +126,10 @@ class JointEmbeddingTask(PretrainingTask):
             raise ConfigurationError('batch_size: chips are compared within a batch; expected 2 or more, got 1.')
         if isinstance(data, PretrainingData) and data.holds_out:
             log.warning('val_fraction: %s does not validate, so the held-out ground remains unused.', self.method)
+
+    def input_size(self, data: SpectralData) -> int:
+        """Side of the views in pixels."""
+        return self.multiview.augmentation.size or data.chip_size
 
     def make_views(self, batch: dict[str, Tensor], multiview: MultiView | None = None) -> tuple[Tensor, Tensor]:
         """Cut the views of a batch, in reflectance.

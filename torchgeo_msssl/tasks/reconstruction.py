@@ -2,7 +2,7 @@
 
 from typing import Any, Literal, cast
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from torchgeo_msssl.losses.reconstruction import MaskedLoss, PixelLoss
 from torchgeo_msssl.models.reconstruction import (
@@ -12,6 +12,7 @@ from torchgeo_msssl.models.reconstruction import (
     mean_of_maps,
 )
 from torchgeo_msssl.models.segmentation import pad_to_multiple
+from torchgeo_msssl.tasks.decoder_training import DecoderTraining
 from torchgeo_msssl.tasks.optimizers import OptimizerName
 from torchgeo_msssl.tasks.restoration import RestorationTask
 from torchgeo_msssl.transforms.corruptions import CorruptionName, create_corruption
@@ -23,7 +24,7 @@ LossOn = Literal['hidden', 'all']
 _WINDOW = 256
 
 
-class Reconstruction(RestorationTask):
+class Reconstruction(DecoderTraining, RestorationTask):
     """Pretrain encoder and decoder together by restoring images that were corrupted on the fly.
 
     ``coarse_cutout`` erases a few large rectangles (context encoders, https://arxiv.org/abs/1604.07379),
@@ -94,6 +95,11 @@ class Reconstruction(RestorationTask):
         self.stride = parts.stride
         self._channels = parts.channels
         self.corruption = create_corruption(*self._corruption_arguments)
+
+    @property
+    def output_head(self) -> nn.Sequential:
+        """The head that returns images."""
+        return cast(nn.Sequential, self.restoration_head)
 
     def configure_losses(self) -> None:
         """Build the loss."""

@@ -6,7 +6,7 @@ from typing import Any, Literal, cast
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -14,9 +14,18 @@ from torchgeo_msssl.contract import SpectralData, spectral_data
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.files import write_json
 from torchgeo_msssl.losses.segmentation import SegmentationLoss, SegmentationLossName
+from torchgeo_msssl.models.matching import inner_encoder
 from torchgeo_msssl.models.metadata import EncoderMetadata
-from torchgeo_msssl.models.segmentation import Architecture, create_network, total_stride
+from torchgeo_msssl.models.segmentation import (
+    FIXED_STRIDES,
+    Architecture,
+    create_network,
+    set_network_stem,
+    total_stride,
+)
+from torchgeo_msssl.models.stems import Stem
 from torchgeo_msssl.runs import run_folder
+from torchgeo_msssl.tasks.encoder_training import EncoderTraining
 from torchgeo_msssl.tasks.layer_rates import decayed_groups, encoder_depths
 from torchgeo_msssl.tasks.optimizers import (
     OptimizerName,
@@ -39,7 +48,7 @@ Freeze = Literal['none', 'encoder', 'encoder_until']
 Scheduler = Literal['cosine', 'plateau', 'none']
 
 
-class Segmentation(SemiSupervisedClassification):
+class Segmentation(EncoderTraining, SemiSupervisedClassification):
     """Classify every pixel with an smp network, any encoder and any number of bands.
 
     A batch has ``image`` (batch, band, height, width) in digital numbers of native dtype and ``mask`` (batch, height,
@@ -119,7 +128,7 @@ class Segmentation(SemiSupervisedClassification):
             semi: Train on unlabelled chips of the training ground too: method, weight, warmup_steps, threshold,
                 class_fraction, ema, predict_with, and the strength of augmentation (see
                 :class:`~torchgeo_msssl.tasks.SemiSupervision`); ``{}`` takes the defaults, None trains on labels only.
-            **kwargs: The options of :class:`~torchgeo_msssl.tasks.TrainingTask`; ``warmup_epochs`` is for ``cosine``.
+            **kwargs: Options of :class:`~torchgeo_msssl.tasks.EncoderTraining`; ``warmup_epochs`` is for ``cosine``.
 
         Raises:
             ConfigurationError: If an option is out of its range, or architecture and encoder are incompatible.
@@ -181,6 +190,21 @@ class Segmentation(SemiSupervisedClassification):
         self.normalize = Normalize(in_channels)
         self.configure_teacher()
 
+    @property
+    def encoder(self) -> nn.Module:
+        """The encoder inside the network."""
+        return inner_encoder(self.model)
+
+    def automatic_stem(self, size: int) -> Stem:
+        """Stem of ``auto`` for chips of a size in pixels; some decoders allow the standard one only."""
+        return 'standard' if self._network_arguments[0] in FIXED_STRIDES else super().automatic_stem(size)
+
+    def apply_stem(self, stem: Stem) -> None:
+        """Change the stem of the encoder, also in the teacher, and the padding that depends on its stride."""
+        for network in (self.model, *([] if self.teacher is None else [self.teacher.encoder])):
+            set_network_stem(network, stem)
+        self.stride = total_stride(self.model)
+
     def configure_losses(self) -> None:
         """Build the loss."""
         self.criterion = SegmentationLoss(*self._loss_arguments)
@@ -206,6 +230,9 @@ class Segmentation(SemiSupervisedClassification):
             self._gradients_while_frozen = True
             self.freeze_encoder(self.encoder_frozen)
         super().setup(stage)
+        if stage == 'fit':
+            data = spectral_data(self.trainer)
+            self.resolve_stem(self.weights, data.chip_size if data else None)
 
     def on_fit_start(self) -> None:
         """Load the starting weights, unless the run resumes a checkpoint, which only is known now.

@@ -10,6 +10,7 @@ from torchgeo_msssl.contract import SpectralData
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.models.metadata import statistics_by_name
 from torchgeo_msssl.models.report import LoadReport
+from torchgeo_msssl.models.stems import Stem
 from torchgeo_msssl.models.weights import load_encoder, load_network, read_source
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,21 @@ def load_starting_weights(
     if weights is not None and transfer == 'network':
         return load_network(network, weights, bands, sensor)
     return load_encoder(network, weights, bands, sensor)
+
+
+def stem_of_weights(weights: str | None) -> Stem | None:
+    """Look up the stem with which starting weights were trained.
+
+    Args:
+        weights: As in :func:`load_starting_weights`.
+
+    Returns:
+        The stem, ``standard`` for published weights; None without weights.
+    """
+    if weights is None:
+        return None
+    metadata = read_source(weights).metadata if Path(weights).is_file() else None
+    return 'standard' if metadata is None else metadata.stem
 
 
 def choose_statistics(

@@ -1,11 +1,11 @@
 """Subimage Overlap Prediction (https://arxiv.org/abs/2601.01781): a segmentation network finds parts of its images."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor
+from torch import Tensor, nn
 
 from torchgeo_msssl.losses.segmentation import SegmentationLoss, SegmentationLossName
 from torchgeo_msssl.models.reconstruction import (
@@ -16,9 +16,9 @@ from torchgeo_msssl.models.reconstruction import (
 )
 from torchgeo_msssl.models.segmentation import pad_to_multiple
 from torchgeo_msssl.models.subimage_matching import SubimageMatching
-from torchgeo_msssl.tasks.base import PretrainingTask
 from torchgeo_msssl.tasks.collapse import CollapseMonitor
 from torchgeo_msssl.tasks.confusion import class_scores, confusion_matrix
+from torchgeo_msssl.tasks.decoder_training import DecoderTraining
 from torchgeo_msssl.tasks.optimizers import OptimizerName
 from torchgeo_msssl.tasks.subimage_folder import SubimageFolder
 from torchgeo_msssl.transforms.normalize import valid_pixels
@@ -48,7 +48,7 @@ class SubimageExample:
     target: Tensor
 
 
-class SubimageOverlap(PretrainingTask):
+class SubimageOverlap(DecoderTraining):
     """Pretrain encoder and decoder together by predicting which pixels of a chip are in a sub-image cut from it.
 
     The paper defines the task: from an image and a rectangle cut out of it, a segmentation network predicts the
@@ -130,6 +130,11 @@ class SubimageOverlap(PretrainingTask):
         self._channels = parts.channels
         self.matching = SubimageMatching(parts.channels, *self._matching_arguments)
         self.random_subimage = RandomSubimage(*self._subimage_arguments)
+
+    @property
+    def output_head(self) -> nn.Sequential:
+        """The head that returns scores of the two classes."""
+        return cast(nn.Sequential, self.overlap_head)
 
     def configure_losses(self) -> None:
         """Build the loss."""
