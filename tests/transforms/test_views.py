@@ -262,6 +262,38 @@ class TestBlur:
         smooth = views.diff(dim=-1).abs().mean((-3, -2, -1)) / image.diff(dim=-1).abs().mean((-3, -2, -1))
         assert smooth[~same].max() < 0.6
 
+    @pytest.mark.parametrize(('unit', 'size'), [('view', 32), ('view', 96), ('chip', 32), ('chip', 96)])
+    def test_blurred_stripes_keep_the_contrast_of_the_formula(self, unit: str, size: int) -> None:
+        """Stripes of 8 px: exp(−2 (π σ / 8)²); in pixels of the view a blur of an enlarged view is weaker."""
+        stripes = torch.sin(2 * math.pi * (torch.arange(32) + 0.5) / 8).expand(1, 1, 32, 32)
+        options = STILL | {'blur': 1.0, 'blur_sigma': (1.5, 1.5), 'blur_unit': unit, 'size': size}
+        sharp, blurred = (
+            MultiView(**(options | more), **WHOLE, **UNTURNED)(stripes)[0][0, 0, 0, size // 4 : -size // 4]
+            for more in ({'blur': 0.0}, {})
+        )
+        middle = slice(size // 4, -size // 4)
+        kept = blurred[:, middle].std() / sharp[:, middle].std()
+        sigma = 1.5 if unit == 'chip' else 1.5 * 32 / size
+        assert kept.item() == pytest.approx(math.exp(-2 * (math.pi * sigma / 8) ** 2), rel=0.02)
+
+    def test_blur_in_pixels_of_the_chip_follows_the_crop(self) -> None:
+        """A quarter of the chip's area is shown twice as large and needs twice the blur."""
+        image = chips(batch=4)
+        quarter = {'crop_scale': (0.25, 0.25), 'crop_ratio': (1.0, 1.0), **UNTURNED}
+        torch.manual_seed(3)
+        one, _ = MultiView(**(STILL | {'blur': 1.0, 'blur_sigma': (1.0, 1.0), 'blur_unit': 'chip'}), **quarter)(image)
+        torch.manual_seed(3)
+        two, _ = MultiView(**(STILL | {'blur': 1.0, 'blur_sigma': (2.0, 2.0)}), **quarter)(image)
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-4)
+
+    def test_views_larger_than_the_chip_interpolate_it(self) -> None:
+        """As torch.nn.functional.interpolate does, away from nothing: the whole chip at three times its side."""
+        image = chips()
+        views, valid = MultiView(size=96, **STILL, **WHOLE, **UNTURNED)(image)
+        expected = F.interpolate(image, size=(96, 96), mode='bilinear', align_corners=False)
+        torch.testing.assert_close(views[0], expected, rtol=1e-4, atol=1e-5)
+        assert valid.all()
+
 
 class TestPhotometry:
     def test_gain_is_one_factor_a_band_and_view(self) -> None:
@@ -274,16 +306,16 @@ class TestPhotometry:
         assert 0.72 - 1e-4 <= gain.min() < 0.8
         assert 1.25 < gain.max() <= 1.32 + 1e-4
 
-    @pytest.mark.parametrize('given', [True, False])
-    def test_noise_is_relative_to_the_spread_of_each_band(self, given: bool) -> None:
+    @pytest.mark.parametrize('reference', ['chip', 'corpus'])
+    def test_noise_is_relative_to_the_spread_of_each_band(self, reference: str) -> None:
         spread = torch.tensor([0.01, 1.0, 30.0, 5.0])
         image = chips(height=64, width=64) * spread.view(-1, 1, 1)
+        image[0] *= 0.01  # water
         valid = torch.ones(3, 1, 64, 64, dtype=torch.bool)
-        options = STILL | {'noise': 1.0, 'noise_std': (0.1, 0.1)}
+        options = STILL | {'noise': 1.0, 'noise_std': (0.1, 0.1), 'noise_reference': reference}
         torch.manual_seed(0)
-        band_std = spread if given else None
-        views, _ = MultiView(**options, **WHOLE, **UNTURNED)(image, valid, band_std)
-        relative = (views - image).std((-2, -1)) / (spread if given else image.std((-2, -1)))
+        views, _ = MultiView(**options, **WHOLE, **UNTURNED)(image, valid, spread)
+        relative = (views - image).std((-2, -1)) / (spread if reference == 'corpus' else image.std((-2, -1)))
         torch.testing.assert_close(relative, torch.full_like(relative, 0.1), rtol=0.06, atol=0)
 
     def test_nothing_is_clipped(self) -> None:
@@ -372,6 +404,8 @@ class TestCalls:
             {'blur': 1.1},
             {'blur_sigma': (-1.0, 1.0)},
             {'noise': -0.1},
+            {'noise_reference': 'band'},
+            {'blur_unit': 'metre'},
             {'noise_std': (0.2, 0.1)},
             {'common_gain': (-1.0, 1.0)},
             {'band_gain': (1.0, math.inf)},

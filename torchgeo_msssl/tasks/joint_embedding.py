@@ -58,7 +58,8 @@ class JointEmbeddingTask(PretrainingTask):
             hidden_dim: Width of the projection head's hidden layers.
             output_dim: Width of the projection.
             augmentation: Differences between a view and its chip: size, crop_scale, crop_ratio, flips, quarter_turns,
-                blur, blur_sigma, noise, noise_std, common_gain, band_gain, band_dropout, min_valid (see
+                blur, blur_sigma, blur_unit, noise, noise_std, noise_reference, common_gain, band_gain, band_dropout,
+                min_valid (see
                 :class:`~torchgeo_msssl.tasks.Augmentation`). On the command line ``--model.augmentation.blur 0.3``.
             **kwargs: The options of :class:`~torchgeo_msssl.tasks.PretrainingTask`.
 

@@ -8,7 +8,7 @@ random numbers of a call are drawn in :meth:`MultiView.draw`, from the global ge
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +31,7 @@ from torchgeo_msssl.transforms.spectral import (
     bands_to_drop,
     uniform_between,
 )
-from torchgeo_msssl.validation import check_at_least, check_interval, check_probability
+from torchgeo_msssl.validation import check_at_least, check_choice, check_interval, check_probability
 
 
 @dataclass
@@ -39,16 +39,22 @@ class Augmentation:
     """Differences between a view and its chip.
 
     Attributes:
-        size: Side of a view in pixels; None for the chip's shorter side. Views smaller than their crop are sampled
-            without a low-pass filter: choose a size near the chip's.
+        size: Side of a view in pixels; None for the chip's shorter side. Views larger than the chip are interpolated
+            bilinearly: like a smaller stem of the encoder, they enlarge its last feature map, and like it they cost the
+            square of the factor. Views smaller than their crop are sampled without a low-pass filter.
         crop_scale: Smallest and largest fraction of the chip's area in a crop.
         crop_ratio: Smallest and largest width / height of a crop.
         flips: Whether to flip views at random, half of them in x and half in y.
         quarter_turns: Whether to rotate views by a random multiple of 90°.
         blur: Probability of a Gaussian blur.
-        blur_sigma: Smallest and largest standard deviation of the blur, in pixels of the view.
+        blur_sigma: Smallest and largest standard deviation of the blur, in pixels of ``blur_unit``. Of stripes that
+            repeat every n pixels a blur of σ pixels keeps exp(−2 (π σ / n)²) of the contrast.
+        blur_unit: ``view``; or ``chip``, whose pixels have the same size on the ground in every crop and for every
+            ``size``.
         noise: Probability of noise.
         noise_std: Smallest and largest standard deviation of the noise, as a fraction of the band's.
+        noise_reference: Whose standard deviation of the band: that of each ``chip``, or that of the ``corpus``, which
+            hides the texture of water and forest.
         common_gain: Smallest and largest gain common to all bands.
         band_gain: Smallest and largest gain of one band.
         band_dropout: Probability of replacing a band by its mean; never all bands.
@@ -65,8 +71,10 @@ class Augmentation:
     quarter_turns: bool = True
     blur: float = 0.5
     blur_sigma: tuple[float, float] = (0.1, 2.0)
+    blur_unit: Literal['view', 'chip'] = 'view'
     noise: float = 0.5
     noise_std: tuple[float, float] = (0.02, 0.1)
+    noise_reference: Literal['chip', 'corpus'] = 'chip'
     common_gain: tuple[float, float] = (0.8, 1.2)
     band_gain: tuple[float, float] = (0.9, 1.1)
     band_dropout: float = 0.0
@@ -83,6 +91,8 @@ class Augmentation:
         for name in ('blur', 'noise', 'min_valid'):
             check_probability(name, getattr(self, name))
         check_probability('band_dropout', self.band_dropout, below_one=True)
+        check_choice('blur_unit', self.blur_unit, ('view', 'chip'))
+        check_choice('noise_reference', self.noise_reference, ('chip', 'corpus'))
 
     @classmethod
     def options(cls, given: 'Augmentation | dict[str, Any] | None') -> dict[str, Any]:
@@ -98,7 +108,7 @@ class ViewDraws:
         boxes: Crops (candidate, view, batch, 4): top, left, height, width in pixels of the chip.
         flips: Factor −1 or 1 for x and for y, (view, batch, 2).
         turns: Counter-clockwise quarter turns, 0 to 3, (view, batch).
-        sigma: Standard deviation of the blur in pixels of the view, 0 for none, (view, batch).
+        sigma: Standard deviation of the blur in pixels of ``blur_unit``, 0 for none, (view, batch).
         gain: Gain of each band (view, batch, band).
         noise_std: Standard deviation of the noise as a fraction of the band's, 0 for none, (view, batch).
         noise: Standard normal numbers (view, batch, band, size, size), or None if no noise is configured.
@@ -204,7 +214,8 @@ class MultiView(nn.Module):
             image: Reflectance (batch, band, height, width), float32, bfloat16 or float16.
             valid: Mask of valid pixels (batch, 1, height, width), bool; None for all. Values of invalid pixels have no
                 effect on any view.
-            band_std: Standard deviation of each band, (band,), to which noise is relative; None for each chip's own.
+            band_std: Standard deviation of each band of the corpus, (band,), to which noise is relative if
+                ``noise_reference`` is ``corpus``; None for each chip's own.
             positive: The same places at another date, or neighboring ones, in the shape of ``image``; odd-numbered
                 views are cut from it.
             positive_valid: Mask of its valid pixels (batch, 1, height, width), bool; None for all.
@@ -232,7 +243,11 @@ class MultiView(nn.Module):
                 even = self._cut(image, valid, band_mean, draws, slice(0, None, 2))
                 odd = self._cut(positive, positive_valid, band_mean, draws, slice(1, None, 2))
                 views, view_valid, mean, std, boxes = (_interleave(*parts) for parts in zip(even, odd, strict=True))
-            views = self._alter(views, view_valid, mean, std if band_std is None else band_std.float(), draws)
+            if band_std is not None and self.augmentation.noise_reference == 'corpus':
+                std = band_std.float()
+            if self.augmentation.blur > 0:
+                views = self._blur(views, view_valid, boxes, draws.sigma, image)
+            views = self._alter(views, mean, std, draws)
         geometry = ViewGeometry(boxes, draws.flips, draws.turns, *image.shape[-2:])
         return views.to(image.dtype), view_valid, geometry
 
@@ -291,11 +306,17 @@ class MultiView(nn.Module):
         views, view_valid = sample_views(image, valid, grid)
         return views, view_valid, mean.expand(len(views), -1, -1), std.expand(len(views), -1, -1), boxes
 
-    def _alter(self, views: Tensor, valid: Tensor, mean: Tensor, std: Tensor, draws: ViewDraws) -> Tensor:
-        """Apply blur, gain, noise and dropout."""
+    def _blur(self, views: Tensor, valid: Tensor, boxes: Tensor, sigma: Tensor, image: Tensor) -> Tensor:
+        """Blur by ``sigma`` (view, batch) in pixels of ``blur_unit``; the chips give the largest enlargement."""
+        options, largest = self.augmentation, 1.0
+        if options.blur_unit == 'chip':
+            sigma = sigma * self._side(image) / boxes[..., 2:].prod(dim=-1).sqrt()
+            largest = self._side(image) / math.sqrt(options.crop_scale[0] * image.shape[-2] * image.shape[-1])
+        return gaussian_blur(views, sigma, valid, math.ceil(3 * options.blur_sigma[1] * max(1.0, largest)))
+
+    def _alter(self, views: Tensor, mean: Tensor, std: Tensor, draws: ViewDraws) -> Tensor:
+        """Apply gain, noise and dropout."""
         options = self.augmentation
-        if options.blur > 0:
-            views = gaussian_blur(views, draws.sigma, valid, math.ceil(3 * options.blur_sigma[1]))
         views = apply_gain(views, draws.gain)
         if draws.noise is not None:
             views = apply_band_noise(views, draws.noise, draws.noise_std[..., None] * std)
