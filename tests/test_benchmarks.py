@@ -10,7 +10,12 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import timm
 import torch
+
+from torchgeo_msssl.errors import WeightsError
+from torchgeo_msssl.models.encoders import create_encoder
+from torchgeo_msssl.models.weights import load_encoder
 
 FOLDER = Path(__file__).parents[1] / 'benchmarks'
 
@@ -82,3 +87,20 @@ def test_tables_of_reading(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         assert float(cells[-1] if cells[-1] else cells[-2]) > 0
     assert lines[-1].startswith('| 2 | ')
     assert not list(tmp_path.iterdir())
+
+
+def test_imagenet_weights_are_renamed_by_order(tmp_path: Path) -> None:
+    """A network written under the names of another implementation comes back with its features."""
+    module = load('imagenet_weights')
+    network = timm.create_model(module.MODEL).eval()
+    foreign = {f'_{name}': tensor for name, tensor in network.state_dict().items()}
+    torch.save(foreign, tmp_path / 'lite0.pth')
+    module.convert(str(tmp_path / 'lite0.pth'), str(tmp_path / 'lite0.safetensors'))
+    encoder = create_encoder(module.MODEL, 3)
+    load_encoder(encoder, tmp_path / 'lite0.safetensors', ['red', 'green', 'blue'], 'rgb')
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = network.global_pool(network.forward_features(image))
+        torch.testing.assert_close(encoder.eval()(image), expected)
+    with pytest.raises(WeightsError, match='; give its state dict'):
+        module.rename(dict(reversed(foreign.items())))

@@ -20,7 +20,8 @@ from torchgeo_msssl.evaluation.features import band_statistics, extract_features
 from torchgeo_msssl.evaluation.probe import ProbeReport, run_probe
 from torchgeo_msssl.evaluation.probe_report import COLUMNS, markdown, next_folder, write_report
 from torchgeo_msssl.evaluation.probe_settings import ProbeData, ProbeSettings
-from torchgeo_msssl.evaluation.probes import knn_probe
+from torchgeo_msssl.evaluation.probes import knn_probe, standardized
+from torchgeo_msssl.models.encoders import StageFeatures
 from torchgeo_msssl.models.metadata import EncoderMetadata
 from torchgeo_msssl.models.weights import save_encoder
 from torchgeo_msssl.transforms.normalize import Normalize
@@ -80,6 +81,27 @@ def test_known_features_score_what_they_must(report: ProbeReport) -> None:
         assert row.scores['accuracy'].value == pytest.approx(expected.accuracy)
         f1 = f1_score(chips.test.labels, row.found.predicted, average='macro')
         assert row.scores['f1_macro'].value == pytest.approx(f1)
+
+
+def test_features_of_all_stages(tiles: Tiles, encoder: str) -> None:
+    """Encoders and random weights alike: an encoder of random weights gains nothing over the same random weights."""
+    report = run_probe(settings_of(tiles, encoders=f'ours={encoder}', seeds=1, probe=['knn'], features='stages'))
+    assert report.gains['ours', 'knn'].value == 0
+    data, chips = report.chips.data, report.chips
+    network, normalize = StageFeatures(random_encoder('resnet18', data, 0)), Normalize(2)
+    normalize.set_statistics(data.mean, data.std, data.scale, data.offset)
+
+    def prepare(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return normalize(*(batch[key] for key in ('image', 'valid', 'scale', 'offset')))
+
+    parts = (extract_features(network, data.scenes, part, prepare) for part in (chips.train, chips.test))
+    train, test = standardized(*parts)
+    np.testing.assert_allclose(train.mean(axis=0), 0, atol=1e-4)
+    (row,) = (row for row in report.rows if row.encoder == 'ours')
+    expected = knn_probe(train, chips.train.labels, test, chips.test.labels)
+    assert row.scores['accuracy'].value == pytest.approx(expected.accuracy)
+    with pytest.raises(ConfigurationError, match='features: expected one of last, stages'):
+        settings_of(tiles, features='all')
 
 
 def test_normalisation_alone_is_no_gain(tiles: Tiles, tmp_path: Path) -> None:

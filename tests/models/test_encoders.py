@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.models.encoders import create_encoder, feature_width, input_layer
+from torchgeo_msssl.models.encoders import StageFeatures, create_encoder, feature_width, input_layer
 
 # Widths as the papers give them: ResNet 512 and 2048, Swin-T 768, ConvNeXt-nano 640, ViT-S 384.
 MODELS = {
@@ -97,3 +97,26 @@ def test_networks_without_convolution_or_width():
         input_layer(nn.Linear(2, 2))
     with pytest.raises(ConfigurationError, match='num_features'):
         feature_width(nn.Linear(2, 2))
+
+
+def test_stage_features_are_means_of_every_map():
+    encoder = create_encoder('resnet18', 2).eval()
+    image, maps = torch.randn(2, 2, 64, 64), []
+    for module in (encoder.act1, encoder.layer1, encoder.layer2, encoder.layer3, encoder.layer4):
+        module.register_forward_hook(lambda _module, _inputs, output: maps.append(output.mean((2, 3))))
+    with torch.no_grad():
+        features = StageFeatures(encoder)(image)
+        last = encoder(image)
+    assert features.shape == (2, 64 + 64 + 128 + 256 + 512)
+    torch.testing.assert_close(features, torch.cat(maps[:5], dim=1))
+    torch.testing.assert_close(features[:, -512:], last)
+
+
+def test_stages_of_a_transformer_are_four_of_its_blocks():
+    encoder = create_encoder('vit_tiny_patch16_224', 2).eval()
+    staged = StageFeatures(encoder)
+    assert staged.indices == [2, 5, 8, 11]
+    with torch.no_grad():
+        assert staged(torch.randn(1, 2, 32, 48)).shape == (1, 4 * 192)
+    with pytest.raises(ConfigurationError, match='Linear returns no maps of its stages; set features to last'):
+        StageFeatures(nn.Linear(2, 2))

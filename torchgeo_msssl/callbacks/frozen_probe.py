@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchgeo_msssl.contract import ProbedData
 from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import ConfigurationError, MSSSLError
+from torchgeo_msssl.evaluation.encoder_names import Features
 from torchgeo_msssl.evaluation.features import (
     LabelledChips,
     band_statistics,
@@ -22,12 +23,13 @@ from torchgeo_msssl.evaluation.features import (
     split_labelled_chips,
     split_validation_chips,
 )
-from torchgeo_msssl.evaluation.probes import ProbeResult, knn_probe
+from torchgeo_msssl.evaluation.probes import ProbeResult, knn_probe, standardized
 from torchgeo_msssl.files import write_json
 from torchgeo_msssl.geo.labels.raster import RasterLabels
-from torchgeo_msssl.models.encoders import create_encoder
+from torchgeo_msssl.models.encoders import StageFeatures, create_encoder
 from torchgeo_msssl.models.stems import stem_of
 from torchgeo_msssl.runs import run_folder
+from torchgeo_msssl.validation import check_choice
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +58,7 @@ class FrozenProbe(Callback):
         purity: float = 0.7,
         block_size: int = 128,
         every_n_epochs: int | None = None,
+        features: Features = 'last',
     ) -> None:
         """Initialize the callback.
 
@@ -65,10 +68,13 @@ class FrozenProbe(Callback):
             purity: Minimum fraction of a chip's pixels that its class covers.
             block_size: Side of a ground block in pixels.
             every_n_epochs: Number of epochs between probes during training; None probes at the end only.
+            features: Pooled ``last`` map of the networks, or means of the maps of all ``stages``, standardized.
 
         Raises:
-            ConfigurationError: If blocks are smaller than chips, or the number of epochs is below 1.
+            ConfigurationError: If blocks are smaller than chips, the number of epochs is below 1, or there are no such
+                features.
         """
+        check_choice('features', features, Features)
         if block_size < chip_size:
             raise ConfigurationError(f'block_size: expected at least chip_size {chip_size}, got {block_size}.')
         if every_n_epochs is not None and every_n_epochs < 1:
@@ -78,6 +84,7 @@ class FrozenProbe(Callback):
         self.purity = purity
         self.block_size = block_size
         self.every_n_epochs = every_n_epochs
+        self.features: Features = features
         self._validation: tuple[LabelledChips, LabelledChips] | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -165,8 +172,13 @@ class FrozenProbe(Callback):
         def prepare(batch: dict[str, Tensor]) -> Tensor:
             return normalize(*(batch.get(key) for key in ('image', 'valid', 'scale', 'offset')))
 
-        features = [extract_features(embed, scenes, chips, prepare, task.device) for chips in (train, test)]
-        return knn_probe(features[0], train.labels, features[1], test.labels, self.k)
+        staged = isinstance(embed, nn.Module) and self.features == 'stages'
+        if isinstance(embed, nn.Module) and staged:
+            embed = StageFeatures(embed)
+        first, second = (extract_features(embed, scenes, chips, prepare, task.device) for chips in (train, test))
+        if staged:
+            first, second = standardized(first, second)
+        return knn_probe(first, train.labels, second, test.labels, self.k)
 
     def _report(self, results: dict[str, ProbeResult], train: int, test: int, classes: int) -> None:
         side = self.chip_size

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.evaluation.encoder_names import Features
+from torchgeo_msssl.validation import check_choice
 
 #: Side of a chip if neither the options nor the encoder name one, in pixels.
 DEFAULT_CHIP_SIZE = 32
@@ -59,6 +61,7 @@ class EmbedSettings:
         weights: Encoder: a .ckpt or .safetensors file, the name of TorchGeo weights, `imagenet` or `random`.
         output: Folder to write into.
         model: timm name of the network for `imagenet`, `random`, and weights that do not name theirs.
+        features: Embed by the pooled `last` map, or by the means of the maps of all `stages`.
         dense: Write a map of the embeddings of each scene that has a CRS.
         map_step: Side of a cell of these maps in pixels; default: a quarter of a chip.
         lidar_chips: Maximum number of chips for LiDAR.
@@ -75,6 +78,7 @@ class EmbedSettings:
     weights: str
     output: str = field(metadata={'metavar': 'DIR'})
     model: str = 'resnet18'
+    features: Features = 'last'
     dense: bool = True
     map_step: int | None = None
     lidar_chips: int = 500
@@ -92,6 +96,7 @@ class EmbedSettings:
         Raises:
             ConfigurationError: If an option is out of range.
         """
+        check_choice('features', self.features, Features)
         minimums = {'batch_size': 1, 'lidar_chips': 2, 'lidar_views': 2, 'queries': 1, 'neighbours': 1}
         for name, least in minimums.items():
             if getattr(self, name) < least:

@@ -48,7 +48,7 @@ def embed(settings: EmbedSettings) -> dict[str, Any]:
     device = choose_device(settings.device)
     check_local(settings.weights, settings.model, 'weights')
     data = open_data(read_metadata(settings.weights), settings.data, settings.batch_size)
-    encoder = open_encoder(settings.weights, data, settings.model, device, settings.seed)
+    encoder = open_encoder(settings.weights, data, settings.model, device, settings.seed, settings.features)
     print(
         f'{encoder.model} ({encoder.report.source}) on {"chips" if data.reads_chips else "scenes"} with bands '
         f'{", ".join(data.bands)}, normalized with the statistics of the {encoder.statistics}'

@@ -1,9 +1,13 @@
 """Names of encoders and baselines in tables."""
 
 from pathlib import Path
+from typing import Literal
 
 RANDOM, STATISTICS, CONVOLUTIONS = 'random initialisation', 'band statistics', 'random convolutions'
 CONSTANT = 'constant answer'
+
+#: Features of a frozen encoder: pooled ``last`` map, or means of the maps of all ``stages``.
+Features = Literal['last', 'stages']
 
 
 def encoder_name(source: str) -> str:

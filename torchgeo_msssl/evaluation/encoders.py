@@ -20,12 +20,12 @@ from torchgeo.models import RCF, get_weight
 
 from torchgeo_msssl.datamodules.base import SpectralDataModule
 from torchgeo_msssl.errors import ConfigurationError, WeightsError
-from torchgeo_msssl.evaluation.encoder_names import CONVOLUTIONS, STATISTICS, random_name
+from torchgeo_msssl.evaluation.encoder_names import CONVOLUTIONS, STATISTICS, Features, random_name
 from torchgeo_msssl.evaluation.features import Batch, band_statistics
-from torchgeo_msssl.models.encoders import create_encoder
+from torchgeo_msssl.models.encoders import StageFeatures, create_encoder
 from torchgeo_msssl.models.metadata import statistics_by_name
 from torchgeo_msssl.models.report import LoadReport
-from torchgeo_msssl.models.stems import Stem, stem_of
+from torchgeo_msssl.models.stems import Stem
 from torchgeo_msssl.models.weights import load_encoder, read_source
 from torchgeo_msssl.transforms.normalize import Normalize
 
@@ -40,11 +40,12 @@ class Transfer:
     """An encoder in a fresh network.
 
     Attributes:
-        network: timm network in evaluation mode.
+        network: timm network in evaluation mode, or :class:`.StageFeatures` of one.
         normalize: Standardization of its input.
         report: Report of the loaded tensors.
         model: timm name.
         statistics: Source of mean and standard deviation, ``weights`` or ``data``.
+        stem: Stride of the first layers.
     """
 
     network: nn.Module
@@ -52,6 +53,7 @@ class Transfer:
     report: LoadReport
     model: str
     statistics: str
+    stem: Stem = 'standard'
 
     def embed(self, batch: Batch) -> Tensor:
         """Embed a batch of chips (``image``, ``valid``, ``scale``, ``offset``) to (batch, features)."""
@@ -81,7 +83,12 @@ class FrozenEncoder:
     normalize: Normalize | None = None
 
 
-def transfer(source: str | os.PathLike[str] | None, data: SpectralDataModule, model: str | None = None) -> Transfer:
+def transfer(
+    source: str | os.PathLike[str] | None,
+    data: SpectralDataModule,
+    model: str | None = None,
+    features: Features = 'last',
+) -> Transfer:
     """Load an encoder into a fresh network for the bands of some data.
 
     Bands are matched by name. Mean and standard deviation come with the weights if these know every band of the data,
@@ -91,6 +98,7 @@ def transfer(source: str | os.PathLike[str] | None, data: SpectralDataModule, mo
         source: Checkpoint, safetensors file, TorchGeo weights by name, ``imagenet``, or None for random weights.
         data: Data module with its statistics (:meth:`.SpectralDataModule.find_statistics`).
         model: timm name, if the source has none.
+        features: What the network returns, ``last`` or ``stages``.
 
     Returns:
         The network with its normalization and the report of loading.
@@ -110,11 +118,16 @@ def transfer(source: str | os.PathLike[str] | None, data: SpectralDataModule, mo
     normalize = Normalize(data.in_channels)
     mean, std = known or (data.mean, data.std)
     normalize.set_statistics(mean, std, data.scale, data.offset)
-    return Transfer(network.eval(), normalize, report, name, 'weights' if known else 'data')
+    embedding = _with_features(network.eval(), features)
+    return Transfer(embedding, normalize, report, name, 'weights' if known else 'data', stem)
 
 
 def given_encoders(
-    sources: dict[str, str], data: SpectralDataModule, model: str, device: torch.device | str
+    sources: dict[str, str],
+    data: SpectralDataModule,
+    model: str,
+    device: torch.device | str,
+    features: Features = 'last',
 ) -> list[FrozenEncoder]:
     """Load encoders for a data module.
 
@@ -123,6 +136,7 @@ def given_encoders(
         data: Data module with its statistics.
         model: timm name for sources that have none.
         device: Device to compute on.
+        features: What the networks return, ``last`` or ``stages``.
 
     Returns:
         The encoders.
@@ -134,16 +148,17 @@ def given_encoders(
     plain = _normalize_of(data)
     for name, source in sources.items():
         check_local(source, model)
-        loaded = transfer(source, data, model)
+        loaded = transfer(source, data, model, features)
         log.info('%s: normalized with the statistics of the %s.\n%s', name, loaded.statistics, loaded.report)
         details = {
             'source': source,
             'model': loaded.model,
-            'stem': stem_of(loaded.network),
+            'stem': loaded.stem,
+            'features': features,
             'statistics': loaded.statistics,
             'report': loaded.report.to_dict(),
         }
-        partner = random_name(loaded.model, stem_of(loaded.network))
+        partner = random_name(loaded.model, loaded.stem)
         if not _same(loaded.normalize, plain):
             equal = (one for one in found if one.normalize is not None and _same(one.normalize, loaded.normalize))
             partner += f' normalised as {next((one.name for one in equal), name)}'
@@ -158,9 +173,10 @@ def given_encoders(
 def baselines(
     data: SpectralDataModule,
     given: Sequence[FrozenEncoder],
-    model: str,
+    network: str | tuple[str, Stem],
     seeds: int,
     device: torch.device | str,
+    features: Features = 'last',
 ) -> list[FrozenEncoder]:
     """Create the baselines that encoders are compared with.
 
@@ -173,9 +189,10 @@ def baselines(
     Args:
         data: Data module with its statistics.
         given: Encoders to compare with them.
-        model: timm name of the network if no encoder is given.
+        network: timm name of the network if no encoder is given, or name and stem.
         seeds: Number of draws of random weights.
         device: Device to compute on.
+        features: What networks return, ``last`` or ``stages``.
 
     Returns:
         The baselines, one for each seed.
@@ -187,7 +204,8 @@ def baselines(
         # RCF treats seed 0 as no seed
         filters = RCF(data.in_channels, _FILTERS, kernel_size=3, seed=seed + 1).to(device)
         found.append(FrozenEncoder(CONVOLUTIONS, _after(normalize, filters), seed, True, {'filters': _FILTERS} | own))
-    networks = [_network_of(one) for one in given] or [(model, 'standard')]
+    default: tuple[str, Stem] = (network, 'standard') if isinstance(network, str) else network
+    networks = [_network_of(one) for one in given] or [default]
     randoms = {random_name(*network): (network, normalize, own) for network in networks}
     for one in given:
         assert one.partner is not None
@@ -196,10 +214,14 @@ def baselines(
         randoms.setdefault(one.partner, (_network_of(one), one.normalize, theirs))
     for name, ((network_name, stem), normal, statistics) in randoms.items():
         for seed in range(seeds):
-            network = random_encoder(network_name, data, seed, stem).to(device)
-            details = {'model': network_name, 'stem': stem} | statistics
-            found.append(FrozenEncoder(name, _after(normal, network), seed, True, details))
+            embedding = _with_features(random_encoder(network_name, data, seed, stem), features).to(device)
+            details = {'model': network_name, 'stem': stem, 'features': features} | statistics
+            found.append(FrozenEncoder(name, _after(normal, embedding), seed, True, details))
     return found
+
+
+def _with_features(network: nn.Module, features: Features) -> nn.Module:
+    return network if features == 'last' else StageFeatures(network)
 
 
 def _network_of(given: FrozenEncoder) -> tuple[str, Stem]:

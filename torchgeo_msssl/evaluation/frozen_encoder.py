@@ -12,6 +12,7 @@ from torchgeo_msssl.datamodules.pretraining import PretrainingDataModule
 from torchgeo_msssl.datasets.chip_folders import is_chip_folder
 from torchgeo_msssl.errors import BandError
 from torchgeo_msssl.evaluation.embed_settings import DEFAULT_CHIP_SIZE, EmbedData
+from torchgeo_msssl.evaluation.encoder_names import Features
 from torchgeo_msssl.evaluation.encoders import Transfer, transfer
 from torchgeo_msssl.models.metadata import EncoderMetadata
 from torchgeo_msssl.models.weights import read_source
@@ -86,7 +87,12 @@ def open_data(metadata: EncoderMetadata | None, options: EmbedData, batch_size: 
 
 
 def open_encoder(
-    weights: str, data: SpectralDataModule, model: str = 'resnet18', device: torch.device | str = 'cpu', seed: int = 0
+    weights: str,
+    data: SpectralDataModule,
+    model: str = 'resnet18',
+    device: torch.device | str = 'cpu',
+    seed: int = 0,
+    features: Features = 'last',
 ) -> Transfer:
     """Load an encoder for the bands of some data, in evaluation mode.
 
@@ -96,6 +102,7 @@ def open_encoder(
         model: timm name, if the weights do not name it.
         device: Device to compute on.
         seed: Seed of random weights; the global generator is not changed.
+        features: Pooled ``last`` map, or means of the maps of all ``stages``.
 
     Returns:
         The encoder.
@@ -108,7 +115,7 @@ def open_encoder(
         data.find_statistics()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        encoder = transfer(None if weights == 'random' else weights, data, model)
+        encoder = transfer(None if weights == 'random' else weights, data, model, features)
     encoder.network.to(device)
     encoder.normalize.to(device)
     return encoder

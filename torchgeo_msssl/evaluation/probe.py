@@ -16,7 +16,7 @@ from torchgeo_msssl.evaluation.encoders import FrozenEncoder, baselines, choose_
 from torchgeo_msssl.evaluation.features import extract_all
 from torchgeo_msssl.evaluation.intervals import Interval, bootstrap_interval
 from torchgeo_msssl.evaluation.probe_settings import ProbeSettings
-from torchgeo_msssl.evaluation.probes import ClassScores, knn_scores, linear_scores
+from torchgeo_msssl.evaluation.probes import ClassScores, knn_scores, linear_scores, standardized
 from torchgeo_msssl.evaluation.scores import Classified, metric_name, score
 from torchgeo_msssl.progress import progress_bar
 
@@ -90,8 +90,9 @@ def run_probe(settings: ProbeSettings) -> ProbeReport:
     if 'knn' in settings.probes and settings.k > fewest:
         raise ConfigurationError(f'k: expected at most the number of training chips, {fewest}, got {settings.k}.')
     device = choose_device(settings.device)
-    given = given_encoders(sources, chips.data, settings.model, device)
-    encoders = [*given, *baselines(chips.data, given, settings.model, settings.seeds, device)]
+    given = given_encoders(sources, chips.data, settings.model, device, settings.features)
+    network = (settings.model, settings.stem)
+    encoders = [*given, *baselines(chips.data, given, network, settings.seeds, device, settings.features)]
     groups = _groups(settings, chips)
     features = _features(encoders, chips, device, settings.batch_size)
     rows = [_constant_row(settings, chips, groups)]
@@ -133,7 +134,13 @@ def _features(
             networks, chips.data.scenes, queries, device, batch_size, lambda done: advance(done - 1, 1.0)
         )
     cut = len(chips.train.queries)
-    return [(values[:cut], values[cut:]) for values in found.values()]
+    return [
+        # maps of several stages differ in magnitude, and the largest would decide which neighbours are nearest
+        standardized(values[:cut], values[cut:])
+        if encoder.details.get('features') == 'stages'
+        else (values[:cut], values[cut:])
+        for encoder, values in zip(encoders, found.values(), strict=True)
+    ]
 
 
 def _classify(

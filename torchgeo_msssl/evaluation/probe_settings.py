@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.evaluation.encoder_names import CONSTANT, CONVOLUTIONS, RANDOM, STATISTICS, encoder_name
+from torchgeo_msssl.evaluation.encoder_names import CONSTANT, CONVOLUTIONS, RANDOM, STATISTICS, Features, encoder_name
 from torchgeo_msssl.evaluation.scores import Average, Metric, metric_name
 from torchgeo_msssl.geo.ground.parts import part_names
+from torchgeo_msssl.validation import check_choice
 
 ProbeName = Literal['knn', 'linear']
 Distance = Literal['cosine', 'euclidean']
@@ -122,6 +123,10 @@ class ProbeSettings:
         encoders: Checkpoints, encoder.safetensors files, names of TorchGeo weights, or `imagenet`; one, several, or by
             name, `ours=run.ckpt`. The baselines are always included.
         model: timm name of the network for random weights, `imagenet`, and weights that do not name theirs.
+        stem: Stride of the first layers of that network with random weights if no encoder is given: `standard`,
+            `medium` or `small`.
+        features: Features of all networks: the pooled `last` map, or the means of the maps of all `stages`,
+            standardized over the training chips.
         probe: Probes: `knn`, `linear` (logistic regression).
         k: Number of neighbours.
         temperature: Weight the votes of neighbours by exp(similarity / temperature), 0.07 in the literature; null
@@ -145,6 +150,8 @@ class ProbeSettings:
     data: ProbeData = field(default_factory=ProbeData)
     encoders: str | list[str] | dict[str, str] | None = None
     model: str = 'resnet18'
+    stem: Literal['standard', 'medium', 'small'] = 'standard'
+    features: Features = 'last'
     probe: ProbeName | list[ProbeName] = field(default_factory=lambda: ['knn', 'linear'])
     k: int = 5
     temperature: float | None = None
@@ -175,6 +182,8 @@ class ProbeSettings:
         for name, (values, choices) in given.items():
             if not values or not set(values) <= set(choices):
                 raise ConfigurationError(f'{name}: expected one or more of {", ".join(choices)}, got {values}.')
+        check_choice('features', self.features, Features)
+        check_choice('stem', self.stem, ('standard', 'medium', 'small'))
         metric_name(self.metrics[0], self.average, self.top_k)
         for option in ('k', 'top_k', 'seeds', 'resamples', 'batch_size'):
             if getattr(self, option) < 1:

@@ -89,6 +89,23 @@ def knn_scores(
     return ClassScores(classifier.classes_, shares)
 
 
+def standardized(
+    train_features: NDArray[np.floating], test_features: NDArray[np.floating]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Give every feature mean 0 and standard deviation 1 over the training vectors.
+
+    Args:
+        train_features: Shape (n, features).
+        test_features: Shape (m, features).
+
+    Returns:
+        Both, with the mean and the standard deviation of the first; constant features become 0.
+    """
+    mean, spread = train_features.mean(axis=0), train_features.std(axis=0)
+    scale = np.where(spread > 0, spread, np.inf)
+    return ((train_features - mean) / scale).astype(np.float32), ((test_features - mean) / scale).astype(np.float32)
+
+
 def linear_scores(
     train_features: NDArray[np.floating],
     train_labels: NDArray[np.integer],

@@ -4,11 +4,15 @@ import difflib
 from typing import Any
 
 import timm
+import torch
 from torch import Tensor, nn
 
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.models.stems import Stem, set_stem
 from torchgeo_msssl.validation import check_at_least
+
+#: Largest number of maps that are stages of different stride.
+_STAGES = 6
 
 
 def create_encoder(name: str, in_channels: int, image_size: int | None = None, stem: Stem = 'standard') -> nn.Module:
@@ -78,6 +82,50 @@ def feature_map(encoder: nn.Module, images: Tensor) -> Tensor:
             f'{tuple(maps.shape)} from {type(encoder).__name__}; choose, for example, resnet18 or convnext_nano.'
         )
     return maps
+
+
+class StageFeatures(nn.Module):
+    """Means of the feature maps of all stages of an encoder, instead of the last one alone.
+
+    Earlier maps are finer and less abstract: of random weights, and of chips that are small for the encoder, they hold
+    more. Of transformers, whose blocks are all alike, four evenly spaced blocks are taken.
+
+    Attributes:
+        encoder: The encoder.
+        indices: Maps that are taken.
+    """
+
+    def __init__(self, encoder: nn.Module) -> None:
+        """Wrap an encoder.
+
+        Args:
+            encoder: timm network without classifier.
+
+        Raises:
+            ConfigurationError: If the network returns no feature maps.
+        """
+        super().__init__()
+        info = getattr(encoder, 'feature_info', None)
+        if not hasattr(encoder, 'forward_intermediates') or not info:
+            raise ConfigurationError(
+                f'features: {type(encoder).__name__} returns no maps of its stages; set features to last.'
+            )
+        self.encoder = encoder
+        count = len(info)
+        self.indices = list(range(count)) if count <= _STAGES else [count * (n + 1) // 4 - 1 for n in range(4)]
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Concatenate the means of the maps.
+
+        Args:
+            image: Standardized values (batch, band, height, width).
+
+        Returns:
+            Features (batch, features), those of the finest map first.
+        """
+        encoder: Any = self.encoder
+        maps: list[Tensor] = encoder.forward_intermediates(image, indices=self.indices, intermediates_only=True)
+        return torch.cat([level.mean(dim=(-2, -1)) for level in maps], dim=1)
 
 
 def input_layer(encoder: nn.Module) -> tuple[str, nn.Conv2d]:
