@@ -4,11 +4,11 @@ import os
 import re
 from pathlib import Path
 
-from torchgeo_msssl.datasets.chip_files import ARRAY_SUFFIX, SUFFIXES, ChipFile
+from torchgeo_msssl.datasets.chip_files import SUFFIXES, ChipFile
 from torchgeo_msssl.errors import ConfigurationError, ScenesNotFoundError
 from torchgeo_msssl.geo.chipping.options import ALL
 from torchgeo_msssl.geo.chipping.progress_log import JOURNAL, MANIFEST
-from torchgeo_msssl.geo.discover import is_image
+from torchgeo_msssl.geo.discover import ARRAY_SUFFIX, is_image
 from torchgeo_msssl.geo.ground.parts import PARTS
 
 IMAGES, MASKS = 'images', 'masks'

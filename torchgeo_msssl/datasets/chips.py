@@ -19,12 +19,13 @@ from torchgeo.datasets import NonGeoDataset
 from torchgeo.datasets.utils import Sample
 
 from torchgeo_msssl.bands import Sensor, get_sensor
-from torchgeo_msssl.datasets.chip_files import ARRAY_SUFFIX, ArrayLayout, Channels
+from torchgeo_msssl.datasets.chip_files import ArrayLayout, Channels
 from torchgeo_msssl.datasets.chip_folders import folder_splits, list_chips
 from torchgeo_msssl.datasets.chip_manifest import ChipManifest, read_manifest
 from torchgeo_msssl.datasets.chip_sources import ChipSource, FileSource, WindowSource
 from torchgeo_msssl.errors import ConfigurationError, ScenesNotFoundError
 from torchgeo_msssl.geo.chipping.options import ALL
+from torchgeo_msssl.geo.discover import ARRAY_SUFFIX
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.labels.classes import ClassNames, resolve_classes
 

@@ -76,7 +76,7 @@ class PixelReservoir:
         """Return the pixels that are kept, class by class."""
         kept = np.array([len(keys) for keys in self._keys])
         labels = np.repeat(np.arange(len(kept)), kept)
-        share = self.counts / max(self.counts.sum(), 1) / np.maximum(kept, 1)
+        share = self.counts / max(int(self.counts.sum()), 1) / np.maximum(kept, 1)
         vectors = [part for part in self._vectors if part is not None]
         return PixelSample(
             torch.cat(vectors).numpy() if vectors else np.zeros((0, 0), dtype=np.float32),
