@@ -97,7 +97,9 @@ def _windows_inside(grid: PixelGrid, region: BaseGeometry, size: tuple[int, int]
         cols, rows = inverse @ (points[:, 0], points[:, 1])
         top, left = math.ceil(rows.min() - _TOLERANCE), math.ceil(cols.min() - _TOLERANCE)
         bottom, right = math.floor(rows.max() + _TOLERANCE), math.floor(cols.max() + _TOLERANCE)
-        if bottom - top < size[0] or right - left < size[1]:
+        # a part that spans a scene smaller than a chip gets a padded chip, as without a region
+        spans = bottom - top >= min(size[0], grid.height) and right - left >= min(size[1], grid.width)
+        if not spans:
             continue
         piece = replace(grid, height=bottom - top, width=right - left)
         windows |= {
@@ -106,5 +108,6 @@ def _windows_inside(grid: PixelGrid, region: BaseGeometry, size: tuple[int, int]
         }
     if not windows:
         return []
-    boxes = shapely.box(*np.array([grid.window_bounds(window) for window in windows]).T)
+    shown = [window.intersection(grid.window) or window for window in windows]
+    boxes = shapely.box(*np.array([grid.window_bounds(window) for window in shown]).T)
     return [window for window, keep in zip(windows, shapely.covers(region, boxes), strict=True) if keep]

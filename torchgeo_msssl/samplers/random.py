@@ -38,12 +38,14 @@ def origins(extent: int, size: int, block: int | None) -> _Ints:
 
     Args:
         extent: Length of the axis, pixels.
-        size: Length of the chip, pixels, at most ``extent``.
+        size: Length of the chip, pixels.
         block: Length of a stored block, or None for unaligned chips.
 
     Returns:
         Increasing offsets.
     """
+    if extent < size:  # the chip is padded
+        return np.zeros(1, dtype=np.int64)
     if block is None or block >= extent:
         return np.arange(extent - size + 1)
     run = -(-size // block) * block
@@ -121,7 +123,9 @@ class _Place:
     def accepts(self, rows: _Ints, cols: _Ints) -> _Bools:
         """Return which chips at these origins certainly have enough valid data and lie inside the region."""
         height, width = self.size
-        inside = (rows >= 0) & (cols >= 0) & (rows + height <= self.grid.height) & (cols + width <= self.grid.width)
+        # a scene that is smaller than a chip has one chip, which is padded
+        last = max(self.grid.height - height, 0), max(self.grid.width - width, 0)
+        inside = (rows >= 0) & (cols >= 0) & (rows <= last[0]) & (cols <= last[1])
         ok = np.zeros(len(rows), dtype=np.bool_)
         if inside.any():
             ok[inside] = self.cells.bounds(rows[inside], cols[inside], self.size)[0] >= self.need
@@ -129,7 +133,8 @@ class _Place:
             x0, y0 = self.grid.transform.c, self.grid.transform.f
             a, e = self.grid.transform.a, self.grid.transform.e
             r, c = rows[ok], cols[ok]
-            boxes = shapely.box(x0 + c * a, y0 + (r + height) * e, x0 + (c + width) * a, y0 + r * e)
+            bottom, right = np.minimum(r + height, self.grid.height), np.minimum(c + width, self.grid.width)
+            boxes = shapely.box(x0 + c * a, y0 + bottom * e, x0 + right * a, y0 + r * e)
             ok[ok] = shapely.covers(self.region, boxes)
         return ok
 
@@ -207,7 +212,7 @@ class RandomChipSampler(ChipSampler):
         self.min_valid = min_valid
         self.positives: Positives = positives
         need = int(np.ceil(min_valid * self.size[0] * self.size[1] - 1e-9))
-        self._places = {i: self._place(i, need, aligned) for i in self._large_enough()}
+        self._places = {i: self._place(i, need, aligned) for i in self._large_enough(need)}
         self._partners = {i: self._other_dates(i) for i in self._places} if positives == 'temporal' else {}
         self._scenes = np.array([i for i, place in self._places.items() if len(place.good)], dtype=np.int64)
         if len(self._scenes) == 0:
@@ -218,25 +223,28 @@ class RandomChipSampler(ChipSampler):
         self._share = area / area.sum()
         self.length = length or max(1, int(area.sum() // (self.size[0] * self.size[1])))
 
-    def _large_enough(self) -> list[int]:
+    def _large_enough(self, need: int) -> list[int]:
+        """Scenes with enough pixels for a chip, which may be padded."""
         fits = [
             i
             for i, scene in enumerate(self.dataset.scenes)
-            if scene.grid.height >= self.size[0] and scene.grid.width >= self.size[1]
+            if min(scene.grid.height, self.size[0]) * min(scene.grid.width, self.size[1]) >= max(need, 1)
         ]
         scenes = self.dataset.scenes
         if not fits:
             largest = max(scenes, key=lambda scene: min(scene.grid.height, scene.grid.width))
             msg = (
                 f'chip_size: a chip of {self.size[0]}×{self.size[1]} pixels is larger than every scene; the largest, '
-                f'{largest.path}, has {largest.grid.height}×{largest.grid.width}. Use a smaller chip.'
+                f'{largest.path}, has {largest.grid.height}×{largest.grid.width}. Use a smaller chip, or a smaller '
+                'min_valid, so that chips are padded.'
             )
             raise ChipSizeError(msg)
         if len(fits) < len(scenes):
             small = next(scene for i, scene in enumerate(scenes) if i not in set(fits))
             warnings.warn(
                 f'{len(scenes) - len(fits)} of {len(scenes)} scenes are smaller than a chip of '
-                f'{self.size[0]}×{self.size[1]} pixels and are left out (the first is {small.path}).',
+                f'{self.size[0]}×{self.size[1]} pixels and are left out (the first is {small.path}); a smaller '
+                'min_valid lets them be padded.',
                 stacklevel=3,
             )
         return fits
@@ -332,8 +340,8 @@ class RandomChipSampler(ChipSampler):
     def _near(self, i: int, row: int, col: int, count: int, rng: np.random.Generator) -> _Ints:
         """Return the origins of ``count`` chips in a neighbourhood of another one, shape (count, 2)."""
         grid, (height, width) = self._places[i].grid, self.dataset.scenes[i].block_shape
-        top, bottom = neighbourhood(row, self.size[0], height, grid.height, rng)
-        left, right = neighbourhood(col, self.size[1], width, grid.width, rng)
+        top, bottom = neighbourhood(row, self.size[0], height, max(grid.height, self.size[0]), rng)
+        left, right = neighbourhood(col, self.size[1], width, max(grid.width, self.size[1]), rng)
         chosen = np.empty((0, 2), dtype=np.int64)
         for _ in range(_ROUNDS):
             rows, cols = rng.integers(top, bottom + 1, 2 * count), rng.integers(left, right + 1, 2 * count)
