@@ -2,7 +2,8 @@
 
 import importlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 
 import shapely
@@ -13,6 +14,7 @@ from torchgeo_msssl.errors import ConfigurationError, EmptyIntersectionError, Mi
 from torchgeo_msssl.files import atomic_path
 from torchgeo_msssl.geo.ground.area import Ground
 from torchgeo_msssl.geo.ground.parts import PARTS
+from torchgeo_msssl.geo.ground.table import read_table
 
 #: Fraction of a region that another one may cover: what coordinates lose in a file.
 _ROUNDING = 1e-6
@@ -20,12 +22,14 @@ _ROUNDING = 1e-6
 _DECIMALS = 12
 
 
-def read_split(path: str | os.PathLike[str], ground: Ground) -> dict[str, BaseGeometry]:
+def read_split(path: str | os.PathLike[str], ground: Ground, needed: Sequence[str] = PARTS) -> dict[str, BaseGeometry]:
     """Read regions that were drawn by hand or written by an earlier run.
 
     Args:
-        path: Vector file whose column ``split`` holds ``train``, ``val`` or ``test``; other values are left out.
+        path: Vector file whose column ``split`` holds ``train``, ``val`` or ``test``; other values are left out. Or a
+            CSV table of scenes, see :func:`~torchgeo_msssl.geo.ground.table.read_table`.
         ground: The ground of the scenes that are split.
+        needed: Parts that the file must have.
 
     Returns:
         Regions in the CRS of the ground by the name of the part.
@@ -36,7 +40,11 @@ def read_split(path: str | os.PathLike[str], ground: Ground) -> dict[str, BaseGe
         EmptyIntersectionError: If a region covers no scene.
     """
     if not Path(path).is_file():
-        raise ConfigurationError(f'split: {path!s} is neither blocks nor scenes nor a file of polygons.')
+        raise ConfigurationError(
+            f'split: {path!s} is neither blocks nor scenes nor a file of polygons or table of scenes.'
+        )
+    if Path(path).suffix.lower() == '.csv':
+        return read_table(path, ground, needed)
     gpd = importlib.import_module('geopandas')  # not at the top: it takes longer to import than a small scene to chip
     try:
         frame = gpd.read_file(path)
@@ -50,12 +58,14 @@ def read_split(path: str | os.PathLike[str], ground: Ground) -> dict[str, BaseGe
     regions: dict[str, BaseGeometry] = {}
     for part in PARTS:
         shapes = frame.geometry[frame['split'] == part].to_numpy()
+        if len(shapes) == 0 and part not in needed:
+            continue
         if len(shapes) == 0:
             raise ConfigurationError(f'split: {path!s} has no polygon whose column split says {part}; add one.')
         regions[part] = shapely.union_all(shapely.make_valid(shapes))
         if not regions[part].intersects(ground.union):
             raise EmptyIntersectionError(f'split: the region {part} of {path!s} lies on none of the scenes; move it.')
-    for one, other in (('train', 'val'), ('train', 'test'), ('val', 'test')):
+    for one, other in combinations(regions, 2):
         common = regions[one].intersection(regions[other]).area
         if common > _ROUNDING * min(regions[one].area, regions[other].area):
             raise ConfigurationError(

@@ -16,7 +16,7 @@ from torchgeo_msssl.geo.ground.assignment import assign, check_fractions
 from torchgeo_msssl.geo.ground.blocks import BlockGrid, Cells, chances
 from torchgeo_msssl.geo.ground.class_fractions import class_fractions
 from torchgeo_msssl.geo.ground.file import read_split
-from torchgeo_msssl.geo.ground.parts import part_names
+from torchgeo_msssl.geo.ground.parts import PARTS, part_names
 
 if TYPE_CHECKING:  # imports geopandas, which takes longer than chipping a small scene
     from torchgeo_msssl.geo.labels.source import LabelSource
@@ -35,18 +35,20 @@ def split_ground(
     seed: int,
     labels: 'LabelSource | None' = None,
     gap: float = 0,
+    needed: Sequence[str] = PARTS,
 ) -> Regions:
     """Divide ground into regions for training, validation and test.
 
     Args:
         ground: The ground of scenes.
-        split: ``blocks``; ``scenes``, so that whole scenes are held out; or a vector file of regions, see
+        split: ``blocks``; ``scenes``, so that whole scenes are held out; or a file of regions or scenes, see
             :func:`~torchgeo_msssl.geo.ground.file.read_split`.
         fractions: Fractions of training, validation and test; see :func:`~torchgeo_msssl.geo.ground.file.part_names`.
         block_size: Side of a block in pixels.
         seed: Seed of the assignment.
         labels: Labels whose classes are balanced between the parts; None balances the area alone.
         gap: Pixels between the regions, see :func:`keep_apart`.
+        needed: Parts that a file must have.
 
     Returns:
         Regions in the CRS of the ground by the name of the part.
@@ -61,7 +63,7 @@ def split_ground(
     elif split == 'scenes':
         parts = split_scenes(ground, fractions, seed, labels)
     else:
-        return keep_apart(read_split(split, ground), ground, gap)
+        return keep_apart(read_split(split, ground, needed), ground, gap)
     return keep_apart(dict(zip(names, parts, strict=True)), ground, gap)
 
 
