@@ -717,7 +717,7 @@ def test_missing_path(failure) -> None:
 
 def test_missing_crs(failure, tmp_path: Path) -> None:
     scene = write_scene(tmp_path / 'scene.tif', crs=None)
-    message = failure('--data.paths', str(scene))
+    message = failure('--data.paths', str(scene), '--data.res', '20')  # plain images cannot be warped
     assert str(scene) in message
     assert 'coordinate reference system' in message
 
@@ -789,6 +789,43 @@ def test_loss_is_not_finite(
     assert 'nan at step 0' in error
     assert f'{scene} (rows' in error
     assert 'B08' in error
+
+
+def test_best_is_the_last_checkpoint_of_a_run_without_validation(tmp_path: Path) -> None:
+    def save(version: int, name: str, time: int) -> Path:
+        path = tmp_path / f'version_{version}' / 'checkpoints' / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        os.utime(path, (time, time))
+        return path
+
+    best = save(0, 'best.ckpt', 10)
+    save(0, 'last.ckpt', 20)
+    assert last_run(tmp_path, 'best.ckpt') == (0, best)
+    last = save(1, 'last.ckpt', 30)
+    assert last_run(tmp_path, 'best.ckpt') == (1, last)
+
+
+def test_classes_and_unlabelled_values_follow_the_data(tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / 'scene.tif')
+    mask = np.random.default_rng(0).integers(0, 3, (80, 80)).astype(np.int16)
+    mask[:8] = -1
+    with rasterio.open(scene) as dataset:
+        profile = dataset.profile | {'count': 1, 'dtype': 'int16'}
+    with rasterio.open(tmp_path / 'mask.tif', 'w', **profile) as dataset:
+        dataset.write(mask, 1)
+    command = ['fit', '--config', str(REPOSITORY / 'configs' / 'vineseg_drone.yaml'), '--data.paths', str(scene)]
+    command += ['--data.labels', str(tmp_path / 'mask.tif'), '--data.ignore_index', '[-1, 254]']
+    command += shlex.split(
+        '--model.backbone test_resnet --data.chip_size 16 --data.block_size 16 --data.batch_size 4 '
+        '--data.chips_per_epoch 4 --trainer.max_epochs 1 --trainer.limit_val_batches 1 '
+        '--trainer.enable_progress_bar false --trainer.enable_model_summary false'
+    )
+    run = run_trainer(command)
+    assert run.model.num_classes == 3  # the configuration says 2
+    assert run.model.class_names == ['background', 'class_1', 'class_2']
+    assert run.model.ignore_index == run.datamodule.ignore_index == 254
+    assert torch.isfinite(run.trainer.callback_metrics['train_loss'])
 
 
 def test_no_checkpoint_of_a_name(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from rich.logging import RichHandler
 
 from torchgeo_msssl import __version__
 from torchgeo_msssl.commands.trainer_options import spell_trainer_options
-from torchgeo_msssl.contract import PredictionData, SpectralData
+from torchgeo_msssl.contract import CountedClasses, LabelledData, PredictionData, SpectralData
 from torchgeo_msssl.errors import ConfigurationError, OutputError, WeightsError
 
 
@@ -49,8 +49,13 @@ class CLI(LightningCLI):
         return {self._command: LightningCLI.subcommands()[self._command]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Link the number of input channels to the bands of the data."""
-        parser.link_arguments('data', 'model.init_args.in_channels', compute_fn=self._channels, apply_on='instantiate')
+        """Link the number of input channels to the bands of the data, and the number of classes to their labels."""
+        for option, follow in (
+            ('in_channels', self._channels),
+            ('num_classes', self._classes),
+            ('ignore_index', self._ignore_index),
+        ):
+            parser.link_arguments('data', f'model.init_args.{option}', compute_fn=follow, apply_on='instantiate')
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
@@ -61,11 +66,26 @@ class CLI(LightningCLI):
             parser.add_class_arguments(MapSettings, as_group=True)
         return parser
 
-    def _channels(self, data: LightningDataModule) -> int:
+    def _channels(self, data: LightningDataModule) -> int | None:
         # predict loads the network from the checkpoint and does not open the training data
         if self.subcommand != 'predict' and isinstance(data, SpectralData):
             return data.in_channels
-        return int(self._get(self.config, 'model')['init_args']['in_channels'])
+        return self._given('in_channels')
+
+    def _classes(self, data: LightningDataModule) -> int | None:
+        if self.subcommand != 'predict' and isinstance(data, CountedClasses):
+            return data.num_classes
+        return self._given('num_classes')
+
+    def _ignore_index(self, data: LightningDataModule) -> int | None:
+        if self.subcommand != 'predict' and isinstance(data, LabelledData):
+            return data.ignore_index
+        return self._given('ignore_index')
+
+    def _given(self, option: str) -> int | None:
+        # jsonargparse drops what a task without the option is given
+        value: int | None = self._get(self.config, 'model')['init_args'].get(option)
+        return value
 
     def before_instantiate_classes(self) -> None:
         """Find the run to resume, and check that the run folder can be written."""
@@ -86,6 +106,8 @@ class CLI(LightningCLI):
         runs = Path(options['save_dir']) / (options.get('name') or '')
         if named:
             version, checkpoint = last_run(runs, f'{given}.ckpt')
+            if checkpoint.name != f'{given}.ckpt':
+                print(f'{checkpoint.parents[1]} has no {given}.ckpt, for it was trained without validation.')
             config['ckpt_path'] = str(checkpoint)
             if self.subcommand == 'fit':
                 options['version'] = version
@@ -162,7 +184,7 @@ def last_run(runs: Path, name: str = 'last.ckpt') -> tuple[int, Path]:
 
     Args:
         runs: Folder of the experiment, with ``version_N`` folders.
-        name: Name of the checkpoint.
+        name: Name of the checkpoint; a run without ``best.ckpt`` has its ``last.ckpt`` taken.
 
     Returns:
         ``(N, checkpoint)``.
@@ -170,15 +192,17 @@ def last_run(runs: Path, name: str = 'last.ckpt') -> tuple[int, Path]:
     Raises:
         ConfigurationError: If there is no checkpoint.
     """
-    found = [
-        (int(match[1]), path)
-        for path in runs.glob(f'version_*/checkpoints/{name}')
-        if (match := re.fullmatch(r'version_(\d+)', path.parent.parent.name))
-    ]
+    names = dict.fromkeys((name, 'last.ckpt')) if name == 'best.ckpt' else {name: None}
+    found: dict[int, list[Path]] = {}
+    for each in names:  # the wanted one comes first
+        for path in runs.glob(f'version_*/checkpoints/{each}'):
+            if match := re.fullmatch(r'version_(\d+)', path.parent.parent.name):
+                found.setdefault(int(match[1]), []).append(path)
     if not found:
         msg = f'ckpt_path: there is no {runs}/version_*/checkpoints/{name}; train first, or give a path.'
         raise ConfigurationError(msg)
-    return max(found, key=lambda run: run[1].stat().st_mtime_ns)
+    version, paths = max(found.items(), key=lambda run: max(path.stat().st_mtime_ns for path in run[1]))
+    return version, paths[0]
 
 
 def check_writable(folder: Path) -> None:

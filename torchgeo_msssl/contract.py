@@ -133,6 +133,15 @@ class UnlabelledData(LabelledData, Protocol):
 
 
 @runtime_checkable
+class CountedClasses(Protocol):
+    """Data module whose labels tell the number of classes, which the command line gives to the task."""
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, for which the labels may be opened."""
+
+
+@runtime_checkable
 class ProbedData(Protocol):
     """Data module of scenes, with class rasters if a frozen probe is to classify their chips."""
 

@@ -372,7 +372,7 @@ def test_land_cover_of_the_sample_area(small_area: SampleArea, sample: Any, clas
         ('vine=2', True, ['background', 'vine'], {0: 0, 1: 0, 2: 1}),
         ('{grown: [1, 2], soil: 0}', None, ['grown', 'soil'], {0: 1, 1: 0, 2: 0}),
         ('soil,grass,vine', None, NAMES, {0: 0, 1: 1, 2: 2}),
-        ('vine=2', None, ['vine'], {0: 255, 1: 255, 2: 0}),
+        ('vine=2,grass=1', None, ['vine', 'grass'], {0: 255, 1: 1, 2: 0}),
     ],
 )
 def test_class_names_are_a_list_or_a_mapping(

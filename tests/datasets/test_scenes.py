@@ -860,7 +860,7 @@ def test_errors_name_the_file_and_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match='cache'):
         Scenes(path, cache='ram')  # type: ignore[arg-type]
     with pytest.raises(MissingCRSError, match=r'bare.tif'):
-        Scenes(write(tmp_path / 'bare.tif', pixels(), crs=None))
+        Scenes(write(tmp_path / 'bare.tif', pixels(), crs=None), crs='EPSG:32631')
     (tmp_path / 'text.tif').write_text('no raster')
     with pytest.raises(SceneReadError, match=r'text.tif'):
         Scenes(tmp_path / 'text.tif')

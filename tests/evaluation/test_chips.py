@@ -100,7 +100,7 @@ def test_images_by_part_and_class(images: Path) -> None:
         assert len(paths) == 20
 
 
-@given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.floats(0.01, 1), st.integers(0, 99))
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=20), st.floats(0.01, 1), st.integers(0, 99))
 def test_few_labels_of_each_class(labels: list[int], fraction: float, seed: int) -> None:
     found = np.array(labels)
     drawn = draw_labels(found, fraction, seed)

@@ -19,6 +19,7 @@ from rasterio.features import rasterize
 from scipy import ndimage
 
 from tests.geo.drawings import GRID, UTM, X, Y, save, square, vector_labels
+from torchgeo_msssl.commands.rasterize import RasterizeOptions
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.rasterize import ignore_borders, write_coverage, write_mask
@@ -184,9 +185,11 @@ def test_coverage_outside_the_surveyed_ground_is_nan(tmp_path: Path) -> None:
 
 def test_values_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     path = save(tmp_path / 'a.gpkg', [square(0, 0, 4)])
-    for ignore_index in (256, 1, -1):
-        with pytest.raises(ConfigurationError, match=f'ignore_index: expected 2 to 255.*got {ignore_index}'):
-            vector_labels(path, ['ground', 'vine'], ignore_index=ignore_index)
+    with pytest.raises(ConfigurationError, match=r'ignore_index: expected 2 to 255.*got 1'):
+        vector_labels(path, ['ground', 'vine'], ignore_index=1)
+    for ignore_index in (256, -1):
+        with pytest.raises(ConfigurationError, match=f'ignore_index: expected 0 to 255.*got {ignore_index}'):
+            RasterizeOptions(labels='a.gpkg', like='a.tif', output='mask.tif', ignore_index=ignore_index)
     with pytest.raises(ConfigurationError, match='boundary_ignore: expected 0 pixels or more, got -2'):
         write_mask(vector_labels(path), GRID, tmp_path / 'mask.tif', -2)
     assert not (tmp_path / 'mask.tif').exists()

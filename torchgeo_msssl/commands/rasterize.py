@@ -40,7 +40,9 @@ class RasterizeOptions(LabelSettings):
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        """Check options that exclude each other."""
+        """Check the range of values, and options that exclude each other."""
+        if not 0 <= self.ignore_index <= 255:
+            raise ConfigurationError(f'ignore_index: expected 0 to 255, which uint8 can hold, got {self.ignore_index}.')
         for name in ('all_touched', 'boundary_ignore'):
             if self.coverage and getattr(self, name):
                 raise ConfigurationError(f'coverage: writes fractions, to which {name} does not apply; leave one out.')

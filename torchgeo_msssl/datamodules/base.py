@@ -237,14 +237,14 @@ class SpectralDataModule(BaseDataModule):
         )
 
     def folder_options(
-        self, masks: bool, class_names: ClassNames | None = None, ignore_index: int = 255
+        self, masks: bool, class_names: ClassNames | None = None, ignore_index: int | Sequence[int] = 255
     ) -> FolderOptions:
         """Return the options of the reader of a folder of chips.
 
         Args:
             masks: Whether masks are read.
             class_names: Names of the classes; None for those of the manifest.
-            ignore_index: Value of unlabelled pixels.
+            ignore_index: Value of unlabelled pixels, or several.
         """
         assert self.paths is not None
         (root,) = [self.paths] if isinstance(self.paths, str) else self.paths
@@ -257,7 +257,7 @@ class SpectralDataModule(BaseDataModule):
             tuple(self.band_names or ()),
             masks,
             class_names or None,
-            ignore_index,
+            ignore_index if isinstance(ignore_index, int) else tuple(ignore_index),
         )
 
     # What a task needs.

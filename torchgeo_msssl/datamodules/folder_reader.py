@@ -24,6 +24,7 @@ from torchgeo_msssl.geo.chipping.options import ALL
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.ground.parts import PARTS
 from torchgeo_msssl.geo.labels.classes import ClassNames
+from torchgeo_msssl.geo.labels.values import check_foreground, name_values
 from torchgeo_msssl.geo.radiometry import Radiometry
 from torchgeo_msssl.progress import progress_bar
 from torchgeo_msssl.samplers.base import ChipSampler
@@ -32,6 +33,8 @@ from torchgeo_msssl.samplers.order import OrderedChips, ShuffledChips
 log = logging.getLogger(__name__)
 
 TRAIN = PARTS[0]
+#: Name of the only class of masks that name none.
+_FOREGROUND = 'class_1'
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class FolderOptions:
     band_names: tuple[str, ...]
     masks: bool
     class_names: ClassNames | None = None
-    ignore_index: int = 255
+    ignore_index: int | tuple[int, ...] = 255
 
     def open(self, split: str) -> Chips:
         """Open the chips of a split."""
@@ -121,9 +124,20 @@ class FolderReader:
                 chips = self._options.open(split)
         if self._options.masks:
             _check_masks(chips)
+            if not chips.class_names:
+                names = name_values(chips.mask_values(), _FOREGROUND, self._options.ignore_index)
+                self._options = replace(self._options, class_names=names)
+                return self._open(part)
+            if part == TRAIN and chips.classes is not None:
+                check_foreground(chips.mask_values(), chips.classes, 'paths')
         if part == TRAIN:
             _describe(chips)
         return chips
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Those of ``train``, ``val`` and ``test`` that have chips, else ``all``."""
+        return chip_splits(self._options.root)
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -216,10 +230,6 @@ def _check_masks(chips: Chips) -> None:
     if not chips.labelled:
         raise ConfigurationError(
             f'paths: the chips in {chips.root} have no masks; cut them with `chip --labels`, or add masks.'
-        )
-    if not chips.class_names:
-        raise ConfigurationError(
-            f'class_names: {chips.root} does not name the values of its masks; give the names of the classes.'
         )
 
 

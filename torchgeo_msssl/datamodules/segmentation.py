@@ -1,5 +1,7 @@
 """Chips with masks, for segmentation."""
 
+import logging
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -18,13 +20,19 @@ from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.ground.parts import PARTS, part_names
 from torchgeo_msssl.geo.ground.split import split_ground
-from torchgeo_msssl.geo.labels.classes import resolve_classes
+from torchgeo_msssl.geo.labels.classes import resolve_classes, unlabelled_values
+from torchgeo_msssl.geo.labels.options import MissingClass
 from torchgeo_msssl.geo.plain_images import require_crs
 from torchgeo_msssl.geo.sample import SampleArea
 from torchgeo_msssl.runs import run_folder
 from torchgeo_msssl.samplers.base import ChipSampler
 from torchgeo_msssl.samplers.blocks import ground_of
 from torchgeo_msssl.samplers.paired import PairedChipSampler
+
+log = logging.getLogger(__name__)
+
+#: Parts that a file of a split must have.
+_NEEDED = ('train', 'test')
 
 
 class SegmentationDataModule(SpectralDataModule):
@@ -45,9 +53,10 @@ class SegmentationDataModule(SpectralDataModule):
         buffer: float = 0.0,
         background: bool | None = None,
         extent: str | None = None,
-        ignore_index: int = 255,
+        ignore_index: int | list[int] = 255,
         priority: list[str] | None = None,
         all_touched: bool = False,
+        missing_class: MissingClass = 'refuse',
         batch_size: int = 8,
         min_valid: float = 0.5,
         split: str = 'blocks',
@@ -70,20 +79,24 @@ class SegmentationDataModule(SpectralDataModule):
             labels: Scenes: mask rasters, or polygons and lines (GeoPackage, GeoJSON, Shapefile, GeoParquet).
             class_names: List of names, whose index is the value in a mask; or mapping of names to values of the labels,
                 such as ``{forest: 2, built: [8, 9]}``, which numbers classes in its order and leaves other values
-                unlabelled. Default: the numbers of ``column``, or the names in the manifest of a folder of chips.
+                unlabelled. Default: those that the labels name in a manifest or tag, or the values that they hold;
+                polygons without ``column`` are one class, named after their file.
             column: Vector labels: column with the class.
             layer: Vector labels: layer of the file.
             buffer: Vector labels: metres by which lines and points are widened to each side.
             background: Scenes: whether ground without a label is the background class, else it is unlabelled and
-                ignored.
+                ignored. Default: true for vector labels unless class 0 is drawn, false for rasters.
             extent: Scenes: polygons of the surveyed ground; everything outside is unlabelled.
-            ignore_index: Value of unlabelled pixels in the masks of a batch.
+            ignore_index: Value of unlabelled pixels, such as -1, or several. The masks of a batch have the first one
+                from 0 to 255, else 255.
             priority: Vector labels: classes that lie on top of the others, the uppermost first.
             all_touched: Vector labels: burn every pixel that is touched.
+            missing_class: Vector labels: whether geometries without a value in ``column`` are refused, or unlabelled.
             batch_size: Chips per batch on each rank.
             min_valid: Scenes: minimum fraction of valid pixels per training chip.
             split: Scenes: how the ground is divided: ``blocks``; ``scenes`` to hold out whole scenes; or a file of
-                polygons with a column ``split`` of train, val and test (such as an earlier ``split.geojson``).
+                polygons with a column ``split`` of train, val and test (such as an earlier ``split.geojson``); or a
+                CSV table with the columns ``file`` and ``split``. Without val there is no validation.
             fractions: Scenes: fractions of the blocks or scenes for training, validation and test.
             block_size: Scenes: side of a block of ground in pixels, at least ``chip_size``; blocks begin at the origin
                 of the CRS.
@@ -127,8 +140,9 @@ class SegmentationDataModule(SpectralDataModule):
             'ignore_index': ignore_index,
             'priority': priority or (),
             'all_touched': all_touched,
+            'missing_class': missing_class,
         }
-        self.ignore_index = ignore_index
+        self.ignore_index, _ = unlabelled_values(ignore_index)
         self._labels: Labels | None = None
         self.split = split
         self.fractions = fractions
@@ -150,6 +164,7 @@ class SegmentationDataModule(SpectralDataModule):
             'extent': extent,
             'priority': priority,
             'all_touched': all_touched,
+            'missing_class': missing_class,
             'split': split,
             'fractions': tuple(fractions),
             'block_size': block_size,
@@ -166,7 +181,18 @@ class SegmentationDataModule(SpectralDataModule):
         if self._labels is not None:
             return self._labels.class_names
         given, background = self.label_options['class_names'], self.label_options['background']
-        return None if given is None else resolve_classes(given, self.ignore_index, background).names
+        return None if given is None else resolve_classes(given, self.label_options['ignore_index'], background).names
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, for which the labels are opened.
+
+        Raises:
+            MSSSLError: If they cannot be used.
+        """
+        names = self.class_names if self.reads_chips else self.open_labels().class_names
+        assert names is not None
+        return len(names)
 
     @property
     def labelled(self) -> LabelledScenes | None:
@@ -219,6 +245,7 @@ class SegmentationDataModule(SpectralDataModule):
             raise ConfigurationError('labels: required with scenes; give the label files.')
         if self._labels is None:
             self._labels = Labels(self.labels, **self.label_options)
+            _check_several(self._labels.class_names)
         return self._labels
 
     def _scene_reader(self) -> SceneReader:
@@ -240,7 +267,7 @@ class SegmentationDataModule(SpectralDataModule):
         labelled = LabelledScenes(scenes, self.open_labels())
         source = labelled.labels.source
         regions = split_ground(
-            ground_of(scenes), self.split, self.fractions, self.block_size, self.seed, source, self.gap
+            ground_of(scenes), self.split, self.fractions, self.block_size, self.seed, source, self.gap, _NEEDED
         )
         ground = regions['train']
         regions['train'] = choose_labelled_blocks(
@@ -255,7 +282,9 @@ class SegmentationDataModule(SpectralDataModule):
         few = self.shots is not None or self.label_fraction < 1
         return FolderReader(
             self.folder_options(
-                masks=True, class_names=self.label_options['class_names'], ignore_index=self.ignore_index
+                masks=True,
+                class_names=self.label_options['class_names'],
+                ignore_index=self.label_options['ignore_index'],
             ),
             None,
             self.wanted_chip_size,
@@ -274,6 +303,7 @@ class SegmentationDataModule(SpectralDataModule):
             ConfigurationError: If the split leaves a region empty, or an epoch has fewer chips than a batch.
             MSSSLError: If scenes, chips or labels cannot be used.
         """
+        self.reader.prepare()
         first = stage == 'fit' and self.sampler is None
         super().setup(stage)
         if first and self.labelled is not None:
@@ -287,8 +317,29 @@ class SegmentationDataModule(SpectralDataModule):
 
         Args:
             stage: ``fit``, ``validate``, ``test`` or ``predict``.
+
+        Raises:
+            ConfigurationError: If nothing is held out for validation.
         """
+        if stage == 'fit' and not self.holds_out:
+            log.warning(
+                'Nothing is held out for validation, so that there is no best checkpoint: the last one is taken.'
+            )
+            for message in ('.*could not find the monitored key', 'Total length of `list` across ranks is zero'):
+                warnings.filterwarnings('ignore', message)
+            return ()
+        if stage == 'validate' and not self.holds_out:
+            raise ConfigurationError('split: nothing is held out for validation; add a part val, or use test.')
         return {'fit': ('val',), 'validate': ('val',), 'test': ('test',)}.get(stage, ())
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether some ground or chips are held out for validation."""
+        if isinstance(self.reader, SceneReader):
+            return 'val' in self.reader.division.regions
+        assert isinstance(self.reader, FolderReader)
+        splits = self.reader.splits
+        return 'val' in splits or 'train' not in splits
 
     def add_unlabelled(self) -> None:
         """Add unlabelled chips of all training ground to training batches, as many as they have labelled ones.
@@ -318,3 +369,12 @@ class SegmentationDataModule(SpectralDataModule):
         """
         self.reader.prepare()
         return self._make_loader(part, self.reader.covering_sampler(part, all_ranks=True))
+
+
+def _check_several(names: Sequence[str]) -> None:
+    if len(names) < 2:
+        (name,) = names
+        raise ConfigurationError(
+            f'class_names: {name} alone leaves nothing to tell it from; name the background too, as in [background, '
+            f'{name}] or {{background: 0, {name}: 1}}, or set background to true.'
+        )

@@ -19,7 +19,7 @@ from torchgeo_msssl.errors import BandError, ConfigurationError, SceneReadError
 from torchgeo_msssl.geo.discover import ARRAY_SUFFIX, IMAGE_SUFFIXES, date_of
 from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.headers import dtype_of, is_masked, name_bands
-from torchgeo_msssl.geo.labels.classes import Classes
+from torchgeo_msssl.geo.labels.classes import UNLABELLED, Classes, unlabelled_values
 from torchgeo_msssl.geo.open_datasets import pooled_raster
 from torchgeo_msssl.geo.scene import BandFile, Scene, with_data
 
@@ -233,7 +233,9 @@ def check_alike(chip: Scene, first: Scene, dtype: np.dtype[Any]) -> None:
         raise SceneReadError(msg)
 
 
-def read_mask(path: str, chip: Scene, window: Window, classes: Classes | None, ignore_index: int) -> NDArray[np.int64]:
+def read_mask(
+    path: str, chip: Scene, window: Window, classes: Classes | None, unlabelled: tuple[int, ...] = (UNLABELLED,)
+) -> NDArray[np.int64]:
     """Read the mask of a chip.
 
     Args:
@@ -241,10 +243,10 @@ def read_mask(path: str, chip: Scene, window: Window, classes: Classes | None, i
         chip: The chip.
         window: Window on the chip.
         classes: Classes of the values; None accepts every value.
-        ignore_index: Value of unlabelled pixels.
+        unlabelled: Values that mean unlabelled.
 
     Returns:
-        Shape (height, width), ``ignore_index`` where the mask has nodata.
+        Shape (height, width), the value of unlabelled pixels where the mask has nodata.
 
     Raises:
         ConfigurationError: If the mask has several bands, or a value that is not a class.
@@ -259,9 +261,11 @@ def read_mask(path: str, chip: Scene, window: Window, classes: Classes | None, i
         msg = f'{path}: has {own[0]} × {own[1]} pixels and its image, {chip.path}, {other[0]} × {other[1]}; correct it.'
         raise SceneReadError(msg)
     image, labelled = mask.read(window, mask.bands)
+    ignore_index, _ = unlabelled_values(unlabelled)
     if classes is not None and classes.values is not None:
         found, labelled = classes.of_pixels(image[0], labelled, path)
         return np.where(labelled, found, ignore_index).astype(np.int64)
+    labelled &= ~np.isin(image[0], unlabelled)
     class_names = classes.names if classes is not None else ()
     values = np.where(labelled, image[0].astype(np.float64), ignore_index)
     most = len(class_names) or np.inf
@@ -273,8 +277,8 @@ def read_mask(path: str, chip: Scene, window: Window, classes: Classes | None, i
             expected = f'class_names ({", ".join(class_names)}) has 0 to {len(class_names) - 1}'
         remedy = 'add the names' if class_names else 'recode the mask'
         msg = (
-            f'{path}: holds the value(s) {unknown}, and {expected}; {remedy}, or mark unlabelled pixels with '
-            f'ignore_index ({ignore_index}).'
+            f'{path}: holds the value(s) {unknown}, and {expected}; {remedy}, or set ignore_index to those that mean '
+            'unlabelled.'
         )
         raise ConfigurationError(msg)
     return values.astype(np.int64)

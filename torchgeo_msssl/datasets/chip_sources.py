@@ -1,6 +1,6 @@
 """Readers of chips: from files, or from windows of scenes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -17,7 +17,8 @@ from torchgeo_msssl.geo.chipping.inputs import common_dtype
 from torchgeo_msssl.geo.chipping.labels import ChipLabels
 from torchgeo_msssl.geo.chipping.options import IGNORE
 from torchgeo_msssl.geo.grid import PixelGrid, Window
-from torchgeo_msssl.geo.labels.classes import Classes
+from torchgeo_msssl.geo.labels.classes import Classes, unlabelled_values
+from torchgeo_msssl.geo.labels.values import MaskValues
 from torchgeo_msssl.geo.plain_images import ignore_missing_georeference
 from torchgeo_msssl.geo.radiometry import Radiometry, radiometry
 from torchgeo_msssl.geo.scene import Scene
@@ -64,7 +65,7 @@ class FileSource:
         layout: ArrayLayout,
         offset: float | Literal['auto'],
         classes: Classes | None,
-        ignore_index: int,
+        unlabelled: tuple[int, ...],
         dtype: str | None = None,
     ) -> None:
         """Read the first header.
@@ -76,7 +77,7 @@ class FileSource:
             layout: Layout of ``.npy`` files.
             offset: Added to digital numbers before scaling; ``auto`` reads it from metadata or date.
             classes: Classes of the masks, None if unknown.
-            ignore_index: Value of unlabelled pixels.
+            unlabelled: Values of the masks that mean unlabelled.
             dtype: Dtype that holds the values of all chips without loss (default: that of the first).
 
         Raises:
@@ -88,7 +89,7 @@ class FileSource:
         self._layout = layout
         self._offset: float | Literal['auto'] = offset
         self._classes = classes
-        self._ignore_index = ignore_index
+        self._unlabelled = unlabelled
         self._first = self._open(0)
         self.sensor = sensor or infer_sensor(self._first.bands, chips[0].source)
         self.bands = choose_bands([self._first], bands)
@@ -126,10 +127,19 @@ class FileSource:
         image, valid = scene.read(window, self.bands)
         sample = _sample(image.astype(self._dtype, copy=False), valid, self.radiometry(chip))
         if file.mask is not None:
-            mask = read_mask(file.mask, scene, window, self._classes, self._ignore_index)
-            mask[~valid] = self._ignore_index
+            ignore_index, _ = unlabelled_values(self._unlabelled)
+            mask = read_mask(file.mask, scene, window, self._classes, self._unlabelled)
+            mask[~valid] = ignore_index
             sample['mask'] = torch.from_numpy(mask)
         return sample
+
+    def mask_values(self) -> Iterator[MaskValues]:
+        """Read the values of the masks, one file after another."""
+        for chip in self.chips:
+            if chip.mask is not None:
+                mask = open_chip(chip.mask, None, ArrayLayout('first'))
+                image, _ = mask.read(mask.grid.window, mask.bands)
+                yield MaskValues(chip.mask, np.unique(image))
 
     def radiometry(self, chip: int) -> Radiometry:
         """Return scale and offset of the scene of a chip, from its first chip that has data."""

@@ -9,7 +9,7 @@ import functools
 import logging
 import operator
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from typing import Literal, NamedTuple
@@ -27,7 +27,8 @@ from torchgeo_msssl.errors import ConfigurationError, ScenesNotFoundError
 from torchgeo_msssl.geo.chipping.options import ALL
 from torchgeo_msssl.geo.discover import ARRAY_SUFFIX
 from torchgeo_msssl.geo.grid import Window
-from torchgeo_msssl.geo.labels.classes import ClassNames, resolve_classes
+from torchgeo_msssl.geo.labels.classes import UNLABELLED, ClassNames, IgnoreIndex, resolve_classes, unlabelled_values
+from torchgeo_msssl.geo.labels.values import MaskValues
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ class Chips(NonGeoDataset):
         split: The split.
         manifest: Manifest of the ``chip`` command, or None.
         source: Reader of the chips.
+        classes: Classes of the masks, None if unknown.
         class_names: Names of the classes, empty if unknown.
         ignore_index: Value of unlabelled pixels.
     """
@@ -71,7 +73,7 @@ class Chips(NonGeoDataset):
         channels: Channels | None = None,
         band_names: Sequence[str] = (),
         class_names: ClassNames | None = None,
-        ignore_index: int = 255,
+        ignore_index: IgnoreIndex = UNLABELLED,
         offset: float | Literal['auto'] = 'auto',
         masks: bool = True,
     ) -> None:
@@ -89,7 +91,7 @@ class Chips(NonGeoDataset):
                 agree, else ``band_1``, ``band_2``, …).
             class_names: List of names, whose index is the value, or mapping of names to the values of the masks
                 (default: names of the manifest, else every value is accepted).
-            ignore_index: Value of unlabelled pixels.
+            ignore_index: Value of unlabelled pixels, or several that the masks hold.
             offset: Added to digital numbers before scaling; ``auto`` reads it from metadata or date.
             masks: Whether to read masks if there are any.
 
@@ -106,14 +108,14 @@ class Chips(NonGeoDataset):
             raise ScenesNotFoundError(f'paths: there is no folder {self.root}; give the folder of the chips.')
         self.split = split
         self.transforms = transforms
-        self.ignore_index = ignore_index
+        self.ignore_index, self._unlabelled = unlabelled_values(ignore_index)
         self.manifest = read_manifest(self.root)
         check_split(split, _splits(self.root, self.manifest), self.root)
         if self.manifest is not None and self.manifest.failed:
             _warn_of_failed_scenes(self.root, self.manifest.failed)
         known = self.manifest.class_names if self.manifest is not None else ()
-        self._classes = resolve_classes(class_names or known, ignore_index) if class_names or known else None
-        self.class_names = self._classes.names if self._classes is not None else ()
+        self.classes = resolve_classes(class_names or known, ignore_index) if class_names or known else None
+        self.class_names = self.classes.names if self.classes is not None else ()
         if known and masks and (self.class_names != known or isinstance(class_names, Mapping)):
             msg = (
                 f'class_names: got {", ".join(self.class_names)}, and the chips in {self.root} have the classes '
@@ -144,11 +146,11 @@ class Chips(NonGeoDataset):
             return WindowSource(scenes, windows, wanted, named, offset, labels, self.ignore_index)
         if manifest is None:
             chips = list_chips(self.root, split, masks)
-            return FileSource(chips, bands, named, layout, offset, self._classes, self.ignore_index)
+            return FileSource(chips, bands, named, layout, offset, self.classes, self._unlabelled)
         layout = layout if layout.names else replace(layout, names=tuple(manifest.summary['bands']))
         chips = [chip if masks else chip._replace(mask=None) for chip in manifest.files(split)]
         dtype = manifest.summary['dtype']
-        return FileSource(chips, bands, named, layout, offset, self._classes, self.ignore_index, dtype)
+        return FileSource(chips, bands, named, layout, offset, self.classes, self._unlabelled, dtype)
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -169,6 +171,10 @@ class Chips(NonGeoDataset):
     def size(self) -> tuple[int, int]:
         """``(height, width)`` of every chip in pixels."""
         return self.source.size
+
+    def mask_values(self) -> Iterator[MaskValues]:
+        """Read the values of the masks in files, one chip after another; of chips of other sources nothing."""
+        return self.source.mask_values() if isinstance(self.source, FileSource) else iter(())
 
     def __len__(self) -> int:
         """Number of chips."""

@@ -30,8 +30,9 @@ from torchgeo_msssl.datasets.queries import ChipQuery
 from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import ConfigurationError, EmptyIntersectionError
 from torchgeo_msssl.geo.grid import PixelGrid, Window
-from torchgeo_msssl.geo.labels.classes import ClassNames
+from torchgeo_msssl.geo.labels.classes import UNLABELLED, ClassNames, IgnoreIndex
 from torchgeo_msssl.geo.labels.open import open_labels
+from torchgeo_msssl.geo.labels.options import MissingClass
 from torchgeo_msssl.geo.labels.source import unlabelled_scenes
 from torchgeo_msssl.geo.plain_images import require_crs
 from torchgeo_msssl.geo.scene import Scene
@@ -73,9 +74,10 @@ class Labels(GeoDataset):
         buffer: float = 0.0,
         background: bool | None = None,
         extent: str | PathLike[str] | None = None,
-        ignore_index: int = 255,
+        ignore_index: IgnoreIndex = UNLABELLED,
         priority: Sequence[str] = (),
         all_touched: bool = False,
+        missing_class: MissingClass = 'refuse',
         crs: Any | None = None,
         res: float | tuple[float, float] | None = None,
         transforms: Callable[[Sample], Sample] | None = None,
@@ -90,12 +92,13 @@ class Labels(GeoDataset):
             column: Vectors: column with the class.
             layer: Vectors: layer of each file.
             buffer: Vectors: metres by which lines and points are widened to each side.
-            background: Whether ground without a label is the background class, else it is unlabelled. Required for
-                vectors without ``extent``, unless class 0 is drawn.
+            background: Whether ground without a label is the background class, else it is unlabelled. Default: true
+                for vectors, unless class 0 is drawn.
             extent: Polygons of the surveyed ground; outside of it everything is unlabelled.
-            ignore_index: Value of unlabelled pixels.
+            ignore_index: Value of unlabelled pixels, or values of the labels that mean unlabelled.
             priority: Vectors: classes that lie on top of the others, the uppermost first.
             all_touched: Vectors: burn every pixel that is touched.
+            missing_class: Vectors: whether geometries without a class are refused, or unlabelled.
             crs: CRS of plain queries (default: that of the first file). An intersection sets it.
             res: Pixel size of plain queries, in units of the CRS (default: that of the first raster; vectors have
                 none). An intersection sets it.
@@ -120,16 +123,16 @@ class Labels(GeoDataset):
             ignore_index=ignore_index,
             priority=priority,
             all_touched=all_touched,
+            missing_class=missing_class,
         )
-        if background is None and extent is None and self.source.background:
-            msg = (
-                f'background: {self.source.files[0]} holds no geometry of class 0 ({self.source.class_names[0]!r}), so '
-                'state what ground outside its geometries is: background true (that class), background false '
-                '(unlabelled), or extent, the outline of the surveyed ground.'
-            )
-            raise ConfigurationError(msg)
         self.class_names = self.source.class_names
-        self.ignore_index = ignore_index
+        self.ignore_index = self.source.ignore_index
+        if background is None and extent is None and self.source.background:
+            log.info(
+                'Ground outside the geometries of %s is the background class; set background to false if it is '
+                'unlabelled, or extent to the outline of the surveyed ground.',
+                self.source.files[0],
+            )
         self._index_files(crs, res)
 
     def mask_for(self, grid: PixelGrid, window: Window, time: Any | None = None) -> NDArray[np.uint8]:

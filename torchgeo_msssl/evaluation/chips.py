@@ -1,7 +1,6 @@
 """Labelled chips of a probe, for training and for testing."""
 
 import fnmatch
-import json
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,8 +25,8 @@ from torchgeo_msssl.geo.ground.parts import PARTS
 from torchgeo_msssl.geo.ground.split import split_ground
 from torchgeo_msssl.geo.labels.options import LabelSettings
 from torchgeo_msssl.geo.labels.raster import RasterLabels
+from torchgeo_msssl.geo.labels.values import tagged_names
 from torchgeo_msssl.geo.plain_images import image_number, require_crs
-from torchgeo_msssl.geo.scene import BandFile
 from torchgeo_msssl.samplers.blocks import ground_of
 
 log = logging.getLogger(__name__)
@@ -170,7 +169,7 @@ def _from_rasters(options: ProbeData, data: PretrainingDataModule) -> tuple[list
     labels = RasterLabels(data.labels, LabelSettings(class_names=options.class_names))
     names = dict(enumerate(labels.class_names))
     if options.class_names is None:
-        names |= _names_in_tags(labels.rasters[0])
+        names |= dict(enumerate(tagged_names(labels.rasters[0])))
     cut = (options.chip_size, options.purity, options.min_valid)
     if options.test_scenes is not None:
         every = label_chips(scenes, labels, *cut)
@@ -181,16 +180,6 @@ def _from_rasters(options: ProbeData, data: PretrainingDataModule) -> tuple[list
     *others, test = regions.values()
     parts = [label_chips(scenes, labels, *cut, roi=region) for region in (shapely.union_all(others), test)]
     return parts, names, _split_name(options, scenes)
-
-
-def _names_in_tags(raster: BandFile) -> dict[int, str]:
-    """Class names by value from the tag CLASS_NAMES of a raster."""
-    tag = raster.tags.get('CLASS_NAMES')
-    try:
-        listed = json.loads(tag) if tag else []
-    except json.JSONDecodeError:
-        listed = []
-    return {value: str(name) for value, name in enumerate(listed)} if isinstance(listed, list) else {}
 
 
 # ------------------------------------------------------------------------------------------- files that are chips

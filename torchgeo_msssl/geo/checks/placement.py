@@ -27,7 +27,10 @@ _STOCK = (
 def check_placement(path: str, dataset: DatasetReader) -> Iterator[Finding]:
     """Find missing georeferences, and grids in degrees."""
     if dataset.crs is None:
-        message = 'The file has no coordinate reference system, so its location is unknown; assign the right one.'
+        message = (
+            'The file has no coordinate reference system, so its location is unknown; assign the right one. '
+            'Pretraining and probes need none.'
+        )
         yield Finding('error', 'no_crs', message, (path,), remedies=(edit_command(path, '--crs', 'EPSG:CODE'),))
     if dataset.transform.is_identity:
         message = 'The file has no geotransform, so its location is unknown; set pixel size and upper left corner.'

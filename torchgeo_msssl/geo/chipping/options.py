@@ -98,7 +98,8 @@ class ChipOptions(LabelSettings, SplitSettings):
             self._check_no_labels()
 
     def _check_no_labels(self) -> None:
-        given = {name: bool(value) for name, value in self.arguments().items()}
+        defaults = LabelSettings().arguments()
+        given = {name: bool(value) and value != defaults[name] for name, value in self.arguments().items()}
         given |= {'background': self.background is not None, 'keep_empty': self.keep_empty < 1}
         given |= {'min_labelled': self.min_labelled > 0}
         for name in filter(given.__getitem__, given):

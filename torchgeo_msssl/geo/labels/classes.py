@@ -15,9 +15,13 @@ from numpy.typing import NDArray
 from torchgeo_msssl.errors import ConfigurationError
 
 ClassNames = Sequence[str] | Mapping[str, int | str | Sequence[int | str]]
+#: Value of unlabelled pixels, or several values that a source has for them.
+IgnoreIndex = int | Sequence[int]
 
 #: Name of the class of ground without a label, and of a value 0 without a name.
 BACKGROUND = 'background'
+#: Value of unlabelled pixels in masks by default.
+UNLABELLED = 255
 #: Values listed in a message.
 _LISTED = 10
 
@@ -29,12 +33,14 @@ class Classes:
     Attributes:
         names: Class names; the index is the value in the mask.
         ignore_index: Value of unlabelled pixels in the mask.
+        unlabelled: Values of the source that mean unlabelled.
         values: Class of each source value, in its shortest text form; None where the source holds the indices of
             ``names`` (a column may also hold the names).
     """
 
     names: tuple[str, ...]
     ignore_index: int
+    unlabelled: tuple[int, ...]
     values: Mapping[str, int] | None = None
 
     @property
@@ -65,21 +71,21 @@ class Classes:
 
         Raises:
             ConfigurationError: If ``class_names`` is a list and a pixel with data holds neither the index of a class
-                nor ``ignore_index``.
+                nor a value that means unlabelled.
         """
         if self.values is not None:
             keys, classes = self._numbers(where)
             # the last entry is for values without a class
             place = np.minimum(np.searchsorted(keys, values), len(keys) - 1)
             return classes[place], labelled & (keys[place] == values)
-        labelled = labelled & (values != self.ignore_index)
+        labelled = labelled & ~np.isin(values, self.unlabelled)
         known = (values >= 0) & (values < len(self.names)) & (values == np.floor(values))
         if (labelled & ~known).any():
             unknown = [f'{value:g}' for value in np.unique(values[labelled & ~known])]
             msg = (
                 f'{where}: holds the value(s) {listed(unknown)}, and the classes ({", ".join(self.names)}) have 0 to '
                 f'{len(self.names) - 1}; name these values too, choose values with a mapping such as '
-                f'{{{self.names[-1]}: {unknown[0]}}}, or mark what is unlabelled with {self.ignore_index}.'
+                f'{{{self.names[-1]}: {unknown[0]}}}, or set ignore_index to those that mean unlabelled.'
             )
             raise ConfigurationError(msg)
         return np.where(labelled, values, 0).astype(np.uint8), labelled
@@ -95,12 +101,27 @@ class Classes:
         return np.array([value for value, _ in pairs]), np.array([number for _, number in pairs], dtype=np.uint8)
 
 
-def resolve_classes(class_names: ClassNames, ignore_index: int = 255, background: bool | None = None) -> Classes:
+def unlabelled_values(ignore_index: IgnoreIndex) -> tuple[int, tuple[int, ...]]:
+    """Return the value of unlabelled pixels in masks, and the values of the source that mean unlabelled.
+
+    Args:
+        ignore_index: One value, or several.
+
+    Returns:
+        The first one that uint8 can hold, else 255; and all of them.
+    """
+    given = (ignore_index,) if isinstance(ignore_index, int) else tuple(ignore_index)
+    return next((value for value in given if 0 <= value <= UNLABELLED), UNLABELLED), given
+
+
+def resolve_classes(
+    class_names: ClassNames, ignore_index: IgnoreIndex = UNLABELLED, background: bool | None = None
+) -> Classes:
     """Resolve ``class_names``.
 
     Args:
         class_names: A list of names, or a mapping of names to values that the source holds, see the module.
-        ignore_index: Value of unlabelled pixels.
+        ignore_index: Value of unlabelled pixels, or several; see :func:`unlabelled_values`.
         background: If true, a mapping that does not name ``background`` gets it as class 0, and so does a list of one
             name.
 
@@ -111,10 +132,11 @@ def resolve_classes(class_names: ClassNames, ignore_index: int = 255, background
         ConfigurationError: If there is no class, a name or value comes twice, or a class does not fit into uint8 below
             ``ignore_index``.
     """
+    ignore_index, unlabelled = unlabelled_values(ignore_index)
     if not isinstance(class_names, Mapping):
         names = [str(name) for name in class_names]
         names = [BACKGROUND, *names] if background and len(names) == 1 and names != [BACKGROUND] else names
-        return Classes(check_classes(names, ignore_index), ignore_index)
+        return Classes(check_classes(names, ignore_index), ignore_index, unlabelled)
     names = [str(name) for name in class_names]
     names = [BACKGROUND, *names] if background and BACKGROUND not in names else names
     values: dict[str, int] = {}
@@ -130,7 +152,7 @@ def resolve_classes(class_names: ClassNames, ignore_index: int = 255, background
         raise ConfigurationError(
             f'class_names: the mapping of {", ".join(names) or "nothing"} names no value; add one.'
         )
-    return Classes(check_classes(names, ignore_index), ignore_index, values)
+    return Classes(check_classes(names, ignore_index), ignore_index, unlabelled, values)
 
 
 def check_classes(class_names: Sequence[str], ignore_index: int) -> tuple[str, ...]:

@@ -5,10 +5,11 @@ from os import PathLike, fspath
 from typing import Any
 
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.geo.labels.classes import ClassNames
+from torchgeo_msssl.geo.labels.classes import UNLABELLED, ClassNames, IgnoreIndex
 from torchgeo_msssl.geo.labels.options import LabelSettings
 from torchgeo_msssl.geo.labels.raster import RasterLabels
 from torchgeo_msssl.geo.labels.source import LabelSource
+from torchgeo_msssl.geo.labels.values import check_foreground, infer_class_names, mask_values
 from torchgeo_msssl.geo.labels.vector import VectorLabels
 from torchgeo_msssl.geo.vector.files import is_vector
 
@@ -17,7 +18,7 @@ def open_labels(
     paths: str | PathLike[str] | Iterable[str | PathLike[str]],
     class_names: ClassNames | None = None,
     *,
-    ignore_index: int = 255,
+    ignore_index: IgnoreIndex = UNLABELLED,
     **options: Any,
 ) -> LabelSource:
     """Open labels; vectors are read, of rasters the headers.
@@ -25,8 +26,9 @@ def open_labels(
     Args:
         paths: Mask rasters (files, folders, patterns), or vector files (GeoPackage, GeoJSON, Shapefile, FlatGeobuf,
             GeoParquet).
-        class_names: A list of names, or a mapping of names to values; optional for vectors.
-        ignore_index: Value of unlabelled pixels.
+        class_names: A list of names, or a mapping of names to values; None to follow the labels.
+        ignore_index: Value of unlabelled pixels in masks, or values of the labels that mean unlabelled, see
+            :func:`~torchgeo_msssl.geo.labels.classes.unlabelled_values`.
         **options: Further fields of :class:`~torchgeo_msssl.geo.labels.options.LabelSettings`.
 
     Returns:
@@ -42,8 +44,9 @@ def open_labels(
     vectors = [is_vector(path) for path in paths]
     if any(vectors) and not all(vectors):
         raise ConfigurationError(f'labels: {fspath(paths[0])} and others are rasters and vectors; give one kind.')
-    if class_names is None and not any(vectors):
-        msg = f'class_names: name the values in {fspath(paths[0])}, for example [background, vine].'
-        raise ConfigurationError(msg)
-    kind = VectorLabels if any(vectors) else RasterLabels
-    return kind(paths, LabelSettings(class_names=class_names, **options), ignore_index)
+    if any(vectors):
+        return VectorLabels(paths, LabelSettings(class_names=class_names, **options), ignore_index)
+    names = infer_class_names(paths, ignore_index) if class_names is None else class_names
+    labels = RasterLabels(paths, LabelSettings(class_names=names, **options), ignore_index)
+    check_foreground(mask_values(labels.rasters), labels.classes, 'labels')
+    return labels

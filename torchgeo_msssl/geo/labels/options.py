@@ -2,9 +2,12 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from torchgeo_msssl.geo.labels.classes import ClassNames
+
+#: What geometries without a value in their column are.
+MissingClass = Literal['refuse', 'unlabelled']
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -16,8 +19,10 @@ class LabelSettings:
     Attributes:
         class_names: List of names such as background,vine, whose index is the value; or mapping of names to values of
             the labels such as forest=2,built=[8,9], which numbers the classes in its order and leaves other values
-            unlabelled. Default: integers of a column as they are, without a column one class named after the file.
+            unlabelled. Default: integers of a column as they are, without a column one class named after the file; of
+            rasters the names in their tags, else background and one class per value.
         column: Vectors: column with the class, as name or number. Default: all geometries are of one class.
+        missing_class: Vectors: whether geometries without a value in the column are refused, or unlabelled.
         layer: Vectors: layer of each file; required if there are several.
         buffer: Vectors: metres by which lines and points are widened to each side.
         background: Whether ground without a label is the background class, else it is unlabelled. Default: false for
@@ -30,6 +35,7 @@ class LabelSettings:
 
     class_names: ClassNames | None = None
     column: str | None = None
+    missing_class: MissingClass = 'refuse'
     layer: str | None = None
     buffer: float = 0.0
     background: bool | None = None

@@ -13,7 +13,7 @@ from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.discover import date_of, find_files
 from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.headers import describe_file
-from torchgeo_msssl.geo.labels.classes import resolve_classes
+from torchgeo_msssl.geo.labels.classes import UNLABELLED, IgnoreIndex, resolve_classes, unlabelled_values
 from torchgeo_msssl.geo.labels.options import LabelSettings
 from torchgeo_msssl.geo.labels.source import Bounds, Footprint, LabelSource, Time, bounds_in, common_bounds
 from torchgeo_msssl.geo.scene import BandFile, read_file
@@ -47,7 +47,7 @@ class RasterLabels(LabelSource):
         self,
         paths: str | PathLike[str] | Iterable[str | PathLike[str]],
         settings: LabelSettings | None = None,
-        ignore_index: int = 255,
+        ignore_index: IgnoreIndex = UNLABELLED,
     ) -> None:
         """Read the headers.
 
@@ -55,7 +55,7 @@ class RasterLabels(LabelSource):
             paths: Files, folders or patterns.
             settings: Classes, background and extent; options of vectors must not be set. Without class names, each
                 value below ``ignore_index`` is a class.
-            ignore_index: Value of unlabelled pixels.
+            ignore_index: Value of unlabelled pixels, or several of the rasters.
 
         Raises:
             ScenesNotFoundError: If nothing is at a path.
@@ -64,14 +64,16 @@ class RasterLabels(LabelSource):
             ConfigurationError: If a raster has several bands, or the options do not suit.
         """
         settings = settings or LabelSettings()
-        for option in ('column', 'layer', 'buffer', 'priority', 'all_touched'):
-            if getattr(settings, option):
+        for option in ('column', 'missing_class', 'layer', 'buffer', 'priority', 'all_touched'):
+            value = getattr(settings, option)
+            if value and value != getattr(LabelSettings(), option):
                 raise ConfigurationError(f'{option}: is for vector files, and the labels are rasters; leave it out.')
         self._is_named = settings.class_names is not None
-        names = settings.class_names if settings.class_names is not None else [str(i) for i in range(ignore_index)]
+        every = [str(i) for i in range(unlabelled_values(ignore_index)[0])]
+        names = settings.class_names if settings.class_names is not None else every
         self.classes = resolve_classes(names, ignore_index, settings.background)
         self.class_names = self.classes.names
-        self.ignore_index = ignore_index
+        self.ignore_index = self.classes.ignore_index
         self.background = bool(settings.background)
         self.extent = None if settings.extent is None else read_extent(settings.extent)
         self._extent_path = settings.extent

@@ -15,8 +15,8 @@ from rasterio.crs import CRS
 
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.grid import PixelGrid, Window
-from torchgeo_msssl.geo.labels.classes import BACKGROUND, Classes, resolve_classes
-from torchgeo_msssl.geo.labels.columns import classes_of_column, classes_of_numbers
+from torchgeo_msssl.geo.labels.classes import BACKGROUND, UNLABELLED, Classes, IgnoreIndex, resolve_classes
+from torchgeo_msssl.geo.labels.columns import classes_of_column, classes_of_numbers, without_class
 from torchgeo_msssl.geo.labels.options import LabelSettings
 from torchgeo_msssl.geo.labels.source import Bounds, Footprint, LabelSource, Time
 from torchgeo_msssl.geo.vector.burn import GeometryIndex, read_extent, set_outside
@@ -24,6 +24,9 @@ from torchgeo_msssl.geo.vector.files import find_vectors, read_vector, split_lay
 from torchgeo_msssl.geo.vector.geometries import POLYGON, Geometries, reprojected, solid_parts
 
 log = logging.getLogger(__name__)
+
+#: Numbers of geometries whose value is no class, and of those without a value.
+_OTHER, _MISSING = -1, -2
 
 
 class VectorLabels(LabelSource):
@@ -53,7 +56,7 @@ class VectorLabels(LabelSource):
         self,
         paths: str | PathLike[str] | Iterable[str | PathLike[str]],
         settings: LabelSettings | None = None,
-        ignore_index: int = 255,
+        ignore_index: IgnoreIndex = UNLABELLED,
     ) -> None:
         """Read and index the geometries.
 
@@ -62,7 +65,7 @@ class VectorLabels(LabelSource):
             settings: Classes and options. Without a column all geometries are of one class: that of a single name,
                 which becomes class 1 after ``background`` unless ``background`` is false, or of two names the one that
                 is not the background class.
-            ignore_index: Value of unlabelled pixels.
+            ignore_index: Value of unlabelled pixels, or several of a column.
 
         Raises:
             ScenesNotFoundError: If a file is missing.
@@ -74,7 +77,7 @@ class VectorLabels(LabelSource):
         paths = find_vectors(paths)
         frames = [read_vector(path, settings.layer) for path in paths]
         self.classes = _classes(settings, ignore_index, paths, frames)
-        self.class_names, self.ignore_index = self.classes.names, ignore_index
+        self.class_names, self.ignore_index = self.classes.names, self.classes.ignore_index
         self.extent = None if settings.extent is None else read_extent(settings.extent, paths[0])
         self._paths = [*paths, *([] if settings.extent is None else [settings.extent])]
         self._all_touched = settings.all_touched
@@ -83,7 +86,7 @@ class VectorLabels(LabelSource):
         numbers: list[NDArray[np.int16]] = []
         crs = frames[0].crs
         for path, frame in zip(paths, frames, strict=True):
-            classes = self._column(frame, settings.column, path)
+            classes = self._column(frame, settings, path)
             parts = solid_parts(frame, settings.buffer, path)
             self.read += len(frame)
             self.repaired += parts.repaired
@@ -97,8 +100,8 @@ class VectorLabels(LabelSource):
         self.background = not drawn if settings.background is None else settings.background
         order = self._order(values, settings.priority)
         # what a mapping leaves out is ground without a label; ignore_index in a column is an unlabelled geometry
-        rest = self._fill if self.classes.values is not None else ignore_index
-        burned = np.where(values < 0, rest, values).astype(np.uint8)
+        rest = self._fill if self.classes.values is not None else self.ignore_index
+        burned = np.select([values == _MISSING, values < 0], [self.ignore_index, rest], values).astype(np.uint8)
         self.geometries = GeometryIndex(np.concatenate(pieces)[order], burned[order], crs)
 
     @property
@@ -145,18 +148,21 @@ class VectorLabels(LabelSource):
         """Value of ground without a class."""
         return int(self.classes.background or 0) if self.background else self.ignore_index
 
-    def _column(self, frame: gpd.GeoDataFrame, column: str | None, path: str) -> NDArray[np.int16]:
-        """Return the class of each geometry, -1 for none."""
+    def _column(self, frame: gpd.GeoDataFrame, settings: LabelSettings, path: str) -> NDArray[np.int16]:
+        """Return the class of each geometry, negative for none."""
+        column = settings.column
         if column is None:
             drawn = len(self.class_names) - 1
             if self.classes.background == drawn > 0:
                 drawn -= 1
             return np.full(len(frame), drawn, dtype=np.int16)
         where = f'{path}, column {column!r}'
-        classes, labelled = classes_of_column(self.classes, frame[column], where)
-        if not labelled.all():
-            log.info('%s: %d of %d geometries have no class of class_names.', where, int((~labelled).sum()), len(frame))
-        return np.where(labelled, classes.astype(np.int16), np.int16(-1))
+        classes, labelled = classes_of_column(self.classes, frame[column], where, settings.missing_class)
+        missing = without_class(frame[column]).to_numpy(dtype=np.bool_)
+        others = int((~labelled & ~missing).sum())
+        if others:
+            log.info('%s: %d of %d geometries have no class of class_names.', where, others, len(frame))
+        return np.select([missing, ~labelled], [np.int16(_MISSING), np.int16(_OTHER)], classes.astype(np.int16))
 
     def _order(self, values: NDArray[np.int16], priority: Sequence[str]) -> NDArray[np.int64]:
         """Return the order in which geometries are burned."""
@@ -167,14 +173,14 @@ class VectorLabels(LabelSource):
                 f'{", ".join(priority)}.'
             )
             raise ConfigurationError(msg)
-        rank = np.zeros(len(self.class_names) + 1, dtype=np.int64)  # the last one is for -1
+        rank = np.zeros(len(self.class_names) + 2, dtype=np.int64)  # the last ones are for negative numbers
         for place, name in enumerate(reversed(priority), start=1):
             rank[self.class_names.index(name)] = place
         return np.argsort(rank[values], kind='stable')
 
 
 def _classes(
-    settings: LabelSettings, ignore_index: int, paths: Sequence[str], frames: Sequence[gpd.GeoDataFrame]
+    settings: LabelSettings, ignore_index: IgnoreIndex, paths: Sequence[str], frames: Sequence[gpd.GeoDataFrame]
 ) -> Classes:
     class_names, column, background = settings.class_names, settings.column, settings.background
     if column is None:
