@@ -80,15 +80,31 @@ def test_baselines_are_the_same_every_time(data: PretrainingDataModule) -> None:
     state = torch.get_rng_state()
     twice = [baselines(data, [], 'resnet18', 2, 'cpu') for _ in range(2)]
     assert torch.equal(torch.get_rng_state(), state)
-    names = ['band statistics', *['random convolutions'] * 2, *['random initialisation (resnet18)'] * 2]
+    random = [*['random convolutions'] * 2, *['random initialisation (resnet18)'] * 2]
+    names = ['band statistics', 'texture statistics', *random]
     assert [encoder.name for encoder in twice[0]] == names
-    assert [encoder.seed for encoder in twice[0]] == [None, 0, 1, 0, 1]
+    assert [encoder.seed for encoder in twice[0]] == [None, None, 0, 1, 0, 1]
     with torch.no_grad():
         found = [[encoder.embed(batch_of(image)) for encoder in some] for some in twice]
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
-    assert not torch.equal(found[0][1], found[0][2])
-    assert not torch.equal(found[0][3], found[0][4])
-    assert [value.shape[1] for value in found[0]] == [4, 512, 512, 512, 512]
+    assert not torch.equal(found[0][2], found[0][3])
+    assert not torch.equal(found[0][4], found[0][5])
+    # two bands of one group: 2 bands, 1 index, 16 textures, of which mean and standard deviation
+    assert [value.shape[1] for value in found[0]] == [4, 38, 512, 512, 512, 512]
+
+
+def test_texture_statistics_begin_with_those_of_the_bands(data: PretrainingDataModule) -> None:
+    """Invalid pixels count in neither."""
+    image = torch.randint(0, 4000, (3, 2, 32, 32), generator=torch.Generator().manual_seed(0))
+    valid = torch.zeros(3, 1, 32, 32, dtype=torch.bool)
+    valid[..., 5:20, 8:] = True
+    batch = batch_of(image.to(torch.uint16)) | {'valid': valid}
+    (found,) = (one for one in baselines(data, [], 'resnet18', 1, 'cpu') if one.name == 'texture statistics')
+    mean, std = (torch.tensor(values).float()[:, None, None] for values in (data.mean, data.std))
+    part = ((image.float() * 1e-4 - mean) / std)[..., 5:20, 8:].flatten(2)
+    embedded = found.embed(batch)
+    torch.testing.assert_close(embedded[:, :2], part.mean(dim=2), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(embedded[:, 19:21], part.std(dim=2, correction=0), rtol=1e-4, atol=1e-4)
 
 
 def test_random_convolutions_are_rectified_means(data: PretrainingDataModule) -> None:
@@ -112,8 +128,9 @@ def test_a_given_encoder_has_a_partner_with_its_normalisation(tmp_path: Path, da
     own = 'random initialisation (resnet18)'
     assert [one.partner for one in given] == [f'{own} normalised as ours', f'{own} normalised as ours', own]
     found = {one.name: one for one in baselines(data, given, 'resnet18', 1, 'cpu')}
-    assert list(found) == ['band statistics', 'random convolutions', own, f'{own} normalised as ours']
-    assert [one.details['statistics'] for one in found.values()] == ['data', 'data', 'data', 'weights']
+    untrained = ['band statistics', 'texture statistics', 'random convolutions']
+    assert list(found) == [*untrained, own, f'{own} normalised as ours']
+    assert [one.details['statistics'] for one in found.values()] == ['data'] * 4 + ['weights']
     image = torch.randint(0, 4000, (3, 2, 32, 32)).to(torch.uint16)
     network = random_encoder('resnet18', data, 0)
     with torch.no_grad():

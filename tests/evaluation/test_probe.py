@@ -115,7 +115,7 @@ def test_normalisation_alone_is_no_gain(tiles: Tiles, tmp_path: Path) -> None:
     assert (gain.value, gain.low, gain.high) == (0, 0, 0)
     shown = markdown(report)[-1]
     assert 'of the weights: nothing, random initialisation (resnet18) normalised as nothing' in shown
-    assert 'of the data: band statistics, random convolutions' in shown
+    assert 'of the data: band statistics, texture statistics, random convolutions' in shown
 
 
 def test_shuffled_labels_are_at_chance(tiles: Tiles, make_scene: Make) -> None:
@@ -182,6 +182,7 @@ def test_the_folder_is_whole(report: ProbeReport, tmp_path: Path) -> None:
         ('constant answer', ''),
         ('ours', ''),
         ('band statistics', ''),
+        ('texture statistics', ''),
         ('random convolutions', '0'),
         ('random initialisation (resnet18)', '0'),
     }

@@ -2,5 +2,6 @@
 
 from torchgeo_msssl.callbacks.frozen_probe import FrozenProbe
 from torchgeo_msssl.callbacks.index_baseline import IndexBaseline
+from torchgeo_msssl.callbacks.pixel_baselines import PixelBaselines
 
-__all__ = ('FrozenProbe', 'IndexBaseline')
+__all__ = ('FrozenProbe', 'IndexBaseline', 'PixelBaselines')

@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.evaluation.baseline_names import baseline_of
 from torchgeo_msssl.evaluation.study.conditions import (
     AXES,
     baseline_metric,
@@ -242,6 +243,8 @@ def _read_run(folder: Path) -> Iterator[Score]:
 
 def _baseline_of(metric: str) -> tuple[str, str]:
     """Name of a baseline (empty for the network itself), and the metric to compare it in."""
+    if found := baseline_of(metric):
+        return found
     for prefix, name in _BASELINES.items():
         if metric.startswith(prefix):
             return name, f'test_{metric.removeprefix(prefix)}'

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 RANDOM, STATISTICS, CONVOLUTIONS = 'random initialisation', 'band statistics', 'random convolutions'
-CONSTANT = 'constant answer'
+CONSTANT, TEXTURE = 'constant answer', 'texture statistics'
 
 #: Features of a frozen encoder: pooled ``last`` map, or means of the maps of all ``stages``.
 Features = Literal['last', 'stages']

@@ -20,14 +20,16 @@ from torchgeo.models import RCF, get_weight
 
 from torchgeo_msssl.datamodules.base import SpectralDataModule
 from torchgeo_msssl.errors import ConfigurationError, WeightsError
-from torchgeo_msssl.evaluation.encoder_names import CONVOLUTIONS, STATISTICS, Features, random_name
+from torchgeo_msssl.evaluation.encoder_names import CONVOLUTIONS, STATISTICS, TEXTURE, Features, random_name
 from torchgeo_msssl.evaluation.features import Batch, band_statistics
 from torchgeo_msssl.models.encoders import StageFeatures, create_encoder
 from torchgeo_msssl.models.metadata import statistics_by_name
 from torchgeo_msssl.models.report import LoadReport
 from torchgeo_msssl.models.stems import Stem
 from torchgeo_msssl.models.weights import load_encoder, read_source
-from torchgeo_msssl.transforms.normalize import Normalize
+from torchgeo_msssl.transforms.normalize import Normalize, valid_pixels
+from torchgeo_msssl.transforms.spectral import band_statistics as band_statistics_of_valid
+from torchgeo_msssl.transforms.texture import PixelFeatures
 
 log = logging.getLogger(__name__)
 
@@ -181,6 +183,8 @@ def baselines(
     """Create the baselines that encoders are compared with.
 
     * ``band statistics``: mean and standard deviation of each band of a chip.
+    * ``texture statistics``: mean and standard deviation over the valid pixels of a chip of their spectral and texture
+      features (:class:`.PixelFeatures`).
     * ``random convolutions``: means over the chip of rectified 3×3 Gaussian filters (Rolf et al. 2021, MOSAIKS,
       https://doi.org/10.1038/s41467-021-24638-z; TorchGeo's ``RCF``).
     * ``random initialisation``: each network with random weights; a further one for each normalization of a given
@@ -200,6 +204,10 @@ def baselines(
     normalize = _normalize_of(data).to(device)
     own = {'statistics': 'data'}
     found = [FrozenEncoder(STATISTICS, _after(normalize, band_statistics), None, True, own)]
+    features = PixelFeatures('texture', data.in_channels, data.wavelengths)
+    features.set_statistics(normalize.mean, normalize.std)
+    texture = _texture_statistics(normalize, features.to(device))
+    found.append(FrozenEncoder(TEXTURE, texture, None, True, {'features': 2 * features.count} | own))
     for seed in range(seeds):
         # RCF treats seed 0 as no seed
         filters = RCF(data.in_channels, _FILTERS, kernel_size=3, seed=seed + 1).to(device)
@@ -241,6 +249,15 @@ def _same(one: Normalize, other: Normalize) -> bool:
 
 def _after(normalize: Normalize, network: Callable[[Tensor], Tensor]) -> Callable[[Batch], Tensor]:
     return lambda batch: network(_prepare(normalize, batch))
+
+
+def _texture_statistics(normalize: Normalize, features: PixelFeatures) -> Callable[[Batch], Tensor]:
+    def embed(batch: Batch) -> Tensor:
+        image = _prepare(normalize, batch)
+        valid = valid_pixels(batch['image'], batch.get('valid')).expand(len(image), -1, -1, -1)
+        return torch.cat(band_statistics_of_valid(features(image, valid), valid), dim=1)
+
+    return embed
 
 
 def random_encoder(model: str, data: SpectralDataModule, seed: int, stem: Stem = 'standard') -> nn.Module:

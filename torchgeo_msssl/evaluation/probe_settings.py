@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.evaluation.encoder_names import CONSTANT, CONVOLUTIONS, RANDOM, STATISTICS, Features, encoder_name
+from torchgeo_msssl.evaluation.encoder_names import (
+    CONSTANT,
+    CONVOLUTIONS,
+    RANDOM,
+    STATISTICS,
+    TEXTURE,
+    Features,
+    encoder_name,
+)
 from torchgeo_msssl.evaluation.scores import Average, Metric, metric_name
 from torchgeo_msssl.geo.ground.parts import part_names
 from torchgeo_msssl.validation import check_choice
@@ -225,7 +233,7 @@ class ProbeSettings:
             names = ', '.join(name for name, _ in kept)
             raise ConfigurationError(f'encoders: two have the same name ({names}); name them, as in ours=run.ckpt.')
         for name, _ in kept:
-            if name in (CONSTANT, STATISTICS, CONVOLUTIONS) or name.startswith(RANDOM):
+            if name in (CONSTANT, STATISTICS, TEXTURE, CONVOLUTIONS) or name.startswith(RANDOM):
                 msg = f'encoders: {name} is the name of a baseline; choose another, as in ours=run.ckpt.'
                 raise ConfigurationError(msg)
         return dict(kept)

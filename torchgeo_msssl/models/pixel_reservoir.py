@@ -1,6 +1,6 @@
 """Class-balanced samples of pixels from a stream of images, in bounded memory."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -25,6 +25,10 @@ class PixelSample:
     labels: NDArray[np.int64]
     weights: NDArray[np.float64]
     counts: NDArray[np.int64]
+
+    def first_features(self, count: int) -> 'PixelSample':
+        """Return the same pixels with their first features only."""
+        return replace(self, features=self.features[:, :count])
 
 
 class PixelReservoir:

@@ -25,6 +25,7 @@ class PixelClassification(TrainingTask):
         ignore_index: Value of unlabelled pixels in a mask.
         stride: Images are padded to multiples of this inside :meth:`forward`.
         confusion: Counts (label, prediction) of the current or last evaluation.
+        baselines: Counts of other classifiers on the same test pixels, which a callback may add, by name.
     """
 
     monitor = 'val_mean_iou'
@@ -34,6 +35,7 @@ class PixelClassification(TrainingTask):
     ignore_index: int
     stride: int
     confusion: Tensor
+    baselines: dict[str, Tensor]
     _class_names: list[str] | None
 
     @property
@@ -50,6 +52,7 @@ class PixelClassification(TrainingTask):
         """Allocate the counts from which every score is computed."""
         counts = torch.zeros(self.num_classes, self.num_classes, dtype=torch.int64)
         self.register_buffer('confusion', counts, persistent=False)
+        self.baselines = {}
 
     @property
     def bands(self) -> list[str]:
@@ -215,6 +218,7 @@ class PixelClassification(TrainingTask):
     def on_validation_epoch_start(self) -> None:
         """Reset the counts."""
         self.confusion.zero_()
+        self.baselines = {}
 
     on_test_epoch_start = on_validation_epoch_start
 

@@ -12,7 +12,7 @@ from torchgeo_msssl.models.pixel_reservoir import PixelSample
 from torchgeo_msssl.transforms.texture import FeatureKind, PixelFeatures
 from torchgeo_msssl.validation import check_choice, check_positive
 
-__all__ = ('PixelNetwork',)
+__all__ = ('PixelNetwork', 'check_classes')
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class PixelNetwork(nn.Module):
             self.classifier.reset(self.features.count)
 
     def fit(self, sample: PixelSample, class_names: Sequence[str], seed: int = 0) -> None:
-        """Fit the classifier; logs the classes that have no pixel.
+        """Fit the classifier.
 
         Args:
             sample: Features of labelled pixels.
@@ -89,16 +89,7 @@ class PixelNetwork(nn.Module):
         Raises:
             ConfigurationError: If fewer than two classes have pixels.
         """
-        present = [name for name, count in zip(class_names, sample.counts, strict=True) if count]
-        absent = [name for name in class_names if name not in present]
-        if len(present) < 2:
-            found = f'of {present[0]} only' if present else 'of no class'
-            raise ConfigurationError(
-                f'labels: the training chips have labelled pixels {found}, and a classifier needs two classes; label '
-                f'{", ".join(absent)} too, or use more or other blocks (data.shots, data.label_fraction, data.seed).'
-            )
-        if absent:
-            log.warning('The training chips have no labelled pixel of %s; no map will show it.', ', '.join(absent))
+        check_classes(sample, class_names)
         self.classifier.fit(sample, seed)
 
     def forward(self, image: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -118,3 +109,25 @@ class PixelNetwork(nn.Module):
         features = self.features(image, valid)
         probabilities: Tensor = self.classifier(features.flatten(2)[0].T.contiguous())
         return probabilities.T.clamp_min(_LEAST).log().reshape(1, -1, *image.shape[-2:])
+
+
+def check_classes(sample: PixelSample, class_names: Sequence[str]) -> None:
+    """Check that a classifier can be fitted, and log the classes that have no pixel.
+
+    Args:
+        sample: Features of labelled pixels.
+        class_names: Names of the classes.
+
+    Raises:
+        ConfigurationError: If fewer than two classes have pixels.
+    """
+    present = [name for name, count in zip(class_names, sample.counts, strict=True) if count]
+    absent = [name for name in class_names if name not in present]
+    if len(present) < 2:
+        found = f'of {present[0]} only' if present else 'of no class'
+        raise ConfigurationError(
+            f'labels: the training chips have labelled pixels {found}, and a classifier needs two classes; label '
+            f'{", ".join(absent)} too, or use more or other blocks (data.shots, data.label_fraction, data.seed).'
+        )
+    if absent:
+        log.warning('The training chips have no labelled pixel of %s; no map will show it.', ', '.join(absent))

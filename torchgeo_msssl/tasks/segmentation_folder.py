@@ -98,7 +98,9 @@ class SegmentationFolder(RunFolder):
             return
         matrix, names = task.confusion.cpu(), task.class_names
         write_confusion(self.evaluation / 'confusion_matrix.csv', matrix, names)
-        write_json(self.evaluation / f'metrics_{stage}.json', score_report(matrix, names))
+        baselines = {name: score_report(counts, names) for name, counts in task.baselines.items()}
+        report = score_report(matrix, names) | ({'baselines': baselines} if baselines else {})
+        write_json(self.evaluation / f'metrics_{stage}.json', report)
         if pictures:
             self.write_results(task, self.evaluation)
 

@@ -189,11 +189,15 @@ class PixelFeatures(nn.Module):
         return 0 if self.kind == 'spectral' else 2 * (SCALES[-1] // 2)
 
     @property
+    def spectral_count(self) -> int:
+        """Number of spectral features, which precede those of texture."""
+        return self.in_channels + len(self.pairs)
+
+    @property
     def count(self) -> int:
         """Number of features."""
-        spectral = self.in_channels + len(self.pairs)
         per_group = 3 * len(SCALES) + 2 * len(_TENSOR_SCALES)
-        return spectral if self.kind == 'spectral' else spectral + per_group * len(self.groups)
+        return self.spectral_count + (per_group * len(self.groups) if self.kind == 'texture' else 0)
 
     def forward(self, image: Tensor, valid: Tensor | None = None) -> Tensor:
         """Compute the features of every pixel.

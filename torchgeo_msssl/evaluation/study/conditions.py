@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.evaluation.baseline_names import baseline_of
 from torchgeo_msssl.evaluation.study.statistics import mean_interval
 
 #: Axes of a study that a figure can have below it; the first one that varies is used.
@@ -40,7 +41,7 @@ def read_results(folder: Path) -> pd.DataFrame:
     """Read ``results.csv`` of a study.
 
     Returns:
-        One row per metric of each cell; no rows if no cell has ended.
+        One row per metric of each cell; no rows if no cell has ended. Classifiers of pixels are initialisations.
 
     Raises:
         ConfigurationError: If the file cannot be read.
@@ -48,7 +49,26 @@ def read_results(folder: Path) -> pd.DataFrame:
     path = folder / 'results.csv'
     table = read_table(path) if path.is_file() else pd.DataFrame()
     missing = [name for name in (*CONDITION, 'metric', 'cell') if name not in table]
-    return table.assign(**dict.fromkeys(missing, '')).fillna('')
+    return _with_baselines(table.assign(**dict.fromkeys(missing, '')).fillna(''))
+
+
+def _with_baselines(table: pd.DataFrame) -> pd.DataFrame:
+    """Move the scores of classifiers of pixels, which each cell has, to initialisations of their own, at the end.
+
+    They depend on labels and ground alone. Cells that differ in the initialisation repeat them, and
+    :func:`values_of` keeps one of these.
+    """
+    split = {metric: baseline_of(metric) for metric in table['metric'].unique()}
+    found = {metric: names for metric, names in split.items() if names is not None}
+    if not found:
+        return table
+    theirs = table['metric'].isin(list(found))
+    moved = table[theirs]
+    moved = moved.assign(
+        initialisation=[found[metric][0] for metric in moved['metric']],
+        metric=[found[metric][1] for metric in moved['metric']],
+    )
+    return pd.concat([table[~theirs], moved], ignore_index=True)
 
 
 def estimates(table: pd.DataFrame, metric: str, by: Sequence[str] = CONDITION) -> pd.DataFrame:

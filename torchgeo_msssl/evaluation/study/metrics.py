@@ -22,9 +22,10 @@ def read_metrics(fit: Path, test: Path | None, part: Literal['test', 'val'] = 't
         part: Ground whose scores are collected.
 
     Returns:
-        ``test_mean_iou``, ``test_accuracy``, ``test_iou_CLASS``, … (``val_…`` of a validation); ``baseline_iou_CLASS``
-        if the test compared with a threshold; ``knn_accuracy`` if training probed its encoder; ``train_loss`` and
-        others at the end of training.
+        ``test_mean_iou``, ``test_accuracy``, ``test_iou_CLASS``, … (``val_…`` of a validation); the same of classifiers
+        of pixels, with their keys (:data:`.baseline_names.BASELINES`) instead of ``test``; ``baseline_iou_CLASS`` if
+        the test compared with a threshold; ``knn_accuracy`` if training probed its encoder; ``train_loss`` and others
+        at the end of training.
     """
     found = _last_values(fit / 'metrics.csv') | _probe(fit / 'knn.json')
     if test is not None:
@@ -38,10 +39,17 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _scores(path: Path, part: str) -> dict[str, float]:
     report = _read(path)
-    scores = {f'{part}_{name}': report[name] for name in ('mean_iou', 'accuracy') if name in report}
-    for name, values in report.get('classes', {}).items():
-        scores |= {f'{part}_{score}_{metric_name(name)}': values[score] for score in CLASS_SCORES}
+    scores = _report_scores(part, report)
+    for key, baseline in report.get('baselines', {}).items():
+        scores |= _report_scores(key, baseline)
     return _numbers(scores)
+
+
+def _report_scores(prefix: str, report: dict[str, Any]) -> dict[str, Any]:
+    scores = {f'{prefix}_{name}': report[name] for name in ('mean_iou', 'accuracy') if name in report}
+    for name, values in report.get('classes', {}).items():
+        scores |= {f'{prefix}_{score}_{metric_name(name)}': values[score] for score in CLASS_SCORES}
+    return scores
 
 
 def _baseline(path: Path) -> dict[str, float]:
