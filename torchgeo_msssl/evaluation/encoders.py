@@ -204,10 +204,10 @@ def baselines(
     normalize = _normalize_of(data).to(device)
     own = {'statistics': 'data'}
     found = [FrozenEncoder(STATISTICS, _after(normalize, band_statistics), None, True, own)]
-    features = PixelFeatures('texture', data.in_channels, data.wavelengths)
-    features.set_statistics(normalize.mean, normalize.std)
-    texture = _texture_statistics(normalize, features.to(device))
-    found.append(FrozenEncoder(TEXTURE, texture, None, True, {'features': 2 * features.count} | own))
+    pixels = PixelFeatures('texture', data.in_channels, data.wavelengths).to(device)
+    pixels.set_statistics(normalize.mean, normalize.std)
+    texture = _texture_statistics(normalize, pixels)
+    found.append(FrozenEncoder(TEXTURE, texture, None, True, {'features': 2 * pixels.count} | own))
     for seed in range(seeds):
         # RCF treats seed 0 as no seed
         filters = RCF(data.in_channels, _FILTERS, kernel_size=3, seed=seed + 1).to(device)
