@@ -17,7 +17,7 @@ from torchgeo_msssl.bands import get_sensor
 from torchgeo_msssl.errors import BandError, MissingCRSError, SceneReadError
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.headers import find_scenes
-from torchgeo_msssl.geo.scene import Scene, representable
+from torchgeo_msssl.geo.scene import Scene
 
 on_one_folder = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 any_window = st.builds(Window, st.integers(-40, 90), st.integers(-40, 90), st.integers(1, 90), st.integers(1, 90))
@@ -303,26 +303,6 @@ def test_bands_of_several_dtypes(make_scene, random_array, tmp_path) -> None:
     assert (scene.bands, image.dtype) == (('band_1', 'band_2'), np.float32)
     np.testing.assert_array_equal(image, random_array((2, 20, 30))[:, 2:10, 3:12])
     assert valid.all()
-
-
-@pytest.mark.parametrize(
-    ('value', 'dtype', 'fits'),
-    [
-        (0, 'uint8', True),
-        (-1, 'uint8', False),
-        (65536, 'uint16', False),
-        (0.5, 'int16', False),
-        (-128, 'int8', True),
-        (np.nan, 'uint16', False),
-        (np.inf, 'int32', False),
-        (np.nan, 'float32', True),
-        (-9999, 'float32', True),
-        (-1.797e308, 'float32', False),
-        (-1.797e308, 'float64', True),
-    ],
-)
-def test_representable(value, dtype, fits) -> None:
-    assert representable(value, np.dtype(dtype)) == fits
 
 
 # single-band files

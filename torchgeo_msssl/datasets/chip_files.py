@@ -20,8 +20,9 @@ from torchgeo_msssl.geo.discover import ARRAY_SUFFIX, IMAGE_SUFFIXES, date_of
 from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.headers import dtype_of, is_masked, name_bands
 from torchgeo_msssl.geo.labels.classes import UNLABELLED, Classes, unlabelled_values
+from torchgeo_msssl.geo.nodata import with_data
 from torchgeo_msssl.geo.open_datasets import pooled_raster
-from torchgeo_msssl.geo.scene import BandFile, Scene, with_data
+from torchgeo_msssl.geo.scene import BandFile, Scene
 
 #: Axis of the bands in a ``.npy`` file.
 Channels = Literal['first', 'last']

@@ -27,9 +27,10 @@ from torchgeo.datasets.utils import GeoSlice
 
 from torchgeo_msssl.errors import EmptyIntersectionError
 from torchgeo_msssl.geo.grid import PixelGrid, Window
+from torchgeo_msssl.geo.nodata import representable, with_data
 from torchgeo_msssl.geo.open_datasets import open_raster, pooled_dataset
 from torchgeo_msssl.geo.radiometry import Radiometry
-from torchgeo_msssl.geo.scene import Scene, read_file, representable, with_data
+from torchgeo_msssl.geo.scene import Scene, read_file
 
 #: Distance in pixels between the edge of a query and that of a pixel up to which an integer window is read. TorchGeo
 #: resamples such windows; in types this small the result rounds back to the pixel itself. Others have to fit exactly.

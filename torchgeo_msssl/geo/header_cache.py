@@ -30,7 +30,7 @@ from torchgeo_msssl.geo.user_cache import cache_folder, text_key
 log = logging.getLogger(__name__)
 
 #: Increase when the file changes, or headers are interpreted in another way.
-_VERSION = 3
+_VERSION = 4
 
 #: Number of files from which headers are cached; fewer are opened as fast.
 MANY = 50

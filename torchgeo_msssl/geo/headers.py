@@ -14,9 +14,10 @@ from torchgeo_msssl.errors import BandError, MissingCRSError, SceneReadError
 from torchgeo_msssl.geo.discover import date_of, find_files, group_files
 from torchgeo_msssl.geo.grid import PixelGrid
 from torchgeo_msssl.geo.header_cache import HeaderCache
+from torchgeo_msssl.geo.nodata import representable
 from torchgeo_msssl.geo.open_datasets import open_raster
 from torchgeo_msssl.geo.plain_images import ignore_missing_georeference, image_grid, place_images
-from torchgeo_msssl.geo.scene import BandFile, Scene, representable
+from torchgeo_msssl.geo.scene import BandFile, Scene
 
 log = logging.getLogger(__name__)
 

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
 
-from torchgeo_msssl.bands import band_position, is_auxiliary
+from torchgeo_msssl.bands import band_position
 from torchgeo_msssl.errors import BandError, SceneReadError
 from torchgeo_msssl.geo.grid import PixelGrid, Window
+from torchgeo_msssl.geo.nodata import representable, with_data
 from torchgeo_msssl.geo.open_datasets import pooled_raster
 
 
@@ -287,57 +288,6 @@ def _covers(grid: PixelGrid, other: PixelGrid) -> bool:
     left, bottom, right, top = grid.bounds
     west, south, east, north = other.bounds
     return left <= west + slack and bottom <= south + slack and right >= east - slack and top >= north - slack
-
-
-def representable(value: float, dtype: np.dtype[Any]) -> bool:
-    """Whether a dtype can represent a value: integers exactly, floats within their range (including NaN)."""
-    if np.issubdtype(dtype, np.floating):
-        return not np.isfinite(value) or abs(value) <= float(np.finfo(dtype).max)
-    info = np.iinfo(dtype)
-    return bool(np.isfinite(value) and float(value).is_integer() and info.min <= value <= info.max)
-
-
-def has_data(image: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
-    """Return the mask of pixels, shape (height, width), without nodata and non-finite values in any band.
-
-    Args:
-        image: Values, shape (band, height, width).
-        nodata: Nodata value, or None.
-    """
-    valid = np.ones(image.shape[1:], dtype=np.bool_)
-    if np.issubdtype(image.dtype, np.floating):
-        _keep_where_all(valid, np.isfinite(image))
-    if nodata is not None and np.isfinite(nodata) and representable(nodata, image.dtype):
-        value = np.asarray(nodata, dtype=image.dtype)
-        if not (image.size and image.min() > value):  # a quick test that most windows pass
-            _keep_where_all(valid, image != value)
-    return valid
-
-
-def _keep_where_all(valid: NDArray[np.bool_], good: NDArray[np.bool_]) -> None:
-    """Clear pixels that are not good in all bands; that all pixels of a window are good is tested much faster."""
-    if not good.all():
-        valid &= good.all(axis=0)
-
-
-def with_data(
-    image: NDArray[Any], bands: Sequence[str], declared: float | None, assumed: float | None
-) -> NDArray[np.bool_]:
-    """Return the mask of pixels, shape (height, width), that have data in all bands.
-
-    Args:
-        image: Values, shape (band, height, width).
-        bands: Canonical names of the bands.
-        declared: Nodata value that the file declares, or None.
-        assumed: Nodata value of the scene for files that declare none. It does not apply to quality layers, in which 0
-            (such as in QA60) is data.
-    """
-    if declared is not None:
-        return has_data(image, declared)
-    spectral = [i for i, band in enumerate(bands) if not is_auxiliary(band)]
-    if len(spectral) == len(bands):  # selecting bands would copy them
-        return has_data(image, assumed)
-    return has_data(image, None) & has_data(image[spectral], assumed)
 
 
 def read_file(

@@ -12,7 +12,7 @@ from pathlib import Path
 from torchgeo_msssl.geo.scene import Scene
 
 #: Increase when a scene's files decide its pixels in another way.
-_VERSION = 2
+_VERSION = 3
 
 
 def cache_folder() -> Path:

@@ -22,8 +22,9 @@ from rasterio.warp import calculate_default_transform
 
 from torchgeo_msssl.errors import SceneReadError
 from torchgeo_msssl.geo.grid import PixelGrid, Window
+from torchgeo_msssl.geo.nodata import representable, with_data
 from torchgeo_msssl.geo.open_datasets import pooled_raster
-from torchgeo_msssl.geo.scene import BandFile, Scene, representable, unreadable_error, with_data
+from torchgeo_msssl.geo.scene import BandFile, Scene, unreadable_error
 
 log = logging.getLogger(__name__)
 

@@ -25,6 +25,7 @@ from rasterio.io import DatasetWriter, MemoryFile
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.files import atomic_path, unwritable
 from torchgeo_msssl.geo.grid import PixelGrid, Window
+from torchgeo_msssl.geo.nodata import representable
 
 __all__ = (
     'Colormap',
@@ -107,7 +108,7 @@ class GeoTIFFSpec:
         if self.colormap is not None and (self.count != 1 or dtype.name not in ('uint8', 'uint16')):
             msg = f'colormap: requires one band of uint8 or uint16, got {self.count} of {dtype.name}.'
             raise ConfigurationError(msg)
-        if self.nodata is not None and not _fits(dtype, self.nodata):
+        if self.nodata is not None and not representable(self.nodata, dtype):
             msg = f'nodata: {self.nodata} does not fit into {dtype.name}; choose a value of that type.'
             raise ConfigurationError(msg)
 
@@ -425,10 +426,3 @@ def check_readable(path: str | os.PathLike[str]) -> None:
     with rasterio.open(path) as dataset:
         row, col = (side - 1 for side in dataset.shape)
         dataset.read(window=Window(row, col, 1, 1).to_rasterio())
-
-
-def _fits(dtype: np.dtype[Any], value: float) -> bool:
-    if dtype.kind == 'f':
-        return not np.isfinite(value) or abs(value) <= float(np.finfo(dtype).max)
-    limits = np.iinfo(dtype)
-    return float(value).is_integer() and int(limits.min) <= value <= int(limits.max)

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from torchgeo_msssl.geo.band_statistics.histograms import HALF, TABLE_SIZE, Halves, count_values, ordered_keys
 from torchgeo_msssl.geo.band_statistics.moments import BandStatistics, block_statistics, no_statistics
 from torchgeo_msssl.geo.grid import Window
+from torchgeo_msssl.geo.nodata import with_data
 from torchgeo_msssl.geo.open_datasets import close_datasets
 from torchgeo_msssl.geo.radiometry import Radiometry
-from torchgeo_msssl.geo.scene import Scene, with_data
+from torchgeo_msssl.geo.scene import Scene
 from torchgeo_msssl.geo.warp import WarpedScene
 
 

@@ -13,6 +13,7 @@ from rasterio.io import DatasetReader
 
 from torchgeo_msssl.geo.checks.finding import Finding, command, edit_command
 from torchgeo_msssl.geo.grid import Window
+from torchgeo_msssl.geo.nodata import LARGEST_VALUE, has_data
 
 #: Number and side of the inner windows, and length and depth of the strips along the borders, in pixels.
 _INNER, _INNER_SIDE = 9, 96
@@ -128,7 +129,7 @@ def check_border(path: str, dataset: DatasetReader, sample: PixelSample, assumed
 def _only_value(image: NDArray[Any], valid: NDArray[np.bool_]) -> float | None:
     """Return the value of all bands of a strip if it is the same everywhere and counts as data."""
     first = image.flat[0]
-    return float(first) if valid.all() and (image == first).all() else None
+    return float(first) if valid.all() and (image == first).all() and has_data(image, None).all() else None
 
 
 def _inner_is(sample: PixelSample, value: float) -> bool:
@@ -143,11 +144,14 @@ def _partly(pixels: NDArray[Any], value: float) -> float:
 
 
 def check_finite(path: str, dataset: DatasetReader, sample: PixelSample) -> Iterator[Finding]:
-    """Find NaN and infinite values that are not declared as nodata."""
-    odd = [~np.isfinite(image).all(axis=0) & valid for image, valid in (*sample.inner, *sample.borders)]
+    """Find NaN, infinite and excessive values that are not declared as nodata."""
+    odd = [~has_data(image, None) & valid for image, valid in (*sample.inner, *sample.borders)]
     number, pixels = sum(int(places.sum()) for places in odd), sum(places.size for places in odd)
     if number:
-        message = 'The file has NaN or infinite pixels: this package excludes them, TorchGeo includes them in the loss.'
+        message = (
+            f'The file has NaN or infinite pixels, or some beyond ±{LARGEST_VALUE:g}: this package excludes them, '
+            'TorchGeo includes them in the loss.'
+        )
         detail = f'{number:,} of {pixels:,} sampled pixels'
         remedies = (edit_command(path, '--nodata', 'nan'),) if dataset.nodata is None else ()
         yield Finding('note', 'not_finite', message, (path,), detail, remedies=remedies)

@@ -22,9 +22,10 @@ from torchgeo_msssl.errors import OutputError
 from torchgeo_msssl.geo.chipping.options import IGNORE, Compression
 from torchgeo_msssl.geo.discover import date_of
 from torchgeo_msssl.geo.grid import PixelGrid, Window
+from torchgeo_msssl.geo.nodata import representable, with_data
 from torchgeo_msssl.geo.open_datasets import pooled_raster
 from torchgeo_msssl.geo.radiometry import sentinel2_offset
-from torchgeo_msssl.geo.scene import Scene, read_file, representable, with_data
+from torchgeo_msssl.geo.scene import Scene, read_file
 from torchgeo_msssl.geo.write import GeoTIFFSpec, encode_geotiff
 
 #: Suffix of temporary files.

@@ -16,6 +16,7 @@ from torchgeo_msssl.geo.headers import describe_file
 from torchgeo_msssl.geo.labels.classes import UNLABELLED, IgnoreIndex, resolve_classes, unlabelled_values
 from torchgeo_msssl.geo.labels.options import LabelSettings
 from torchgeo_msssl.geo.labels.source import Bounds, Footprint, LabelSource, Time, bounds_in, common_bounds
+from torchgeo_msssl.geo.nodata import has_data
 from torchgeo_msssl.geo.scene import BandFile, read_file
 from torchgeo_msssl.geo.vector.burn import read_extent, set_outside
 from torchgeo_msssl.geo.vector.files import vector_files
@@ -130,9 +131,7 @@ class RasterLabels(LabelSource):
         for raster in self._rasters_at(grid, window, time):
             offset = _offset(raster.grid, grid)
             values, labelled = _warped(raster, grid, window) if offset is None else _shifted(raster, window, offset)
-            labelled &= np.isfinite(values)
-            if raster.nodata is not None:
-                labelled &= values != raster.nodata
+            labelled &= has_data(values[None], raster.nodata)
             classes, labelled = self.classes.of_pixels(values, labelled, raster.path)
             mask[labelled] = classes[labelled]
         return set_outside(mask, self.extent, grid, window, self.ignore_index)

@@ -21,6 +21,7 @@ from torchgeo_msssl.geo.labels.classes import (
     listed,
     unlabelled_values,
 )
+from torchgeo_msssl.geo.nodata import has_data
 from torchgeo_msssl.geo.scene import BandFile, Scene, read_file
 from torchgeo_msssl.geo.valid_counts import streaming_windows
 
@@ -149,7 +150,7 @@ def name_values(parts: Iterable[MaskValues], foreground: str, ignore_index: Igno
     first = ''
     for path, values in parts:
         first = first or path
-        found.update(values[np.isfinite(values)].tolist())
+        found.update(values[has_data(values[None, None], None)[0]].tolist())
         if len(found) > UNLABELLED + 1:
             break
     classes = sorted(found - {0} - set(unlabelled)) or sorted(found - {0} if len(found - {0}) == 1 else [])
