@@ -61,7 +61,7 @@ def test_scores_are_printed_and_written(
         found.append(json.loads((tmp_path / 'x' / 'version_0' / 'knn.json').read_text()))
     assert found[0] == found[1]
     assert found[0]['band statistics']['accuracy'] == 1.0
-    assert set(found[0]) == {'pretrained', 'random initialisation', 'band statistics'}
+    assert set(found[0]) == {'pretrained', 'random initialisation', 'band statistics', 'random convolutions'}
     assert 'random initialisation' in capsys.readouterr().out
     assert task.model.training
     assert not task.model.layer1.training

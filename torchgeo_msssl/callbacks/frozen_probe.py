@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torchgeo_msssl.contract import ProbedData
 from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import ConfigurationError, MSSSLError
-from torchgeo_msssl.evaluation.encoder_names import Features
+from torchgeo_msssl.evaluation.encoder_names import CONVOLUTIONS, STATISTICS, Features
+from torchgeo_msssl.evaluation.encoders import random_convolutions
 from torchgeo_msssl.evaluation.features import (
     LabelledChips,
     band_statistics,
@@ -38,7 +39,7 @@ METRIC = 'knn_accuracy'
 
 
 class FrozenProbe(Callback):
-    """Compare the pretrained encoder with random weights and band statistics by kNN on labelled chips.
+    """Compare the pretrained encoder with random weights, band statistics and random convolutions by kNN.
 
     Training and test chips come from ground blocks that share no pixel. The scores are printed, logged and written to
     ``knn.json`` in the run folder. Data without labels are not probed.
@@ -136,7 +137,7 @@ class FrozenProbe(Callback):
             if self._validation is None:  # found once per run
                 self._validation = split_validation_chips(data.scenes, _open_labels(data), *self._chips)
             with _in_evaluation_mode(_encoder(task)) as encoder:
-                return self._score(encoder, task, data.scenes, *self._validation).accuracy
+                return self._score(self._embedding(encoder), task, data.scenes, *self._validation).accuracy
         except MSSSLError as error:
             log.warning('The encoder is not probed during training: %s', error)
             return None
@@ -152,12 +153,17 @@ class FrozenProbe(Callback):
             torch.manual_seed(0)
             name, in_channels = task.hparams['model'], task.hparams['in_channels']
             random = create_encoder(name, in_channels, stem=stem_of(_encoder(task))).to(task.device)
+        convolutions = random_convolutions(in_channels, seed=0).to(task.device)
         with _in_evaluation_mode(_encoder(task)) as encoder:
             return {
-                'pretrained': self._score(encoder, task, scenes, train, test),
-                'random initialisation': self._score(random.eval(), task, scenes, train, test),
-                'band statistics': self._score(band_statistics, task, scenes, train, test),
+                'pretrained': self._score(self._embedding(encoder), task, scenes, train, test),
+                'random initialisation': self._score(self._embedding(random.eval()), task, scenes, train, test),
+                STATISTICS: self._score(band_statistics, task, scenes, train, test),
+                CONVOLUTIONS: self._score(convolutions, task, scenes, train, test),
             }
+
+    def _embedding(self, encoder: nn.Module) -> nn.Module:
+        return StageFeatures(encoder) if self.features == 'stages' else encoder
 
     def _score(
         self,
@@ -172,11 +178,9 @@ class FrozenProbe(Callback):
         def prepare(batch: dict[str, Tensor]) -> Tensor:
             return normalize(*(batch.get(key) for key in ('image', 'valid', 'scale', 'offset')))
 
-        staged = isinstance(embed, nn.Module) and self.features == 'stages'
-        if isinstance(embed, nn.Module) and staged:
-            embed = StageFeatures(embed)
         first, second = (extract_features(embed, scenes, chips, prepare, task.device) for chips in (train, test))
-        if staged:
+        # maps of several stages differ in magnitude, and the largest would decide which neighbours are nearest
+        if isinstance(embed, StageFeatures):
             first, second = standardized(first, second)
         return knn_probe(first, train.labels, second, test.labels, self.k)
 

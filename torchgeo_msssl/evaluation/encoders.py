@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlparse
 
 import timm
@@ -209,8 +209,7 @@ def baselines(
     texture = _texture_statistics(normalize, pixels)
     found.append(FrozenEncoder(TEXTURE, texture, None, True, {'features': 2 * pixels.count} | own))
     for seed in range(seeds):
-        # RCF treats seed 0 as no seed
-        filters = RCF(data.in_channels, _FILTERS, kernel_size=3, seed=seed + 1).to(device)
+        filters = random_convolutions(data.in_channels, seed).to(device)
         found.append(FrozenEncoder(CONVOLUTIONS, _after(normalize, filters), seed, True, {'filters': _FILTERS} | own))
     default: tuple[str, Stem] = (network, 'standard') if isinstance(network, str) else network
     networks = [_network_of(one) for one in given] or [default]
@@ -226,6 +225,20 @@ def baselines(
             details = {'model': network_name, 'stem': stem, 'features': features} | statistics
             found.append(FrozenEncoder(name, _after(normal, embedding), seed, True, details))
     return found
+
+
+def random_convolutions(in_channels: int, seed: int) -> nn.Module:
+    """Create random convolutional features (MOSAIKS; TorchGeo's ``RCF``).
+
+    Args:
+        in_channels: Number of bands.
+        seed: Seed of the filters, from 0.
+
+    Returns:
+        Network from standardized images (batch, band, height, width) to features (batch, 512).
+    """
+    # RCF treats seed 0 as no seed
+    return cast(nn.Module, RCF(in_channels, _FILTERS, kernel_size=3, seed=seed + 1))
 
 
 def _with_features(network: nn.Module, features: Features) -> nn.Module:
