@@ -829,7 +829,7 @@ def test_classes_and_unlabelled_values_follow_the_data(tmp_path: Path) -> None:
 
 
 def test_no_checkpoint_of_a_name(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r'best\.ckpt; train first, or give a path'):
+    with pytest.raises(ConfigurationError, match=r'best\.ckpt; run `fit` first, or give the path'):
         last_run(tmp_path, 'best.ckpt')
 
 
@@ -837,6 +837,26 @@ def test_nothing_to_resume(failure, tmp_path: Path) -> None:
     scene = write_scene(tmp_path / 'scene.tif')
     message = failure('--data.paths', str(scene), '--ckpt_path', 'last')
     assert 'runs/fastsiam_s2' in message
+    assert 'leave --ckpt_path out to begin a run' in message
+
+
+@pytest.mark.parametrize('command', ['validate', 'test', 'predict'])
+def test_untrained_network_is_not_evaluated(tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    # the scenes do not exist: nothing is read before the refusal, and nothing is written
+    common = [command, '--config', str(REPOSITORY / 'configs' / 'vineseg_drone.yaml'), '--data.paths', 'nowhere.tif']
+    scene = ['--data.predict_paths', 'nowhere.tif'] if command == 'predict' else []
+    assert main([*common, *scene]) == 1
+    assert f'error: {command}: --ckpt_path is missing' in capsys.readouterr().err
+    assert main([*common, *scene, '--ckpt_path', 'best']) == 1
+    message = capsys.readouterr().err
+    assert 'checkpoints/best.ckpt; run `fit` first, or give the path of a checkpoint' in message
+    assert not list(tmp_path.iterdir())
+
+
+def test_untrained_restoration_is_not_validated(capsys: pytest.CaptureFixture[str]) -> None:
+    config = str(REPOSITORY / 'configs' / 'mae_s2.yaml')
+    assert main(['validate', '--config', config, '--data.paths', 'nowhere.tif']) == 1
+    assert 'error: validate: --ckpt_path is missing' in capsys.readouterr().err
 
 
 def test_weights_of_another_model(failure, finished: tuple[FastSiam, str, Path]) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import os
+import pkgutil
 import re
 import signal
 import sys
@@ -88,7 +89,8 @@ class CLI(LightningCLI):
         return value
 
     def before_instantiate_classes(self) -> None:
-        """Find the run to resume, and check that the run folder can be written."""
+        """Check what the command evaluates, find the run to resume, and check that the run folder can be written."""
+        self._refuse_untrained()
         config = self.config[self.subcommand]
         given = config.get('ckpt_path')
         named = given == 'last' or (given == 'best' and self.subcommand != 'fit')
@@ -105,7 +107,8 @@ class CLI(LightningCLI):
             return
         runs = Path(options['save_dir']) / (options.get('name') or '')
         if named:
-            version, checkpoint = last_run(runs, f'{given}.ckpt')
+            remedy = 'leave --ckpt_path out to begin a run' if self.subcommand == 'fit' else 'run `fit` first'
+            version, checkpoint = last_run(runs, f'{given}.ckpt', remedy)
             if checkpoint.name != f'{given}.ckpt':
                 print(f'{checkpoint.parents[1]} has no {given}.ckpt, for it was trained without validation.')
             config['ckpt_path'] = str(checkpoint)
@@ -114,20 +117,29 @@ class CLI(LightningCLI):
             print(f'{"Resuming" if self.subcommand == "fit" else "Taking"} {checkpoint}')
         check_writable(runs)
 
-    def _refuse_pretraining(self) -> None:
-        """Raise if there is nothing to evaluate; Lightning would name a missing method."""
+    def _refuse_untrained(self) -> None:
+        """Raise if there is nothing to evaluate, before data are opened and a run folder is made."""
         from torchgeo_msssl.tasks import PretrainingTask, RestorationTask
 
-        restores = self.subcommand != 'test' and isinstance(self.model, RestorationTask)
-        if isinstance(self.model, PretrainingTask) and not restores:
-            also = '`validate`, ' if isinstance(self.model, RestorationTask) else ''
+        if self.subcommand == 'fit':
+            return
+        config = self.config[self.subcommand]
+        task = pkgutil.resolve_name(config['model']['class_path'])
+        kind = task if isinstance(task, type) else LightningModule
+        restores = self.subcommand != 'test' and issubclass(kind, RestorationTask)
+        if issubclass(kind, PretrainingTask) and not restores:
+            also = '`validate`, ' if issubclass(kind, RestorationTask) else ''
             msg = (
-                f'{self.subcommand}: {type(self.model).__name__} pretrains without labels and has nothing to '
-                f'{self.subcommand}; use `fit`, {also}`export`, and the encoder in a task with labels.'
+                f'{self.subcommand}: {kind.__name__} pretrains without labels and has nothing to {self.subcommand}; '
+                f'use `fit`, {also}`export`, and the encoder in a task with labels.'
             )
             raise ConfigurationError(msg)
-
-    before_validate = before_test = before_predict = _refuse_pretraining
+        if config.get('ckpt_path') is None:
+            msg = (
+                f'{self.subcommand}: --ckpt_path is missing, and without a checkpoint the network is untrained; give '
+                '--ckpt_path best for the best checkpoint of the latest run, or the path of a checkpoint.'
+            )
+            raise ConfigurationError(msg)
 
     def predict(self, model: LightningModule, datamodule: LightningDataModule, **options: Any) -> None:
         """Map or restore whole scenes, instead of Lightning's loop over batches.
@@ -138,22 +150,21 @@ class CLI(LightningCLI):
             **options: Arguments of Lightning's method, with ``ckpt_path``.
 
         Raises:
-            ConfigurationError: If there is no checkpoint, no scene to predict, or the task cannot predict scenes.
+            ConfigurationError: If there is no scene to predict, or the task cannot predict scenes.
         """
         from torchgeo_msssl.prediction.predict import MapSettings, map_scenes
         from torchgeo_msssl.prediction.reconstruct import reconstruct_scenes
         from torchgeo_msssl.tasks import PixelClassification, RestorationTask
 
         data = datamodule if isinstance(datamodule, PredictionData) else None
-        paths, checkpoint = data.predict_paths if data is not None else None, options.get('ckpt_path')
+        paths, checkpoint = data.predict_paths if data is not None else None, options['ckpt_path']
         if not isinstance(model, PixelClassification | RestorationTask):
             raise ConfigurationError(
                 f'model: predict maps scenes with a segmentation and restores them with MAE or Reconstruction, got '
                 f'{type(model).__name__}.'
             )
-        if data is None or paths is None or checkpoint is None:
-            missing = '--data.predict_paths ortho.tif' if paths is None else '--ckpt_path best.ckpt'
-            raise ConfigurationError(f'predict: {missing} is missing; predict needs scenes and a checkpoint.')
+        if data is None or paths is None:
+            raise ConfigurationError('predict: --data.predict_paths is missing; name scenes, such as ortho.tif.')
         task = type(model).load_from_checkpoint(checkpoint, map_location='cpu', weights_only=True)
         config = self.config[self.subcommand]
         settings = MapSettings(**{name: config[name] for name in self._map_options})
@@ -179,12 +190,13 @@ class CLI(LightningCLI):
         """Keep the configuration: YAML and options describe the model, not the checkpoint."""
 
 
-def last_run(runs: Path, name: str = 'last.ckpt') -> tuple[int, Path]:
+def last_run(runs: Path, name: str = 'last.ckpt', remedy: str = 'run `fit` first') -> tuple[int, Path]:
     """Find the most recently saved run of an experiment.
 
     Args:
         runs: Folder of the experiment, with ``version_N`` folders.
         name: Name of the checkpoint; a run without ``best.ckpt`` has its ``last.ckpt`` taken.
+        remedy: What to do if there is none.
 
     Returns:
         ``(N, checkpoint)``.
@@ -199,7 +211,7 @@ def last_run(runs: Path, name: str = 'last.ckpt') -> tuple[int, Path]:
             if match := re.fullmatch(r'version_(\d+)', path.parent.parent.name):
                 found.setdefault(int(match[1]), []).append(path)
     if not found:
-        msg = f'ckpt_path: there is no {runs}/version_*/checkpoints/{name}; train first, or give a path.'
+        msg = f'ckpt_path: there is no {runs}/version_*/checkpoints/{name}; {remedy}, or give the path of a checkpoint.'
         raise ConfigurationError(msg)
     version, paths = max(found.items(), key=lambda run: max(path.stat().st_mtime_ns for path in run[1]))
     return version, paths[0]
