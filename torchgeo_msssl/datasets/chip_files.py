@@ -16,9 +16,10 @@ from rasterio.io import DatasetReader
 
 from torchgeo_msssl.bands import Sensor, canonical_band_name, infer_sensor
 from torchgeo_msssl.errors import BandError, ConfigurationError, SceneReadError
+from torchgeo_msssl.geo.alpha import is_masked
 from torchgeo_msssl.geo.discover import ARRAY_SUFFIX, IMAGE_SUFFIXES, date_of
 from torchgeo_msssl.geo.grid import PixelGrid, Window
-from torchgeo_msssl.geo.headers import dtype_of, is_masked, name_bands
+from torchgeo_msssl.geo.headers import dtype_of, name_bands
 from torchgeo_msssl.geo.labels.classes import UNLABELLED, Classes, unlabelled_values
 from torchgeo_msssl.geo.nodata import with_data
 from torchgeo_msssl.geo.open_datasets import pooled_raster
@@ -164,7 +165,7 @@ def _describe_raster(dataset: DatasetReader, path: str, sensor: Sensor | None, l
         names=names,
         dtype=dtype_of(dataset, names).name,
         nodata=dataset.nodatavals[first],
-        masked='alpha' in names or any(map(is_masked, dataset.mask_flag_enums)),
+        masked=is_masked(dataset, [name == 'alpha' for name in names]),
         block_shape=dataset.block_shapes[0],
         scales=tuple(dataset.scales),
         offsets=tuple(dataset.offsets),

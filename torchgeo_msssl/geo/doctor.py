@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
 from torchgeo_msssl.bands import Sensor, canonical_band_name
 from torchgeo_msssl.errors import MissingCRSError, MSSSLError
+from torchgeo_msssl.geo.alpha import alpha_bands
 from torchgeo_msssl.geo.checks.consistency import check_consistency
 from torchgeo_msssl.geo.checks.finding import Finding
 from torchgeo_msssl.geo.checks.interpretation import check_bands, check_values, sensor_of
@@ -142,7 +142,8 @@ def _examine_file(
 
 def _indexes(dataset: DatasetReader, bands: Sequence[str] | None, sensor: Sensor | None) -> list[int]:
     """Return the indexes of bands by name, or of all bands but alpha if none has these names."""
-    colours = [i for i, colour in zip(dataset.indexes, dataset.colorinterp, strict=True) if colour != ColorInterp.alpha]
+    alpha = alpha_bands(dataset, sensor)
+    colours = [i for i, is_alpha in zip(dataset.indexes, alpha, strict=True) if not is_alpha]
     if bands is None:
         return colours or list(dataset.indexes)
     try:

@@ -1,16 +1,16 @@
 """Open scenes: read the headers of their files."""
 
 import logging
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.enums import ColorInterp
 from rasterio.io import DatasetReader
 
 from torchgeo_msssl.bands import Sensor, band_position, canonical_band_name, infer_sensor
 from torchgeo_msssl.errors import BandError, MissingCRSError, SceneReadError
+from torchgeo_msssl.geo.alpha import alpha_bands, described_name, doubtful_alpha, is_masked
 from torchgeo_msssl.geo.discover import date_of, find_files, group_files
 from torchgeo_msssl.geo.grid import PixelGrid
 from torchgeo_msssl.geo.header_cache import HeaderCache
@@ -23,8 +23,6 @@ log = logging.getLogger(__name__)
 
 _COLOURS = {ColorInterp.red: 'red', ColorInterp.green: 'green', ColorInterp.blue: 'blue', ColorInterp.nir: 'nir'}
 _RGB = ['blue', 'green', 'red']
-#: Descriptions that are a number and not a name.
-_NUMBER_ONLY = re.compile(r'(?:band|layer)[\s_]*\d+', re.IGNORECASE)
 
 
 def find_scenes(paths: Any, sensor: Sensor | None = None, plain: bool = False) -> list[Scene]:
@@ -50,7 +48,24 @@ def find_scenes(paths: Any, sensor: Sensor | None = None, plain: bool = False) -
         ignore_missing_georeference()
     scenes = [open_scene(name, files, sensor, cache, plain) for name, files in group_files(found)]
     cache.save()
+    _question_alpha(scenes)
     return place_images(scenes) if plain else scenes
+
+
+def _question_alpha(scenes: Sequence[Scene]) -> None:
+    """Warn if the first alpha band seems to be a spectral one; scenes that are opened together are mostly alike."""
+    file = next((file for scene in scenes for file in scene.files if 'alpha' in file.names), None)
+    index = doubtful_alpha(file) if file is not None else None
+    if file is not None and index is not None:
+        log.warning(
+            '%s: band %d is marked as alpha and masks pixels, but many of its values are neither opaque nor clear; if '
+            'it is a spectral band, describe it (`rio edit-info --bidx %d --description nir`) or set `sensor` to one '
+            'of %d bands.',
+            file.path,
+            index,
+            index,
+            len(file.names),
+        )
 
 
 def open_scene(
@@ -129,7 +144,7 @@ def describe_file(path: str, sensor: Sensor | None = None, band: str | None = No
         if dataset.crs is not None and dataset.transform.is_identity:
             msg = f'{path}: has a coordinate reference system but no geotransform; set one with `rio edit-info`.'
             raise MissingCRSError(msg)
-        alpha = [interp == ColorInterp.alpha for interp in dataset.colorinterp]
+        alpha = alpha_bands(dataset, sensor)
         if band is not None and dataset.count - sum(alpha) == 1:
             names = tuple('alpha' if is_alpha else band for is_alpha in alpha)
         else:
@@ -141,7 +156,7 @@ def describe_file(path: str, sensor: Sensor | None = None, band: str | None = No
             names=names,
             dtype=str(dtype),
             nodata=_nodata_of(dataset, names, dtype),
-            masked='alpha' in names or any(map(is_masked, dataset.mask_flag_enums)),
+            masked=is_masked(dataset, [name == 'alpha' for name in names]),
             block_shape=dataset.block_shapes[0],
             scales=tuple(dataset.scales),
             offsets=tuple(dataset.offsets),
@@ -185,11 +200,6 @@ def _nodata_of(dataset: DatasetReader, names: Sequence[str], dtype: np.dtype[Any
     return declared[0]
 
 
-def is_masked(flags: Sequence[MaskFlags]) -> bool:
-    """Whether a band has a stored mask, its own or that of all bands, and not only a nodata value."""
-    return MaskFlags.per_dataset in flags or not {MaskFlags.all_valid, MaskFlags.nodata}.intersection(flags)
-
-
 def _spectral(names: Sequence[str]) -> list[str]:
     return [name for name in names if name != 'alpha']
 
@@ -211,11 +221,11 @@ def name_bands(dataset: DatasetReader, sensor: Sensor | None) -> tuple[str, ...]
     Raises:
         BandError: If the sensor has another number of bands, or two bands have the same name.
     """
-    alpha = [interp == ColorInterp.alpha for interp in dataset.colorinterp]
+    alpha = alpha_bands(dataset, sensor)
     spectral = [i for i in range(dataset.count) if not alpha[i]]
     if not spectral:
         raise BandError(f'{dataset.name}: has only alpha bands.')
-    described = [_description(dataset.descriptions[i]) for i in spectral]
+    described = [described_name(dataset.descriptions[i]) for i in spectral]
     if all(described):
         found = [canonical_band_name(name) for name in described]
     elif sensor is not None and len(sensor.names) == len(spectral):
@@ -239,11 +249,6 @@ def name_bands(dataset: DatasetReader, sensor: Sensor | None) -> tuple[str, ...]
         raise BandError(f'{dataset.name}: has only alpha bands.')
     names = iter(found)
     return tuple('alpha' if is_alpha else next(names) for is_alpha in alpha)
-
-
-def _description(text: str | None) -> str:
-    text = (text or '').strip()
-    return '' if _NUMBER_ONLY.fullmatch(text) else text
 
 
 def _check_band_files(files: Sequence[BandFile]) -> None:

@@ -12,9 +12,11 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 import rasterio
+from rasterio.enums import ColorInterp
 from rasterio.env import get_gdal_config, set_gdal_config
 from rasterio.errors import RasterioError
-from rasterio.io import DatasetReader
+from rasterio.io import DatasetReader, MemoryFile
+from rasterio.shutil import copy
 
 from torchgeo_msssl.errors import SceneReadError
 
@@ -122,6 +124,31 @@ def pooled_raster(path: str) -> DatasetReader:
         SceneReadError: If GDAL cannot open it.
     """
     return pooled_dataset(path, lambda: open_raster(path))
+
+
+def raster_without_alpha(path: str) -> DatasetReader:
+    """Return a dataset in which no band is marked as alpha: GDAL's warper would take such a band for the mask.
+
+    Args:
+        path: Local path or GDAL virtual path.
+
+    Returns:
+        An open dataset, which belongs to the pool and must not be closed; the file itself if it has no such band.
+
+    Raises:
+        SceneReadError: If GDAL cannot open it.
+    """
+    dataset = pooled_raster(path)
+    if ColorInterp.alpha not in dataset.colorinterp:
+        return dataset
+
+    def unmarked() -> DatasetReader:
+        with MemoryFile(ext='.vrt') as memory:
+            copy(dataset, memory.name, driver='VRT')
+            text = memory.read().decode().replace('<ColorInterp>Alpha</ColorInterp>', '')
+        return rasterio.open(text)
+
+    return pooled_dataset(f'{path} without alpha {signature_of(path)}', unmarked)
 
 
 def pooled_dataset(key: str, opener: Callable[[], DatasetReader]) -> DatasetReader:

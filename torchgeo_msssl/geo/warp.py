@@ -23,7 +23,7 @@ from rasterio.warp import calculate_default_transform
 from torchgeo_msssl.errors import SceneReadError
 from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.nodata import representable, with_data
-from torchgeo_msssl.geo.open_datasets import pooled_raster
+from torchgeo_msssl.geo.open_datasets import pooled_raster, raster_without_alpha
 from torchgeo_msssl.geo.scene import BandFile, Scene, unreadable_error
 
 log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ def read_warped(
     has_alpha = 'alpha' in file.names
     try:
         with WarpedVRT(
-            pooled_raster(file.path),
+            pooled_raster(file.path) if has_alpha else raster_without_alpha(file.path),
             src_crs=file.grid.crs,
             src_transform=file.grid.transform,
             crs=grid.crs,

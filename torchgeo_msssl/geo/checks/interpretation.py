@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from torchgeo_msssl.bands import SENSORS, SENTINEL2_OFFSET, Sensor, infer_sensor, is_auxiliary
+from torchgeo_msssl.geo.alpha import doubtful_alpha
 from torchgeo_msssl.geo.checks.finding import Finding, edit_command, rewrite_command
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.radiometry import UNKNOWN_OFFSET, Radiometry, radiometry
@@ -33,7 +34,16 @@ def check_bands(scene: Scene, sensor: Sensor | None) -> Iterator[Finding]:
             message = 'The band names fit no sensor or several, so digital numbers are used as they are.'
             remedies = tuple(map(_sensor_option, sensors))
             yield Finding('note', 'unknown_sensor', message, (file.path,), ', '.join(file.names), remedies=remedies)
-        if 'alpha' in file.names:
+        if index := doubtful_alpha(file):
+            message = (
+                'A band is marked as alpha and masks pixels, but many of its values are neither opaque nor clear: '
+                'if it is a spectral band, describe it, or name a sensor with as many bands.'
+            )
+            count = len(file.names)
+            sensors = [name for name, known in SENSORS.items() if len(known.bands) == count]
+            remedies = (edit_command(file.path, '--bidx', index, '--description', 'nir'), *map(_sensor_option, sensors))
+            yield Finding('error', 'alpha_values', message, (file.path,), f'band {index}', remedies=remedies)
+        elif 'alpha' in file.names:
             message = 'The file has an alpha band: this package uses it as a mask, TorchGeo as another band.'
             yield Finding('note', 'alpha', message, (file.path,), f'band {file.index("alpha")}')
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.enums import ColorInterp
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.io import DatasetReader
 
 from torchgeo_msssl.geo.checks.finding import Finding, command, edit_command
@@ -55,7 +55,7 @@ def sample_pixels(dataset: DatasetReader, indexes: Sequence[int]) -> PixelSample
 
     Args:
         dataset: Open dataset.
-        indexes: Band indexes, from 1.
+        indexes: Indexes, from 1, of all bands but alpha.
 
     Returns:
         The pixels.
@@ -66,12 +66,18 @@ def sample_pixels(dataset: DatasetReader, indexes: Sequence[int]) -> PixelSample
 
     def read(window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         image = dataset.read(indexes, window=window.to_rasterio())
-        valid = (dataset.read_masks(indexes, window=window.to_rasterio()) > 0).all(axis=0)
+        if is_mask:
+            valid = (dataset.read_masks(indexes, window=window.to_rasterio()) > 0).all(axis=0)
+        else:
+            valid = np.ones(image.shape[1:], dtype=np.bool_)
         for index in alpha:  # GDAL's masks ignore some alpha bands of 16 bits
             valid &= dataset.read(index, window=window.to_rasterio()) > 0
         return image, valid
 
-    alpha = [i for i, colour in zip(dataset.indexes, dataset.colorinterp, strict=True) if colour == ColorInterp.alpha]
+    marked = [i for i, colour in zip(dataset.indexes, dataset.colorinterp, strict=True) if colour == ColorInterp.alpha]
+    alpha = [index for index in marked if index not in indexes]
+    # GDAL also takes spectral bands that are marked as alpha for masks
+    is_mask = bool(alpha) or not any(MaskFlags.alpha in dataset.mask_flag_enums[index - 1] for index in indexes)
     return PixelSample([read(window) for window in _inner(dataset)], [read(window) for window in _borders(dataset)])
 
 

@@ -138,7 +138,7 @@ def chip_format(scene: Scene, bands: Sequence[str], sensor: Sensor | None, size:
         names,
         nodata,
         colormap=_palette(places, scene.dtype) or None,
-        colorinterp=_colours(places),
+        colorinterp=_colours(places, alpha),
         scales=() if plain_numbers else scales,
         offsets=() if plain_numbers else offsets,
         tags=_tags(scene, sensor or known),
@@ -161,9 +161,11 @@ def _declared(scene: Scene, bands: Sequence[str]) -> float | None:
     return value if value is None or representable(value, scene.dtype) else None
 
 
-def _colours(bands: Sequence[tuple[str, int]]) -> tuple[ColorInterp, ...]:
+def _colours(bands: Sequence[tuple[str, int]], has_alpha: bool) -> tuple[ColorInterp, ...]:
     """Colour interpretation of each band; empty if GDAL would assume the same."""
     colours = tuple(pooled_raster(path).colorinterp[index - 1] for path, index in bands)
+    if not has_alpha:  # a spectral band that is marked as alpha
+        colours = tuple(ColorInterp.undefined if colour == ColorInterp.alpha else colour for colour in colours)
     return () if set(colours) <= {ColorInterp.gray, ColorInterp.undefined, ColorInterp.palette} else colours
 
 
