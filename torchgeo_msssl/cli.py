@@ -176,11 +176,13 @@ class CLI(LightningCLI):
         if isinstance(task, PixelClassification):
             map_scenes(task, paths, checkpoint, settings, **where)
             return
+        shared = ('output', 'overwrite', 'check_radiometry')
         for name in self._map_options:
-            if name not in ('output', 'overwrite') and getattr(settings, name) != getattr(MapSettings(), name):
+            if name not in shared and getattr(settings, name) != getattr(MapSettings(), name):
                 msg = f'{name}: applies to class maps, but {type(task).__name__} restores scenes; leave it out.'
                 raise ConfigurationError(msg)
-        reconstruct_scenes(task, paths, settings.output, overwrite=settings.overwrite, **where)
+        restored = {name: getattr(settings, name) for name in shared[1:]}
+        reconstruct_scenes(task, paths, settings.output, **restored, **where)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Load checkpoints as tensors and plain values only, so that no code in a file is executed."""

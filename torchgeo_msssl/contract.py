@@ -79,6 +79,15 @@ class SpectralData(Protocol):
 
 
 @runtime_checkable
+class PixelSizeData(Protocol):
+    """Data module that knows the size of its pixels on the ground."""
+
+    @property
+    def pixel_size(self) -> float | None:
+        """Side of a pixel in metres, None where unknown."""
+
+
+@runtime_checkable
 class PretrainingData(SpectralData, Protocol):
     """Data module of unlabelled chips."""
 

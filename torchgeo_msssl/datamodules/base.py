@@ -297,6 +297,11 @@ class SpectralDataModule(BaseDataModule):
         return self.reader.chip_size
 
     @property
+    def pixel_size(self) -> float | None:
+        """Side of a pixel on the ground in metres, None where unknown."""
+        return self.reader.pixel_size
+
+    @property
     def scale(self) -> tuple[float, ...]:
         """Reflectance per digital number, for each band of the first scene or chip."""
         return self.reader.radiometry.scale

@@ -20,6 +20,7 @@ from torchgeo_msssl.datasets.chips import Chips, chip_splits
 from torchgeo_msssl.datasets.paired import BatchDataset
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.band_choice import spectral_bands
+from torchgeo_msssl.geo.checks.placement import pixel_size
 from torchgeo_msssl.geo.chipping.options import ALL
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.ground.parts import PARTS
@@ -169,6 +170,11 @@ class FolderReader:
                 f'chip_size: the chips have {height} × {width} pixels; set it to {min(height, width)}.'
             )
         return height
+
+    @property
+    def pixel_size(self) -> float | None:
+        """Side of a pixel of the first chip on the ground in metres, None where unknown."""
+        return pixel_size(self.chips(TRAIN).source.origin(0)[1])
 
     def prepare(self) -> None:
         """Do nothing: a folder is divided already."""

@@ -43,6 +43,10 @@ class ChipReader(Protocol):
         """Scale and offset of the first scene or chip."""
 
     @property
+    def pixel_size(self) -> float | None:
+        """Side of a pixel on the ground in metres, None where unknown."""
+
+    @property
     def chip_size(self) -> int:
         """Side of a chip in pixels."""
 

@@ -25,6 +25,7 @@ from torchgeo_msssl.errors import OutputError
 from torchgeo_msssl.files import write_json
 from torchgeo_msssl.geo.band_choice import spectral_bands
 from torchgeo_msssl.geo.band_statistics.moments import scene_statistics
+from torchgeo_msssl.geo.checks.placement import pixel_size
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.radiometry import Radiometry
 from torchgeo_msssl.geo.user_cache import cache_folder, scene_key
@@ -35,6 +36,9 @@ from torchgeo_msssl.samplers.grid import GridChipSampler
 from torchgeo_msssl.samplers.random import RandomChipSampler
 
 log = logging.getLogger(__name__)
+
+#: Number of scenes whose pixel size is computed at most.
+_SIZED_SCENES = 32
 
 
 @dataclass(frozen=True)
@@ -159,6 +163,14 @@ class SceneReader:
     def chip_size(self) -> int:
         """Side of a chip in pixels."""
         return self.sampling.size
+
+    @property
+    def pixel_size(self) -> float | None:
+        """Side of a pixel on the ground in metres: the median of some scenes, None where unknown."""
+        scenes = self.scenes.scenes
+        sizes = [pixel_size(scene.grid) for scene in scenes[:: -(-len(scenes) // _SIZED_SCENES)]]
+        known = [size for size in sizes if size is not None]
+        return float(np.median(known)) if known else None
 
     def prepare(self) -> None:
         """Count valid pixels and divide the ground, once."""

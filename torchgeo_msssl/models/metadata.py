@@ -33,6 +33,7 @@ class EncoderMetadata:
         std: Standard deviations of reflectance.
         sensor: Key in :data:`torchgeo_msssl.bands.SENSORS`, or None.
         chip_size: Side of the training chips in pixels, or None.
+        pixel_size: Side of the training pixels on the ground in metres, or None.
         stem: Stride of the encoder's first layers, see :mod:`torchgeo_msssl.models.stems`; it is not visible in the
             shapes of the tensors.
         version: Version of this package that wrote it.
@@ -51,6 +52,7 @@ class EncoderMetadata:
     std: tuple[float, ...] = ()
     sensor: str | None = None
     chip_size: int | None = None
+    pixel_size: float | None = None
     stem: Stem = 'standard'
     version: str = torchgeo_msssl.__version__
 

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.geo.radiometry import radiometry
 from torchgeo_msssl.geo.vectorize.layers import read_tags
 from torchgeo_msssl.geo.vectorize.options import VectorizeOptions
 from torchgeo_msssl.geo.vectorize.run import vectorize
@@ -20,6 +19,7 @@ from torchgeo_msssl.prediction.pipeline import key_of
 from torchgeo_msssl.prediction.plan import plan
 from torchgeo_msssl.prediction.receptive_field import choose_blend
 from torchgeo_msssl.prediction.scenes import check_names, open_scenes
+from torchgeo_msssl.prediction.training_comparison import compare_with_training
 from torchgeo_msssl.tasks.pixel_classification import PixelClassification
 
 
@@ -43,6 +43,7 @@ class MapSettings:
         batch_size: Windows per forward pass.
         plan: Print the windows, memory, disk space and time that are required, and stop.
         overwrite: Map scenes again whose maps exist already.
+        check_radiometry: Refuse scenes whose reflectance has another unit than that of the training.
     """
 
     output: str = 'predictions'
@@ -57,6 +58,7 @@ class MapSettings:
     batch_size: int = 4
     plan: bool = False
     overwrite: bool = False
+    check_radiometry: bool = True
 
     def __post_init__(self) -> None:
         """Check the options that are not checked elsewhere.
@@ -94,14 +96,17 @@ def map_scenes(
         Result for each scene; empty if only a plan was requested.
 
     Raises:
-        ConfigurationError: If two scenes would have the same map, or an option does not suit the network.
+        ConfigurationError: If two scenes would have the same map, a scene has another unit than the training, or an
+            option does not suit the network.
         MSSSLError: If a scene lacks a band, is damaged, or a map cannot be written.
     """
     settings = settings or MapSettings()
-    scenes, known = open_scenes(paths, sensor, task.metadata().sensor)
+    metadata = task.metadata()
+    scenes, known = open_scenes(paths, sensor, metadata.sensor)
     check_names(scenes, '.tif')
     task = task.to(device).eval()
     bands = task.bands or scenes[0].bands
+    radiometries = compare_with_training(scenes, bands, known, offset, metadata, settings.check_radiometry)
     stitching = choose_blend(task.model, len(bands), settings.window, settings.blend, settings.overlap)
     print(f'Windows of {stitching.window} pixels, blend {stitching.blend}: {stitching.reason}')
     options = MapOptions(
@@ -123,8 +128,7 @@ def map_scenes(
             print(plan(scene, bands, options, network, device))
         return []
     results = []
-    for scene in scenes:
-        how = radiometry(scene, bands, known, offset)
+    for scene, how in zip(scenes, radiometries, strict=True):
         result = predict_scene(
             network,
             scene,

@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from torchgeo_msssl.geo.grid import Window
-from torchgeo_msssl.geo.radiometry import Radiometry, radiometry
+from torchgeo_msssl.geo.radiometry import Radiometry
 from torchgeo_msssl.geo.scene import Scene
 from torchgeo_msssl.geo.user_cache import scene_key
 from torchgeo_msssl.geo.write import GeoTIFFSpec
 from torchgeo_msssl.prediction.pipeline import WindowPredictor, content_key, hash_weights, run_prediction
-from torchgeo_msssl.prediction.scenes import check_bands, check_names, open_scenes, read_mirrored
+from torchgeo_msssl.prediction.scenes import check_names, open_scenes, read_mirrored
 from torchgeo_msssl.prediction.stitch import FinishedRows, Stitching
+from torchgeo_msssl.prediction.training_comparison import compare_with_training
 from torchgeo_msssl.tasks.restoration import RestorationTask
 
 __all__ = ('KINDS', 'reconstruct_scenes')
@@ -46,6 +47,7 @@ def reconstruct_scenes(
     offset: float | Literal['auto'] = 'auto',
     device: torch.device | str = 'cpu',
     overwrite: bool = False,
+    check_radiometry: bool = True,
 ) -> list[Path]:
     """Write every scene as it is, corrupted, and restored.
 
@@ -60,12 +62,14 @@ def reconstruct_scenes(
         offset: Digital number added before scaling; ``auto`` reads it from metadata or date.
         device: Device to compute on.
         overwrite: Whether to restore again what exists already.
+        check_radiometry: Whether to refuse scenes whose reflectance has another unit than that of the training.
 
     Returns:
         Four files per scene, in the order of :data:`KINDS`.
 
     Raises:
-        ConfigurationError: If two scenes would have the same files, or the network's output is not finite.
+        ConfigurationError: If two scenes would have the same files, a scene has another unit than the training, or the
+            network's output is not finite.
         MSSSLError: If a scene lacks a band, is damaged, or a file cannot be written.
     """
     metadata = task.metadata()
@@ -76,8 +80,7 @@ def reconstruct_scenes(
     written: list[Path] = []
     for scene in scenes:
         bands = tuple(metadata.bands or scene.bands)
-        check_bands(scene, bands)
-        how = radiometry(scene, bands, known, offset)
+        (how,) = compare_with_training([scene], bands, known, offset, metadata, check_radiometry)
         predictor = _Restoration(task, scene, bands, how, metadata.chip_size or _CHIP, device)
         tags = {'UNIT': 'reflectance'} | ({'NOTE': task.note} if task.note else {})
         spec = GeoTIFFSpec(len(bands), 'float32', bands, float('nan'), tags=tags)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchgeo.tasks import BaseTask
 
-from torchgeo_msssl.contract import SpectralData, spectral_data
+from torchgeo_msssl.contract import PixelSizeData, SpectralData, spectral_data
 from torchgeo_msssl.errors import BandError, ConfigurationError, NonFiniteLossError
 from torchgeo_msssl.models.metadata import EncoderMetadata
 from torchgeo_msssl.tasks.optimizers import OptimizerName
@@ -110,11 +110,12 @@ class TrainingTask(BaseTask):
             'wavelengths': list(data.wavelengths),
             'sensor': data.sensor_name,
             'chip_size': data.chip_size,
+            'pixel_size': data.pixel_size if isinstance(data, PixelSizeData) else None,
         }
 
     def restore_provenance(self, saved: Mapping[str, Any]) -> None:
         """Restore the provenance of the data from the metadata of a checkpoint."""
-        keys = ('bands', 'wavelengths', 'sensor', 'chip_size')
+        keys = ('bands', 'wavelengths', 'sensor', 'chip_size', 'pixel_size')
         self._provenance = {key: saved[key] for key in keys if saved.get(key) is not None} or self._provenance
 
     @property

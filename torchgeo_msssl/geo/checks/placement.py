@@ -80,6 +80,11 @@ def ground_size(grid: PixelGrid) -> tuple[float, float]:
     return float(geod.inv(x, y, x + width, y)[2]), float(geod.inv(x, y, x, y + height)[2])
 
 
+def pixel_size(grid: PixelGrid) -> float | None:
+    """Return the square root of a pixel's area on the ground, in metres; None for images without a place."""
+    return math.sqrt(math.prod(ground_size(grid))) if grid.is_georeferenced else None
+
+
 def _centre(grid: PixelGrid) -> tuple[float, float]:
     left, bottom, right, top = grid.bounds
     return (left + right) / 2, (bottom + top) / 2
