@@ -939,6 +939,26 @@ def test_unknown_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert 'hiden_dim' in capsys.readouterr().err
 
 
+def test_what_the_trainer_cannot_do(failure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = str(write_scene(tmp_path / 'scene.tif'))
+    message = failure('--data.paths', scene, '--trainer.precision', 'bf16-true')
+    assert 'trainer.precision: bf16-true changes the type of the weights' in message
+    monkeypatch.setattr('torch.cuda.is_available', lambda: False)
+    monkeypatch.setattr('torch.backends.mps.is_available', lambda: False)
+    message = failure('--data.paths', scene, '--trainer.accelerator', 'gpu')
+    assert message.startswith('error: trainer: ')
+    assert message.endswith('; set trainer.accelerator to auto or cpu.')
+
+
+def test_one_value_per_channel(failure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(*_: object, **__: object) -> None:
+        torch.nn.BatchNorm2d(3)(torch.zeros(1, 3, 1, 1))
+
+    monkeypatch.setattr(FastSiam, 'training_step', step)
+    message = failure('--data.paths', str(write_scene(tmp_path / 'scene.tif')))
+    assert message.startswith('error: batch_size: batch normalization needs several values per channel')
+
+
 def test_last_requires_a_save_dir(failure, tmp_path: Path) -> None:
     scene = write_scene(tmp_path / 'scene.tif')
     message = failure('--data.paths', str(scene), '--trainer.logger', 'false', '--ckpt_path', 'last')

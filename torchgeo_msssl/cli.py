@@ -18,7 +18,7 @@ from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from rich.console import Console
 from rich.logging import RichHandler
 
@@ -91,6 +91,7 @@ class CLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Check what the command evaluates, find the run to resume, and check that the run folder can be written."""
         self._refuse_untrained()
+        self._check_precision()
         config = self.config[self.subcommand]
         given = config.get('ckpt_path')
         named = given == 'last' or (given == 'best' and self.subcommand != 'fit')
@@ -140,6 +141,19 @@ class CLI(LightningCLI):
                 '--ckpt_path best for the best checkpoint of the latest run, or the path of a checkpoint.'
             )
             raise ConfigurationError(msg)
+
+    def _check_precision(self) -> None:
+        """Raise if weights would not be float32, which images are normalized to."""
+        from torchgeo_msssl.tasks.training import TrainingTask
+
+        config = self.config[self.subcommand]
+        task, precision = pkgutil.resolve_name(config['model']['class_path']), str(config['trainer'].get('precision'))
+        own = isinstance(task, type) and issubclass(task, TrainingTask)
+        if own and precision in ('16-true', 'bf16-true', '64-true', '64'):
+            raise ConfigurationError(
+                f'trainer.precision: {precision} changes the type of the weights, and images are normalized in '
+                'float32; use bf16-mixed, 16-mixed or 32-true.'
+            )
 
     def predict(self, model: LightningModule, datamodule: LightningDataModule, **options: Any) -> None:
         """Map or restore whole scenes, instead of Lightning's loop over batches.
@@ -267,6 +281,17 @@ def run_trainer(arguments: Sequence[str]) -> Any:
     except UnpicklingError as error:
         msg = 'ckpt_path: the file holds more than tensors and plain values; it was not loaded, and no code in it ran.'
         raise WeightsError(msg) from error
+    except MisconfigurationException as error:
+        gpu = '; set trainer.accelerator to auto or cpu' if 'backend found' in str(error) else ''
+        raise ConfigurationError(f'trainer: {" ".join(str(error).split()).rstrip(".")}{gpu}.') from error
+    except ValueError as error:
+        if not str(error).startswith('Expected more than 1 value per channel'):
+            raise
+        msg = (
+            'batch_size: batch normalization needs several values per channel, and a batch of one chip has a single '
+            'one where its features are 1 × 1; set data.batch_size to 2 or more, or use a larger chip_size.'
+        )
+        raise ConfigurationError(msg) from error
     except SIGTERMException as error:
         # its own exit status is that of success
         raise SystemExit(128 + signal.SIGTERM) from error

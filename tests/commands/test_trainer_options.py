@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from torchgeo_msssl.commands.trainer_options import spell_trainer_options
+from torchgeo_msssl.errors import ConfigurationError
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 FIT = ['fit', '--config', str(CONFIGS / 'vineseg_drone.yaml')]
@@ -57,3 +58,29 @@ def test_further_options_by_name() -> None:
     hints = {'overwrite': bool, 'output': str, 'classes': list[str]}
     expected = ['predict', '--overwrite', 'true', '--output', 'maps', '--classes', '["a", "b"]']
     assert spell_trainer_options(arguments, hints) == expected
+
+
+@pytest.mark.parametrize(
+    ('given', 'message'),
+    [
+        ('--data.pathz', '--data.pathz: SegmentationDataModule has no option `pathz`; did you mean `--data.paths`?'),
+        ('--model.init_args.learning', 'VineSegmentation has no option `learning`; '),
+        ('--data.xyzzy=1', '`fit --data.help CLASS` lists the options'),
+    ],
+)
+def test_mistyped_options(given: str, message: str) -> None:
+    with pytest.raises(ConfigurationError) as error:
+        spell_trainer_options([*FIT, given, 'a.tif'])
+    assert message in str(error.value)
+
+
+def test_options_of_other_packages_may_be_handed_on() -> None:
+    arguments = ['fit', '--data', 'torchgeo.datamodules.EuroSATDataModule', '--data.download', 'true']
+    assert spell_trainer_options(arguments) == arguments
+
+
+def test_configuration_that_is_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / 'latin.yaml'
+    path.write_bytes('# Rebflächen'.encode('latin-1'))
+    with pytest.raises(ConfigurationError, match=r'latin\.yaml is not UTF-8'):
+        spell_trainer_options(['fit', '--config', str(path)])

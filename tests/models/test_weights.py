@@ -126,6 +126,8 @@ def test_header_is_readable_by_anybody(tmp_path):
         'std': [0.25] * 4,
         'sensor': None,
         'chip_size': 64,
+        'pixel_size': None,
+        'stem': 'standard',
         'version': torchgeo_msssl.__version__,
     }
     assert read_source(path).metadata == metadata()

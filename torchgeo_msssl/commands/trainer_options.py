@@ -1,6 +1,7 @@
 """Spelling of the options of ``fit``, ``validate``, ``test`` and ``predict``, which Lightning's command line reads."""
 
 import dataclasses
+import difflib
 import importlib
 import typing
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 import yaml
 
 from torchgeo_msssl.commands.spelling import is_list, members, spell, split_argument, take_values
+from torchgeo_msssl.errors import ConfigurationError
 
 #: Sections of a configuration that name a class, and where short class names are looked for.
 _SECTIONS = {'data': 'torchgeo_msssl.datamodules', 'model': 'torchgeo_msssl.tasks'}
@@ -28,8 +30,12 @@ def spell_trainer_options(arguments: Sequence[str], options: Mapping[str, Any] |
 
     Returns:
         The same arguments with names and values that jsonargparse reads.
+
+    Raises:
+        ConfigurationError: If a class of this package has no such option, or a configuration is not UTF-8.
     """
-    hints = {section: _constructor_hints(kind) for section, kind in _named_classes(arguments).items()}
+    classes = _named_classes(arguments)
+    hints = {section: _constructor_hints(kind) for section, kind in classes.items()}
     rest, spelled = list(arguments), []
     while rest:
         argument = rest.pop(0)
@@ -37,6 +43,7 @@ def spell_trainer_options(arguments: Sequence[str], options: Mapping[str, Any] |
             spelled.append(argument)
             continue
         name, value = split_argument(argument)
+        _check_name(name, hints, classes)
         hint = _hint(name.split('.'), {**(options or {}), **hints})
         if hint is None:
             spelled.append(f'--{name}' if value is None else f'--{name}={value}')
@@ -48,6 +55,22 @@ def spell_trainer_options(arguments: Sequence[str], options: Mapping[str, Any] |
         else:
             spelled += [f'--{name}', text] if values else [f'--{name}']
     return spelled
+
+
+def _check_name(name: str, hints: Mapping[str, Mapping[str, Any]], classes: Mapping[str, str]) -> None:
+    """Raise if a class of this package lacks an option, for which jsonargparse has no sentence."""
+    section, *parts = name.removesuffix('+').split('.')
+    parts = [part for part in parts if part != 'init_args']
+    known = hints.get(section, {})
+    if not known or not parts or parts[0] in known or parts[0] in ('class_path', 'dict_kwargs', 'help'):
+        return
+    # classes of other packages may hand on options that their constructors do not name
+    if '.' in classes[section] and not classes[section].startswith('torchgeo_msssl.'):
+        return
+    close = difflib.get_close_matches(parts[0], known, 1)
+    meant = f'did you mean `--{section}.{close[0]}`?' if close else f'`fit --{section}.help CLASS` lists the options.'
+    kind = classes[section].rpartition('.')[2]
+    raise ConfigurationError(f'--{name}: {kind} has no option `{parts[0]}`; {meant}')
 
 
 def _named_classes(arguments: Sequence[str]) -> dict[str, str]:
@@ -68,7 +91,9 @@ def _named_classes(arguments: Sequence[str]) -> dict[str, str]:
 def _classes_of_file(path: Path) -> dict[str, str]:
     try:
         content = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):  # Lightning's parser reports what is wrong with it
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f'config: {path} is not UTF-8 ({error.reason}); save it as UTF-8.') from error
+    except (OSError, yaml.YAMLError):  # Lightning's parser reports what is wrong with it
         return {}
     sections = content if isinstance(content, dict) else {}
     named = {name: section for name in _SECTIONS if isinstance(section := sections.get(name), dict)}

@@ -113,7 +113,7 @@ def read_vector(path: str | os.PathLike[str], layer: str | None = None) -> gpd.G
         SceneReadError: If it cannot be read.
         ConfigurationError: If the layer does not exist, has to be named, or is empty; or if pyarrow is missing for
             GeoParquet.
-        MissingCRSError: If it has no CRS.
+        MissingCRSError: If it has no CRS, or one of degrees with coordinates in another unit.
     """
     file, named = split_layer(path)
     if named and layer and named != layer:
@@ -133,7 +133,21 @@ def read_vector(path: str | os.PathLike[str], layer: str | None = None) -> gpd.G
             'assign the one it was drawn in, for example with `ogr2ogr -a_srs EPSG:32631`.'
         )
         raise MissingCRSError(msg)
+    _check_degrees(frame, where)
     return frame
+
+
+def _check_degrees(frame: gpd.GeoDataFrame, where: str) -> None:
+    """Raise if coordinates cannot be degrees, as in GeoJSON in metres without ``crs``, whose default is degrees."""
+    # longitudes from 0 to 360 exist
+    farthest = abs(frame.total_bounds).reshape(2, 2).max(axis=0)
+    if frame.crs.is_geographic and (farthest[0] > 360 or farthest[1] > 90):
+        msg = (
+            f'{where}: has coordinates up to {farthest[0]:.0f}, {farthest[1]:.0f}, which are not degrees, in a CRS of '
+            f'degrees ({frame.crs.name}; GeoJSON without `crs` has it by default); assign the CRS it was drawn in, for '
+            'example with `ogr2ogr -a_srs EPSG:32631 labels.gpkg FILE`.'
+        )
+        raise MissingCRSError(msg)
 
 
 def _read_layer(file: str, layer: str | None) -> Any:
