@@ -27,7 +27,7 @@ from safetensors.torch import load_file
 from torchgeo.tasks import Classification, SemanticSegmentation
 
 from torchgeo_msssl.__main__ import main
-from torchgeo_msssl.cli import last_run, run_trainer
+from torchgeo_msssl.cli import CLI, last_run, run_trainer
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.open_datasets import pooled_raster
 from torchgeo_msssl.geo.sample import SampleArea
@@ -297,6 +297,27 @@ def test_last_selects_the_newest_run(tmp_path: Path) -> None:
         checkpoint.write_text('')
         os.utime(checkpoint, (1e9 - age, 1e9 - age))
     assert last_run(tmp_path)[0] == 2
+    named = tmp_path / 'few_labels' / 'checkpoints' / 'last.ckpt'
+    named.parent.mkdir(parents=True)
+    named.write_text('')
+    assert last_run(tmp_path) == ('few_labels', named)
+
+
+@pytest.mark.parametrize('weights', ['pretrained', 'pretrained/version_0', 'pretrained/version_1'])
+def test_weights_of_a_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], weights: str) -> None:
+    for number in (0, 1):
+        encoder = Path(f'runs/pretrained/version_{number}/encoder.safetensors')
+        encoder.parent.mkdir(parents=True)
+        encoder.write_bytes(b'')
+        os.utime(encoder, (1e9 + number, 1e9 + number))
+
+    def stop(self: CLI) -> None:
+        raise ConfigurationError('stop')
+
+    monkeypatch.setattr(CLI, 'instantiate_classes', stop)
+    assert main([*FASTSIAM, '--model.weights', weights]) == 1
+    expected = weights if '/' in weights else 'pretrained/version_1'
+    assert f'Taking the encoder runs/{expected}/encoder.safetensors' in capsys.readouterr().out
 
 
 def small_options(config: Path, area: Path, prefix: str) -> list[str]:

@@ -108,6 +108,7 @@ class CLI(LightningCLI):
                 raise ConfigurationError(msg)
             return
         runs = Path(options['save_dir']) / (options.get('name') or '')
+        self._find_encoder(Path(options['save_dir']))
         if named:
             remedy = 'leave --ckpt_path out to begin a run' if self.subcommand == 'fit' else 'run `fit` first'
             version, checkpoint = last_run(runs, f'{given}.ckpt', remedy)
@@ -118,6 +119,18 @@ class CLI(LightningCLI):
                 options['version'] = version
             print(f'{"Resuming" if self.subcommand == "fit" else "Taking"} {checkpoint}')
         check_writable(runs)
+
+    def _find_encoder(self, save_dir: Path) -> None:
+        """Replace ``EXPERIMENT`` or ``EXPERIMENT/VERSION`` in ``model.weights`` by the path of that run's encoder."""
+        model = self.config[self.subcommand]['model'].get('init_args')
+        weights = model.get('weights') if model is not None else None
+        if not isinstance(weights, str) or Path(weights).exists():
+            return
+        folder = save_dir / weights
+        encoders = [*folder.glob('encoder.safetensors'), *folder.glob('*/encoder.safetensors')]
+        if encoders:
+            model['weights'] = str(max(encoders, key=lambda path: path.stat().st_mtime_ns))
+            print(f'Taking the encoder {model["weights"]}')
 
     def _refuse_untrained(self) -> None:
         """Raise if there is nothing to evaluate, before data are opened and a run folder is made."""
@@ -207,28 +220,30 @@ class CLI(LightningCLI):
         """Keep the configuration: YAML and options describe the model, not the checkpoint."""
 
 
-def last_run(runs: Path, name: str = 'last.ckpt', remedy: str = 'run `fit` first') -> tuple[int, Path]:
+def last_run(runs: Path, name: str = 'last.ckpt', remedy: str = 'run `fit` first') -> tuple[int | str, Path]:
     """Find the most recently saved run of an experiment.
 
     Args:
-        runs: Folder of the experiment, with ``version_N`` folders.
+        runs: Folder of the experiment, with a folder for each run: ``version_N``, or named by
+            ``trainer.logger.version``.
         name: Name of the checkpoint; a run without ``best.ckpt`` has its ``last.ckpt`` taken.
         remedy: What to do if there is none.
 
     Returns:
-        ``(N, checkpoint)``.
+        ``(version, checkpoint)``: N, or the name.
 
     Raises:
         ConfigurationError: If there is no checkpoint.
     """
     names = dict.fromkeys((name, 'last.ckpt')) if name == 'best.ckpt' else {name: None}
-    found: dict[int, list[Path]] = {}
+    found: dict[int | str, list[Path]] = {}
     for each in names:  # the wanted one comes first
-        for path in runs.glob(f'version_*/checkpoints/{each}'):
-            if match := re.fullmatch(r'version_(\d+)', path.parent.parent.name):
-                found.setdefault(int(match[1]), []).append(path)
+        for path in runs.glob(f'*/checkpoints/{each}'):
+            run = path.parent.parent.name
+            match = re.fullmatch(r'version_(\d+)', run)
+            found.setdefault(int(match[1]) if match else run, []).append(path)
     if not found:
-        msg = f'ckpt_path: there is no {runs}/version_*/checkpoints/{name}; {remedy}, or give the path of a checkpoint.'
+        msg = f'ckpt_path: there is no {runs}/*/checkpoints/{name}; {remedy}, or give the path of a checkpoint.'
         raise ConfigurationError(msg)
     version, paths = max(found.items(), key=lambda run: max(path.stat().st_mtime_ns for path in run[1]))
     return version, paths[0]
