@@ -19,7 +19,8 @@ import pytest
 import rasterio
 import torch
 import yaml
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.image import imread
 from rasterio.transform import from_origin
 from safetensors import safe_open
@@ -27,7 +28,7 @@ from safetensors.torch import load_file
 from torchgeo.tasks import Classification, SemanticSegmentation
 
 from torchgeo_msssl.__main__ import main
-from torchgeo_msssl.cli import CLI, last_run, run_trainer
+from torchgeo_msssl.cli import CLI, last_run, run_trainer, show_log
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.open_datasets import pooled_raster
 from torchgeo_msssl.geo.sample import SampleArea
@@ -978,6 +979,15 @@ def test_one_value_per_channel(failure, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(FastSiam, 'training_step', step)
     message = failure('--data.paths', str(write_scene(tmp_path / 'scene.tif')))
     assert message.startswith('error: batch_size: batch normalization needs several values per channel')
+
+
+def test_lightning_does_not_advertise(caplog: pytest.LogCaptureFixture) -> None:
+    show_log()
+    with caplog.at_level('INFO'):
+        Trainer(accelerator='cpu', logger=TensorBoardLogger('runs'))
+    assert 'GPU available' in caplog.text
+    for noise in ('litlogger', 'litmodels', 'TPU'):
+        assert noise not in caplog.text
 
 
 def test_last_requires_a_save_dir(failure, tmp_path: Path) -> None:

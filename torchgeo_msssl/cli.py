@@ -330,12 +330,21 @@ class _PlainHandler(logging.Handler):
         print(f'{record.levelname}: {record.getMessage()}', file=sys.stderr)
 
 
+def _is_wanted(record: logging.LogRecord) -> bool:
+    """Whether a line of Lightning says something about the run: no advertisement, no accelerator that is not there."""
+    message = record.getMessage()
+    return not any(noise in message for noise in ('litlogger', 'litmodels', 'TPU available: False'))
+
+
 def show_log() -> None:
     """Show the log of this package, on one process only."""
     # a warning of torch about Lightning, which a user cannot change
     warnings.filterwarnings('ignore', '.*LeafSpec.*is deprecated')
     # a frozen encoder and a teacher are in evaluation mode on purpose
     warnings.filterwarnings('ignore', r'Found \d+ module\(s\) in eval mode')
+    # the summary counts parameters, whatever the precision
+    warnings.filterwarnings('ignore', r'Precision .* is not supported by the model summary')
+    logging.getLogger('lightning.pytorch.utilities.rank_zero').addFilter(_is_wanted)
     logger = logging.getLogger('torchgeo_msssl')
     if logger.handlers:
         return
