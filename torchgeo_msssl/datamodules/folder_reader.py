@@ -26,7 +26,7 @@ from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.ground.parts import PARTS
 from torchgeo_msssl.geo.labels.classes import ClassNames
 from torchgeo_msssl.geo.labels.values import check_foreground, name_values
-from torchgeo_msssl.geo.radiometry import Radiometry
+from torchgeo_msssl.geo.radiometry import Radiometry, warn_of_guesses
 from torchgeo_msssl.progress import progress_bar
 from torchgeo_msssl.samplers.base import ChipSampler
 from torchgeo_msssl.samplers.order import OrderedChips, ShuffledChips
@@ -247,4 +247,5 @@ def _describe(chips: Chips) -> None:
         '%d chips of %d × %d pixels, sensor %s, bands %s.', len(chips), height, width, sensor, ', '.join(chips.bands)
     )
     log.info('Reflectance of the first one: %s.', chips.source.radiometry(0).reason)
+    warn_of_guesses([chips.source.radiometry(0)])
     warn_of_numbered_bands(chips.bands)

@@ -27,7 +27,7 @@ from torchgeo_msssl.geo.band_choice import spectral_bands
 from torchgeo_msssl.geo.band_statistics.moments import scene_statistics
 from torchgeo_msssl.geo.checks.placement import pixel_size
 from torchgeo_msssl.geo.grid import Window
-from torchgeo_msssl.geo.radiometry import Radiometry
+from torchgeo_msssl.geo.radiometry import Radiometry, warn_of_guesses
 from torchgeo_msssl.geo.user_cache import cache_folder, scene_key
 from torchgeo_msssl.progress import progress_bar
 from torchgeo_msssl.samplers.balanced import BalancedChipSampler
@@ -68,6 +68,7 @@ class SceneOptions:
         for reason in sorted({how.reason for how in scenes.radiometry}):
             number = sum(how.reason == reason for how in scenes.radiometry)
             log.info('Reflectance of %d scene(s): %s.', number, reason)
+        warn_of_guesses(scenes.radiometry)
         warn_of_numbered_bands(scenes.bands)
         return scenes
 

@@ -1,14 +1,12 @@
 """Scale and offset from digital numbers to reflectance.
 
 Reflectance is ``(DN + offset) * scale``. The values that a file declares come first, then those of its product.
-Sentinel-2 products of processing baseline 04.00 and later (from 2022-01-25) carry an offset of -1000
-(https://sentinels.copernicus.eu/web/sentinel/-/copernicus-sentinel-2-major-products-upgrade-upcoming).
+Those of Sentinel-2 are in :mod:`~torchgeo_msssl.geo.sentinel2`.
 """
 
 import itertools
 import logging
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,23 +14,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from torchgeo_msssl.bands import SENTINEL2_OFFSET, SENTINEL2_OFFSET_SINCE, Sensor
+from torchgeo_msssl.bands import Sensor
 from torchgeo_msssl.errors import ConfigurationError, SceneReadError
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.scene import Scene
+from torchgeo_msssl.geo.sentinel2 import GUESSED, product_metadata, sentinel2_offset
 from torchgeo_msssl.geo.valid_counts import streaming_windows
 
 log = logging.getLogger(__name__)
 
-_BASELINE_TAGS = ('PROCESSING_BASELINE', 'processing_baseline', 's2:processing_baseline')
-_PRODUCT = re.compile(r'S2[A-D]_MSIL(?:1C|2A)_\d{8}T\d{6}_(N\d{4})_')
-_OFFSET_TAGS = ('BOA_ADD_OFFSET', 'RADIO_ADD_OFFSET', 'BOA_ADD_OFFSET_VALUES_LIST', 'RADIO_ADD_OFFSET_VALUES_LIST')
-
 #: Float rasters with brighter pixels hold digital numbers, as reflectance stays below about 2.
 _LARGEST_REFLECTANCE = 10.0
-
-#: Reason of a Sentinel-2 offset of 0 that neither metadata nor date confirm.
-UNKNOWN_OFFSET = 'offset 0: neither metadata nor date give another (set `offset` if there is one)'
 
 
 @dataclass(frozen=True)
@@ -95,7 +87,12 @@ def _known(scene: Scene, bands: Sequence[str], sensor: Sensor | None) -> Radiome
         return Radiometry(ones, zeros, f'{sensor.name}: {scene.dtype} instead of uint8, used as it is')
     known = [sensor.find(band) for band in bands]
     scale = tuple(band.scale if band else 1.0 for band in known)
-    value, why = sentinel2_offset(scene) if sensor.name.startswith('sentinel2') else (0.0, 'no offset')
+    value, why = 0.0, 'no offset'
+    if sensor.name.startswith('sentinel2'):
+        value, why = sentinel2_offset(scene)
+        product = product_metadata(scene)
+        if product is not None and product.quantification != 1e4:
+            scale = tuple(1 / product.quantification if band else 1.0 for band in known)
     if value < 0 and spectral and _contradicts(scene, spectral[0], value):
         log.warning(
             '%s: %s, but many of its values are below %g, so the offset may have been applied before (harmonised '
@@ -142,35 +139,16 @@ def _contradicts(scene: Scene, band: str, offset: float) -> bool:
     return len(values) > 0 and bool(np.percentile(values, 5) + offset < 0)
 
 
-def sentinel2_offset(scene: Scene) -> tuple[float, str]:
-    """Find the offset of a Sentinel-2 scene from its tags, or else its processing baseline, or else its date.
+def warn_of_guesses(radiometries: Sequence[Radiometry]) -> None:
+    """Warn once if offsets follow from dates alone, which reprocessed and harmonised products contradict.
 
     Args:
-        scene: Scene.
-
-    Returns:
-        The offset in digital numbers, and its source. No pixel is read.
+        radiometries: Scale and offset of each scene.
     """
-    tags = {key: value for file in scene.files for key, value in file.tags.items()}
-    for tag in _OFFSET_TAGS:
-        numbers = re.findall(r'-?\d+(?:\.\d+)?', tags.get(tag, ''))
-        if numbers:
-            return float(numbers[0]), f'offset {float(numbers[0]):g} from the tag {tag}'
-    declared = [tags[tag] for tag in _BASELINE_TAGS if tag in tags]
-    named = _PRODUCT.search(f'{tags.get("PRODUCT_URI", "")} {scene.path}')
-    baseline = next(filter(None, map(_baseline, [*declared, named[1] if named else ''])), None)
-    if baseline is not None:
-        value = SENTINEL2_OFFSET if baseline >= (4, 0) else 0.0
-        return value, f'offset {value:g} from processing baseline {baseline[0]:02d}.{baseline[1]:02d}'
-    if scene.date is not None:
-        value = SENTINEL2_OFFSET if scene.date[0].date() >= SENTINEL2_OFFSET_SINCE else 0.0
-        return value, f'offset {value:g} from the date in the name (set `offset` if it was corrected)'
-    return 0.0, UNKNOWN_OFFSET
-
-
-def _baseline(text: str) -> tuple[int, int] | None:
-    """Parse ``04.00``, ``4.0``, ``N0400`` or ``0400`` as major and minor number; return None for other text."""
-    match = re.fullmatch(r'(\d{1,2})\.(\d{1,2})|N?(\d{2})(\d{2})', text.strip())
-    if match is None:
-        return None
-    return int(match[1] or match[3]), int(match[2] or match[4])
+    guessed = sum(GUESSED in how.reason and 'as configured' not in how.reason for how in radiometries)
+    if guessed:
+        log.warning(
+            'The offset of %d Sentinel-2 scene(s) is guessed from the date: reprocessed products (Collection 1) have '
+            'one before 2022-01-25 too, harmonised ones have none; keep MTD_MSIL2A.xml by the bands, or set `offset`.',
+            guessed,
+        )

@@ -8,8 +8,9 @@ from torchgeo_msssl.bands import SENSORS, SENTINEL2_OFFSET, Sensor, infer_sensor
 from torchgeo_msssl.geo.alpha import doubtful_alpha
 from torchgeo_msssl.geo.checks.finding import Finding, edit_command, rewrite_command
 from torchgeo_msssl.geo.grid import Window
-from torchgeo_msssl.geo.radiometry import UNKNOWN_OFFSET, Radiometry, radiometry
+from torchgeo_msssl.geo.radiometry import Radiometry, radiometry
 from torchgeo_msssl.geo.scene import Scene
+from torchgeo_msssl.geo.sentinel2 import GUESSED, UNKNOWN_OFFSET
 
 #: Plausible range of the 98th percentile of reflectance (median of the bands): from dark water to clouds.
 _REFLECTANCE = (0.01, 2.0)
@@ -77,15 +78,20 @@ def check_values(scene: Scene, sensor: Sensor | None) -> Iterator[Finding]:
         scale = _likely_scale(raw, scene.dtype)
         remedies = tuple(rewrite_command(file.path, '--scale', f'{scale:g}') for file in scene.files)
         yield Finding('error', 'value_range', message, (scene.path,), detail, remedies=remedies)
-    elif UNKNOWN_OFFSET in how.reason and np.percentile(values[0], 5) + SENTINEL2_OFFSET >= 0:
+    elif _is_uncertain(how) and np.percentile(values[0], 5) + SENTINEL2_OFFSET >= 0:
         # darker pixels, which an offset would make negative, leave no doubt
         message = (
-            'Neither metadata nor file name tell whether the scene is from before or after Sentinel-2 baseline 04.00, '
-            'so no offset is applied.'
+            'Neither metadata nor file name tell for certain whether the scene is from before or after Sentinel-2 '
+            'baseline 04.00, so no offset is applied.'
         )
-        detail = 'declare the baseline if it is 04.00 or later'
+        detail = f'{how.reason}; declare the baseline if it is 04.00 or later'
         remedies = (edit_command(scene.path, '--tag', 'PROCESSING_BASELINE=05.09'), '--data.offset -1000')
         yield Finding('note', 'era_unknown', message, (scene.path,), detail, remedies=remedies)
+
+
+def _is_uncertain(how: Radiometry) -> bool:
+    """Whether an offset of 0 is assumed, or guessed from a date, which reprocessing does not change."""
+    return UNKNOWN_OFFSET in how.reason or (GUESSED in how.reason and how.offset[0] == 0)
 
 
 def _sample(scene: Scene, bands: Sequence[str]) -> np.ndarray:

@@ -24,8 +24,8 @@ from torchgeo_msssl.geo.discover import date_of
 from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.nodata import representable, with_data
 from torchgeo_msssl.geo.open_datasets import pooled_raster
-from torchgeo_msssl.geo.radiometry import sentinel2_offset
 from torchgeo_msssl.geo.scene import Scene, read_file
+from torchgeo_msssl.geo.sentinel2 import GUESSED, sentinel2_offset
 from torchgeo_msssl.geo.write import GeoTIFFSpec, encode_geotiff
 
 #: Suffix of temporary files.
@@ -190,9 +190,11 @@ def _tags(scene: Scene, sensor: Sensor | None) -> dict[str, str]:
         return tags
     path = f'images/{scene.name}_00000_00000.tif'
     chip = Scene(scene.name, (replace(scene.files[0], path=path, tags=tags),), date_of(path), scene.nodata)
-    offset, _ = sentinel2_offset(scene)
+    offset, reason = sentinel2_offset(scene)
+    found, found_reason = sentinel2_offset(chip)
     # the date may be only in the name of a folder, and the baseline only in a long tag or in the path of the product
-    return tags if sentinel2_offset(chip)[0] == offset else tags | {'BOA_ADD_OFFSET': f'{offset:g}'}
+    is_same = found == offset and (GUESSED in found_reason) == (GUESSED in reason)
+    return tags if is_same else tags | {'BOA_ADD_OFFSET': f'{offset:g}'}
 
 
 def _blocks(size: int) -> dict[str, Any]:
