@@ -131,3 +131,9 @@ def test_bands_sort_as_sentinel_2_lists_them() -> None:
     assert sorted(mixed, key=band_position) == ['B02', 'B08', 'B8A', 'B09', 'B11', 'B12', 'SCL']
     colours = ['nir', 'red', 'blue', 'rededge', 'green']
     assert sorted(colours, key=band_position) == ['blue', 'green', 'red', 'rededge', 'nir']
+
+
+def test_true_colour_layers_are_not_spectral_and_do_not_hide_the_sensor() -> None:
+    names = ['B02', 'B03', 'B04', 'TCI_R', 'TCI_G', 'TCI_B']
+    assert list(map(is_auxiliary, names)) == [False] * 3 + [True] * 3
+    assert infer_sensor(names) == get_sensor('sentinel2_l2a')

@@ -24,7 +24,7 @@ SENTINEL2_OFFSET = -1000.0
 AUXILIARY_LAYERS = frozenset(
     {'QA10', 'QA20', 'QA60', 'SCL', 'AOT', 'WVP', 'TCI', 'CLD', 'SNW', 'PROBABILITY', 'CLOUDMASK', 'DATAMASK', 'FMASK'}
     | {'MSK_CLDPRB', 'MSK_SNWPRB', 'MSK_CLASSI_OPAQUE', 'MSK_CLASSI_CIRRUS', 'MSK_CLASSI_SNOW_ICE'}
-    | {'SZA', 'SAA', 'VZA', 'VAA'}
+    | {'SZA', 'SAA', 'VZA', 'VAA', 'TCI_R', 'TCI_G', 'TCI_B'}
 )
 
 #: Names of colours, in the order of wavelength, and their other spellings.
