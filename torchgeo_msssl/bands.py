@@ -5,8 +5,10 @@ Names are canonical: ``B1`` and ``b01`` are both ``B01``; ``R``, ``Red`` and ``r
 
 Sources: ESA Sentinel-2 spectral responses (S2A central wavelengths) and processing baseline 04.00
 (https://sentinels.copernicus.eu/web/sentinel/technical-guides/sentinel-2-msi); NASA HLS user guide v2.0
-(https://lpdaac.usgs.gov/documents/1698/HLS_User_Guide_V2.pdf); the makers' data sheets for MicaSense
-RedEdge-MX and Altum, DJI Mavic 3 Multispectral and Phantom 4 Multispectral, and Parrot Sequoia.
+(https://lpdaac.usgs.gov/documents/1698/HLS_User_Guide_V2.pdf); USGS Landsat 8-9 Collection 2 Level 2 science
+product guide (LSDS-1619) and Level 1 data format control book (LSDS-1822); Planet, PlanetScope product specifications
+(SuperDove); the makers' data sheets for MicaSense RedEdge-MX and Altum, DJI Mavic 3 Multispectral and Phantom 4
+Multispectral, and Parrot Sequoia.
 """
 
 import datetime
@@ -20,18 +22,25 @@ from torchgeo_msssl.errors import BandError
 SENTINEL2_OFFSET_SINCE = datetime.date(2022, 1, 25)
 SENTINEL2_OFFSET = -1000.0
 
-#: Layers in the files of a sensor that are not spectral bands.
+#: Layers in the files of a sensor that are not spectral bands, and indices that were computed from these.
 AUXILIARY_LAYERS = frozenset(
     {'QA10', 'QA20', 'QA60', 'SCL', 'AOT', 'WVP', 'TCI', 'CLD', 'SNW', 'PROBABILITY', 'CLOUDMASK', 'DATAMASK', 'FMASK'}
     | {'MSK_CLDPRB', 'MSK_SNWPRB', 'MSK_CLASSI_OPAQUE', 'MSK_CLASSI_CIRRUS', 'MSK_CLASSI_SNOW_ICE'}
     | {'SZA', 'SAA', 'VZA', 'VAA', 'TCI_R', 'TCI_G', 'TCI_B'}
+    | {'QA_PIXEL', 'QA_RADSAT', 'SR_QA_AEROSOL', 'QA_AEROSOL', 'UDM', 'UDM2'}
+    | {'NDVI', 'GNDVI', 'NDRE', 'NDWI', 'MNDWI', 'NDMI', 'NBR', 'NDBI', 'NDSI', 'EVI', 'EVI2', 'SAVI', 'MSAVI', 'OSAVI'}
+    | {'LAI', 'FAPAR', 'FCOVER', 'CWC', 'CAB'}
 )
 
 #: Names of colours, in the order of wavelength, and their other spellings.
-_COLOURS = ('blue', 'green', 'red', 'rededge', 'nir', 'lwir')
+_COLOURS = ('coastal_blue', 'blue', 'green_i', 'green', 'yellow', 'red', 'rededge', 'nir', 'lwir')
 _SPELLINGS = {'b': 'blue', 'g': 'green', 'r': 'red', 're': 'rededge', 'n': 'nir', 'nearinfrared': 'nir'}
-_SPELLINGS |= {'thermal': 'lwir', 'a': 'alpha', 'alpha': 'alpha'} | {name: name for name in _COLOURS}
-_NUMBERED = re.compile(r'^b0*(\d{1,2})(a?)(?![a-z0-9])', re.IGNORECASE)
+_SPELLINGS |= {'thermal': 'lwir', 'a': 'alpha', 'alpha': 'alpha'} | {name.replace('_', ''): name for name in _COLOURS}
+_NUMBERED = re.compile(r'^(?:sr_)?b0*(\d{1,2})(a?)(?![a-z0-9])', re.IGNORECASE)
+#: File names of Landsat products (of OLI the level is group 1), and of surface reflectance of PlanetScope.
+_LANDSAT = re.compile(r'(?:^|[/\\_])L[COTEM]0[1-9]_')
+_LANDSAT_OLI = re.compile(r'(?:^|[/\\_])L[CO]0[89]_L([12])[A-Z]{2}_')
+_PLANETSCOPE = re.compile(r'_AnalyticMS_SR', re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -90,8 +99,9 @@ def _sensor(
     wavelengths: Mapping[str, float],
     common: Mapping[str, str] | None = None,
     nodata: float | None = None,
+    offset: float = 0.0,
 ) -> Sensor:
-    bands = (Band(band, nm, scale, common=(common or {}).get(band)) for band, nm in wavelengths.items())
+    bands = (Band(band, nm, scale, offset, (common or {}).get(band)) for band, nm in wavelengths.items())
     return Sensor(name, tuple(bands), rgb, nodata)
 
 
@@ -104,6 +114,11 @@ _L30_NAMES = ('B01', 'B02', 'B03', 'B04', 'B05', 'B06', 'B07', 'B09', 'B10', 'B1
 _L30_NM = (443.0, 482.0, 561.5, 654.5, 865.0, 1608.5, 2200.5, 1373.5, 10895.0, 12005.0)
 _L30 = dict(zip(_L30_NAMES, _L30_NM, strict=True))
 _L30_COMMON = {'B02': 'blue', 'B03': 'green', 'B04': 'red', 'B05': 'nir'}
+_OLI_NAMES = ('B01', 'B02', 'B03', 'B04', 'B05', 'B06', 'B07')
+_OLI = dict(zip(_OLI_NAMES, (443.0, 482.0, 561.4, 654.6, 864.7, 1608.9, 2200.7), strict=True))
+_PLANETSCOPE_4B = {'blue': 490.0, 'green': 565.0, 'red': 665.0, 'nir': 865.0}
+_PLANETSCOPE_8B = {'coastal_blue': 443.0, 'blue': 490.0, 'green_i': 531.0, 'green': 565.0, 'yellow': 610.0}
+_PLANETSCOPE_8B |= {'red': 665.0, 'rededge': 705.0, 'nir': 865.0}
 _REDEDGE = {'blue': 475.0, 'green': 560.0, 'red': 668.0, 'rededge': 717.0, 'nir': 840.0}
 _ALTUM = _REDEDGE | {'nir': 842.0, 'lwir': 11000.0}
 _MAVIC_3M = {'green': 560.0, 'red': 650.0, 'rededge': 730.0, 'nir': 860.0}
@@ -123,6 +138,12 @@ SENSORS: dict[str, Sensor] = {
         _sensor('sentinel2_l2a', 1e-4, _NUMBERED_RGB, _L2A, _S2_COMMON, nodata=0),
         _sensor('hls_l30', 1e-4, _NUMBERED_RGB, _L30, _L30_COMMON, nodata=-9999),
         _sensor('hls_s30', 1e-4, _NUMBERED_RGB, _L1C, _S2_COMMON, nodata=-9999),
+        # reflectance is DN × 2.75e-5 − 0.2, and at the top of the atmosphere (not divided by the sine of the sun's
+        # elevation) DN × 2e-5 − 0.1
+        _sensor('landsat8_l2', 2.75e-5, _NUMBERED_RGB, _OLI, _L30_COMMON, nodata=0, offset=-0.2 / 2.75e-5),
+        _sensor('landsat8_l1', 2e-5, _NUMBERED_RGB, _OLI | {'B09': 1373.4}, _L30_COMMON, nodata=0, offset=-0.1 / 2e-5),
+        _sensor('planetscope_4b', 1e-4, _RGB, _PLANETSCOPE_4B, nodata=0),
+        _sensor('planetscope_8b', 1e-4, _RGB, _PLANETSCOPE_8B, nodata=0),
         _sensor('micasense_rededge', 1 / 32768, _RGB, _REDEDGE),
         _sensor('micasense_altum', 1 / 32768, _RGB, _ALTUM),
         _sensor('dji_mavic_3m', 1 / 65535, _FALSE_COLOUR, _MAVIC_3M),
@@ -172,9 +193,10 @@ def is_auxiliary(name: str) -> bool:
 def infer_sensor(names: Sequence[str], filename: str = '') -> Sensor | None:
     """Infer the sensor from band names and the file name of a product.
 
-    Numbered bands are Sentinel-2 (L1C if B10 is one of them), unless the file name is that of an HLS product, or of a
-    Landsat product, whose sensors are not listed. ``red, green, blue`` is an ordinary RGB image. Several drone cameras
-    have the same colour names at different wavelengths, so the user has to name them.
+    Numbered bands are Sentinel-2 (L1C if B10 is one of them), unless the file name is that of an HLS or Landsat
+    product, or B5, B6 and B7 come without any of B8, B8A, B9 and B12: exports of Landsat 8 have these, at other
+    wavelengths. PlanetScope is identified by the file name. ``red, green, blue`` is an ordinary RGB image. Several
+    drone cameras have the same colour names at different wavelengths, so the user has to name them.
 
     Args:
         names: Canonical band names of a scene.
@@ -186,18 +208,27 @@ def infer_sensor(names: Sequence[str], filename: str = '') -> Sensor | None:
     spectral = {name for name in names if not is_auxiliary(name)}
     if not spectral:
         return None
-    if re.search(r'(?:^|[/\\_])L[COTEM]0[1-9]_', filename):
-        return None
+    if _LANDSAT.search(filename):
+        level = _LANDSAT_OLI.search(filename)
+        return _if_complete(f'landsat8_l{level[1]}', spectral) if level else None
+    if _PLANETSCOPE.search(filename):
+        return _if_complete('planetscope_4b', spectral) or _if_complete('planetscope_8b', spectral)
     product = re.search(r'HLS\.([LS]30)\.', filename)
     if product:
-        sensor = SENSORS[f'hls_{product.group(1).lower()}']
-        return sensor if spectral <= set(sensor.names) else None
+        return _if_complete(f'hls_{product.group(1).lower()}', spectral)
+    if {'B05', 'B06', 'B07'} <= spectral and not spectral & {'B08', 'B8A', 'B09', 'B12'}:
+        return None
     for key in ('sentinel2_l2a', 'sentinel2_l1c', 'rgb', 'rgbn'):
         numbered = key.startswith('sentinel2')
         candidate = SENSORS[key]
         if spectral <= set(candidate.names) and (numbered or spectral == set(candidate.names)):
             return candidate
     return None
+
+
+def _if_complete(key: str, spectral: set[str]) -> Sensor | None:
+    """Return a sensor if it has all of the bands."""
+    return SENSORS[key] if spectral <= set(SENSORS[key].names) else None
 
 
 def rgb_names(names: Sequence[str], sensor: Sensor | None) -> tuple[str, str, str]:

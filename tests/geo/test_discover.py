@@ -110,8 +110,15 @@ def test_layers_of_products_that_are_no_bands_are_left_out_of_folders(tree) -> N
         f'p.SAFE/GRANULE/L2A/QI_DATA/{stem}_PVI.jp2',
         'hls/HLS.S30.T31UFT.2024153T104031.v2.0.B02.tif',
         'hls/HLS.S30.T31UFT.2024153T104031.v2.0.Fmask.tif',
+        'landsat/LC08_L2SP_197026_20210101_20210308_02_T1_SR_B4.TIF',
+        'landsat/LC08_L2SP_197026_20210101_20210308_02_T1_ST_B10.TIF',
+        'landsat/LC08_L2SP_197026_20210101_20210308_02_T1_QA_PIXEL.TIF',
+        'planet/20220101_101010_00_2415_3B_AnalyticMS_SR.tif',
+        'planet/20220101_101010_00_2415_3B_udm2.tif',
         'masks/SCL.tif',
     )
+    assert find_files('landsat') == ['landsat/LC08_L2SP_197026_20210101_20210308_02_T1_SR_B4.TIF']
+    assert find_files('planet') == ['planet/20220101_101010_00_2415_3B_AnalyticMS_SR.tif']
     assert find_files('p.SAFE') == bands
     assert find_files('*.SAFE') == bands
     assert find_files('hls') == ['hls/HLS.S30.T31UFT.2024153T104031.v2.0.B02.tif']

@@ -180,3 +180,20 @@ def test_values_that_contradict_the_offset_are_told(scale_of, caplog, lowest, wa
     array[:, : 64 // 2] = np.minimum(array[:, : 64 // 2], lowest + 300)  # a dark lake
     assert scale_of('20230601.tif', array=array).offset == (-1000, -1000)
     assert ('harmonised' in caplog.text) == warned
+
+
+@pytest.mark.parametrize(
+    ('sensor', 'numbers', 'reflectance'),
+    [
+        ('landsat8_l2', (7273, 43636), (0.0, 1.0)),  # valid range of the Collection 2 product guide
+        ('landsat8_l1', (5000, 55000), (0.0, 1.0)),
+        ('planetscope_4b', (0, 10000), (0.0, 1.0)),
+    ],
+)
+def test_landsat_and_planetscope_have_scale_and_offset(scale_of, sensor, numbers, reflectance) -> None:
+    names = ['red', 'nir'] if sensor.startswith('planet') else ['B04', 'B05']
+    array = np.full((2, 20, 30), 9000, dtype=np.uint16)
+    how = scale_of(sensor=sensor, names=names, array=array)
+    found = [(numbers[i] + how.offset[i]) * how.scale[i] for i in range(2)]
+    assert found == pytest.approx(reflectance, abs=3e-5)
+    assert how.reason.startswith(sensor)

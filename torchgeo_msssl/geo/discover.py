@@ -30,9 +30,10 @@ _BAND_FILE = re.compile(
     r'(?P<resolution>[_-]\d+m)?$',
     re.IGNORECASE,
 )
-#: Layers in the folders of Sentinel-2 and HLS products that are neither bands nor scenes.
+#: Layers in the folders of Sentinel-2, HLS, Landsat and PlanetScope products that are neither bands nor scenes.
 _SIDE_LAYER = re.compile(
-    r'(?:^MSK_.*|(?:^|[_.])(?:TCI|SCL|AOT|WVP|PVI|CLD|SNW|Fmask|SAA|SZA|VAA|VZA|QA_\w+)(?:_\d+m)?)$', re.IGNORECASE
+    r'(?:^MSK_.*|(?:^|[_.])(?:TCI|SCL|AOT|WVP|PVI|CLD|SNW|Fmask|SAA|SZA|VAA|VZA|QA_\w+|ST_\w+|udm2?)(?:_\d+m)?)$',
+    re.IGNORECASE,
 )
 _DATE = re.compile(r'(?<!\d)((?:19|20)\d{2})[-_]?(\d{2})[-_]?(\d{2})(?:[T_-]?(\d{2})(\d{2})(\d{2}))?(?!\d)')
 _DAY_OF_YEAR = re.compile(r'(?<!\d)((?:19|20)\d{5}T\d{6})(?!\d)')
@@ -45,7 +46,7 @@ def find_files(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]])
         paths: One or more files (any suffix), folders or patterns such as ``dir/*.tif``. Virtual and remote paths are
             used as they are. Folders, also those that match a pattern, are searched recursively for
             :data:`RASTER_SUFFIXES`, or else for :data:`IMAGE_SUFFIXES`, without hidden files and without the quality
-            layers and previews of Sentinel-2 and HLS products (SCL, TCI, Fmask, …).
+            layers and previews of products (SCL, TCI, Fmask, QA_PIXEL, udm2, …).
 
     Returns:
         Sorted paths, each file once.

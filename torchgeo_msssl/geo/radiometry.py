@@ -87,6 +87,9 @@ def _known(scene: Scene, bands: Sequence[str], sensor: Sensor | None) -> Radiome
         return Radiometry(ones, zeros, f'{sensor.name}: {scene.dtype} instead of uint8, used as it is')
     known = [sensor.find(band) for band in bands]
     scale = tuple(band.scale if band else 1.0 for band in known)
+    offsets = tuple(band.offset if band else 0.0 for band in known)
+    if any(offsets):
+        return Radiometry(scale, offsets, f'{sensor.name}: scale and offset of the sensor')
     value, why = 0.0, 'no offset'
     if sensor.name.startswith('sentinel2'):
         value, why = sentinel2_offset(scene)
