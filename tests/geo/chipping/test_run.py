@@ -464,8 +464,6 @@ def test_refused_vectors(
 
 
 def test_refused_mask_rasters(cut: Any, scene: str, mask: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r'^class_names: name the values in .*mask.tif'):
-        cut(scene, chip_size=50, labels=(mask,))
     with pytest.raises(ConfigurationError, match=r'^column: is for vector files'):
         cut(scene, chip_size=50, labels=(mask,), class_names=CLASSES, column='kind')
     with pytest.raises(ConfigurationError, match='rasters and vectors; give one kind'):
