@@ -848,6 +848,9 @@ def test_classes_and_unlabelled_values_follow_the_data(tmp_path: Path) -> None:
     assert run.model.class_names == ['background', 'class_1', 'class_2']
     assert run.model.ignore_index == run.datamodule.ignore_index == 254
     assert torch.isfinite(run.trainer.callback_metrics['train_loss'])
+    (saved,) = Path('runs').glob('*/version_0/checkpoints/last.ckpt')
+    again = type(run.model).load_from_checkpoint(saved, map_location='cpu', weights_only=True)
+    assert (again.num_classes, again.ignore_index) == (3, 254)
 
 
 def test_no_checkpoint_of_a_name(tmp_path: Path) -> None:

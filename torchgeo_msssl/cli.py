@@ -9,7 +9,7 @@ import signal
 import sys
 import typing
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from torchgeo_msssl import __version__
-from torchgeo_msssl.commands.trainer_options import spell_trainer_options
+from torchgeo_msssl.commands.trainer_options import model_options, spell_trainer_options
 from torchgeo_msssl.contract import CountedClasses, LabelledData, PredictionData, SpectralData
 from torchgeo_msssl.errors import ConfigurationError, OutputError, WeightsError
 
@@ -32,14 +32,16 @@ from torchgeo_msssl.errors import ConfigurationError, OutputError, WeightsError
 class CLI(LightningCLI):
     """``fit``, ``validate``, ``test`` or ``predict`` on any task and data module named in a YAML file."""
 
-    def __init__(self, command: str, **options: Any) -> None:
+    def __init__(self, command: str, model_options: Collection[str], **options: Any) -> None:
         """Run a command.
 
         Args:
             command: Its name.
+            model_options: Names of the task's options, of which those that follow from the data are linked to it.
             **options: Arguments of :class:`lightning.pytorch.cli.LightningCLI`.
         """
         self._command = command
+        self._model_options = model_options
         super().__init__(**options)
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
@@ -52,12 +54,11 @@ class CLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Link the number of input channels to the bands of the data, and the number of classes to their labels."""
-        for option, follow in (
-            ('in_channels', self._channels),
-            ('num_classes', self._classes),
-            ('ignore_index', self._ignore_index),
-        ):
-            parser.link_arguments('data', f'model.init_args.{option}', compute_fn=follow, apply_on='instantiate')
+        follow = {'num_classes': self._classes, 'ignore_index': self._ignore_index}
+        # the options of a task without these would end in its checkpoint, which then could not be loaded
+        linked = {name: compute for name, compute in follow.items() if name in self._model_options}
+        for name, compute in {'in_channels': self._channels, **linked}.items():
+            parser.link_arguments('data', f'model.init_args.{name}', compute_fn=compute, apply_on='instantiate')
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
@@ -68,26 +69,24 @@ class CLI(LightningCLI):
             parser.add_class_arguments(MapSettings, as_group=True)
         return parser
 
-    def _channels(self, data: LightningDataModule) -> int | None:
+    def _channels(self, data: LightningDataModule) -> int:
         # predict loads the network from the checkpoint and does not open the training data
         if self.subcommand != 'predict' and isinstance(data, SpectralData):
             return data.in_channels
         return self._given('in_channels')
 
-    def _classes(self, data: LightningDataModule) -> int | None:
+    def _classes(self, data: LightningDataModule) -> int:
         if self.subcommand != 'predict' and isinstance(data, CountedClasses):
             return data.num_classes
         return self._given('num_classes')
 
-    def _ignore_index(self, data: LightningDataModule) -> int | None:
+    def _ignore_index(self, data: LightningDataModule) -> int:
         if self.subcommand != 'predict' and isinstance(data, LabelledData):
             return data.ignore_index
         return self._given('ignore_index')
 
-    def _given(self, option: str) -> int | None:
-        # jsonargparse drops what a task without the option is given
-        value: int | None = self._get(self.config, 'model')['init_args'].get(option)
-        return value
+    def _given(self, option: str) -> int:
+        return int(self._get(self.config, 'model')['init_args'][option])
 
     def before_instantiate_classes(self) -> None:
         """Check what the command evaluates, find the run to resume, and check that the run folder can be written."""
@@ -286,6 +285,7 @@ def run_trainer(arguments: Sequence[str]) -> Any:
     try:
         return CLI(
             arguments[0],
+            model_options(arguments),
             model_class=LightningModule,
             datamodule_class=LightningDataModule,
             seed_everything_default=0,

@@ -73,6 +73,19 @@ def _check_name(name: str, hints: Mapping[str, Mapping[str, Any]], classes: Mapp
     raise ConfigurationError(f'--{name}: {kind} has no option `{parts[0]}`; {meant}')
 
 
+def model_options(arguments: Sequence[str]) -> frozenset[str]:
+    """Return the names of the options of the task that a configuration or the command line names.
+
+    Args:
+        arguments: ``fit``, ``validate``, ``test`` or ``predict`` and what follows.
+
+    Returns:
+        Names of its constructor's arguments; empty where no class is named.
+    """
+    named = _named_classes(arguments).get('model')
+    return frozenset(_constructor_hints(named) if named is not None else ())
+
+
 def _named_classes(arguments: Sequence[str]) -> dict[str, str]:
     """Class of each section, that of the last configuration or option that names one."""
     found: dict[str, str] = {}
