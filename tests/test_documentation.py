@@ -1,6 +1,7 @@
 """Commands and option names in README.md and docs/ are accepted by the parsers."""
 
 import argparse
+import dataclasses
 import importlib.util
 import inspect
 import re
@@ -169,6 +170,7 @@ def test_options_exist(parse_only: list[Any], capsys: pytest.CaptureFixture[str]
             benchmark(f'benchmarks/{path.name}')(['--help'])
     known = set(OPTION.findall(capsys.readouterr().out)) | {'--model', '--data', '--trainer', '--no-run'}
     known |= init_options(datamodules, 'data') | init_options(tasks, 'model') | OTHER_PROGRAMS
+    known |= {f'--model.augmentation.{field.name}' for field in dataclasses.fields(tasks.Augmentation)}
     known = {name.replace('-', '_') for name in known}
     faults = []
     for page in PAGES:

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 from torchgeo_msssl.commands.options import read_options
 from torchgeo_msssl.commands.study import read_overrides, run_command, split_overrides
-from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.evaluation.study.recommendation import Recommendation
+from torchgeo_msssl.validation import check_at_least
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,7 @@ class RecommendOptions(Recommendation):
             ConfigurationError: If options contradict each other or are out of range.
         """
         super().__post_init__()
-        if self.jobs < 1:
-            raise ConfigurationError(f'jobs: expected at least 1, got {self.jobs}.')
+        check_at_least(1, jobs=self.jobs)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -10,6 +10,7 @@ from torchgeo_msssl.commands.spelling import split_argument
 from torchgeo_msssl.commands.trainer_options import spell_trainer_options
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.evaluation.study.design import Options, Study
+from torchgeo_msssl.validation import check_at_least
 
 _OVERRIDES = ('model', 'data', 'trainer')
 
@@ -38,8 +39,7 @@ class StudyOptions(Study):
             ConfigurationError: If options contradict each other or are out of range.
         """
         super().__post_init__()
-        if self.jobs < 1:
-            raise ConfigurationError(f'jobs: expected at least 1, got {self.jobs}.')
+        check_at_least(1, jobs=self.jobs)
 
 
 def run(arguments: Sequence[str]) -> int:
