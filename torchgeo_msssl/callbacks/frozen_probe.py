@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchgeo_msssl.contract import ProbedData
 from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import ConfigurationError, MSSSLError
-from torchgeo_msssl.evaluation.encoder_names import CONVOLUTIONS, STATISTICS, Features
+from torchgeo_msssl.evaluation.encoder_names import CONVOLUTIONS, RANDOM, STATISTICS, Features
 from torchgeo_msssl.evaluation.encoders import random_convolutions
 from torchgeo_msssl.evaluation.features import (
     LabelledChips,
@@ -157,7 +157,7 @@ class FrozenProbe(Callback):
         with _in_evaluation_mode(_encoder(task)) as encoder:
             return {
                 'pretrained': self._score(self._embedding(encoder), task, scenes, train, test),
-                'random initialisation': self._score(self._embedding(random.eval()), task, scenes, train, test),
+                RANDOM: self._score(self._embedding(random.eval()), task, scenes, train, test),
                 STATISTICS: self._score(band_statistics, task, scenes, train, test),
                 CONVOLUTIONS: self._score(convolutions, task, scenes, train, test),
             }

@@ -1,6 +1,7 @@
 """Run folder of tasks that restore images."""
 
 import logging
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -98,12 +99,22 @@ def draw_columns(
         figure.savefig(temporary)
 
 
-class RestorationFolder(RunFolder):
-    """Writes the files of every run, and ``reconstructions.png`` after each validation."""
+class FirstBatchFolder(RunFolder):
+    """Writes the files of every run, and a picture of the first chips after each validation.
 
-    def panels(self, task: Any) -> Panels:
-        """Return the panels of ``curves.png``."""
-        return PANELS
+    Attributes:
+        picture: Name of the picture.
+    """
+
+    picture: str
+
+    @abstractmethod
+    def draw_outputs(self, task: Any, outputs: Any, rgb_index: Sequence[int], path: Path) -> None:
+        """Draw what the validation step of the first batch returned.
+
+        Raises:
+            BandError: If the images lack a band.
+        """
 
     def on_validation_batch_end(
         self,
@@ -117,11 +128,25 @@ class RestorationFolder(RunFolder):
         """Draw the chips of the first batch."""
         if batch_idx > 0 or self.evaluation is None:
             return
-        task: Any = pl_module
-        images = [outputs[name] for name in ('original', 'corrupted', 'restored', 'filled')]
         data = spectral_data(trainer)
-        rgb = (0,) if data is None else data.rgb_index
         try:
-            draw_restorations(self.evaluation / 'reconstructions.png', images, outputs['valid'], rgb, note=task.note)
+            self.draw_outputs(
+                pl_module, outputs, (0,) if data is None else data.rgb_index, self.evaluation / self.picture
+            )
         except BandError as error:
-            log.warning('reconstructions.png was not drawn: %s', error)
+            log.warning('%s was not drawn: %s', self.picture, error)
+
+
+class RestorationFolder(FirstBatchFolder):
+    """Writes the files of every run, and ``reconstructions.png`` after each validation."""
+
+    picture = 'reconstructions.png'
+
+    def panels(self, task: Any) -> Panels:
+        """Return the panels of ``curves.png``."""
+        return PANELS
+
+    def draw_outputs(self, task: Any, outputs: Any, rgb_index: Sequence[int], path: Path) -> None:
+        """Draw original, corrupted and restored chips."""
+        images = [outputs[name] for name in ('original', 'corrupted', 'restored', 'filled')]
+        draw_restorations(path, images, outputs['valid'], rgb_index, note=task.note)
