@@ -1,8 +1,13 @@
 """Small GeoTIFFs for tests, and a separate cache folder."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+# Read when NumPy and PyTorch are imported. A second thread gains nothing on tensors of this size, and processes of
+# pytest-xdist would wait for each other: networks take four times the processor time with two threads.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import numpy as np
 import pytest
