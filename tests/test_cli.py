@@ -318,7 +318,7 @@ def test_weights_of_a_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     monkeypatch.setattr(CLI, 'instantiate_classes', stop)
     assert main([*FASTSIAM, '--model.weights', weights]) == 1
     expected = weights if '/' in weights else 'pretrained/version_1'
-    assert f'Taking the encoder runs/{expected}/encoder.safetensors' in capsys.readouterr().out
+    assert f'Taking the weights runs/{expected}/encoder.safetensors' in capsys.readouterr().out
 
 
 def small_options(config: Path, area: Path, prefix: str) -> list[str]:
@@ -728,6 +728,7 @@ def failure(capsys: pytest.CaptureFixture[str]) -> object:
         assert main([*FASTSIAM, *SMALL, *options, '--trainer.max_epochs', '1']) == 1
         error = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error: ')]
         assert len(error) == 1
+        assert not list(Path('runs').glob('*/version_*'))  # nothing is left of a run that did not begin
         return error[0]
 
     return run

@@ -10,6 +10,7 @@ import sys
 import typing
 import warnings
 from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -27,6 +28,7 @@ from torchgeo_msssl import __version__
 from torchgeo_msssl.commands.trainer_options import model_options, spell_trainer_options
 from torchgeo_msssl.contract import CountedClasses, LabelledData, PredictionData, SpectralData
 from torchgeo_msssl.errors import ConfigurationError, OutputError, WeightsError
+from torchgeo_msssl.runs import new_run_folder, weights_of_run
 
 
 class CLI(LightningCLI):
@@ -107,7 +109,7 @@ class CLI(LightningCLI):
                 raise ConfigurationError(msg)
             return
         runs = Path(options['save_dir']) / (options.get('name') or '')
-        self._find_encoder(Path(options['save_dir']))
+        self._find_weights(Path(options['save_dir']))
         if named:
             remedy = 'leave --ckpt_path out to begin a run' if self.subcommand == 'fit' else 'run `fit` first'
             version, checkpoint = last_run(runs, f'{given}.ckpt', remedy)
@@ -119,17 +121,15 @@ class CLI(LightningCLI):
             print(f'{"Resuming" if self.subcommand == "fit" else "Taking"} {checkpoint}')
         check_writable(runs)
 
-    def _find_encoder(self, save_dir: Path) -> None:
-        """Replace ``EXPERIMENT`` or ``EXPERIMENT/VERSION`` in ``model.weights`` by the path of that run's encoder."""
+    def _find_weights(self, save_dir: Path) -> None:
+        """Replace ``EXPERIMENT`` or ``EXPERIMENT/VERSION`` in ``model.weights`` by the path of that run's weights."""
         model = self.config[self.subcommand]['model'].get('init_args')
         weights = model.get('weights') if model is not None else None
-        if not isinstance(weights, str) or Path(weights).exists():
+        if not isinstance(weights, str):
             return
-        folder = save_dir / weights
-        encoders = [*folder.glob('encoder.safetensors'), *folder.glob('*/encoder.safetensors')]
-        if encoders:
-            model['weights'] = str(max(encoders, key=lambda path: path.stat().st_mtime_ns))
-            print(f'Taking the encoder {model["weights"]}')
+        if found := weights_of_run(weights, save_dir):
+            model['weights'] = str(found)
+            print(f'Taking the weights {found}')
 
     def _refuse_untrained(self) -> None:
         """Raise if there is nothing to evaluate, before data are opened and a run folder is made."""
@@ -210,6 +210,11 @@ class CLI(LightningCLI):
                 raise ConfigurationError(msg)
         restored = {name: getattr(settings, name) for name in shared[1:]}
         reconstruct_scenes(task, paths, settings.output, **restored, **where)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run the command; a run that fails before its first step leaves no folder."""
+        with nullcontext() if subcommand == 'predict' else new_run_folder(self.trainer):
+            super()._run_subcommand(subcommand)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Load checkpoints as tensors and plain values only, so that no code in a file is executed."""

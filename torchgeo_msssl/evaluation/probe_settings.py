@@ -17,6 +17,7 @@ from torchgeo_msssl.evaluation.encoder_names import (
 )
 from torchgeo_msssl.evaluation.scores import Average, Metric, metric_name
 from torchgeo_msssl.geo.ground.parts import part_names
+from torchgeo_msssl.runs import weights_of_run
 from torchgeo_msssl.validation import check_choice
 
 ProbeName = Literal['knn', 'linear']
@@ -128,8 +129,8 @@ class ProbeSettings:
 
     Attributes:
         data: Labelled chips.
-        encoders: Checkpoints, encoder.safetensors files, names of TorchGeo weights, or `imagenet`; one, several, or by
-            name, `ours=run.ckpt`. The baselines are always included.
+        encoders: Checkpoints, encoder.safetensors files, runs such as `fastsiam_s2`, names of TorchGeo weights, or
+            `imagenet`; one, several, or by name, `ours=run.ckpt`. The baselines are always included.
         model: timm name of the network for random weights, `imagenet`, and weights that do not name theirs.
         stem: Stride of the first layers of that network with random weights if no encoder is given: `standard`,
             `medium` or `small`.
@@ -241,4 +242,7 @@ class ProbeSettings:
 
 def _named(text: str) -> tuple[str, str]:
     name, equals, source = text.partition('=')
-    return (name, source) if equals and name and not Path(text).exists() else (encoder_name(text), text)
+    if equals and name and not Path(text).exists():
+        return name, str(weights_of_run(source) or source)
+    path = str(weights_of_run(text) or text)
+    return encoder_name(path), path
