@@ -20,10 +20,10 @@ from torchgeo_msssl.datasets.chips import Chips, chip_splits
 from torchgeo_msssl.datasets.paired import BatchDataset
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.band_choice import spectral_bands
-from torchgeo_msssl.geo.checks.placement import pixel_size
 from torchgeo_msssl.geo.chipping.options import ALL
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.ground.parts import PARTS
+from torchgeo_msssl.geo.ground_size import pixel_size
 from torchgeo_msssl.geo.labels.classes import ClassNames
 from torchgeo_msssl.geo.labels.values import check_foreground, name_values
 from torchgeo_msssl.geo.radiometry import Radiometry, warn_of_guesses

@@ -25,8 +25,8 @@ from torchgeo_msssl.errors import OutputError
 from torchgeo_msssl.files import write_json
 from torchgeo_msssl.geo.band_choice import spectral_bands
 from torchgeo_msssl.geo.band_statistics.moments import scene_statistics
-from torchgeo_msssl.geo.checks.placement import pixel_size
 from torchgeo_msssl.geo.grid import Window
+from torchgeo_msssl.geo.ground_size import pixel_size
 from torchgeo_msssl.geo.radiometry import Radiometry, warn_of_guesses
 from torchgeo_msssl.geo.user_cache import cache_folder, scene_key
 from torchgeo_msssl.progress import progress_bar

@@ -17,6 +17,7 @@ from torchgeo_msssl.datasets.chips import ChipPart, Chips
 from torchgeo_msssl.datasets.queries import ChipQuery
 from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.geo.grid import PixelGrid, Window
+from torchgeo_msssl.geo.vector.antimeridian import cut_at_antimeridian
 from torchgeo_msssl.samplers.grid import GridChipSampler
 
 #: CRS of footprints if the chips have several.
@@ -93,7 +94,7 @@ class EmbeddingChips:
                 def to_degrees(points: NDArray[np.float64], crs: Any = system) -> NDArray[np.float64]:
                     return np.stack(transform_points(crs, _COMMON_CRS, *points.T), axis=1)
 
-                boxes = shapely.transform(boxes, to_degrees)
+                boxes, _ = cut_at_antimeridian(shapely.transform(boxes, to_degrees), _COMMON_CRS)
             polygons[own] = boxes
         if not systems:
             return polygons, None

@@ -98,6 +98,12 @@ class PixelGrid:
         """``(left, bottom, right, top)`` in map coordinates, float64."""
         return self.window_bounds(self.window)
 
+    @property
+    def centre(self) -> tuple[float, float]:
+        """``(x, y)`` of the middle of the grid in map coordinates."""
+        left, bottom, right, top = self.bounds
+        return (left + right) / 2, (bottom + top) / 2
+
     def window_bounds(self, window: Window) -> tuple[float, float, float, float]:
         """Return ``(left, bottom, right, top)`` of a window in map coordinates, float64.
 

@@ -12,22 +12,26 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.errors import CRSError, RasterioError
 from rasterio.transform import from_origin
 from rasterio.vrt import WarpedVRT
-from rasterio.warp import calculate_default_transform
+from rasterio.warp import calculate_default_transform, transform_bounds
 
 from torchgeo_msssl.errors import SceneReadError
+from torchgeo_msssl.geo.datum import report_accuracy
 from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.nodata import representable, with_data
 from torchgeo_msssl.geo.open_datasets import pooled_raster, raster_without_alpha
 from torchgeo_msssl.geo.scene import BandFile, Scene, unreadable_error
+from torchgeo_msssl.geo.vector.antimeridian import circle
 
 log = logging.getLogger(__name__)
 
+_WGS84 = CRS.from_epsg(4326)
 #: Number of pixels from which the resolution must be wrong.
 _MOST_PIXELS = 10**13
 
@@ -88,12 +92,33 @@ def read_warped(
     Raises:
         SceneReadError: If the file is damaged there.
     """
+    image, covered = _read_turned(file, grid, window, bands, tolerance, 0.0)
+    for turn in _turns(file.grid):
+        more, inside = _read_turned(file, grid, window, bands, tolerance, turn)
+        image, covered = np.where(inside, more, image), covered | inside
+    return image, covered
+
+
+def _turns(grid: PixelGrid) -> list[float]:
+    """Return the distances by which to move a grid in degrees beyond 180°, so that all of it is found."""
+    length = circle(grid.crs)
+    if length is None:
+        return []
+    left, _, right, _ = grid.bounds
+    slack = max(grid.res)
+    return [length] * (left < -length / 2 - slack) + [-length] * (right > length / 2 + slack)
+
+
+def _read_turned(
+    file: BandFile, grid: PixelGrid, window: Window, bands: Sequence[str], tolerance: float, turn: float
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Read a file that is moved along x on a window of another grid, see :func:`read_warped`."""
     has_alpha = 'alpha' in file.names
     try:
         with WarpedVRT(
             pooled_raster(file.path) if has_alpha else raster_without_alpha(file.path),
             src_crs=file.grid.crs,
-            src_transform=file.grid.transform,
+            src_transform=Affine.translation(turn, 0) @ file.grid.transform,
             crs=grid.crs,
             transform=grid.window_transform(window),
             height=window.height,
@@ -132,6 +157,8 @@ def warp_scene(scene: Scene, crs: CRS, res: tuple[float, float] | None) -> Scene
     target = _north_up(grid)
     if target.crs != crs or res is not None:
         target = _projected(scene, target, crs, res)
+        if target.crs != grid.crs:
+            report_accuracy(scene.path, grid.crs, target)
     if not grid.is_north_up:
         log.info('%s: is not north up and will be warped to north up as it is read (nearest neighbour).', scene.path)
     return WarpedScene(scene.name, scene.files, scene.date, scene.nodata, target)
@@ -159,6 +186,9 @@ def _projected(scene: Scene, grid: PixelGrid, crs: CRS, res: tuple[float, float]
         pixels = int(width) * int(height)
         usable = min(grid.window.area, 2) <= pixels < _MOST_PIXELS and np.isfinite(list(transform)).all()
         reason = f'it would have {height} × {width} pixels'
+        west, _, east, _ = transform_bounds(grid.crs, _WGS84, *grid.bounds)
+        if west > east and circle(crs) is not None:
+            usable, reason = False, 'it crosses 180° of longitude'
     except (RasterioError, CRSError, ValueError, OverflowError) as error:
         usable, reason = False, str(error)
     if not usable:

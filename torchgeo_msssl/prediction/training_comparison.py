@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from torchgeo_msssl.bands import Sensor
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.geo.checks.placement import pixel_size
 from torchgeo_msssl.geo.grid import Window
+from torchgeo_msssl.geo.ground_size import pixel_size
 from torchgeo_msssl.geo.radiometry import Radiometry, radiometry
 from torchgeo_msssl.geo.scene import Scene
 from torchgeo_msssl.models.metadata import EncoderMetadata

@@ -15,6 +15,7 @@ from torchgeo.samplers import GeoSampler
 
 from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.geo.vector.antimeridian import cut_at_antimeridian
 
 
 class ChipSampler(GeoSampler, DistributedSampler[Any]):
@@ -71,8 +72,11 @@ class ChipSampler(GeoSampler, DistributedSampler[Any]):
         if self._region is None:
             return None
         grid = self.dataset.scenes[scene].grid
-        region = gpd.GeoSeries([self._region], crs=self.dataset.crs).to_crs(grid.crs.to_wkt()).iloc[0]
-        region = region.buffer(1e-3 * min(grid.res), join_style='mitre')
+        series = gpd.GeoSeries([self._region], crs=self.dataset.crs)
+        placed = series.to_crs(grid.crs.to_wkt())
+        if placed.crs != series.crs:
+            placed[:] = cut_at_antimeridian(placed.to_numpy(), placed.crs)[0]
+        region = placed.iloc[0].buffer(1e-3 * min(grid.res), join_style='mitre')
         shapely.prepare(region)
         return region
 

@@ -10,8 +10,8 @@ from rasterio.crs import CRS
 from torchgeo_msssl.bands import Sensor
 from torchgeo_msssl.geo.checks.finding import Finding
 from torchgeo_msssl.geo.checks.interpretation import radiometries
-from torchgeo_msssl.geo.checks.placement import ground_size
 from torchgeo_msssl.geo.grid import PixelGrid
+from torchgeo_msssl.geo.ground_size import ground_size
 from torchgeo_msssl.geo.scene import Scene
 
 #: Relative difference below which pixel sizes count as equal.

@@ -1,12 +1,10 @@
 """Checks of the georeference and of sidecar files."""
 
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 
 import rasterio
-from pyproj import CRS as PROJ_CRS
 from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
@@ -14,6 +12,7 @@ from rasterio.io import DatasetReader
 from torchgeo_msssl.geo.checks.finding import Finding, edit_command, rewrite_command
 from torchgeo_msssl.geo.checks.speed import measure
 from torchgeo_msssl.geo.grid import PixelGrid
+from torchgeo_msssl.geo.ground_size import ground_size
 from torchgeo_msssl.geo.open_datasets import is_remote
 from torchgeo_msssl.geo.scene import Scene
 from torchgeo_msssl.geo.warp import warp_scene
@@ -37,10 +36,11 @@ def check_placement(path: str, dataset: DatasetReader) -> Iterator[Finding]:
         example = json.dumps(['XSIZE', 0.0, 'LEFT', 0.0, '-YSIZE', 'TOP']).replace('"', '')
         yield Finding('error', 'no_transform', message, (path,), remedies=(edit_command(path, '--transform', example),))
     elif dataset.crs is not None and dataset.crs.is_geographic:
-        across, down = ground_size(PixelGrid(dataset.crs, dataset.transform, *dataset.shape))
+        grid = PixelGrid(dataset.crs, dataset.transform, *dataset.shape)
+        across, down = ground_size(grid)
         message = 'The grid is in degrees: its pixels are not square on the ground, and their size depends on latitude.'
         detail = f'a pixel is {across:.4g} m wide and {down:.4g} m high'
-        utm = _utm(*_centre(PixelGrid(dataset.crs, dataset.transform, *dataset.shape)))
+        utm = _utm(*grid.centre)
         remedy = f'--data.crs {utm} --data.res {(across * down) ** 0.5:.4g}'
         yield Finding('note', 'degrees', message, (path,), detail, remedies=(remedy,))
 
@@ -63,31 +63,6 @@ def check_turned(scene: Scene, measured: bool) -> Iterator[Finding]:
             detail = f'{detail}: {speed}'
         factor = speed.factor if speed else None
         yield Finding('slow', 'not_north_up', message, (file.path,), detail, factor, remedies)
-
-
-def ground_size(grid: PixelGrid) -> tuple[float, float]:
-    """Return width and height of a pixel on the ground, in metres, at the centre of a grid in any CRS."""
-    crs = PROJ_CRS.from_user_input(grid.crs)
-    unit = float(
-        crs.axis_info[0].unit_conversion_factor
-    )  # in metres or radians; rasterio does not know it for every CRS
-    if not grid.crs.is_geographic:
-        return grid.res[0] * unit, grid.res[1] * unit
-    geod = crs.get_geod()
-    assert geod is not None, 'a geographic CRS has an ellipsoid'
-    degrees = math.degrees(unit)
-    x, y, width, height = (degrees * value for value in (*_centre(grid), *grid.res))
-    return float(geod.inv(x, y, x + width, y)[2]), float(geod.inv(x, y, x, y + height)[2])
-
-
-def pixel_size(grid: PixelGrid) -> float | None:
-    """Return the square root of a pixel's area on the ground, in metres; None for images without a place."""
-    return math.sqrt(math.prod(ground_size(grid))) if grid.is_georeferenced else None
-
-
-def _centre(grid: PixelGrid) -> tuple[float, float]:
-    left, bottom, right, top = grid.bounds
-    return (left + right) / 2, (bottom + top) / 2
 
 
 def _utm(longitude: float, latitude: float) -> str:

@@ -22,6 +22,7 @@ from torchgeo_msssl.geo.chipping.split import Split, footprints
 from torchgeo_msssl.geo.ground.file import write_split
 from torchgeo_msssl.geo.ground.parts import SPLIT_FILE
 from torchgeo_msssl.geo.scene import Scene
+from torchgeo_msssl.geo.vector.antimeridian import cut_at_antimeridian
 
 if TYPE_CHECKING:
     from torchgeo_msssl.geo.chipping.labels import ChipLabels
@@ -101,8 +102,10 @@ def write_geojson(folder: Path) -> None:
     import geopandas as gpd  # imported here: it takes longer than a small scene
 
     frame = gpd.read_parquet(folder / MANIFEST)
+    frame = frame.to_crs('EPSG:4326')
+    frame = frame.set_geometry(cut_at_antimeridian(frame.geometry.to_numpy(), frame.crs)[0], crs=frame.crs)
     with atomic_path(folder / GEOJSON) as temporary:
-        frame.to_crs('EPSG:4326').to_file(temporary, driver='GeoJSON', index=False)
+        frame.to_file(temporary, driver='GeoJSON', index=False)
 
 
 def manifest_crs(scenes: Sequence[Scene]) -> CRS:

@@ -17,6 +17,7 @@ from torchgeo_msssl.geo.chipping.plan import Chip
 from torchgeo_msssl.geo.ground.area import Ground, Polygons, outline, unplaceable
 from torchgeo_msssl.geo.ground.split import split_ground
 from torchgeo_msssl.geo.scene import Scene
+from torchgeo_msssl.geo.vector.antimeridian import cut_at_antimeridian
 
 if TYPE_CHECKING:  # imports geopandas, which takes longer than chipping a small scene
     from torchgeo_msssl.geo.labels.source import LabelSource
@@ -131,7 +132,7 @@ def footprints(chips: Sequence[Chip], scenes: Sequence[Scene], crs: CRS) -> Poly
         crs: CRS to give them in.
 
     Returns:
-        Polygons, shape (chip,).
+        Polygons, shape (chip,), in two parts where they cross 180° in degrees.
 
     Raises:
         ConfigurationError: If a scene cannot be placed in that CRS.
@@ -150,7 +151,10 @@ def footprints(chips: Sequence[Chip], scenes: Sequence[Scene], crs: CRS) -> Poly
             if not (np.isfinite(x).all() and np.isfinite(y).all()):
                 raise unplaceable(scenes[index].path, own, crs)
             corners[owner == index] = np.column_stack([x, y]).reshape(-1, 4, 2)
-    return shapely.polygons(corners)
+    outlines: Polygons = shapely.polygons(corners)
+    placed = np.array([scene.grid.crs != crs for scene in scenes])[owner]
+    outlines[placed] = cut_at_antimeridian(outlines[placed], crs)[0]
+    return outlines
 
 
 def _check_distortion(scenes: Sequence[Scene], crs: CRS) -> None:

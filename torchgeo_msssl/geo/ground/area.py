@@ -15,6 +15,7 @@ from shapely.geometry.base import BaseGeometry
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.grid import PixelGrid
 from torchgeo_msssl.geo.scene import Scene
+from torchgeo_msssl.geo.vector.antimeridian import crosses_antimeridian
 from torchgeo_msssl.geo.warp import warp_scene
 
 type Polygons = NDArray[np.object_]
@@ -101,7 +102,7 @@ def outline(grid: PixelGrid, crs: CRS, path: str) -> BaseGeometry:
         The polygon.
 
     Raises:
-        ConfigurationError: If the grid cannot be placed in the CRS.
+        ConfigurationError: If the grid cannot be placed in the CRS, or crosses 180° of longitude there.
     """
     corners = np.array([(0, 0), (grid.width, 0), (grid.width, grid.height), (0, grid.height)], dtype=np.float64)
     if grid.crs == crs:
@@ -111,7 +112,10 @@ def outline(grid: PixelGrid, crs: CRS, path: str) -> BaseGeometry:
     x, y = transform(grid.crs, crs, *_to_map(grid.transform, np.concatenate(sides)).T)
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise unplaceable(path, grid.crs, crs)
-    return shapely.Polygon(np.column_stack([x, y]))
+    placed = shapely.Polygon(np.column_stack([x, y]))
+    if crosses_antimeridian(placed, crs):
+        raise unplaceable(path, grid.crs, crs)
+    return placed
 
 
 def unplaceable(path: str, own: CRS, crs: CRS) -> ConfigurationError:

@@ -15,6 +15,7 @@ from torchgeo_msssl.files import atomic_path
 from torchgeo_msssl.geo.ground.area import Ground
 from torchgeo_msssl.geo.ground.parts import PARTS
 from torchgeo_msssl.geo.ground.table import read_table
+from torchgeo_msssl.geo.vector.antimeridian import circle, cut_at_antimeridian, shifted
 
 #: Fraction of a region that another one may cover: what coordinates lose in a file.
 _ROUNDING = 1e-6
@@ -54,7 +55,8 @@ def read_split(path: str | os.PathLike[str], ground: Ground, needed: Sequence[st
         raise ConfigurationError(f'split: {path!s} has no column split (with train, val and test); add it.')
     if frame.crs is None:
         raise MissingCRSError(f'split: {path!s} has no CRS; save it with one.')
-    frame = frame.to_crs(ground.crs.to_wkt())
+    shapes, _ = cut_at_antimeridian(frame.geometry.to_numpy(), frame.crs)
+    frame = frame.set_geometry(gpd.GeoSeries(shapes, frame.index, crs=frame.crs)).to_crs(ground.crs.to_wkt())
     regions: dict[str, BaseGeometry] = {}
     for part in PARTS:
         shapes = frame.geometry[frame['split'] == part].to_numpy()
@@ -62,7 +64,7 @@ def read_split(path: str | os.PathLike[str], ground: Ground, needed: Sequence[st
             continue
         if len(shapes) == 0:
             raise ConfigurationError(f'split: {path!s} has no polygon whose column split says {part}; add one.')
-        regions[part] = shapely.union_all(shapely.make_valid(shapes))
+        regions[part] = _repeated(shapely.union_all(shapely.make_valid(shapes)), ground)
         if not regions[part].intersects(ground.union):
             raise EmptyIntersectionError(f'split: the region {part} of {path!s} lies on none of the scenes; move it.')
     for one, other in combinations(regions, 2):
@@ -73,6 +75,15 @@ def read_split(path: str | os.PathLike[str], ground: Ground, needed: Sequence[st
                 'ground of training; draw them apart.'
             )
     return regions
+
+
+def _repeated(region: BaseGeometry, ground: Ground) -> BaseGeometry:
+    """Repeat a region a turn further where scenes in degrees continue beyond 180°."""
+    length = circle(ground.crs)
+    left, _, right, _ = ground.union.bounds
+    if length is None or max(-left, right) <= length / 2:
+        return region
+    return shapely.union_all([region, shifted(region, -length), shifted(region, length)])
 
 
 def write_split(path: Path, regions: Mapping[str, BaseGeometry], crs: CRS) -> None:
@@ -90,8 +101,9 @@ def write_split(path: Path, regions: Mapping[str, BaseGeometry], crs: CRS) -> No
     kept = {name: region for name, region in regions.items() if not region.is_empty}
     frame = gpd.GeoDataFrame({'split': list(kept)}, geometry=list(kept.values()), crs=crs.to_wkt())
     frame = frame.to_crs('EPSG:4326')
+    shapes, _ = cut_at_antimeridian(frame.geometry.to_numpy(), frame.crs)
     # edges of neighbouring blocks with other vertices may cross there, by rounding
-    rounded = shapely.set_precision(frame.geometry.to_numpy(), 10.0**-_DECIMALS, mode='pointwise')
+    rounded = shapely.set_precision(shapes, 10.0**-_DECIMALS, mode='pointwise')
     frame = frame.set_geometry(shapely.make_valid(rounded))
     with atomic_path(path) as temporary:
         frame.to_file(temporary, driver='GeoJSON', layer='split', engine='pyogrio', COORDINATE_PRECISION=_DECIMALS)

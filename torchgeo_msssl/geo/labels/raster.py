@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 
 from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.geo.datum import report_accuracy
 from torchgeo_msssl.geo.discover import date_of, find_files
 from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.headers import describe_file
@@ -184,6 +185,8 @@ class RasterLabels(LabelSource):
                 grid.crs,
                 _size(grid),
             )
+            if own.crs != grid.crs:
+                report_accuracy(raster.path, own.crs, grid)
             return
         image = Window(*offset, grid.height, grid.width)
         if image.intersection(own.window) != image:

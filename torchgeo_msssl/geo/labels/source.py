@@ -167,13 +167,13 @@ def bounds_in(grid: PixelGrid, window: Window, crs: CRS) -> Bounds:
         crs: The other CRS.
 
     Returns:
-        ``(left, bottom, right, top)``.
+        ``(left, bottom, right, top)``; all longitudes where the window crosses 180°.
     """
     bounds = grid.window_bounds(window)
     if grid.crs == crs:
         return bounds
     left, bottom, right, top = transform_bounds(grid.crs, crs, *bounds)
-    return left, bottom, right, top
+    return (left, bottom, right, top) if left <= right else (-180.0, bottom, 180.0, top)
 
 
 def common_bounds(boxes: Iterable[Bounds]) -> Bounds:

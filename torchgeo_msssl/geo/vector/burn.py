@@ -8,6 +8,7 @@ through the corner of a pixel may touch other neighbours, as it also does betwee
 
 import logging
 import os
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,10 @@ from rasterio.features import rasterize
 from shapely.geometry.base import BaseGeometry
 
 from torchgeo_msssl.errors import ConfigurationError, ScenesNotFoundError
+from torchgeo_msssl.geo.datum import report_accuracy
 from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.open_datasets import is_remote
+from torchgeo_msssl.geo.vector.antimeridian import circle, shifted
 from torchgeo_msssl.geo.vector.files import layer_names, read_vector, split_layer
 from torchgeo_msssl.geo.vector.geometries import POLYGON, Geometries, reprojected, simple_parts
 
@@ -79,24 +82,44 @@ def _inverse(transform: Affine) -> Affine:
     return Affine(1 / a, 0, -c / a, 0, 1 / e, -f / e) if b == d == 0 else ~transform
 
 
+@dataclass(frozen=True)
+class _Placed:
+    """Geometries in the CRS of a grid.
+
+    Attributes:
+        geometries: Shape (n,).
+        values: Shape (n,).
+        tree: Their spatial index.
+        turns: Distances along x at which they come again: a grid in degrees may continue beyond 180°.
+    """
+
+    geometries: Geometries
+    values: NDArray[np.uint8]
+    tree: shapely.STRtree
+    turns: tuple[float, ...]
+
+
 class GeometryIndex:
     """Spatial index of geometries with values, on grids of any CRS.
 
     Reprojected geometries are kept for each CRS.
     """
 
-    def __init__(self, geometries: Geometries, values: NDArray[np.uint8], crs: Any) -> None:
+    def __init__(self, geometries: Geometries, values: NDArray[np.uint8], crs: Any, option: str = 'labels') -> None:
         """Keep the geometries.
 
         Args:
             geometries: Points, lines and polygons, the last one on top; shape (n,).
             values: Their values, shape (n,).
             crs: Their CRS.
+            option: Option that named them, for messages.
         """
         self.geometries = geometries
+        self._option = option
         self.values = values
         self.crs = PROJ_CRS.from_user_input(crs)
-        self._placed: dict[CRS, tuple[Geometries, NDArray[np.uint8], shapely.STRtree]] = {}
+        self._placed: dict[CRS, _Placed] = {}
+        self._reported: set[CRS] = set()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the reprojected geometries."""
@@ -104,24 +127,36 @@ class GeometryIndex:
 
     def bounds(self, crs: Any | None = None) -> tuple[float, float, float, float]:
         """Return ``(left, bottom, right, top)`` of all geometries in a CRS (default: their own)."""
-        geometries = self.geometries if crs is None else self._on(CRS.from_user_input(crs))[0]
+        geometries = self.geometries if crs is None else self._on(CRS.from_user_input(crs)).geometries
         left, bottom, right, top = shapely.total_bounds(geometries).tolist()
         return left, bottom, right, top
 
     def touches(self, grid: PixelGrid) -> bool:
-        """Return whether a geometry intersects a grid."""
-        _, _, tree = self._on(grid.crs)
-        corners = [grid.transform @ corner for corner in _corners(grid.window)]
-        return len(tree.query(shapely.Polygon(corners), predicate='intersects')) > 0
+        """Return whether a geometry intersects a grid.
+
+        The log says once for each CRS if the transformation to it is less accurate than a pixel.
+        """
+        placed = self._on(grid.crs)
+        if grid.crs not in self._reported:
+            self._reported.add(grid.crs)
+            report_accuracy(self._option, self.crs, grid)
+        outline = shapely.Polygon([grid.transform @ corner for corner in _corners(grid.window)])
+        shapes = [shifted(outline, -turn) for turn in placed.turns]
+        return any(len(placed.tree.query(shape, predicate='intersects')) > 0 for shape in shapes)
 
     def burn(self, grid: PixelGrid, window: Window, fill: int = 0, all_touched: bool = False) -> NDArray[np.uint8]:
         """Burn the geometries at a window, see :func:`burn`; shape (height, width)."""
-        geometries, values, tree = self._on(grid.crs)
+        placed = self._on(grid.crs)
         wide = Window(window.row - _REACH, window.col - _REACH, window.height + 2 * _REACH, window.width + 2 * _REACH)
-        hits = np.sort(tree.query(shapely.box(*grid.window_bounds(wide))))
-        return burn(geometries[hits], values[hits], grid, window, fill, all_touched)
+        left, bottom, right, top = grid.window_bounds(wide)
+        found = [placed.tree.query(shapely.box(left - turn, bottom, right - turn, top)) for turn in placed.turns]
+        hits = np.concatenate(found)
+        order = np.argsort(hits, kind='stable')
+        pieces = [placed.geometries[some] for some in found]
+        moved = [shifted(some, x) if x and len(some) else some for some, x in zip(pieces, placed.turns, strict=True)]
+        return burn(np.concatenate(moved)[order], placed.values[hits[order]], grid, window, fill, all_touched)
 
-    def _on(self, crs: CRS) -> tuple[Geometries, NDArray[np.uint8], shapely.STRtree]:
+    def _on(self, crs: CRS) -> '_Placed':
         if crs not in self._placed:
             geometries, values = self.geometries, self.values
             wanted = PROJ_CRS.from_user_input(crs)
@@ -137,7 +172,9 @@ class GeometryIndex:
                         wanted.name,
                     )
                 geometries, values = geometries[there], values[there]
-            self._placed[crs] = geometries, values, shapely.STRtree(geometries)
+            length = circle(wanted)
+            turns = (0.0,) if length is None else (0.0, length, -length)
+            self._placed[crs] = _Placed(geometries, values, shapely.STRtree(geometries), turns)
         return self._placed[crs]
 
 
@@ -178,7 +215,7 @@ def read_extent(source: str | os.PathLike[str], labels: str | None = None) -> Ge
         raise ConfigurationError(f'extent: {source} holds no polygons; draw the outline of the surveyed ground.')
     if invalid:
         log.warning('%s: %d of %d geometries were invalid and were repaired.', source, invalid, len(frame))
-    return GeometryIndex(parts, np.ones(len(parts), dtype=np.uint8), frame.crs)
+    return GeometryIndex(parts, np.ones(len(parts), dtype=np.uint8), frame.crs, 'extent')
 
 
 def set_outside(

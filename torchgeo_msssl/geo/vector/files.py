@@ -1,15 +1,20 @@
 """Finding and reading of vector files."""
 
 import glob
+import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
+import numpy as np
 
 from torchgeo_msssl.errors import ConfigurationError, MissingCRSError, SceneReadError, ScenesNotFoundError
 from torchgeo_msssl.geo.open_datasets import is_remote
+from torchgeo_msssl.geo.vector.antimeridian import cut_at_antimeridian
+
+log = logging.getLogger(__name__)
 
 VECTOR_SUFFIXES = frozenset({'.gpkg', '.geojson', '.json', '.shp', '.fgb', '.parquet', '.geoparquet'})
 
@@ -106,13 +111,13 @@ def read_vector(path: str | os.PathLike[str], layer: str | None = None) -> gpd.G
         layer: Name of the layer; required if there are several.
 
     Returns:
-        The table, with its CRS.
+        The table, with its CRS; polygons that cross 180° of longitude are cut there, with a warning.
 
     Raises:
         ScenesNotFoundError: If there is no such file.
         SceneReadError: If it cannot be read.
-        ConfigurationError: If the layer does not exist, has to be named, or is empty; or if pyarrow is missing for
-            GeoParquet.
+        ConfigurationError: If the layer does not exist, has to be named, or is empty; if pyarrow is missing for
+            GeoParquet; or if a polygon in degrees encloses a pole.
         MissingCRSError: If it has no CRS, or one of degrees with coordinates in another unit.
     """
     file, named = split_layer(path)
@@ -134,7 +139,18 @@ def read_vector(path: str | os.PathLike[str], layer: str | None = None) -> gpd.G
         )
         raise MissingCRSError(msg)
     _check_degrees(frame, where)
-    return frame
+    return _cut(frame, where)
+
+
+def _cut(frame: gpd.GeoDataFrame, where: str) -> gpd.GeoDataFrame:
+    """Cut polygons that cross 180°; lines are cut when they have been widened, so that no cap is left there."""
+    areal = frame.geom_type.isin(('Polygon', 'MultiPolygon', 'GeometryCollection')).to_numpy()
+    shapes = np.array(frame.geometry, dtype=object)
+    shapes[areal], number = cut_at_antimeridian(shapes[areal], frame.crs)
+    if number == 0:
+        return frame
+    log.warning('%s: %d of %d geometries cross 180° of longitude and were cut there.', where, number, len(frame))
+    return frame.set_geometry(gpd.GeoSeries(shapes, frame.index, crs=frame.crs))
 
 
 def _check_degrees(frame: gpd.GeoDataFrame, where: str) -> None:

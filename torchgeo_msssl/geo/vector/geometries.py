@@ -13,6 +13,7 @@ from pyproj import Proj, Transformer
 from pyproj.exceptions import ProjError
 
 from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.geo.vector.antimeridian import circle, cut_at_antimeridian
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,8 @@ def reprojected(geometries: Geometries, source: PROJ_CRS, target: PROJ_CRS) -> G
         target: The other CRS.
 
     Returns:
-        Geometries in ``target``, with vertices along long edges; coordinates outside its area are not finite.
+        Geometries in ``target``, with vertices along long edges, and of several parts where they cross 180° there;
+        coordinates outside its area are not finite.
 
     Raises:
         ConfigurationError: If there is no transformation between the CRS.
@@ -79,7 +81,8 @@ def reprojected(geometries: Geometries, source: PROJ_CRS, target: PROJ_CRS) -> G
     dense = geometries.copy()
     dense[large] = shapely.segmentize(geometries[large], step)
     try:
-        return gpd.GeoSeries(dense, crs=source).to_crs(target).to_numpy()
+        placed = gpd.GeoSeries(dense, crs=source).to_crs(target).to_numpy()
+        return cut_at_antimeridian(placed, target)[0]
     except ProjError as error:
         msg = f'crs: no transformation leads from {source.name!r} to {target.name!r}; bring the files into one CRS.'
         raise ConfigurationError(msg) from error
@@ -123,7 +126,7 @@ def utm_zone(series: gpd.GeoSeries) -> PROJ_CRS:
         ConfigurationError: If no transformation leads to one.
     """
     try:
-        zone = series.estimate_utm_crs()
+        zone = _in_one_piece(series).estimate_utm_crs()
         Transformer.from_crs(series.crs, zone)  # degrees of another body give a zone too, but no way leads there
         return zone
     except (ProjError, RuntimeError) as error:
@@ -132,6 +135,18 @@ def utm_zone(series: gpd.GeoSeries) -> PROJ_CRS:
             'the file into a projected CRS.'
         )
         raise ConfigurationError(msg) from error
+
+
+def _in_one_piece(series: gpd.GeoSeries) -> gpd.GeoSeries:
+    """Return the middle of geometries of which some lie on the other side of 180°, or else the geometries."""
+    length = circle(series.crs)
+    left, bottom, right, top = series.total_bounds
+    if length is None or right - left <= length / 2:
+        return series
+    boxes = shapely.bounds(series.to_numpy())
+    middles = (boxes[:, 0] + boxes[:, 2]) / 2 % length
+    x = (middles.min() + middles.max()) / 2
+    return gpd.GeoSeries([shapely.Point(x - length * (x > length / 2), (bottom + top) / 2)], crs=series.crs)
 
 
 def metres_per_unit(series: gpd.GeoSeries) -> float | None:
@@ -215,8 +230,8 @@ def solid_parts(frame: gpd.GeoDataFrame, buffer: float, path: str) -> Parts:
         raise ConfigurationError(f'buffer: expected 0 metres or more, got {buffer}.')
     parts, parent, invalid = simple_parts(frame.geometry.to_numpy())
     parts = _widened(parts, frame.crs, buffer, path)
-    solid = ~shapely.is_empty(parts)  # the buffer of a line without length is empty
-    parts, parent = parts[solid], parent[solid]
+    parts, index = _explode(cut_at_antimeridian(parts, frame.crs)[0])  # of lines, and of discs around points
+    parent = parent[index]
     dropped = len(frame) - len(np.unique(parent))
     if invalid:
         log.warning('%s: %d of %d geometries were invalid and were repaired.', path, invalid, len(frame))
