@@ -956,15 +956,6 @@ def test_lists_reach_lightning_without_a_warning(
     assert sys.argv == ['torchgeo_msssl', *arguments]
 
 
-def test_unknown_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = tmp_path / 'config.yaml'
-    config.write_text(Path(FASTSIAM[2]).read_text().replace('hidden_dim', 'hiden_dim'))
-    with pytest.raises(SystemExit) as stopped:
-        main(['fit', '--config', str(config)])
-    assert stopped.value.code == 2
-    assert 'hiden_dim' in capsys.readouterr().err
-
-
 def test_what_the_trainer_cannot_do(failure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scene = str(write_scene(tmp_path / 'scene.tif'))
     message = failure('--data.paths', scene, '--trainer.precision', 'bf16-true')

@@ -6,6 +6,7 @@ from typing import Literal
 import pytest
 
 from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.transforms.views import Augmentation
 from torchgeo_msssl.validation import (
     check_at_least,
     check_choice,
@@ -45,3 +46,8 @@ def test_intervals_out_of_range_are_named(interval: tuple[float, ...]) -> None:
         check_interval('scale', interval, 0, 1, above=True)
     with pytest.raises(ConfigurationError, match='scale'):
         check_interval('scale', (0.0, math.inf), 0)
+
+
+def test_unknown_names_in_a_mapping() -> None:
+    with pytest.raises(ConfigurationError, match=r'augmentation: there is no option `blurr`; did you mean `blur`\?'):
+        Augmentation.options({'blurr': 0.5})

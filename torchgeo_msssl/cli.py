@@ -15,7 +15,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-from jsonargparse import Namespace
+from jsonargparse import ArgumentError, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -25,7 +25,8 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from torchgeo_msssl import __version__
-from torchgeo_msssl.commands.trainer_options import model_options, spell_trainer_options
+from torchgeo_msssl.commands.parsing_errors import parsing_sentence
+from torchgeo_msssl.commands.trainer_options import model_options, option_types, spell_trainer_options
 from torchgeo_msssl.contract import CountedClasses, LabelledData, PredictionData, SpectralData
 from torchgeo_msssl.errors import ConfigurationError, OutputError, WeightsError
 from torchgeo_msssl.runs import new_run_folder, weights_of_run
@@ -127,6 +128,7 @@ class CLI(LightningCLI):
         weights = model.get('weights') if model is not None else None
         if not isinstance(weights, str):
             return
+        model['weights'] = weights = os.path.expanduser(weights)
         if found := weights_of_run(weights, save_dir):
             model['weights'] = str(found)
             print(f'Taking the weights {found}')
@@ -284,7 +286,8 @@ def run_trainer(arguments: Sequence[str]) -> Any:
         MSSSLError: If the data, the options or the weights do not fit.
     """
     show_log()
-    arguments = spell_trainer_options(arguments, _map_hints() if arguments[0] == 'predict' else None)
+    map_hints = _map_hints() if arguments[0] == 'predict' else {}
+    arguments = spell_trainer_options(arguments, map_hints)
     before = sys.argv
     sys.argv = [*sys.argv[:1], *arguments]  # Lightning warns if it gets other arguments than the process
     try:
@@ -297,8 +300,11 @@ def run_trainer(arguments: Sequence[str]) -> Any:
             subclass_mode_model=True,
             subclass_mode_data=True,
             save_config_kwargs={'overwrite': True},  # by a resumed run
-            parser_kwargs={'prog': 'python -m torchgeo_msssl', 'version': __version__},
+            parser_kwargs={'prog': 'python -m torchgeo_msssl', 'version': __version__, 'exit_on_error': False},
         )
+    except ArgumentError as error:
+        message = parsing_sentence(str(error), arguments[0], option_types(arguments) | map_hints)
+        raise ConfigurationError(message) from error
     except UnpicklingError as error:
         msg = 'ckpt_path: the file holds more than tensors and plain values; it was not loaded, and no code in it ran.'
         raise WeightsError(msg) from error

@@ -1,7 +1,8 @@
 """Checks of constructor arguments, which raise an error that names the argument, what it allows and its value."""
 
+import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, get_args
 
 from torchgeo_msssl.errors import ConfigurationError
@@ -21,6 +22,24 @@ def check_choice(name: str, value: object, choices: Any) -> None:
     allowed = get_args(choices) or tuple(choices)
     if value not in allowed:
         raise ConfigurationError(f'{name}: expected one of {", ".join(map(str, allowed))}, got {value!r}.')
+
+
+def check_names(name: str, given: Collection[str], known: Collection[str]) -> None:
+    """Check that a mapping of options holds known names only.
+
+    Args:
+        name: Name of the argument that is the mapping, for the message.
+        given: Names in it.
+        known: Names that it may hold.
+
+    Raises:
+        ConfigurationError: If one is unknown.
+    """
+    for unknown in given:
+        if unknown not in known:
+            close = difflib.get_close_matches(str(unknown), known, 1)
+            remedy = f'did you mean `{close[0]}`?' if close else f'available are {", ".join(known)}.'
+            raise ConfigurationError(f'{name}: there is no option `{unknown}`; {remedy}')
 
 
 def check_at_least(low: float, **arguments: float) -> None:

@@ -44,10 +44,8 @@ def test_classes_named_on_the_command_line() -> None:
     assert spell_trainer_options(arguments) == ['fit', '-c', FIT[2], '--data.bands', '["red", "nir"]']
 
 
-def test_what_cannot_be_read_is_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / 'broken.yaml'
-    path.write_text('data: [')
-    arguments = ['fit', '--config', str(path), '--config', 'nothing.yaml', '--data', 'no.such.Class', '--data.x', '1,2']
+def test_what_cannot_be_read_is_left_alone() -> None:
+    arguments = ['fit', '--data', 'no.such.Class', '--data.x', '1,2']
     assert spell_trainer_options(arguments) == arguments
     arguments = ['fit', '--data', './data.yaml', '--data.x', '1,2']
     assert spell_trainer_options(arguments) == arguments

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from torchgeo_msssl.commands.config_files import read_config
 from torchgeo_msssl.commands.spelling import is_list, members, spell, split_argument, take_values
 from torchgeo_msssl.errors import ConfigurationError
 
@@ -32,10 +31,10 @@ def spell_trainer_options(arguments: Sequence[str], options: Mapping[str, Any] |
         The same arguments with names and values that jsonargparse reads.
 
     Raises:
-        ConfigurationError: If a class of this package has no such option, or a configuration is not UTF-8.
+        ConfigurationError: If a class of this package has no such option, or a configuration cannot be read.
     """
     classes = _named_classes(arguments)
-    hints = {section: _constructor_hints(kind) for section, kind in classes.items()}
+    hints = {section: constructor_hints(kind) for section, kind in classes.items()}
     rest, spelled = list(arguments), []
     while rest:
         argument = rest.pop(0)
@@ -73,6 +72,19 @@ def _check_name(name: str, hints: Mapping[str, Mapping[str, Any]], classes: Mapp
     raise ConfigurationError(f'--{name}: {kind} has no option `{parts[0]}`; {meant}')
 
 
+def option_types(arguments: Sequence[str]) -> dict[str, Any]:
+    """Look up the types of the options of the trainer, and of the classes that the arguments name.
+
+    Args:
+        arguments: ``fit``, ``validate``, ``test`` or ``predict`` and what follows.
+
+    Returns:
+        Types by section (``model``, ``data``, ``trainer``) and name.
+    """
+    named = {**_named_classes(arguments), 'trainer': 'lightning.pytorch.Trainer'}
+    return {'seed_everything': bool | int} | {section: constructor_hints(kind) for section, kind in named.items()}
+
+
 def model_options(arguments: Sequence[str]) -> frozenset[str]:
     """Return the names of the options of the task that a configuration or the command line names.
 
@@ -83,7 +95,7 @@ def model_options(arguments: Sequence[str]) -> frozenset[str]:
         Names of its constructor's arguments; empty where no class is named.
     """
     named = _named_classes(arguments).get('model')
-    return frozenset(_constructor_hints(named) if named is not None else ())
+    return frozenset(constructor_hints(named) if named is not None else ())
 
 
 def _named_classes(arguments: Sequence[str]) -> dict[str, str]:
@@ -102,19 +114,20 @@ def _named_classes(arguments: Sequence[str]) -> dict[str, str]:
 
 
 def _classes_of_file(path: Path) -> dict[str, str]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f'config: {path} is not UTF-8 ({error.reason}); save it as UTF-8.') from error
-    except (OSError, yaml.YAMLError):  # Lightning's parser reports what is wrong with it
-        return {}
-    sections = content if isinstance(content, dict) else {}
+    sections = read_config(path)
     named = {name: section for name in _SECTIONS if isinstance(section := sections.get(name), dict)}
     return {name: str(section['class_path']) for name, section in named.items() if 'class_path' in section}
 
 
-def _constructor_hints(path: str) -> dict[str, Any]:
-    """Types of a constructor's arguments, those that it passes on to its base classes too."""
+def constructor_hints(path: str) -> dict[str, Any]:
+    """Look up the types of a constructor's arguments, those that it passes on to its base classes too.
+
+    Args:
+        path: Import path of the class, or the name of a task or data module of this package.
+
+    Returns:
+        Types by name; empty where there is no such class.
+    """
     module, _, name = path.rpartition('.')
     for where in [module] if module else _SECTIONS.values():
         try:

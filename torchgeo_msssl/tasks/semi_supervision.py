@@ -15,7 +15,7 @@ from torchgeo_msssl.models.momentum import Teacher
 from torchgeo_msssl.tasks.pixel_classification import PixelClassification
 from torchgeo_msssl.transforms.normalize import valid_pixels
 from torchgeo_msssl.transforms.perturbations import Perturbation, perturb
-from torchgeo_msssl.validation import check_at_least, check_choice, check_probability
+from torchgeo_msssl.validation import check_at_least, check_choice, check_names, check_probability
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +62,15 @@ class SemiSupervision(Perturbation):
 
     @classmethod
     def of(cls, given: 'SemiSupervision | dict[str, Any] | None') -> 'SemiSupervision | None':
-        """Return the options from an object, a mapping (as a checkpoint holds it) or None."""
-        return cls(**given) if isinstance(given, dict) else given
+        """Return the options from an object, a mapping (as a checkpoint holds it) or None.
+
+        Raises:
+            ConfigurationError: If the mapping holds an unknown option.
+        """
+        if not isinstance(given, dict):
+            return given
+        check_names('semi', given, [field.name for field in dataclasses.fields(cls)])
+        return cls(**given)
 
 
 class SemiSupervisedClassification(PixelClassification):

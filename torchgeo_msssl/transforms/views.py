@@ -31,7 +31,7 @@ from torchgeo_msssl.transforms.spectral import (
     bands_to_drop,
     uniform_between,
 )
-from torchgeo_msssl.validation import check_at_least, check_choice, check_interval, check_probability
+from torchgeo_msssl.validation import check_at_least, check_choice, check_interval, check_names, check_probability
 
 
 @dataclass
@@ -96,7 +96,13 @@ class Augmentation:
 
     @classmethod
     def options(cls, given: 'Augmentation | dict[str, Any] | None') -> dict[str, Any]:
-        """Return plain keyword arguments from an object, a mapping (as a checkpoint holds it) or None."""
+        """Return plain keyword arguments from an object, a mapping (as a checkpoint holds it) or None.
+
+        Raises:
+            ConfigurationError: If the mapping holds an unknown option.
+        """
+        if isinstance(given, dict):
+            check_names('augmentation', given, [field.name for field in dataclasses.fields(cls)])
         return dataclasses.asdict(cls(**given) if isinstance(given, dict) else given or cls())
 
 

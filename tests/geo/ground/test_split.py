@@ -1,6 +1,9 @@
 """Regions are disjoint, the gap is kept, and rare classes are in every part."""
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.ground.area import Ground
 from torchgeo_msssl.geo.ground.blocks import BlockGrid
 from torchgeo_msssl.geo.ground.class_fractions import class_fractions
+from torchgeo_msssl.geo.ground.file import read_split
 from torchgeo_msssl.geo.ground.parts import part_names
 from torchgeo_msssl.geo.ground.split import keep_apart, split_blocks, split_ground
 from torchgeo_msssl.geo.scene import BandFile, Scene
@@ -92,3 +96,10 @@ def test_names_of_parts() -> None:
     for fractions in ((1.0,), (0.5, 0.4), (0.0, 0.5, 0.5), (0.5, -0.1, 0.6)):
         with pytest.raises(ConfigurationError, match='fractions'):
             part_names(fractions)
+
+
+def test_a_split_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('HOME', str(tmp_path))
+    nowhere: Any = None  # the file is looked for first
+    with pytest.raises(ConfigurationError, match=re.escape(f'split: {tmp_path}/split.geojson is neither')):
+        read_split('~/split.geojson', nowhere)

@@ -40,6 +40,7 @@ def read_split(path: str | os.PathLike[str], ground: Ground, needed: Sequence[st
         MissingCRSError: If the file has no CRS.
         EmptyIntersectionError: If a region covers no scene.
     """
+    path = os.path.expanduser(path)
     if not Path(path).is_file():
         raise ConfigurationError(
             f'split: {path!s} is neither blocks nor scenes nor a file of polygons or table of scenes.'
