@@ -105,8 +105,8 @@ class PositivesData(Protocol):
     """Data module whose chips may have a second one, from which half of the views are cut."""
 
     @property
-    def positives(self) -> Literal['same', 'temporal', 'nearby']:
-        """Which one: the chip itself, the same place on another date, or a neighbouring place."""
+    def positives(self) -> Literal['same', 'temporal', 'earlier', 'later', 'nearby']:
+        """Which one: the chip itself, the same place on another (earlier, later) date, or a neighbouring place."""
 
 
 @runtime_checkable

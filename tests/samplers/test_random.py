@@ -362,6 +362,18 @@ def test_dates_of_one_scene_are_kept_apart(tmp_path: Path) -> None:
     assert ours.scenes[0].date[0].date() == datetime.date(2021, 4, 11)  # type: ignore[index]
 
 
+@pytest.mark.parametrize('positives', ['earlier', 'later'])
+def test_positives_of_one_direction(positives: Any, tmp_path: Path) -> None:
+    ours = Scenes([write(tmp_path / f'S2_202104{day}.tif', noise(64, 64, seed=day)) for day in (11, 12, 13)])
+    partners = {
+        (query.scene, query.positive.scene)
+        for query in RandomChipSampler(ours, 16, 300, positives=positives)
+        if query.positive
+    }
+    ordered = {(a, b) for a in range(3) for b in range(a)}
+    assert partners == (ordered if positives == 'earlier' else {(b, a) for a, b in ordered})
+
+
 def test_nearby_positives_lie_within_a_chip_and_hold_data(tmp_path: Path) -> None:
     array = wedge()
     ours = Scenes(write(tmp_path / 'scene.tif', array, nodata=0))
@@ -444,7 +456,7 @@ def test_errors_name_the_option(tmp_path: Path) -> None:
         ({'min_valid': 1.5}, 'min_valid: expected a fraction from 0 to 1, got 1.5'),
         ({'min_valid': -0.1}, 'min_valid'),
         ({'length': 0}, 'length: expected at least 1 chip per epoch, got 0'),
-        ({'positives': 'other'}, "positives: expected 'same', 'temporal' or 'nearby', got 'other'"),
+        ({'positives': 'other'}, "positives: expected one of same, temporal, earlier, later, nearby, got 'other'"),
     ]
     for options, message in wrong:
         with pytest.raises(ConfigurationError, match=message):

@@ -126,18 +126,24 @@ def tiny_data() -> type[TinyData]:
 
 @pytest.fixture
 def check_resume() -> Callable[..., tuple[Checkpoint, Checkpoint]]:
-    """``check_resume(make_task, tmp_path, half=2)``: a run of 2 · half steps, and one resumed in its middle.
+    """``check_resume(make_task, tmp_path, half=2, make_data=TinyData)``: a run of 2 · half steps, and one
+    resumed in its middle.
 
     ``make_task()`` gives a new task for 4 bands and 32 px. The default breaks off in the middle of an epoch. Returned
     are the checkpoints of the middle and of the end of the uninterrupted run, so that a test can see that what it is
     about did change between them.
     """
 
-    def check(make_task: Callable[[], LightningModule], tmp_path: Path, half: int = 2) -> tuple[Checkpoint, Checkpoint]:
+    def check(
+        make_task: Callable[[], LightningModule],
+        tmp_path: Path,
+        half: int = 2,
+        make_data: Callable[[], LightningDataModule] = TinyData,
+    ) -> tuple[Checkpoint, Checkpoint]:
         def train(folder: Path, seed: int, checkpoint: Path | None = None) -> list[Checkpoint]:
             seed_everything(seed)
             trainer = make_trainer(folder, 2 * half, save_every=half)
-            trainer.fit(make_task(), datamodule=TinyData(), ckpt_path=checkpoint, weights_only=True)
+            trainer.fit(make_task(), datamodule=make_data(), ckpt_path=checkpoint, weights_only=True)
             paths = (folder / f'step={step}.ckpt' for step in (half, 2 * half))
             return [torch.load(path, weights_only=True) for path in paths if path.is_file()]
 

@@ -13,7 +13,7 @@ from torchgeo_msssl.geo.plain_images import require_crs
 from torchgeo_msssl.geo.sample import SampleArea
 from torchgeo_msssl.samplers.blocks import split_blocks, split_scenes
 from torchgeo_msssl.samplers.order import ShuffledChips
-from torchgeo_msssl.samplers.random import RandomChipSampler
+from torchgeo_msssl.samplers.random import Positives, RandomChipSampler
 
 
 class PretrainingDataModule(SpectralDataModule):
@@ -27,7 +27,7 @@ class PretrainingDataModule(SpectralDataModule):
         self,
         paths: str | list[str] | None = None,
         bands: list[str] | None = None,
-        positives: Literal['same', 'temporal', 'nearby'] = 'same',
+        positives: Positives = 'same',
         val_fraction: float = 0.0,
         block_size: int = 256,
         seed: int = 0,
@@ -42,8 +42,8 @@ class PretrainingDataModule(SpectralDataModule):
             paths: Scenes: files, folders or patterns such as ``'dir/*.tif'``; or a folder of chips; None uses the
                 generated sample area.
             bands: Bands by name; None for all spectral bands of the files.
-            positives: Scenes: what half of the views are cut from: the ``same`` chip, the same place on another date
-                (``temporal``), or a chip close by (``nearby``).
+            positives: Scenes: what half of the views are cut from: the ``same`` chip, the same place on any other
+                (``temporal``), an ``earlier`` or a ``later`` date, or a chip close by (``nearby``).
             val_fraction: Fraction of the blocks of ground (or of the images, where several have no CRS) held out for
                 validation, for methods that have scores; 0 trains on all ground. A folder of chips is divided
                 already: any value above 0 validates on its ``val`` chips.
@@ -65,7 +65,7 @@ class PretrainingDataModule(SpectralDataModule):
         self.size = self.wanted_chip_size or 64
         # most methods have nothing to validate, and Lightning would warn at each start of chips that remain unused
         warnings.filterwarnings('ignore', 'You passed in a `val_dataloader` but have no `validation_step`')
-        self.positives: Literal['same', 'temporal', 'nearby'] = positives
+        self.positives: Positives = positives
         self.val_fraction = val_fraction
         self.block_size = block_size
         self.seed = seed

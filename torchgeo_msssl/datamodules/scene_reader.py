@@ -33,7 +33,7 @@ from torchgeo_msssl.progress import progress_bar
 from torchgeo_msssl.samplers.balanced import BalancedChipSampler
 from torchgeo_msssl.samplers.base import ChipSampler
 from torchgeo_msssl.samplers.grid import GridChipSampler
-from torchgeo_msssl.samplers.random import RandomChipSampler
+from torchgeo_msssl.samplers.random import Positives, RandomChipSampler
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class ChipSampling:
     min_valid: float
     aligned: bool
     chips_per_read: int
-    positives: Literal['same', 'temporal', 'nearby'] = 'same'
+    positives: Positives = 'same'
     balanced: bool = False
     overlap: int = 0
     covering_min_valid: float = 1e-6

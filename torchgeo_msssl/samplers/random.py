@@ -1,5 +1,6 @@
 """Random chips, drawn in proportion to area, with a minimum of valid data."""
 
+import operator
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,8 +17,12 @@ from torchgeo_msssl.errors import ChipSizeError, ConfigurationError, ValidDataEr
 from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.valid_counts import CELL, ValidCells
 from torchgeo_msssl.samplers.base import ChipSampler
+from torchgeo_msssl.validation import check_choice
 
-Positives = Literal['same', 'temporal', 'nearby']
+Positives = Literal['same', 'temporal', 'earlier', 'later', 'nearby']
+
+#: Kinds of positives that lie on another date.
+_DATED = ('temporal', 'earlier', 'later')
 
 #: Chips that are drawn together; resuming at a position of an epoch costs at most this many draws.
 _BLOCK = 64
@@ -186,8 +191,9 @@ class RandomChipSampler(ChipSampler):
             length: Chips per epoch over all ranks (default: as many as cover the valid pixels once).
             min_valid: Minimum fraction of valid pixels per chip.
             aligned: Place chips so that they touch as few stored blocks as possible, which is faster.
-            positives: ``same``: chips alone; ``temporal``: each with the same place on another date; ``nearby``: each
-                with a chip at most one chip's length away (the chip itself if no neighbour has enough data).
+            positives: ``same``: chips alone; ``temporal``: each with the same place on another date; ``earlier`` or
+                ``later``: on an earlier or a later one; ``nearby``: each with a chip at most one chip's length away
+                (the chip itself if no neighbour has enough data).
             roi: Chips lie wholly inside this region (in the dataset's CRS).
             seed: Seed; None for that of ``seed_everything``.
             chips_per_read: Number of consecutive chips from one neighbourhood, about twice as long as a chip, which is
@@ -204,8 +210,7 @@ class RandomChipSampler(ChipSampler):
             raise ConfigurationError(f'min_valid: expected a fraction from 0 to 1, got {min_valid}.')
         if length is not None and length < 1:
             raise ConfigurationError(f'length: expected at least 1 chip per epoch, got {length}.')
-        if positives not in ('same', 'temporal', 'nearby'):
-            raise ConfigurationError(f"positives: expected 'same', 'temporal' or 'nearby', got {positives!r}.")
+        check_choice('positives', positives, Positives)
         if not 1 <= chips_per_read <= _BLOCK:
             raise ConfigurationError(f'chips_per_read: expected 1 to {_BLOCK} chips, got {chips_per_read}.')
         self.chips_per_read = chips_per_read
@@ -213,11 +218,12 @@ class RandomChipSampler(ChipSampler):
         self.positives: Positives = positives
         need = int(np.ceil(min_valid * self.size[0] * self.size[1] - 1e-9))
         self._places = {i: self._place(i, need, aligned) for i in self._large_enough(need)}
-        self._partners = {i: self._other_dates(i) for i in self._places} if positives == 'temporal' else {}
+        self._dated = positives in _DATED
+        self._partners = {i: self._other_dates(i) for i in self._places} if self._dated else {}
         self._scenes = np.array([i for i, place in self._places.items() if len(place.good)], dtype=np.int64)
         if len(self._scenes) == 0:
             raise self._nothing_valid()
-        if positives == 'temporal':
+        if self._dated:
             self._keep_paired()
         area = np.array([max(self._places[i].area, 1.0) for i in self._scenes])
         self._share = area / area.sum()
@@ -272,16 +278,17 @@ class RandomChipSampler(ChipSampler):
         )
 
     def _other_dates(self, i: int) -> list[int]:
-        """Return scenes of the ground of scene i at another date and the same resolution."""
+        """Return scenes of the ground of scene i at another date, as configured, and the same resolution."""
         scenes = self.dataset.scenes
         grid, date, box = scenes[i].grid, scenes[i].date, shapely.box(*scenes[i].grid.bounds)
+        excluded = {'earlier': operator.ge, 'later': operator.le}.get(self.positives, operator.eq)
         return [
             j
             for j in self._places
             if j != i
             and date is not None
-            and scenes[j].date is not None
-            and scenes[j].date != date
+            and (other := scenes[j].date) is not None
+            and not excluded(other, date)
             and scenes[j].grid.crs == grid.crs
             and np.allclose(scenes[j].grid.res, grid.res, rtol=0.01)
             and box.intersects(shapely.box(*scenes[j].grid.bounds))
@@ -297,7 +304,7 @@ class RandomChipSampler(ChipSampler):
                 paired.append(i)
         if not paired:
             msg = (
-                'positives: temporal needs scenes of one place at two dates, with the dates in their file names; '
+                f'positives: {self.positives} needs scenes of one place at two dates, with the dates in their names; '
                 f'none of the {len(self.dataset.scenes)} scene(s) has such a partner. Use same or nearby.'
             )
             raise ValidDataError(msg)
@@ -320,7 +327,7 @@ class RandomChipSampler(ChipSampler):
 
     def _accepts(self, i: int, rows: _Ints, cols: _Ints) -> _Bools:
         ok = self._places[i].accepts(rows, cols)
-        if self.positives == 'temporal' and ok.any():
+        if self._dated and ok.any():
             ok[ok] = self._has_partner(i, rows[ok], cols[ok])
         return ok
 
@@ -363,7 +370,7 @@ class RandomChipSampler(ChipSampler):
     def _positive(self, i: int, row: int, col: int, rng: np.random.Generator) -> ChipQuery | None:
         if self.positives == 'same':
             return None
-        if self.positives == 'temporal':
+        if self._dated:
             table = self._partner_table(i, np.array([row]), np.array([col]))[:, 0]
             j = int(rng.choice(np.array(self._partners[i])[table]))
             rows, cols = self._window_in(j, i, np.array([row]), np.array([col]))

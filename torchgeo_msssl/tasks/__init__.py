@@ -34,6 +34,7 @@ from torchgeo_msssl.tasks.segmentation import Segmentation
 from torchgeo_msssl.tasks.semi_supervision import SemiSupervision
 from torchgeo_msssl.tasks.simclr import SimCLR
 from torchgeo_msssl.tasks.subimage_overlap import SubimageOverlap
+from torchgeo_msssl.tasks.temporal_reconstruction import TemporalReconstruction
 from torchgeo_msssl.tasks.texture_classifier import TextureClassifier
 from torchgeo_msssl.tasks.training import TrainingTask
 from torchgeo_msssl.tasks.vicreg import VICReg
@@ -62,6 +63,7 @@ __all__ = (
     'SimCLR',
     'SimSiam',
     'SubimageOverlap',
+    'TemporalReconstruction',
     'TextureClassifier',
     'TrainingTask',
     'VICReg',

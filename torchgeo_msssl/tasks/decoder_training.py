@@ -1,11 +1,17 @@
 """Base of pretraining methods that train a decoder with the encoder, whose output follows the stem."""
 
 from abc import abstractmethod
+from typing import cast
 
-from torch import nn
+from torch import Tensor, nn
 
-from torchgeo_msssl.models.reconstruction import RestorationArchitecture
-from torchgeo_msssl.models.segmentation import FIXED_STRIDES, check_stem_of, rescale_head
+from torchgeo_msssl.models.reconstruction import (
+    RestorationArchitecture,
+    create_restoration,
+    feature_pyramid,
+    mean_of_maps,
+)
+from torchgeo_msssl.models.segmentation import FIXED_STRIDES, check_stem_of, pad_to_multiple, rescale_head
 from torchgeo_msssl.models.stems import Stem, reduction_of, stem_of
 from torchgeo_msssl.tasks.base import PretrainingTask
 
@@ -40,3 +46,39 @@ class DecoderTraining(PretrainingTask):
         super().apply_stem(stem)
         rescale_head(self.output_head, before, stem)
         self.stride = self.stride * reduction_of(before) // reduction_of(stem)
+
+
+class ImagePrediction(DecoderTraining):
+    """A task whose network predicts an image of all bands from an image.
+
+    Attributes:
+        decoder: smp's decoder.
+        restoration_head: From the decoder's output to an image of all bands.
+    """
+
+    def configure_heads(self) -> None:
+        """Build the decoder."""
+        parts = create_restoration(self._architecture, self.model, *self._encoder_arguments)
+        self.decoder = parts.decoder
+        self.restoration_head = parts.head
+        self.stride = parts.stride
+        self._channels = parts.channels
+
+    @property
+    def output_head(self) -> nn.Sequential:
+        """The head that returns images."""
+        return cast(nn.Sequential, self.restoration_head)
+
+    def predict_image(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the network on images, padded with the bands' means (0) to multiples of :attr:`stride`.
+
+        Args:
+            image: Standardized values (batch, band, height, width).
+
+        Returns:
+            Output (batch, band, height, width), and pooled features of the encoder (batch, features).
+        """
+        height, width = image.shape[-2:]
+        maps = feature_pyramid(self.model, pad_to_multiple(image, self.stride), self._channels)
+        output = self.restoration_head(self.decoder(maps))
+        return output[..., :height, :width], mean_of_maps(maps)

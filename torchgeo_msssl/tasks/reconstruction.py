@@ -2,17 +2,11 @@
 
 from typing import Any, Literal, cast
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from torchgeo_msssl.losses.reconstruction import MaskedLoss, PixelLoss
-from torchgeo_msssl.models.reconstruction import (
-    RestorationArchitecture,
-    create_restoration,
-    feature_pyramid,
-    mean_of_maps,
-)
-from torchgeo_msssl.models.segmentation import pad_to_multiple
-from torchgeo_msssl.tasks.decoder_training import DecoderTraining
+from torchgeo_msssl.models.reconstruction import RestorationArchitecture
+from torchgeo_msssl.tasks.decoder_training import ImagePrediction
 from torchgeo_msssl.tasks.optimizers import OptimizerName
 from torchgeo_msssl.tasks.restoration import RestorationTask
 from torchgeo_msssl.transforms.corruptions import CorruptionName, create_corruption
@@ -24,7 +18,7 @@ LossOn = Literal['hidden', 'all']
 _WINDOW = 256
 
 
-class Reconstruction(DecoderTraining, RestorationTask):
+class Reconstruction(ImagePrediction, RestorationTask):
     """Pretrain encoder and decoder together by restoring images that were corrupted on the fly.
 
     ``coarse_cutout`` erases a few large rectangles (context encoders, https://arxiv.org/abs/1604.07379),
@@ -33,11 +27,6 @@ class Reconstruction(DecoderTraining, RestorationTask):
 
     The checkpoint can start ``Segmentation`` with the same architecture and backbone, as a whole
     (``transfer: network``) or with its encoder alone.
-
-    Attributes:
-        decoder: smp's decoder.
-        restoration_head: From the decoder's output to an image of all bands.
-        stride: Images are padded to multiples of this inside the network.
     """
 
     method = 'reconstruction'
@@ -89,17 +78,8 @@ class Reconstruction(DecoderTraining, RestorationTask):
 
     def configure_heads(self) -> None:
         """Build the decoder and the corruption."""
-        parts = create_restoration(self._architecture, self.model, *self._encoder_arguments)
-        self.decoder = parts.decoder
-        self.restoration_head = parts.head
-        self.stride = parts.stride
-        self._channels = parts.channels
+        super().configure_heads()
         self.corruption = create_corruption(*self._corruption_arguments)
-
-    @property
-    def output_head(self) -> nn.Sequential:
-        """The head that returns images."""
-        return cast(nn.Sequential, self.restoration_head)
 
     def configure_losses(self) -> None:
         """Build the loss."""
@@ -110,7 +90,7 @@ class Reconstruction(DecoderTraining, RestorationTask):
         return cast(tuple[Tensor, Tensor], self.corruption(image, valid))
 
     def predict_hidden(self, corrupted: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Restore images, padded with the bands' means (0) to multiples of :attr:`stride`.
+        """Restore images, see :meth:`.ImagePrediction.predict_image`.
 
         Args:
             corrupted: Standardized values (batch, band, height, width).
@@ -119,10 +99,7 @@ class Reconstruction(DecoderTraining, RestorationTask):
         Returns:
             Standardized values (batch, band, height, width), and pooled features of the encoder (batch, features).
         """
-        height, width = corrupted.shape[-2:]
-        maps = feature_pyramid(self.model, pad_to_multiple(corrupted, self.stride), self._channels)
-        restored = self.restoration_head(self.decoder(maps))
-        return restored[..., :height, :width], mean_of_maps(maps)
+        return self.predict_image(corrupted)
 
     def loss_of(self, prediction: Tensor, image: Tensor, valid: Tensor, hidden: Tensor) -> Tensor:
         """Mean difference over the pixels that count; see :meth:`.RestorationTask.loss_of`."""

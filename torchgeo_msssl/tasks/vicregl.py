@@ -88,7 +88,7 @@ class VICRegL(VICReg):
         if isinstance(data, PositivesData) and data.positives == 'nearby':
             raise ConfigurationError(
                 "positives: VICRegL compares views by place, got 'nearby', whose chips show different places; set "
-                'data.positives to same or temporal.'
+                'data.positives to same, temporal, earlier or later.'
             )
 
     def compute_loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
