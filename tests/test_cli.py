@@ -170,6 +170,7 @@ def test_first_layer_is_adapted_to_the_bands(tmp_path: Path) -> None:
     assert cli.model.hparams['in_channels'] == 2
 
 
+@pytest.mark.slow
 def test_checkpoint_loads_in_stock_torchgeo(tmp_path: Path) -> None:
     scene = write_scene(tmp_path / 'scene.tif')
     cli = fit('--data.paths', str(scene), '--model.model', 'resnet18', '--trainer.max_steps', '2')
@@ -554,6 +555,7 @@ def test_csv_logger_of_lightning_keeps_its_file(tmp_path: Path) -> None:
     assert (folder / 'encoder.safetensors').is_file()
 
 
+@pytest.mark.slow
 def test_half_precision_and_time_limit(tmp_path: Path) -> None:
     scene = str(write_scene(tmp_path / 'scene.tif'))
     cli = fit(

@@ -85,6 +85,7 @@ def test_baselines_are_printed_logged_and_written(tmp_path: Path, capsys: pytest
     assert 'test_iou_vine/forest_texture' in (folder / 'metrics.csv').read_text()
 
 
+@pytest.mark.slow
 def test_costs_are_bounded(tmp_path: Path) -> None:
     task, trainer = fitted(tmp_path)
     trainer.test(task, datamodule=Chips(), verbose=False)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import rasterio
 
+from tests.marks import first_fast
 from tests.real_data import DATA
 from torchgeo_msssl.__main__ import main
 from torchgeo_msssl.geo.open_datasets import close_datasets
@@ -117,20 +118,22 @@ def test_the_script_is_the_command(scene: str, tmp_path: Path) -> None:
 @pytest.mark.skipif(not DATA.is_dir(), reason='real data are not at hand')
 @pytest.mark.parametrize(
     ('paths', 'more'),
-    [
-        ('hls_nodata/hls_10band_nodata.tif', ['--overlap', '8', '--edge', 'shift']),
-        ('s2_demmin_fields/sentinel2_fields.tif', ['--labels', DATA / FIELDS, '--class_names', 'field']),
-        (
-            's2_demmin_fields/sentinel2_fields.tif',
-            ['--labels', DATA / 's2_demmin_fields/esus.gpkg', '--class_names', 'esu', '--buffer', '15'],
-        ),
-        ('s2_timeseries_lahinch/S2', ['--labels', DATA / CLOUDS, '--class_names', 'clear,thin,thick,shadow']),
-        ('vineyard_aerial/aerial0.tif', ['--labels', DATA / VINES, '--class_names', 'vineyard']),
-        (
-            'vineyard_aerial/aerial0.tif',
-            ['--labels', DATA / 'vineyard_aerial/aerial0_mask.tif', '--class_names', 'other,vineyard'],
-        ),
-    ],
+    first_fast(
+        [
+            ('hls_nodata/hls_10band_nodata.tif', ['--overlap', '8', '--edge', 'shift']),
+            ('s2_demmin_fields/sentinel2_fields.tif', ['--labels', DATA / FIELDS, '--class_names', 'field']),
+            (
+                's2_demmin_fields/sentinel2_fields.tif',
+                ['--labels', DATA / 's2_demmin_fields/esus.gpkg', '--class_names', 'esu', '--buffer', '15'],
+            ),
+            ('s2_timeseries_lahinch/S2', ['--labels', DATA / CLOUDS, '--class_names', 'clear,thin,thick,shadow']),
+            ('vineyard_aerial/aerial0.tif', ['--labels', DATA / VINES, '--class_names', 'vineyard']),
+            (
+                'vineyard_aerial/aerial0.tif',
+                ['--labels', DATA / 'vineyard_aerial/aerial0_mask.tif', '--class_names', 'other,vineyard'],
+            ),
+        ]
+    ),
 )
 def test_real_scenes_come_back_from_their_chips(paths: str, more: list[Any], tmp_path: Path) -> None:
     asked = [

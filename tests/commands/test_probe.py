@@ -83,6 +83,7 @@ def test_mistakes_are_told_in_one_sentence(
     assert not (tmp_path / 'runs').exists()
 
 
+@pytest.mark.slow
 def test_images_are_probed_by_folder(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for i in range(48):

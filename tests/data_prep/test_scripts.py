@@ -29,6 +29,7 @@ def test_they_are_the_commands(script: Path) -> None:
     assert done.stdout.startswith(f'usage: python -m torchgeo_msssl {script.stem} ')
 
 
+@pytest.mark.slow
 def test_the_exit_status_is_that_of_the_command(tmp_path: Path) -> None:
     done = run(ROOT / 'data_prep' / 'statistics.py', tmp_path, 'nothing.tif')
     assert done.returncode == 1

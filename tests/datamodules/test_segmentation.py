@@ -130,6 +130,7 @@ def test_only_blocks_with_labels_are_chosen(files: dict[str, Any], tmp_path: Pat
     assert chosen.bounds[1] == TOP - BLOCK  # the first row of blocks
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 10_000), shots=st.integers(1, 4))
 def test_chosen_blocks_hold_every_class_of_the_training_ground(files: dict[str, Any], seed: int, shots: int) -> None:
@@ -271,6 +272,7 @@ def test_a_split_that_is_no_file(files: dict[str, Any], tmp_path: Path) -> None:
 # Classes.
 
 
+@pytest.mark.slow
 def test_rare_classes_are_shown_as_often_as_common_ones(files: dict[str, Any]) -> None:
     seeds = [seed for seed in range(9) if _has_vine(ready(files, seed=seed, chips_per_epoch=400))]
     module = ready(files, seed=seeds[0], chips_per_epoch=400, class_balance=True)

@@ -23,6 +23,7 @@ def coverage(rights: list[np.ndarray], groups: np.ndarray, truth: float) -> floa
     return float(np.mean([interval.low <= truth <= interval.high for interval in found]))
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_truth_95_times_in_100() -> None:
     rng = np.random.default_rng(0)
     rights = [rng.random(150) < 0.7 for _ in range(500)]
@@ -30,6 +31,7 @@ def test_intervals_hold_the_truth_95_times_in_100() -> None:
     assert 0.91 < coverage(rights, np.arange(150), 0.7) < 0.985
 
 
+@pytest.mark.slow
 def test_blocks_are_needed_where_neighbours_resemble_each_other() -> None:
     """50 blocks of 8 chips, whose difficulty is the block's: chips drawn one by one promise far too much."""
     rng = np.random.default_rng(1)

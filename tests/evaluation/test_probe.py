@@ -32,7 +32,9 @@ Tiles = tuple[list[str], str]
 
 def settings_of(tiles: Tiles, **options: Any) -> ProbeSettings:
     data = ProbeData(paths=tiles[0], labels=tiles[1], chip_size=16, block_size=32)
-    return ProbeSettings(**({'data': data, 'resamples': 200, 'seeds': 2, 'device': 'cpu'} | options))
+    return ProbeSettings(
+        **({'data': data, 'resamples': 200, 'seeds': 2, 'device': 'cpu', 'model': 'test_resnet'} | options)
+    )
 
 
 @pytest.fixture
@@ -40,8 +42,8 @@ def encoder(tiles: Tiles, tmp_path: Path) -> str:
     """What the first random initialisation is, as a file."""
     data = open_chips(settings_of(tiles).data).data
     constants = {'mean': data.mean, 'std': data.std}
-    metadata = EncoderMetadata('test', 'resnet18', data.bands, sensor=data.sensor_name, **constants)
-    save_encoder(random_encoder('resnet18', data, 0), tmp_path / 'ours.safetensors', metadata)
+    metadata = EncoderMetadata('test', 'test_resnet', data.bands, sensor=data.sensor_name, **constants)
+    save_encoder(random_encoder('test_resnet', data, 0), tmp_path / 'ours.safetensors', metadata)
     return str(tmp_path / 'ours.safetensors')
 
 
@@ -69,7 +71,7 @@ def test_known_features_score_what_they_must(report: ProbeReport) -> None:
     chips, data = report.chips, report.chips.data
     normalize = Normalize(2)
     normalize.set_statistics(data.mean, data.std, data.scale, data.offset)
-    network = random_encoder('resnet18', data, 0)
+    network = random_encoder('test_resnet', data, 0)
 
     def prepare(batch: dict[str, torch.Tensor]) -> torch.Tensor:
         return normalize(*(batch[key] for key in ('image', 'valid', 'scale', 'offset')))
@@ -88,7 +90,7 @@ def test_features_of_all_stages(tiles: Tiles, encoder: str) -> None:
     report = run_probe(settings_of(tiles, encoders=f'ours={encoder}', seeds=1, probe=['knn'], features='stages'))
     assert report.gains['ours', 'knn'].value == 0
     data, chips = report.chips.data, report.chips
-    network, normalize = StageFeatures(random_encoder('resnet18', data, 0)), Normalize(2)
+    network, normalize = StageFeatures(random_encoder('test_resnet', data, 0)), Normalize(2)
     normalize.set_statistics(data.mean, data.std, data.scale, data.offset)
 
     def prepare(batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -107,14 +109,16 @@ def test_features_of_all_stages(tiles: Tiles, encoder: str) -> None:
 def test_normalisation_alone_is_no_gain(tiles: Tiles, tmp_path: Path) -> None:
     """Random weights with the statistics of other scenes gain nothing."""
     data = open_chips(settings_of(tiles).data).data
-    metadata = EncoderMetadata('test', 'resnet18', data.bands, sensor=data.sensor_name, mean=(0.5, 0.1), std=(0.2, 0.4))
-    save_encoder(random_encoder('resnet18', data, 0), tmp_path / 'nothing.safetensors', metadata)
+    metadata = EncoderMetadata(
+        'test', 'test_resnet', data.bands, sensor=data.sensor_name, mean=(0.5, 0.1), std=(0.2, 0.4)
+    )
+    save_encoder(random_encoder('test_resnet', data, 0), tmp_path / 'nothing.safetensors', metadata)
     source = str(tmp_path / 'nothing.safetensors')
     report = run_probe(settings_of(tiles, encoders=f'nothing={source}', seeds=1, probe=['knn']))
     gain = report.gains['nothing', 'knn']
     assert (gain.value, gain.low, gain.high) == (0, 0, 0)
     shown = markdown(report)[-1]
-    assert 'of the weights: nothing, random initialisation (resnet18) normalised as nothing' in shown
+    assert 'of the weights: nothing, random initialisation (test_resnet) normalised as nothing' in shown
     assert 'of the data: band statistics, texture statistics, random convolutions' in shown
 
 
@@ -131,7 +135,7 @@ def test_shuffled_labels_are_at_chance(tiles: Tiles, make_scene: Make) -> None:
 
 def test_several_seeds_are_one_line_with_their_mean(tiles: Tiles) -> None:
     report = run_probe(settings_of(tiles, probe=['knn']))
-    name = 'random initialisation (resnet18)'
+    name = 'random initialisation (test_resnet)'
     each = [row.scores['accuracy'].value for row in report.rows if row.encoder == name]
     assert len(each) == 2
     shared = report.shared[name, 'knn']['accuracy']
@@ -155,7 +159,7 @@ def test_few_labels_are_drawn_several_times(tiles: Tiles, encoder: str, tmp_path
     shared = report.shared['band statistics', 'knn']['accuracy']
     assert shared.value == pytest.approx(np.mean([row.scores['accuracy'].value for row in mine]))
     # the encoder is the random initialisation itself, on the same draws
-    same = report.differences['ours', 'random initialisation (resnet18)', 'knn']
+    same = report.differences['ours', 'random initialisation (test_resnet)', 'knn']
     assert (same.value, same.low, same.high) == (0, 0, 0)
     other = report.differences['ours', 'band statistics', 'knn']
     assert other.value == pytest.approx(report.shared['ours', 'knn']['accuracy'].value - shared.value)
@@ -184,7 +188,7 @@ def test_the_folder_is_whole(report: ProbeReport, tmp_path: Path) -> None:
         ('band statistics', ''),
         ('texture statistics', ''),
         ('random convolutions', '0'),
-        ('random initialisation (resnet18)', '0'),
+        ('random initialisation (test_resnet)', '0'),
     }
     assert all(float(row['low']) <= float(row['value']) <= float(row['high']) for row in rows)
     n = [len(part.labels) for part in (report.chips.train, report.chips.test)]
@@ -222,7 +226,7 @@ def test_sources_have_names() -> None:
         'x/version_0': 'runs/x/version_0/encoder.safetensors',
     }
     assert ProbeSettings(encoders={'one': 'a.ckpt'}).sources == {'one': 'a.ckpt'}
-    for name in ('band statistics', 'constant answer', 'random initialisation (resnet18)'):
+    for name in ('band statistics', 'constant answer', 'random initialisation (test_resnet)'):
         with pytest.raises(ConfigurationError, match='name of a baseline'):
             _ = ProbeSettings(encoders={name: 'a.ckpt'}).sources
     with pytest.raises(ConfigurationError, match='two have the same name'):

@@ -37,6 +37,7 @@ def test_bands_that_allow_none() -> None:
         find_bands(['B11', 'B12'], [1610.0, 2190.0])
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_the_threshold_is_the_best_of_all(data: Any) -> None:

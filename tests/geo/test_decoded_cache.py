@@ -168,6 +168,7 @@ def build_together(path: str, folder: str, barrier, results, waits: bool) -> Non
     results.put((int(image.astype(np.int64).sum()), bool(steps)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('waits', [True, False])
 def test_three_processes_at_once(scene: Scene, folder: Path, waits: bool) -> None:
     """With locks one of them builds, and the others wait for it; without, the first one to finish counts."""
@@ -404,6 +405,7 @@ def decode_slowly(path: str, folder: str, begun, go_on) -> None:
     decoded(find_scenes(path)[0], ['band_1'], Path(folder), wait, limit=900)
 
 
+@pytest.mark.slow
 def test_who_has_no_room_waits_for_an_entry_that_is_being_built(four, folder) -> None:
     """It cannot make room yet; complete, it can."""
     context = multiprocessing.get_context('fork')

@@ -151,6 +151,7 @@ def chips(image: NDArray[Any], labels: NDArray[Any], size: int = 32) -> tuple[ND
     return np.array(features), np.array(classes), np.array(rows)
 
 
+@pytest.mark.slow
 def test_chips_can_be_told_apart_but_not_by_band_statistics_alone(
     full_scene: tuple[NDArray[Any], NDArray[Any]],
 ) -> None:
@@ -257,6 +258,7 @@ def test_only_a_finished_area_is_found(small: SampleArea, tmp_path: Path) -> Non
     assert sample_area(tmp_path) is None
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_not_taken_for_finished_even_over_an_old_area(tmp_path: Path) -> None:
     write_sample_area(tmp_path, scale=0.1)
     code = f"""

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.marks import first_fast
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.models.encoders import StageFeatures, create_encoder, feature_width, input_layer
 
@@ -15,7 +16,7 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize('bands', [4, 5, 12])
+@pytest.mark.parametrize('bands', first_fast([5, 4, 12]))
 @pytest.mark.parametrize('name', MODELS)
 def test_pooled_features_for_any_number_of_bands(name, bands):
     prefix, width = MODELS[name]
@@ -45,7 +46,7 @@ def test_parameters_do_not_depend_on_the_chip_size(name, size):
         assert encoder(torch.rand(1, 4, size, size)).shape == (1, feature_width(encoder))
 
 
-@pytest.mark.parametrize('name', ['swin_tiny_patch4_window7_224', 'vit_small_patch16_224'])
+@pytest.mark.parametrize('name', first_fast(['vit_small_patch16_224', 'swin_tiny_patch4_window7_224']))
 def test_native_size_gives_what_the_stock_timm_network_gives(name):
     import timm
 

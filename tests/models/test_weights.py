@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 import torchgeo_msssl
+from tests.marks import first_fast
 from torchgeo_msssl.errors import BandError, OutputError, WeightsError
 from torchgeo_msssl.models import (
     EncoderMetadata,
@@ -96,7 +97,7 @@ def assert_equal(found, expected):
 # ------------------------------------------------------------------------------------------- write and read
 
 
-@pytest.mark.parametrize('name', ['resnet18', 'convnext_nano', SWIN, VIT])
+@pytest.mark.parametrize('name', first_fast(['test_resnet', 'convnext_nano', SWIN, VIT]))
 def test_every_tensor_survives_the_file(tmp_path, name):
     encoder = trained(name)
     path = exported(tmp_path, encoder, name)
@@ -160,6 +161,7 @@ def test_export_of_a_training_checkpoint(tmp_path):
     assert source.metadata == metadata()
 
 
+@pytest.mark.slow
 def test_export_of_a_segmentation_checkpoint_has_timm_names(tmp_path):
     network = smp.Unet('tu-convnext_nano', encoder_weights=None, in_channels=4, classes=2)
     path = tmp_path / 'run.ckpt'
@@ -444,15 +446,17 @@ def torchgeo_task(method):
 
 @pytest.mark.parametrize(
     'method',
-    [
-        'SimCLR',
-        'MoCo',
-        'BYOL',
-        'MAE',
-        'Classification',
-        'SemanticSegmentation resnet18',
-        'SemanticSegmentation tu-resnet18',
-    ],
+    first_fast(
+        [
+            'Classification',
+            'SimCLR',
+            'MoCo',
+            'BYOL',
+            'MAE',
+            'SemanticSegmentation resnet18',
+            'SemanticSegmentation tu-resnet18',
+        ]
+    ),
 )
 def test_torchgeo_checkpoints_load(tmp_path, method):
     """These files give an empty dictionary in TorchGeo's own loader."""

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tests.marks import first_fast
 from torchgeo_msssl.errors import BandError, ConfigurationError
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.headers import find_scenes
@@ -38,7 +39,7 @@ type MakeScene = Callable[..., str]
 CLASSES = 5
 NAMES = [f'class {number}' for number in range(CLASSES)]
 STITCHINGS = [Stitching('crop', 64, margin=6, stride=4), Stitching('hann', 64), Stitching('hann', 48, overlap=11)]
-SIZES = [(1, 1), (17, 1000), (229, 219), (64, 64), (65, 63), (2, 300)]
+SIZES = [(1, 1), (65, 63), (2, 300), (64, 64), (17, 1000), (229, 219)]
 both = pytest.mark.parametrize('stitching', STITCHINGS, ids=lambda s: f'{s.blend}{s.window}')
 
 
@@ -73,12 +74,13 @@ def mapped(path: str, network: Any, stitching: Stitching, **options: Any) -> NDA
 
 
 @both
-@pytest.mark.parametrize('size', SIZES, ids=str)
+@pytest.mark.parametrize('size', first_fast(SIZES, 3, unpack=False), ids=str)
 def test_identity_gives_back_the_scene(make_scene: MakeScene, stitching: Stitching, size: tuple[int, int]) -> None:
     array = drawn(*size)
     np.testing.assert_array_equal(mapped(make_scene('s.tif', array), identity, stitching), array[0])
 
 
+@pytest.mark.slow
 @both
 @given(height=st.integers(1, 300), width=st.integers(1, 300))
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -95,7 +97,7 @@ def test_identity_on_a_scene_of_many_blocks(make_scene: MakeScene, stitching: St
 
 
 @both
-@pytest.mark.parametrize('size', SIZES, ids=str)
+@pytest.mark.parametrize('size', first_fast(SIZES, 3, unpack=False), ids=str)
 def test_constant_gives_a_constant_map(make_scene: MakeScene, stitching: Stitching, size: tuple[int, int]) -> None:
     path = make_scene('s.tif', drawn(*size))
     assert set(np.unique(mapped(path, constant, stitching, probabilities='float32', confidence='uint8'))) == {2}
@@ -175,6 +177,7 @@ def test_crop_equals_the_whole_scene_at_once_for_a_resnet_unet(make_scene: MakeS
     assert len(np.unique(got)) > 1
 
 
+@pytest.mark.slow
 def test_crop_equals_the_whole_scene_at_once_with_a_small_stem(make_scene: MakeScene) -> None:
     """Margin and stride are those of the changed network; its stride is a quarter of 32."""
     import segmentation_models_pytorch as smp
@@ -407,6 +410,7 @@ def cog_faults(path: Path) -> list[str]:
     return faults
 
 
+@pytest.mark.slow
 def test_maps_are_cloud_optimised(make_scene: MakeScene) -> None:
     path = make_scene('s.tif', drawn(1100, 1300))
     mapped(path, identity, Stitching('hann', 512))

@@ -14,6 +14,7 @@ from matplotlib.image import imsave
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tests.marks import first_fast
 from torchgeo_msssl.errors import BandError, ConfigurationError
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.resumable import ResumableGeoTIFFs
@@ -63,7 +64,7 @@ def read(paths: list[Path]) -> dict[str, NDArray[np.float32]]:
     return found
 
 
-@pytest.mark.parametrize(('height', 'width'), [(50, 70), (300, 40), (20, 20)])
+@pytest.mark.parametrize(('height', 'width'), first_fast([(20, 20), (50, 70), (300, 40)]))
 @pytest.mark.parametrize('corruption', ['coarse_cutout', 'patch_mask', 'crappify'])
 def test_every_pixel_is_where_it_was(
     make_scene: MakeScene, tmp_path: Path, height: int, width: int, corruption: Any
@@ -173,6 +174,7 @@ def test_bands_are_taken_by_name(make_scene: MakeScene, tmp_path: Path) -> None:
         reconstruct_scenes(prepare(Echo(model='test_resnet', in_channels=4)), short, tmp_path / 'o')
 
 
+@pytest.mark.slow
 def test_what_is_there_is_kept_until_something_changes(
     make_scene: MakeScene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -198,6 +200,7 @@ def test_what_is_there_is_kept_until_something_changes(
     assert not again()
 
 
+@pytest.mark.slow
 def test_a_failed_run_leaves_nothing_and_is_resumed(
     make_scene: MakeScene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

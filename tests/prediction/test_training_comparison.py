@@ -128,6 +128,7 @@ def statistics(scene: Scene, bands: Sequence[str], sensor: Sensor | None) -> tup
     return list(found.mean), list(found.std)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DATA.is_dir(), reason='real data are not available')
 def test_real_scenes() -> None:
     """All dates and places of Sentinel-2 suit each other, cloudy ones too, and none suits its own counts."""

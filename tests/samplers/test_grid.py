@@ -66,6 +66,7 @@ def along(offsets: list[int], extent: int, size: int, overlap: int) -> None:
     assert len(offsets) == 1 + -(-(extent - size) // (size - overlap))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     shapes=st.lists(st.tuples(st.integers(1, 300), st.integers(1, 300)), min_size=1, max_size=3),

@@ -201,6 +201,7 @@ def test_scenes_are_drawn_in_proportion_to_their_area(tmp_path: Path) -> None:
     assert chisquare(counts, 7000 * area / area.sum()).pvalue > 0.01
 
 
+@pytest.mark.slow
 def test_within_a_scene_every_place_is_as_likely(tmp_path: Path) -> None:
     queries = list(RandomChipSampler(Scenes(write(tmp_path / 'a.tif', ones(47, 40))), 32, 9000, seed=1, aligned=False))
     counts = np.zeros((16, 9))

@@ -107,6 +107,7 @@ def test_local_views_are_small_crops_and_global_views_are_as_without(batch: dict
     assert DINO(**SMALL, global_crops_scale=(0.5, 0.6)).multiview.augmentation.crop_scale == (0.5, 0.6)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_with_local_views_equals_the_uninterrupted_one(
     check_resume: Callable[..., Any], tmp_path: Path
 ) -> None:

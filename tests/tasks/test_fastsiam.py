@@ -6,6 +6,7 @@ import pytest
 import torch
 from lightning.pytorch import seed_everything
 
+from tests.marks import first_fast
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.losses import fastsiam_loss
 from torchgeo_msssl.tasks import Augmentation, FastSiam, SimSiam
@@ -23,13 +24,13 @@ def make_batch(bands: int, size: int = 32, batch: int = 4) -> dict[str, torch.Te
     }
 
 
-@pytest.mark.parametrize('bands', [4, 5, 12])
+@pytest.mark.parametrize('bands', first_fast([5, 4, 12]))
 @pytest.mark.parametrize(
     ('name', 'size'),
     [
         ('resnet18', 32),
-        ('resnet50', 32),
-        ('convnext_nano', 32),
+        pytest.param('resnet50', 32, marks=pytest.mark.slow),
+        ('convnext_atto', 32),
         pytest.param('swin_tiny_patch4_window7_224', 64, marks=pytest.mark.slow),
         pytest.param('vit_small_patch16_224', 64, marks=pytest.mark.slow),
     ],

@@ -74,7 +74,7 @@ def test_stock_tasks_take_the_encoder(method: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize('method', METHODS)
 def test_only_the_encoder_is_called_model(method: str, tmp_path: Path) -> None:
     """TorchGeo's loader keeps every key with ``model.`` in it, wherever it stands."""
-    task, path = checkpoint_of(method, VIT if method == 'MAE' else 'resnet18', tmp_path)
+    task, path = checkpoint_of(method, 'test_vit' if method == 'MAE' else 'test_resnet', tmp_path)
     keys = torch.load(path, weights_only=True)['state_dict']
     assert {key.removeprefix('model.') for key in keys if 'model.' in key} == set(task.model.state_dict())
 

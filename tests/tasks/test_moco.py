@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor, nn
 
+from tests.marks import first_fast
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.losses import info_nce_loss, moco_v3_loss
 from torchgeo_msssl.tasks import MoCo
@@ -35,7 +36,7 @@ def perturb(*modules: nn.Module) -> None:
                 parameter.add_(0.1 * torch.randn_like(parameter))
 
 
-@pytest.mark.parametrize('bands', [4, 12])
+@pytest.mark.parametrize('bands', first_fast([12, 4]))
 @pytest.mark.parametrize('version', [2, 3])
 @pytest.mark.parametrize(
     'name', ['resnet18', 'convnext_atto', pytest.param('vit_tiny_patch16_224', marks=pytest.mark.slow)]

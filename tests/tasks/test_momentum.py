@@ -178,6 +178,7 @@ def test_copies_follow_as_the_papers_say(make: Make, tmp_path: Path, tiny_data: 
         assert (network - before).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_resumed_run_of_any_task_equals_the_uninterrupted_one(
     tmp_path: Path, check_resume: Callable[..., Any]
 ) -> None:

@@ -20,8 +20,8 @@ from torchgeo_msssl.tasks.restoration import RestorationTask
 
 def make(name: str) -> RestorationTask:
     if name == 'mae':
-        return MAE(model='vit_tiny_patch16_224', in_channels=4, decoder_dim=32, decoder_depth=1, decoder_heads=2)
-    return Reconstruction(in_channels=4)
+        return MAE(model='test_vit', in_channels=4, decoder_dim=32, decoder_depth=1, decoder_heads=2)
+    return Reconstruction(model='test_resnet', in_channels=4)
 
 
 def validated(data_class: type[Any]) -> Any:
@@ -86,6 +86,7 @@ def test_a_constant_error_has_the_psnr_of_its_size() -> None:
     assert psnr.tolist() == pytest.approx([20.0] * 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['mae', 'reconstruction'])
 def test_each_validation_hides_the_same(name: str, tiny_data: Any, tmp_path: Path) -> None:
     task = make(name)

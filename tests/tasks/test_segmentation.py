@@ -168,12 +168,12 @@ def small(**options: Any) -> Segmentation:
 @pytest.mark.parametrize(
     ('architecture', 'name'),
     [
-        ('unet', 'resnet18'),
-        ('upernet', 'resnet18'),
-        ('dpt', 'resnet18'),
+        ('unet', 'test_resnet'),
+        ('upernet', 'test_resnet'),
+        ('dpt', 'test_resnet'),
         pytest.param('unet', 'resnet50', marks=pytest.mark.slow),
         pytest.param('fpn', 'resnet50', marks=pytest.mark.slow),
-        ('unet', 'convnext_nano'),
+        ('unet', 'test_convnext'),
         pytest.param('segformer', 'convnext_nano', marks=pytest.mark.slow),
         pytest.param('upernet', SWIN, marks=pytest.mark.slow),
         pytest.param('unet', SWIN, marks=pytest.mark.slow),
@@ -324,8 +324,8 @@ def test_checkpoint_tells_bands_scale_and_classes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('architecture', 'backbone'),
     [
-        *itertools.product(get_args(Architecture), ['resnet18']),
-        ('unet', 'convnext_nano'),
+        *itertools.product(get_args(Architecture), ['test_resnet']),
+        ('unet', 'test_convnext'),
         pytest.param('upernet', SWIN, marks=pytest.mark.slow),
         pytest.param('dpt', VIT, marks=pytest.mark.slow),
     ],

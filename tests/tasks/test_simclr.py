@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.marks import first_fast
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.losses import nt_xent_loss
 from torchgeo_msssl.tasks import SimCLR
@@ -21,7 +22,7 @@ def make_batch(bands: int = 4, size: int = 32, batch: int = 4) -> dict[str, torc
     return {'image': image.to(torch.uint16)}
 
 
-@pytest.mark.parametrize('bands', [4, 5, 12])
+@pytest.mark.parametrize('bands', first_fast([5, 4, 12]))
 @pytest.mark.parametrize(
     ('name', 'size'),
     [('resnet18', 32), ('convnext_atto', 32), pytest.param('vit_tiny_patch16_224', 32, marks=pytest.mark.slow)],
@@ -56,6 +57,7 @@ def test_loss_is_the_papers_on_the_views_the_task_makes(views: int) -> None:
     assert abs(loss - nt_xent_loss(stacked, 0.5)) > 1e-2
 
 
+@pytest.mark.slow
 def test_steps_bring_the_views_of_a_chip_together() -> None:
     torch.manual_seed(0)
     task, batch = SimCLR(model='resnet18', in_channels=4), make_batch(batch=8)

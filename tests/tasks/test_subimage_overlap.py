@@ -193,6 +193,7 @@ def test_scores_are_those_of_the_validation_chips(tiny_data: Any, tmp_path: Path
     assert imread(folder / 'views.png').shape[1] == 4 * 128 + 3 * 2  # the chip as it is, then the first three
 
 
+@pytest.mark.slow
 def test_a_network_that_compares_pixels_has_an_iou_of_1(tiny_data: Any, tmp_path: Path) -> None:
     task = SubimageOverlap(**TINY, **EXACT)
 

@@ -90,6 +90,7 @@ def logits(task: TextureClassifier) -> Tensor:
         return task.eval()(*(batch[key] for key in ('image', 'valid', 'scale', 'offset')))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('classifier', ['logistic', 'forest'])
 def test_a_fit_is_validated_saved_and_tested(classifier: Any, tmp_path: Path) -> None:
     task, trainer = fit(tmp_path, classifier=classifier)

@@ -83,6 +83,7 @@ def test_each_scene_is_held_out_in_turn(study: Callable[..., Study]) -> None:
         assert parts['train'].area == pytest.approx(36 * BLOCK**2, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_same_number_of_labels_from_more_scenes(study: Callable[..., Study]) -> None:
     one = study(regions=['scene'], scenes=[1, 2, 3], shots=[4], seeds=[0, 1, 2, 3, 4])
     cells = make_cells(one, find_regions(one))

@@ -45,6 +45,7 @@ def test_pairs_are_of_one_seed_and_region_and_a_seed_counts_once() -> None:
     assert (one.wins, one.ties, one.losses) == (2, 1, 1)
 
 
+@pytest.mark.slow
 def test_the_interval_covers_where_regions_of_a_seed_are_alike() -> None:
     """Simulated: five seeds, whose differences (true mean 0) are nearly the same in all four regions."""
     rng, hits, repeats = np.random.default_rng(0), 0, 200

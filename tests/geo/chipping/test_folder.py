@@ -148,6 +148,7 @@ def test_a_disk_that_is_full_at_once(
     assert same()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != 'posix', reason='a limit on the size of files is a matter of POSIX')
 def test_a_disk_that_is_full_when_the_journal_grows(write: Any, full_disk: Any, tmp_path: Path) -> None:
     asked = [write(), '--output', str(tmp_path / 'chips'), '--chip_size', '8', '--num_workers', '1']

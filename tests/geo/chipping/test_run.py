@@ -500,6 +500,7 @@ def test_memory_does_not_grow_with_the_scene(make_scene: Any, tmp_path: Path) ->
     assert peaks[1] - peaks[0] < 20, peaks
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != 'posix', reason='a limit on the size of files is a matter of POSIX')
 def test_a_full_disk(scene: str, full_disk: Any, tmp_path: Path) -> None:
     asked = [scene, '--output', str(tmp_path / 'chips'), '--chip_size', '100', '--num_workers', '1']

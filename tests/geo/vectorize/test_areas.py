@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rasterio.features import shapes
 from scipy import ndimage
 
+from tests.marks import first_fast
 from torchgeo_msssl.errors import ConfigurationError, SceneReadError
 from torchgeo_msssl.geo.vectorize.options import VectorizeOptions
 from torchgeo_msssl.geo.vectorize.run import vectorize
@@ -47,9 +48,9 @@ def by_place(pairs: list[tuple[int, Any]]) -> list[tuple[int, bytes]]:
 
 
 @pytest.mark.parametrize('smooth', [0.0, 0.7, 4.0])
-@pytest.mark.parametrize('block', [16, 37, 512])
+@pytest.mark.parametrize('block', first_fast([37, 16, 512]))
 def test_polygons_are_those_of_the_whole_map(make_scene: MakeScene, tmp_path: Path, smooth: float, block: int) -> None:
-    array = class_map(130, 117, smooth)
+    array = class_map(83, 71, smooth)
     transform = Affine(0.25, 0, 422_772, 0, -0.25, 4_621_047.5)
     path = make_scene('map.tif', array, nodata=255, transform=transform, crs='EPSG:25830')
     count = polygonize(path, tmp_path / 'map.gpkg', block=block)
@@ -92,6 +93,7 @@ def test_small_polygons_are_left_out_in_square_metres(make_scene: MakeScene, tmp
     assert (got['area_m2'].tolist(), got['name'].tolist()) == ([400.0], ['vine'])
 
 
+@pytest.mark.slow
 def test_many_polygons_are_written_in_portions(
     make_scene: MakeScene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -92,6 +92,7 @@ def test_bent_rows_stay_apart() -> None:
         assert length == pytest.approx(row.length - 4.0, rel=0.01)
 
 
+@pytest.mark.slow
 def test_many_specks_take_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     start, angle = rng.uniform(0, 3, (800, 2)), rng.uniform(0, np.pi, 800)
