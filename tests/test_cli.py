@@ -135,7 +135,14 @@ def test_run_folder_is_complete(tmp_path: Path, capsys: pytest.CaptureFixture[st
     for name in ('config.yaml', 'checkpoints/last.ckpt', 'views.png', 'curves.png', 'statistics.json'):
         assert (folder / name).is_file(), name
     assert list(folder.glob('events.out.tfevents.*'))
-    assert f'Run folder: {folder.relative_to(tmp_path)}' in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert f'Run folder: {folder.relative_to(tmp_path)}' in printed.out
+    assert f'probe_s2.yaml --encoders {folder.relative_to(tmp_path)}/encoder.safetensors' in printed.out
+    assert [line[:16] for line in printed.err.splitlines() if 'Epoch' in line] == [
+        'INFO: Epoch 1/2:',
+        'INFO: Epoch 2/2:',
+    ]
+    assert 'FLOPs' not in printed.out + printed.err
 
     found = rows(folder)
     losses = [float(row['train_loss_step']) for row in found if row['train_loss_step']]

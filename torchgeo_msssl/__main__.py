@@ -49,7 +49,8 @@ def main(args: Sequence[str] | None = None) -> int:
         if arguments[0] in ('fit', 'validate', 'test', 'predict'):
             from torchgeo_msssl.cli import run_trainer
 
-            run_trainer(arguments)
+            if following := run_trainer(arguments).next_commands():
+                print('Next:', *(f'  {command}' for command in following), sep='\n')
             return 0
     except KeyboardInterrupt:
         print('Interrupted.', file=sys.stderr)

@@ -17,33 +17,36 @@ from typing import Any
 
 from jsonargparse import ArgumentError, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from rich.console import Console
+from rich import get_console, reconfigure
 from rich.logging import RichHandler
 
 from torchgeo_msssl import __version__
+from torchgeo_msssl.callbacks.console import console_callbacks
+from torchgeo_msssl.commands.next_steps import after_pretraining, after_training
 from torchgeo_msssl.commands.parsing_errors import parsing_sentence
 from torchgeo_msssl.commands.trainer_options import model_options, option_types, spell_trainer_options
 from torchgeo_msssl.contract import CountedClasses, LabelledData, PredictionData, SpectralData
 from torchgeo_msssl.errors import ConfigurationError, OutputError, WeightsError
-from torchgeo_msssl.runs import new_run_folder, weights_of_run
+from torchgeo_msssl.runs import new_run_folder, run_folder, weights_of_run
 
 
 class CLI(LightningCLI):
     """``fit``, ``validate``, ``test`` or ``predict`` on any task and data module named in a YAML file."""
 
-    def __init__(self, command: str, model_options: Collection[str], **options: Any) -> None:
+    def __init__(self, arguments: Sequence[str], model_options: Collection[str], **options: Any) -> None:
         """Run a command.
 
         Args:
-            command: Its name.
+            arguments: Its name, and the options as this class reads them from ``sys.argv``.
             model_options: Names of the task's options, of which those that follow from the data are linked to it.
             **options: Arguments of :class:`lightning.pytorch.cli.LightningCLI`.
         """
-        self._command = command
+        self._arguments = arguments
         self._model_options = model_options
         super().__init__(**options)
 
@@ -53,7 +56,7 @@ class CLI(LightningCLI):
         Returns:
             Its name with the arguments of Lightning's method that are not options.
         """
-        return {self._command: LightningCLI.subcommands()[self._command]}
+        return {self._arguments[0]: LightningCLI.subcommands()[self._arguments[0]]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Link the number of input channels to the bands of the data, and the number of classes to their labels."""
@@ -213,6 +216,41 @@ class CLI(LightningCLI):
         restored = {name: getattr(settings, name) for name in shared[1:]}
         reconstruct_scenes(task, paths, settings.output, **restored, **where)
 
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer, with callbacks that print little.
+
+        Args:
+            **kwargs: Further arguments of the trainer.
+
+        Returns:
+            The trainer.
+        """
+        options = self._get(self.config_init, 'trainer')
+        if not options.get('barebones'):
+            given = options.get('callbacks') or []
+            listed = given if isinstance(given, list) else [given]
+            bar = options.get('enable_progress_bar') is not False and get_console().is_terminal
+            summary = options.get('enable_model_summary') is not False
+            self.trainer_defaults = {'callbacks': console_callbacks(listed, bar, summary)}
+            own_bar = any(isinstance(callback, ProgressBar) for callback in listed)
+            kwargs |= {'enable_model_summary': False} | ({} if bar or own_bar else {'enable_progress_bar': False})
+        return super().instantiate_trainer(**kwargs)
+
+    def next_commands(self) -> list[str]:
+        """Return the commands that use what this one has made; none on other processes than the first."""
+        if not self.trainer.is_global_zero or self.trainer.interrupted:
+            return []
+        if self.subcommand == 'test':
+            return after_training(self._arguments, Path(self.config['test']['ckpt_path']))
+        folder = run_folder(self.trainer) if self.subcommand == 'fit' else None
+        if folder is None:
+            return []
+        if (encoder := folder / 'encoder.safetensors').is_file():
+            return after_pretraining(self._arguments, encoder)
+        checkpoints = (folder / 'checkpoints' / name for name in ('best.ckpt', 'last.ckpt'))
+        found = next((path for path in checkpoints if path.is_file()), None)
+        return [] if found is None else after_training(self._arguments, found)
+
     def _run_subcommand(self, subcommand: str) -> None:
         """Run the command; a run that fails before its first step leaves no folder."""
         with nullcontext() if subcommand == 'predict' else new_run_folder(self.trainer):
@@ -292,7 +330,7 @@ def run_trainer(arguments: Sequence[str]) -> Any:
     sys.argv = [*sys.argv[:1], *arguments]  # Lightning warns if it gets other arguments than the process
     try:
         return CLI(
-            arguments[0],
+            arguments,
             model_options(arguments),
             model_class=LightningModule,
             datamodule_class=LightningDataModule,
@@ -344,7 +382,15 @@ class _PlainHandler(logging.Handler):
 def _is_wanted(record: logging.LogRecord) -> bool:
     """Whether a line of Lightning says something about the run: no advertisement, no accelerator that is not there."""
     message = record.getMessage()
-    return not any(noise in message for noise in ('litlogger', 'litmodels', 'TPU available: False'))
+    noise = (
+        'litlogger',
+        'litmodels',
+        'TPU available: False',
+        'Loading `train_dataloader`',
+        '`max_epochs',
+        '`max_steps',
+    )
+    return not any(text in message for text in noise)
 
 
 def show_log() -> None:
@@ -359,7 +405,8 @@ def show_log() -> None:
     logger = logging.getLogger('torchgeo_msssl')
     if logger.handlers:
         return
-    console = Console(stderr=True)
+    reconfigure(stderr=True)  # the console of the progress bar, above which lines appear
+    console = get_console()
     rich = RichHandler(console=console, show_time=False, show_path=False, markup=False)
     logger.addHandler(rich if console.is_terminal else _PlainHandler())
     logger.setLevel(logging.INFO if getattr(rank_zero_only, 'rank', 0) == 0 else logging.ERROR)

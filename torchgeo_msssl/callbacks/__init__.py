@@ -1,4 +1,4 @@
-"""Lightning callbacks that evaluate a task at the end of training or testing."""
+"""Lightning callbacks that evaluate a task, or print the progress of a run."""
 
 from torchgeo_msssl.callbacks.frozen_probe import FrozenProbe
 from torchgeo_msssl.callbacks.index_baseline import IndexBaseline

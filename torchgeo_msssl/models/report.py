@@ -38,7 +38,9 @@ class LoadReport:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
 
     def __str__(self) -> str:
-        """Format as a short table."""
+        """Format as a short table; one line if nothing was to be loaded."""
+        if not self.matched and not self.unexpected:
+            return f'{self.model or "The encoder"}: {self.source}.'
         rows = [
             ('weights', self.source),
             ('network', self.model or 'unnamed'),
