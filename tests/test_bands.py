@@ -11,6 +11,7 @@ from torchgeo_msssl.bands import (
     get_sensor,
     infer_sensor,
     is_auxiliary,
+    likely_sensors,
     rgb_names,
 )
 from torchgeo_msssl.errors import BandError
@@ -108,6 +109,16 @@ def test_sensors_and_bands_are_found_by_any_spelling() -> None:
         (('B02', 'B03', 'B04', 'B05', 'B06', 'B07', 'B8A', 'B11', 'B12'), 'export.tif', 'sentinel2_l2a'),
         (('B02', 'B05', 'B06', 'B07'), 'HLS.S30.T31UFT.2024153T104031.v2.0', 'hls_s30'),
         (('B02', 'B03', 'B04', 'B08', 'NDVI'), 'x.tif', 'sentinel2_l2a'),
+        (('B01', 'B02', 'B03', 'B04', 'B05', 'B06', 'B07', 'B09'), 'export.tif', None),
+        (('B02', 'B03', 'B04', 'B05', 'B06', 'B07', 'B08', 'B10', 'B11'), 'export.tif', None),
+        (('B02', 'B03', 'B04', 'B05', 'B06', 'B07', 'B08'), 'export.tif', 'sentinel2_l2a'),
+        (('B02', 'B03', 'B04', 'elevation'), 'x.tif', 'sentinel2_l2a'),
+        (('B02', 'B03', 'B10', 'band_4'), 'x.tif', 'sentinel2_l1c'),
+        (('B02', 'elevation', 'slope'), 'x.tif', None),
+        (('B02', 'B03', 'B04', 'nir'), 'x.tif', None),
+        (('B01', 'B02', 'B03', 'B04', 'B05', 'B08', 'B10', 'B11'), 'LC08_L1TP_197026_20210101_02_T1', 'landsat8_l1'),
+        (('B02', 'B03', 'B04', 'ratio'), 'LC08_L2SP_197026_20210101_02_T1_SR', 'landsat8_l2'),
+        (('blue', 'green', 'red', 'nir', 'height'), '20220101_3B_AnalyticMS_SR.tif', 'planetscope_8b'),
         (('blue', 'green', 'red', 'nir'), '20220101_101010_00_2415_3B_AnalyticMS_SR.tif', 'planetscope_4b'),
         (('coastal_blue', 'blue', 'yellow'), '20220101_101010_00_2415_3B_AnalyticMS_SR_8b.tif', 'planetscope_8b'),
         (('blue', 'green', 'red'), '', 'rgb'),
@@ -149,3 +160,20 @@ def test_true_colour_layers_are_not_spectral_and_do_not_hide_the_sensor() -> Non
     names = ['B02', 'B03', 'B04', 'TCI_R', 'TCI_G', 'TCI_B']
     assert list(map(is_auxiliary, names)) == [False] * 3 + [True] * 3
     assert infer_sensor(names) == get_sensor('sentinel2_l2a')
+
+
+@pytest.mark.parametrize(
+    ('names', 'filename', 'advised'),
+    [
+        (('B01', 'B02', 'B03', 'B04', 'B05', 'B06', 'B07'), 'export.tif', ['landsat8_l2', 'landsat8_l1', 'hls_l30']),
+        (('B02', 'B03', 'B04', 'B05', 'B06', 'B07'), 'export.tif', ['landsat8_l2', 'landsat8_l1', 'hls_l30']),
+        (('B04', 'B05'), 'LC08_L2SP_197026_20210101_02_T1_SR', ['landsat8_l2']),
+        (('B04', 'B05'), 'LE07_L2SP_197026_20210101_02_T1_SR', []),
+        (('green', 'red', 'rededge', 'nir'), 'drone.tif', ['dji_mavic_3m', 'parrot_sequoia']),
+        (('QA60',), '', []),
+    ],
+)
+def test_only_sensors_that_the_bands_may_be_from_are_advised(names, filename: str, advised: list[str]) -> None:
+    assert likely_sensors(names, filename)[: len(advised)] == advised
+    assert advised or likely_sensors(names, filename) == []
+    assert not any('sentinel2' in name for name in likely_sensors(names, filename))

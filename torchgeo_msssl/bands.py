@@ -13,7 +13,7 @@ Multispectral, and Parrot Sequoia.
 
 import datetime
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from torchgeo_msssl.errors import BandError
@@ -194,9 +194,10 @@ def infer_sensor(names: Sequence[str], filename: str = '') -> Sensor | None:
     """Infer the sensor from band names and the file name of a product.
 
     Numbered bands are Sentinel-2 (L1C if B10 is one of them), unless the file name is that of an HLS or Landsat
-    product, or B5, B6 and B7 come without any of B8, B8A, B9 and B12: exports of Landsat 8 have these, at other
-    wavelengths. PlanetScope is identified by the file name. ``red, green, blue`` is an ordinary RGB image. Several
-    drone cameras have the same colour names at different wavelengths, so the user has to name them.
+    product, or B5, B6 and B7 come without B8A and B12, and without B8 unless with B10: exports of Landsat 8 and HLS
+    have these, at other wavelengths. PlanetScope is identified by the file name. A minority of other layers does not
+    matter; they have no scale. ``red, green, blue`` is an ordinary RGB image. Several drone cameras have the same
+    colour names at different wavelengths, so the user has to name them.
 
     Args:
         names: Canonical band names of a scene.
@@ -210,25 +211,55 @@ def infer_sensor(names: Sequence[str], filename: str = '') -> Sensor | None:
         return None
     if _LANDSAT.search(filename):
         level = _LANDSAT_OLI.search(filename)
-        return _if_complete(f'landsat8_l{level[1]}', spectral) if level else None
+        return _if_most(f'landsat8_l{level[1]}', spectral) if level else None
     if _PLANETSCOPE.search(filename):
-        return _if_complete('planetscope_4b', spectral) or _if_complete('planetscope_8b', spectral)
+        fits = spectral <= set(SENSORS['planetscope_4b'].names)
+        return _if_most('planetscope_4b' if fits else 'planetscope_8b', spectral)
     product = re.search(r'HLS\.([LS]30)\.', filename)
     if product:
-        return _if_complete(f'hls_{product.group(1).lower()}', spectral)
-    if {'B05', 'B06', 'B07'} <= spectral and not spectral & {'B08', 'B8A', 'B09', 'B12'}:
+        return _if_most(f'hls_{product.group(1).lower()}', spectral)
+    if _is_landsat8(spectral):
         return None
-    for key in ('sentinel2_l2a', 'sentinel2_l1c', 'rgb', 'rgbn'):
-        numbered = key.startswith('sentinel2')
-        candidate = SENSORS[key]
-        if spectral <= set(candidate.names) and (numbered or spectral == set(candidate.names)):
-            return candidate
-    return None
+    numbered = {name for name in spectral if _NUMBERED.match(name)}
+    foreign = spectral - numbered
+    for key in ('sentinel2_l2a', 'sentinel2_l1c'):
+        # a foreign layer, such as a DEM, does not cost the others their scale; those of another sensor would
+        if numbered <= set(SENSORS[key].names) and len(foreign) < len(numbered) and not foreign & set(_COLOURS):
+            return SENSORS[key]
+    return next((SENSORS[key] for key in ('rgb', 'rgbn') if spectral == set(SENSORS[key].names)), None)
 
 
-def _if_complete(key: str, spectral: set[str]) -> Sensor | None:
-    """Return a sensor if it has all of the bands."""
-    return SENSORS[key] if spectral <= set(SENSORS[key].names) else None
+def _if_most(key: str, spectral: set[str]) -> Sensor | None:
+    """Return a sensor if it has more than half of the bands, for instance all but the panchromatic one."""
+    return SENSORS[key] if 2 * len(spectral & set(SENSORS[key].names)) > len(spectral) else None
+
+
+def _is_landsat8(spectral: Set[str]) -> bool:
+    """Whether numbered bands are those of exports of Landsat 8, and not of Sentinel-2."""
+    if not {'B05', 'B06', 'B07'} <= spectral or spectral & {'B8A', 'B12'}:
+        return False
+    return 'B08' not in spectral or 'B10' in spectral  # the panchromatic and thermal bands
+
+
+def likely_sensors(names: Sequence[str], filename: str = '') -> list[str]:
+    """Return the sensors that bands may be from, to advise the user.
+
+    Args:
+        names: Canonical band names of a scene.
+        filename: File name of the scene.
+
+    Returns:
+        Keys of :data:`SENSORS`, the one with the fewest further bands first. Only sensors of Landsat for numbered bands
+        that those of Sentinel-2 cannot be, or for file names of Landsat.
+    """
+    spectral = {name for name in names if not is_auxiliary(name)}
+    found = [key for key, known in SENSORS.items() if spectral and spectral <= set(known.names)]
+    if _LANDSAT.search(filename) or _is_landsat8(spectral):
+        found = [key for key in found if key.startswith(('landsat8', 'hls_l30'))]
+    level = _LANDSAT_OLI.search(filename)
+    if _LANDSAT.search(filename):
+        found = [f'landsat8_l{level[1]}'] if level else []
+    return sorted(found, key=lambda key: len(SENSORS[key].names))
 
 
 def rgb_names(names: Sequence[str], sensor: Sensor | None) -> tuple[str, str, str]:

@@ -220,3 +220,11 @@ SECOND = (datetime.datetime(2024, 6, 1, 10, 40, 31), datetime.datetime(2024, 6, 
 )
 def test_dates(path: str, date: tuple[datetime.datetime, datetime.datetime] | None) -> None:
     assert date_of(path) == date
+
+
+def test_links_are_followed_once_and_never_in_circles(tree) -> None:
+    tree('elsewhere/2023/x.tif', 'scenes/y.tif')
+    os.symlink('../elsewhere/2023', 'scenes/a_link')
+    os.symlink('../elsewhere/2023', 'scenes/another_link')
+    os.symlink('..', 'elsewhere/2023/circle')
+    assert find_files('scenes') == ['scenes/a_link/x.tif', 'scenes/y.tif']

@@ -416,6 +416,35 @@ def test_bands_without_names(make_scene) -> None:
     assert '--data.sensor micasense_rededge' in open_sensor.remedies
 
 
+#: Digital numbers of a vegetated scene of each sensor, of which doctor has to advise the sensor.
+_LEVELS = {
+    'landsat8_l2': 12_000,
+    'landsat8_l1': 9_000,
+    'hls_l30': 1_500,
+    'planetscope_8b': 1_500,
+    'sentinel2_l2a': 1_500,
+    'micasense_rededge': 6_000,
+    'micasense_altum': 6_000,
+    'rgbn': 100,
+    'rgb': 100,
+}
+
+
+@pytest.mark.parametrize('described', [True, False])
+@pytest.mark.parametrize('name', _LEVELS)
+def test_the_advised_sensor_is_that_of_the_file(make_scene, name: str, described: bool) -> None:
+    sensor = get_sensor(name)
+    noise = np.random.default_rng(0).uniform(0.5, 1.5, (len(sensor.names), 100, 120))
+    dtype = 'uint8' if name.startswith('rgb') else 'uint16'
+    names = sensor.names if described else None
+    path = make_scene('export.tif', (noise * _LEVELS[name]).astype(dtype), names=names, nodata=0, **TILES)
+    advice = [f for f in quick(path) if f.topic in ('unnamed_bands', 'unknown_sensor')]
+    if described and name in ('sentinel2_l2a', 'rgbn', 'rgb'):
+        assert not advice  # inferred
+    else:
+        assert data_options(advice[0].remedies[0]) == {'sensor': name}
+
+
 def test_alpha(make_scene) -> None:
     array = ground(4, dtype='uint8')
     array[3] = 255

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from torchgeo_msssl.bands import canonical_band_name, is_auxiliary
 from torchgeo_msssl.errors import BandError
+from torchgeo_msssl.geo.foreign_files import check_no_labels
 from torchgeo_msssl.geo.scene import Scene, missing_bands_error
 
 log = logging.getLogger(__name__)
@@ -21,11 +22,13 @@ def choose_bands(scenes: Sequence[Scene], wanted: Sequence[str] | None) -> tuple
         The names in the order wanted.
 
     Raises:
-        BandError: If a band is named twice, or a scene lacks one.
+        BandError: If a band is named twice, or a scene lacks one; a mask of labels among the scenes is named.
     """
     chosen = tuple(map(canonical_band_name, wanted)) if wanted else scenes[0].bands
     if len(set(chosen)) < len(chosen):
         raise BandError(f'bands: expected different bands, got {", ".join(wanted or chosen)}; name each once.')
+    if not all(set(chosen) <= set(scene.bands) for scene in scenes):
+        check_no_labels(scenes)
     for scene in scenes:
         missing = [band for band in chosen if band not in scene.bands]
         if missing and wanted:

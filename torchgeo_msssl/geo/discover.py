@@ -44,9 +44,9 @@ def find_files(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]])
 
     Args:
         paths: One or more files (any suffix), folders or patterns such as ``dir/*.tif``. Virtual and remote paths are
-            used as they are. Folders, also those that match a pattern, are searched recursively for
-            :data:`RASTER_SUFFIXES`, or else for :data:`IMAGE_SUFFIXES`, without hidden files and without the quality
-            layers and previews of products (SCL, TCI, Fmask, QA_PIXEL, udm2, …).
+            used as they are. Folders, also those that match a pattern, are searched recursively, also behind symbolic
+            links, for :data:`RASTER_SUFFIXES`, or else for :data:`IMAGE_SUFFIXES`, without hidden files and without
+            the quality layers and previews of products (SCL, TCI, Fmask, QA_PIXEL, udm2, …).
 
     Returns:
         Sorted paths, each file once.
@@ -93,9 +93,19 @@ def _files_at(path: str) -> list[str]:
 
 
 def _files_in(folder: str) -> list[str]:
+    """List the files below a folder, also behind symbolic links, each folder once: links may lead in circles."""
     files: list[str] = []
-    for root, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith('.')]
+    seen = {os.path.realpath(folder)}
+    for root, folders, names in os.walk(folder, followlinks=True):
+        visible = sorted(name for name in folders if not name.startswith('.'))
+        # links come last, so that a folder is found by its own name if it is also linked from beside it
+        visible.sort(key=lambda name: os.path.islink(os.path.join(root, name)))
+        folders.clear()
+        for name in visible:
+            real = os.path.realpath(os.path.join(root, name))
+            if real not in seen:
+                seen.add(real)
+                folders.append(name)
         files.extend(os.path.join(root, name) for name in names)
     return files
 

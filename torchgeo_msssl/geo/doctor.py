@@ -19,6 +19,7 @@ from torchgeo_msssl.geo.checks.pixels import check_border, check_finite, sample_
 from torchgeo_msssl.geo.checks.placement import check_placement, check_sidecars, check_turned
 from torchgeo_msssl.geo.checks.storage import check_storage, check_truncation, damaged
 from torchgeo_msssl.geo.discover import find_files, group_files
+from torchgeo_msssl.geo.foreign_files import repeated_bands
 from torchgeo_msssl.geo.headers import name_bands, open_scene
 from torchgeo_msssl.geo.open_datasets import open_raster
 from torchgeo_msssl.geo.scene import Scene
@@ -75,10 +76,8 @@ def _examine_files(
         if on_progress:
             on_progress(done, len(files))
     unreadable = {path for finding in found if finding.topic == 'damaged' for path in finding.files}
-    if classes:
-        message = 'The file looks like a map of classes; the checks of images were skipped.'
-        found.append(Finding('note', 'classes', message, tuple(classes)))
     unreadable.update(classes)
+    found += _class_maps(classes, scenes)
     sound = [scene for scene in scenes if unreadable.isdisjoint(file.path for file in scene.files)]
     for scene in sound:
         missing = [band for band in bands or () if band not in scene.bands]
@@ -89,6 +88,31 @@ def _examine_files(
     with _captured_warnings():
         found.extend(check_consistency(sound, sensor))
     return found
+
+
+def _class_maps(classes: Sequence[str], scenes: Sequence[Scene]) -> Iterator[Finding]:
+    """Report maps of classes, as an error among scenes of several bands, which cannot be read with them."""
+    images = [scene.path for scene in scenes if len(scene.bands) > 1]
+    if classes and images:
+        message = (
+            'The file looks like labels among scenes of several bands, with which it cannot be read: move it to '
+            'another folder, or choose the scenes with a quoted pattern.'
+        )
+        yield Finding('error', 'labels_among_scenes', message, tuple(classes), f'scenes such as {images[0]}')
+    elif classes:
+        message = 'The file looks like a map of classes; the checks of images were skipped.'
+        yield Finding('note', 'classes', message, tuple(classes))
+
+
+def _repeats(scenes: Sequence[Scene]) -> tuple[list[Scene], list[Finding]]:
+    """Return the scenes that are read, and findings about single bands next to their stack, which are not."""
+    repeats = repeated_bands(scenes)
+    message = 'Another scene holds the same bands of the same ground; the pixels are read once, and these are left out.'
+    found = [
+        Finding('note', 'repeated_bands', message, tuple(file.path for file in scenes[drop].files), scenes[keep].path)
+        for drop, keep in repeats.items()
+    ]
+    return [scene for i, scene in enumerate(scenes) if i not in repeats], found
 
 
 def _open_scenes(files: Sequence[str], sensor: Sensor | None) -> tuple[list[Scene], list[Finding]]:
@@ -105,7 +129,8 @@ def _open_scenes(files: Sequence[str], sensor: Sensor | None) -> tuple[list[Scen
             except MSSSLError as error:
                 found.extend(_unopened(members, error))
         found += [Finding('note', 'warning', 'Opening the scene gave a warning.', members, text) for text in messages]
-    return scenes, found
+    scenes, repeats = _repeats(scenes)
+    return scenes, found + repeats
 
 
 def _unopened(members: tuple[str, ...], error: MSSSLError) -> Iterator[Finding]:

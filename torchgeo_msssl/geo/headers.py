@@ -12,6 +12,7 @@ from torchgeo_msssl.bands import Sensor, band_position, canonical_band_name, inf
 from torchgeo_msssl.errors import BandError, MissingCRSError, SceneReadError
 from torchgeo_msssl.geo.alpha import alpha_bands, described_name, doubtful_alpha, is_masked
 from torchgeo_msssl.geo.discover import date_of, find_files, group_files
+from torchgeo_msssl.geo.foreign_files import without_repeats
 from torchgeo_msssl.geo.grid import PixelGrid
 from torchgeo_msssl.geo.header_cache import HeaderCache
 from torchgeo_msssl.geo.nodata import representable
@@ -34,7 +35,7 @@ def find_scenes(paths: Any, sensor: Sensor | None = None, plain: bool = False) -
         plain: Accept images without a CRS, see :mod:`~torchgeo_msssl.geo.plain_images`.
 
     Returns:
-        Scenes in the order of their paths.
+        Scenes in the order of their paths, without single bands whose stack is among them.
 
     Raises:
         ScenesNotFoundError: If there are no files.
@@ -49,6 +50,7 @@ def find_scenes(paths: Any, sensor: Sensor | None = None, plain: bool = False) -
     scenes = [open_scene(name, files, sensor, cache, plain) for name, files in group_files(found)]
     cache.save()
     _question_alpha(scenes)
+    scenes = without_repeats(scenes)
     return place_images(scenes) if plain else scenes
 
 

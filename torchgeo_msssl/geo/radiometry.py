@@ -86,10 +86,12 @@ def _known(scene: Scene, bands: Sequence[str], sensor: Sensor | None) -> Radiome
     if sensor.name in ('rgb', 'rgbn') and scene.dtype != np.uint8:
         return Radiometry(ones, zeros, f'{sensor.name}: {scene.dtype} instead of uint8, used as it is')
     known = [sensor.find(band) for band in bands]
+    foreign = [band for band, found in zip(bands, known, strict=True) if found is None]
+    unscaled = f'; {", ".join(foreign)}: no band of the sensor, used as it is' if foreign and spectral else ''
     scale = tuple(band.scale if band else 1.0 for band in known)
     offsets = tuple(band.offset if band else 0.0 for band in known)
     if any(offsets):
-        return Radiometry(scale, offsets, f'{sensor.name}: scale and offset of the sensor')
+        return Radiometry(scale, offsets, f'{sensor.name}: scale and offset of the sensor{unscaled}')
     value, why = 0.0, 'no offset'
     if sensor.name.startswith('sentinel2'):
         value, why = sentinel2_offset(scene)
@@ -104,7 +106,7 @@ def _known(scene: Scene, bands: Sequence[str], sensor: Sensor | None) -> Radiome
             why,
             -value,
         )
-    return Radiometry(scale, tuple(value if band else 0.0 for band in known), f'{sensor.name}: {why}')
+    return Radiometry(scale, tuple(value if band else 0.0 for band in known), f'{sensor.name}: {why}{unscaled}')
 
 
 def _declared(scene: Scene, band: str) -> tuple[float, float] | None:

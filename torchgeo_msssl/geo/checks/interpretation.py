@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from torchgeo_msssl.bands import SENSORS, SENTINEL2_OFFSET, Sensor, infer_sensor, is_auxiliary
+from torchgeo_msssl.bands import SENSORS, SENTINEL2_OFFSET, Sensor, infer_sensor, is_auxiliary, likely_sensors
+from torchgeo_msssl.errors import MSSSLError
 from torchgeo_msssl.geo.alpha import doubtful_alpha
 from torchgeo_msssl.geo.checks.finding import Finding, edit_command, rewrite_command
 from torchgeo_msssl.geo.grid import Window
@@ -25,13 +26,13 @@ def check_bands(scene: Scene, sensor: Sensor | None) -> Iterator[Finding]:
         unnamed = [name for name in file.names if name.startswith('band_')]
         if unnamed:
             count = sum(name != 'alpha' for name in file.names)
-            sensors = [name for name, known in SENSORS.items() if len(known.bands) == count]
+            sensors = _plausible(scene, [name for name, known in SENSORS.items() if len(known.bands) == count])
             message = 'The bands have no names, so sensor and reflectance are unknown; name the sensor or the bands.'
             detail = f'{len(unnamed)} of {count} bands' + (f'; sensors with {count} bands follow' if sensors else '')
             remedies = (*map(_sensor_option, sensors), edit_command(file.path, '--bidx', 1, '--description', 'NAME'))
             yield Finding('note', 'unnamed_bands', message, (file.path,), detail, remedies=remedies)
         elif sensor is None and not all(map(is_auxiliary, file.names)):
-            sensors = [name for name, known in SENSORS.items() if set(file.names) - {'alpha'} <= set(known.names)]
+            sensors = _plausible(scene, likely_sensors(scene.bands, scene.path))
             message = 'The band names fit no sensor or several, so digital numbers are used as they are.'
             remedies = tuple(map(_sensor_option, sensors))
             yield Finding('note', 'unknown_sensor', message, (file.path,), ', '.join(file.names), remedies=remedies)
@@ -47,6 +48,23 @@ def check_bands(scene: Scene, sensor: Sensor | None) -> Iterator[Finding]:
         elif 'alpha' in file.names:
             message = 'The file has an alpha band: this package uses it as a mask, TorchGeo as another band.'
             yield Finding('note', 'alpha', message, (file.path,), f'band {file.index("alpha")}')
+
+
+def _plausible(scene: Scene, sensors: Sequence[str]) -> list[str]:
+    """Put sensors first with whose scale the values are plausible as reflectance; leave out those of other dtypes."""
+    if scene.dtype == np.uint8:
+        return [name for name in sensors if name in ('rgb', 'rgbn')] or list(sensors)
+    try:
+        values = _sample(scene, scene.bands[:1])
+    except MSSSLError:  # a damaged file is reported by the check of its values
+        return list(sensors)
+    bright = float(np.percentile(values, 98)) if values.size else 0.0
+
+    def is_unlikely(name: str) -> bool:
+        band = SENSORS[name].bands[0]
+        return not _REFLECTANCE[0] <= (bright + band.offset) * band.scale <= _REFLECTANCE[1]
+
+    return sorted(sensors, key=is_unlikely)
 
 
 def _sensor_option(name: str) -> str:
