@@ -168,7 +168,7 @@ def test_measures_are_of_the_views_of_each_chip(paths: list[str]) -> None:
     assert found['rank_me'] == pytest.approx(rank_me(features).item(), rel=1e-5)
 
 
-@pytest.mark.parametrize('wrong', [{'stride': 33}, {'map_step': 0}, {'map_step': 17}, {'lidar_views': 1}])
+@pytest.mark.parametrize('wrong', [{'stride': 0}, {'map_step': 0}, {'map_step': 17}, {'lidar_views': 1}])
 def test_settings_are_checked(wrong: dict[str, int]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(wrong))):
         settings_of('scene.tif', Path('out'), **wrong)
@@ -176,14 +176,20 @@ def test_settings_are_checked(wrong: dict[str, int]) -> None:
         EmbedData('scene.tif', chip_size=0)
 
 
-def test_a_stride_beyond_the_encoders_chip_size_is_refused(paths: list[str], tmp_path: Path) -> None:
+def test_a_map_step_beyond_the_encoders_chip_size_is_refused(paths: list[str], tmp_path: Path) -> None:
     """Without a chip size it is checked when the encoder's is known."""
-    options = EmbedData(paths, stride=17)
+    options = EmbedData(paths)
     data = open_data(EncoderMetadata('test', 'test_resnet', chip_size=16), options)
+    settings = EmbedSettings(options, 'random', str(tmp_path / 'out'), map_step=17)
     with pytest.raises(ConfigurationError, match='chip_size 16, got 17'):
-        write_results(
-            open_encoder('random', data, 'test_resnet'), data, EmbedSettings(options, 'random', str(tmp_path / 'out'))
-        )
+        write_results(open_encoder('random', data, 'test_resnet'), data, settings)
+
+
+def test_chips_may_be_farther_apart_than_their_size(paths: list[str]) -> None:
+    chips = chips_of_scenes(open_chips(paths), 40, 0.9)
+    places = [(origin.name, origin.window.row, origin.window.col) for origin in chips.origins]
+    # of 48 × 64 pixels each, with a hole in the first one
+    assert places == [('scene_0', 0, 0), ('scene_0', 0, 40), ('scene_1', 0, 0), ('scene_1', 0, 40)]
 
 
 @pytest.mark.parametrize('virtual', [False, True])

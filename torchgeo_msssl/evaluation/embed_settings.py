@@ -22,7 +22,8 @@ class EmbedData:
         sensor: Sensor of the files, if they do not name it; default: that of the encoder.
         chip_size: Side of a chip in pixels; default: that of the encoder, otherwise 32. Windows of this size cover the
             chips of a folder; default for these: whole chips.
-        stride: Distance between chips of scenes in pixels; default: chip_size.
+        stride: Distance between chips of scenes in pixels, which may exceed chip_size to embed a sample of the ground;
+            default: chip_size.
         min_valid: Minimum fraction of valid pixels per chip of scenes.
         offset: Digital number added before scaling; `auto` reads it from metadata or date.
         channels: Axis of the bands in chips that are .npy files.
@@ -47,7 +48,8 @@ class EmbedData:
         """
         if self.chip_size is not None and self.chip_size < 1:
             raise ConfigurationError(f'data.chip_size: expected at least 1, got {self.chip_size}.')
-        check_gaps('data.stride', self.stride, self.chip_size)
+        if self.stride is not None and self.stride < 1:
+            raise ConfigurationError(f'data.stride: expected at least 1, got {self.stride}.')
         if not 0 <= self.min_valid <= 1:
             raise ConfigurationError(f'data.min_valid: expected a fraction from 0 to 1, got {self.min_valid}.')
 
@@ -101,20 +103,11 @@ class EmbedSettings:
         for name, least in minimums.items():
             if getattr(self, name) < least:
                 raise ConfigurationError(f'{name}: expected at least {least}, got {getattr(self, name)}.')
-        check_gaps('map_step', self.map_step, self.data.chip_size)
+        _check_map_step(self.map_step, self.data.chip_size)
 
 
-def check_gaps(name: str, distance: int | None, chip_size: int | None) -> None:
-    """Check that chips at a distance from each other leave no gaps.
-
-    Args:
-        name: Option.
-        distance: Its value in pixels, or None.
-        chip_size: Side of a chip in pixels; None where unknown.
-
-    Raises:
-        ConfigurationError: If the value is out of range.
-    """
-    if distance is not None and (distance < 1 or (chip_size is not None and distance > chip_size)):
+def _check_map_step(step: int | None, chip_size: int | None) -> None:
+    """Check that the chips around the cells of a map leave no gaps; the size of a chip is None where unknown."""
+    if step is not None and (step < 1 or (chip_size is not None and step > chip_size)):
         size = '' if chip_size is None else f' {chip_size}'
-        raise ConfigurationError(f'{name}: expected 1 to the chip_size{size}, got {distance}; more would leave gaps.')
+        raise ConfigurationError(f'map_step: expected 1 to the chip_size{size}, got {step}; more would leave gaps.')

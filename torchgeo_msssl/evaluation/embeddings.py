@@ -75,7 +75,7 @@ def write_results(encoder: Transfer, data: SpectralDataModule, settings: EmbedSe
         OutputError: If the folder has results already, or a file cannot be written.
         EmptyIntersectionError: If no chip has enough valid pixels.
     """
-    # Checks stride and map_step against the chip size, which is known now.
+    # Checks map_step against the chip size, which is known now.
     settings = replace(settings, data=replace(settings.data, chip_size=data.chip_size))
     output, options = Path(settings.output), settings.data
     maps = _map_paths(data, settings)

@@ -174,3 +174,19 @@ def covering_windows(grid: PixelGrid, size: tuple[int, int], overlap: int = 0) -
     for row in rows:
         for col in cols:
             yield Window(row, col, *size)
+
+
+def spaced_windows(grid: PixelGrid, size: tuple[int, int], stride: int) -> Iterator[Window]:
+    """Yield windows at a distance from each other, row by row from the north, which leave gaps.
+
+    Args:
+        grid: The grid.
+        size: ``(height, width)`` of a window, in pixels.
+        stride: Distance between the first pixels of neighbours, at least either side.
+
+    Yields:
+        Windows inside the grid; at least one along each axis, which extends beyond a smaller grid.
+    """
+    for row in range(0, max(grid.height - size[0], 0) + 1, stride):
+        for col in range(0, max(grid.width - size[1], 0) + 1, stride):
+            yield Window(row, col, *size)

@@ -11,7 +11,7 @@ from shapely.geometry.base import BaseGeometry
 from torchgeo_msssl.datasets.queries import ChipQuery
 from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import ConfigurationError, EmptyIntersectionError
-from torchgeo_msssl.geo.grid import PixelGrid, Window, covering_windows
+from torchgeo_msssl.geo.grid import PixelGrid, Window, covering_windows, spaced_windows
 from torchgeo_msssl.samplers.base import ChipSampler
 
 #: Tolerance for rounded coordinates, in pixels.
@@ -39,7 +39,8 @@ class GridChipSampler(ChipSampler):
         Args:
             dataset: Scenes to cover.
             size: Chip size in pixels, one side or ``(height, width)``.
-            overlap: Pixels that neighbouring chips share (more in the last row and column, which end at the border).
+            overlap: Pixels that neighbouring chips share (more in the last row and column, which end at the border);
+                negative for that many pixels between them, without a region.
             roi: Only chips wholly inside this region (in the dataset's CRS).
             min_valid: Minimum fraction of valid pixels per chip; 0 keeps all chips.
             all_ranks: Give every rank of a distributed run all chips instead of its share.
@@ -51,13 +52,15 @@ class GridChipSampler(ChipSampler):
         super().__init__(dataset, size, roi, seed=0)
         if not 0 <= min_valid <= 1:
             raise ConfigurationError(f'min_valid: expected a fraction from 0 to 1, got {min_valid}.')
-        if not 0 <= overlap < min(self.size):
+        if overlap >= min(self.size) or (overlap < 0 and roi is not None):
             raise ConfigurationError(f'overlap: expected 0 to {min(self.size) - 1} pixels, got {overlap}.')
         self._all_ranks = all_ranks
         self.places: list[tuple[int, Window]] = []
         for i, scene in enumerate(dataset.scenes):
             region = self.region_of(i)
-            if region is None:
+            if region is None and overlap < 0:
+                windows = list(spaced_windows(scene.grid, self.size, max(self.size) - overlap))
+            elif region is None:
                 windows = list(covering_windows(scene.grid, self.size, overlap))
             else:
                 windows = _windows_inside(scene.grid, region, self.size, overlap)
