@@ -39,6 +39,8 @@ class PretrainingTask(EncoderTraining):
 
     method: str
     betas: tuple[float, float] = (0.9, 0.999)
+    #: Titles of the pictures of :meth:`shown_views`; empty for view 1, view 2 and so on.
+    view_titles: Sequence[str] = ()
 
     def __init__(
         self,

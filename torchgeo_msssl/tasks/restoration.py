@@ -28,6 +28,7 @@ class RestorationTask(PretrainingTask):
     """
 
     errors: Tensor
+    view_titles = ('target', 'input')
 
     def __init__(self, flips: bool = True, quarter_turns: bool = True, **kwargs: Any) -> None:
         """Build the networks.

@@ -15,7 +15,6 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from matplotlib.figure import Figure
-from matplotlib.image import imsave
 from torch import Tensor
 
 from torchgeo_msssl.contract import spectral_data
@@ -23,7 +22,7 @@ from torchgeo_msssl.errors import OutputError
 from torchgeo_msssl.files import atomic_path
 from torchgeo_msssl.models.weights import save_encoder
 from torchgeo_msssl.runs import run_folder
-from torchgeo_msssl.transforms.pictures import contact_sheet
+from torchgeo_msssl.tasks.column_pictures import draw_columns
 
 if TYPE_CHECKING:  # tasks.base imports this module
     from torchgeo_msssl.tasks.base import PretrainingTask
@@ -32,7 +31,6 @@ log = logging.getLogger(__name__)
 
 matplotlib.use('agg')  # pictures go to files; a display need not exist
 
-_CHIPS_SHOWN = 8
 #: Columns that have a value per step without saying so in their name.
 _PER_STEP = ('embedding_std', 'lr', 'chips_per_s')
 
@@ -127,6 +125,7 @@ class RunFolder(Callback):
         self._chips = 0
         self._steps = 0
         self._lr = 0.0
+        self._dimension = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the metrics file."""
@@ -159,6 +158,8 @@ class RunFolder(Callback):
     ) -> None:
         """Log the throughput, and a row of metrics every ``log_every_n_steps`` steps."""
         self._chips += len(batch['image'])
+        if isinstance(outputs, Mapping) and 'embedding' in outputs:
+            self._dimension = outputs['embedding'].shape[1]
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         # with accumulated gradients several batches are one step
         if every < 1 or trainer.global_step == self._steps or trainer.global_step % every:
@@ -211,7 +212,8 @@ class RunFolder(Callback):
     def _finish(self, task: Any) -> None:
         if self.folder is None or self.metrics is None:
             return
-        draw_curves(self.metrics, self.folder / 'curves.png', self.panels(task))
+        references = {'std of embeddings': (f'1/√{self._dimension}', self._dimension**-0.5)} if self._dimension else {}
+        draw_curves(self.metrics, self.folder / 'curves.png', self.panels(task), references)
         self.write_results(task, self.folder)
         print(f'Run folder: {self.folder}')
 
@@ -238,7 +240,7 @@ class RunFolder(Callback):
 
 
 def draw_views(task: 'PretrainingTask', batch: dict[str, Tensor], path: Path) -> None:
-    """Draw chips next to their views, or nothing for a task that shows none.
+    """Draw chips, then their views in columns with titles, or nothing for a task that shows none.
 
     Args:
         task: A task inside a training loop.
@@ -251,20 +253,22 @@ def draw_views(task: 'PretrainingTask', batch: dict[str, Tensor], path: Path) ->
     views, valid = zip(*shown, strict=True)
     data = spectral_data(task.trainer)
     rgb = (0, 0, 0) if data is None else data.rgb_index
-    zoom = max(1, 128 // views[0].shape[-1])
-    chips = task.reflectance(batch)
-    sheet = contact_sheet(chips, views, rgb, batch.get('valid'), valid, rows=_CHIPS_SHOWN, zoom=zoom)
-    with atomic_path(path) as temporary:
-        imsave(temporary, sheet)
+    names = task.view_titles or [f'view {number}' for number in range(1, len(views) + 1)]
+    images = [task.reflectance(batch), *views]
+    titles = [f'{name}, {image.shape[-1]} px' for name, image in zip(['chip', *names], images, strict=True)]
+    draw_columns(path, titles, images, [batch.get('valid'), *valid], rgb)
 
 
-def draw_curves(metrics: MetricsFile, path: Path, panels: Panels = PANELS) -> None:
+def draw_curves(
+    metrics: MetricsFile, path: Path, panels: Panels = PANELS, references: Mapping[str, tuple[str, float]] | None = None
+) -> None:
     """Draw logged quantities over the steps.
 
     Args:
         metrics: Metrics of the run.
         path: PNG to write.
         panels: Columns by the title of their panel.
+        references: Name and value of a line by the title of the panel in which it is drawn.
 
     Raises:
         OutputError: If the file cannot be written.
@@ -278,10 +282,14 @@ def draw_curves(metrics: MetricsFile, path: Path, panels: Panels = PANELS) -> No
     for axes in axes_list[len(shown) :]:
         axes.set_axis_off()
     for axes, (title, columns) in zip(axes_list, shown.items(), strict=False):
-        for column in columns:
+        drawn = [column for column in columns if metrics.series(column)[0]]
+        for column in drawn:
             marker = '' if column.endswith('_step') or column in _PER_STEP else 'o'
             axes.plot(*metrics.series(column), marker=marker, markersize=3, linewidth=1, label=column)
-        if 1 < len(columns) <= 12:
+        if title in (references or {}):
+            name, value = (references or {})[title]
+            axes.axhline(value, linestyle='--', linewidth=1, color='gray', label=f'{name} (healthy)')
+        if 0 < len(drawn) <= 12:
             axes.legend(fontsize=7)
         axes.set_title(title)
         axes.set_xlabel('step')

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torchgeo_msssl.tasks.restoration_folder import FirstBatchFolder, draw_columns
+from torchgeo_msssl.tasks.column_pictures import draw_columns
+from torchgeo_msssl.tasks.restoration_folder import FirstBatchFolder
 from torchgeo_msssl.tasks.run_folder import Panels
 
 _TITLES = ('chip', 'sub-image', 'its place', 'predicted place')

@@ -72,6 +72,7 @@ class SubimageOverlap(DecoderTraining):
     """
 
     method = 'subimage_overlap'
+    view_titles = ('augmented chip', 'sub-image', 'its place')
 
     confusion: Tensor
 

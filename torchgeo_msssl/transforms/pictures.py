@@ -21,7 +21,7 @@ def contact_sheet(
     views: Sequence[Tensor] | Tensor,
     rgb_index: Sequence[int],
     chip_valid: Tensor | None = None,
-    views_valid: Sequence[Tensor] | Tensor | None = None,
+    views_valid: Sequence[Tensor | None] | Tensor | None = None,
     rows: int = 8,
     zoom: int = 1,
     separator: int = 2,
@@ -37,7 +37,7 @@ def contact_sheet(
         views: Its views in the same unit, (batch, band, view height, view width) each.
         rgb_index: Indices of the bands drawn red, green and blue, or of the one band drawn in gray.
         chip_valid: Mask of the chip's valid pixels (batch, 1, height, width), bool; None for all.
-        views_valid: Masks of the views' valid pixels (batch, 1, view height, view width), bool; None for all.
+        views_valid: Masks of the views' valid pixels (batch, 1, view height, view width), bool; None for all pixels.
         rows: Maximum number of chips.
         zoom: Side of a pixel in the picture.
         separator: Width of the lines between pictures, in pixels.
