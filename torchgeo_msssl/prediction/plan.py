@@ -18,6 +18,8 @@ __all__ = ('PredictionPlan', 'plan')
 
 #: Memory for libraries that are loaded on first use and for what the allocator keeps, in bytes.
 _OVERHEAD = 128 * 2**20
+#: Side of the image that is timed for a local network, in pixels.
+_TIMED = 256
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class PredictionPlan:
         blend: How windows are combined, and why.
         memory_bytes: Approximate upper bound of the memory, without the network's own.
         disk_bytes: Upper bound of the disk space for partial and final files, before compression.
-        seconds: Approximate upper bound of the time, or None if no window was timed.
+        seconds: Approximate upper bound of the time, or None if nothing was timed.
     """
 
     scene: str
@@ -65,7 +67,7 @@ def plan(
         scene: The scene.
         bands: Canonical names of the network's bands, in its order.
         options: What is predicted and written.
-        network: If given, one batch of zeros is timed.
+        network: If given, a small image of zeros is timed.
         device: Device of the network.
 
     Returns:
@@ -101,9 +103,19 @@ def plan(
 def _seconds(
     scene: Scene, bands: int, options: MapOptions, tiling: Tiling, network: Network, device: torch.device | str
 ) -> float:
-    """Time one batch of zeros and extrapolate to all windows."""
-    shape = (options.batch_size, tiling.rows.size, tiling.cols.size)
-    image, valid = np.zeros((shape[0], bands, *shape[1:]), dtype=scene.dtype), np.ones(shape, dtype=np.bool_)
-    start = time.perf_counter()
-    predict_probabilities(network, image, valid, ((1.0,) * bands, (0.0,) * bands), options, device)
-    return (time.perf_counter() - start) / options.batch_size * tiling.count
+    """Time a small image of zeros and extrapolate to all windows.
+
+    A network whose windows are cropped is local, so that its time grows with the number of pixels; others are timed on
+    a whole window.
+    """
+    rows, cols, stride = tiling.rows.size, tiling.cols.size, options.stitching.stride
+    if options.stitching.blend == 'crop':
+        side = max(_TIMED // stride, 1) * stride
+        rows, cols = min(rows, side), min(cols, side)
+    image, valid = np.zeros((1, bands, rows, cols), dtype=scene.dtype), np.ones((1, rows, cols), dtype=np.bool_)
+    seconds = []
+    for _ in range(2):  # the first time includes what a library prepares once
+        start = time.perf_counter()
+        predict_probabilities(network, image, valid, ((1.0,) * bands, (0.0,) * bands), options, device)
+        seconds.append(time.perf_counter() - start)
+    return seconds[-1] * (tiling.rows.size * tiling.cols.size) / (rows * cols) * tiling.count

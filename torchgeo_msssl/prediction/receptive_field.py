@@ -21,7 +21,7 @@ __all__ = ('NotLocalError', 'ReceptiveField', 'choose_blend', 'measure_receptive
 #: Largest total stride that is tested, in pixels.
 _LARGEST_STRIDE = 64
 #: Lengths of the test strips, in pixels; networks with a larger receptive field count as global.
-_LENGTHS = (256, 1024, 4096)
+_LENGTHS = (256, 512, 768, 1024, 1536, 2048, 3072, 4096)
 #: Relative difference of outputs that is attributed to rounding, in float64.
 _ROUNDING = 1e-8
 
@@ -133,7 +133,9 @@ def choose_blend(
         reason = f'{measured}; crop, which is exact, requires a window of {least} or more, got {window}'
         return Stitching('hann', window, overlap=overlap, reason=reason)
     side = -(-max(512, 4 * margin) // stride) * stride if window is None else window
-    return Stitching('crop', side, margin, stride, reason=f'{measured}; the map equals whole-image inference')
+    return Stitching(
+        'crop', side, margin, stride, reason=f'{measured}; the map equals one pass over the mirrored scene'
+    )
 
 
 class _Probe:

@@ -132,9 +132,10 @@ class Stitching:
     """How windows are combined into a map, for images of any size.
 
     Attributes:
-        blend: ``crop`` keeps the middle of each window, which equals whole-image inference for convolutional networks
-            whose receptive field extends no further than ``margin``; ``hann`` blends overlapping windows, which leaves
-            no seams for any network.
+        blend: ``crop`` keeps the middle of each window, which equals a single pass over the image and its mirror images
+            beyond the edges (not over the image alone, around which layers pad zeros) for convolutional networks whose
+            receptive field extends no further than ``margin``; ``hann`` blends overlapping windows, which leaves no
+            seams for any network.
         window: Side of a window, in pixels; a multiple of ``stride``.
         margin: Context on each side, in pixels, for ``crop``; it is rounded up to a multiple of ``stride``.
         stride: The network's total stride, in pixels: windows begin at its multiples, so that pooling always covers
