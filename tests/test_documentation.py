@@ -165,6 +165,8 @@ def test_options_exist(parse_only: list[Any], capsys: pytest.CaptureFixture[str]
     for command in (*COMMANDS, 'fit', 'predict'):
         with pytest.raises((Parsed, SystemExit)):
             main([command, '--help'])
+    with pytest.raises(SystemExit):
+        main(['fit', '--full_help'])
     for path in (ROOT / 'benchmarks').glob('*.py'):
         with pytest.raises((Parsed, SystemExit)):
             benchmark(f'benchmarks/{path.name}')(['--help'])

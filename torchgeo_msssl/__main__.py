@@ -5,10 +5,10 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from torchgeo_msssl.commands import COMMANDS, run
+from torchgeo_msssl.commands import COMMANDS, program, run
 
 _USAGE = """\
-usage: python -m torchgeo_msssl COMMAND [options]
+usage: {program} COMMAND [options]
 
 Pretrain encoders on multispectral scenes without labels, with TorchGeo.
 
@@ -19,8 +19,8 @@ commands:
   predict    map or restore scenes:  predict --config FILE.yaml --ckpt_path best --data.predict_paths ortho.tif
 {commands}
 
-`COMMAND --help` shows the options of a command, `fit --model.help torchgeo_msssl.tasks.FastSiam` those of a method, and
-`fit --data.help torchgeo_msssl.datamodules.PretrainingDataModule` those of a data module.
+`COMMAND --help` shows the options of a command, and `fit --config FILE.yaml --help` those of the task and the data that
+a configuration names.
 """
 
 
@@ -35,7 +35,11 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if args is None else args)
     if not arguments or arguments[0] in ('-h', '--help'):
-        print(_USAGE.format(commands='\n'.join(f'  {name:<10} {what}' for name, what in COMMANDS.items())))
+        print(
+            _USAGE.format(
+                program=program(), commands='\n'.join(f'  {name:<10} {what}' for name, what in COMMANDS.items())
+            )
+        )
         return 0
     if arguments[0] == '--version':
         from torchgeo_msssl import __version__
@@ -47,6 +51,11 @@ def main(args: Sequence[str] | None = None) -> int:
         if arguments[0] in COMMANDS:
             return run(arguments)
         if arguments[0] in ('fit', 'validate', 'test', 'predict'):
+            from torchgeo_msssl.commands.trainer_help import asks_for_help, trainer_help
+
+            if asks_for_help(arguments):
+                print(trainer_help(arguments))
+                raise SystemExit(0)  # as the other commands
             from torchgeo_msssl.cli import run_trainer
 
             if following := run_trainer(arguments).next_commands():
@@ -61,7 +70,7 @@ def main(args: Sequence[str] | None = None) -> int:
             raise
         print(f'error: {sentence}', file=sys.stderr)
         return 1
-    print(f'error: unknown command {arguments[0]!r}; see python -m torchgeo_msssl --help', file=sys.stderr)
+    print(f'error: unknown command {arguments[0]!r}; see {program()} --help', file=sys.stderr)
     return 2
 
 

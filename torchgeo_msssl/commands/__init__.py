@@ -1,7 +1,9 @@
 """Commands without a trainer, one module each."""
 
 import importlib
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 #: Name of each command with its summary in the usage.
 COMMANDS = {
@@ -18,6 +20,12 @@ COMMANDS = {
     'compare': 'compare runs, probes and studies:  compare RESULT…',
     'embed': 'embed chips and map the features:  embed --weights encoder.safetensors --data.paths … --output DIR',
 }
+
+
+def program() -> str:
+    """Return the name by which this package was called, for usages and examples."""
+    called = Path(sys.argv[0]).stem if sys.argv else ''
+    return called if called == 'torchgeo-msssl' else 'python -m torchgeo_msssl'
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -34,6 +34,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from docstring_parser import parse as parse_docstring
 
+from torchgeo_msssl.commands import program
 from torchgeo_msssl.commands.spelling import (
     describe_type,
     is_list,
@@ -45,7 +46,6 @@ from torchgeo_msssl.commands.spelling import (
 )
 from torchgeo_msssl.errors import ConfigurationError
 
-_PROGRAM = 'python -m torchgeo_msssl'
 _METAVARS = {bool: '[true|false]', int: 'INT', float: 'FLOAT'}
 
 
@@ -242,7 +242,7 @@ def _sentence(message: str, declared: Sequence[Option], given: Mapping[str, str]
 
 
 def _see_help(command: str) -> str:
-    return f'see {_PROGRAM} {command} --help.'
+    return f'see {program()} {command} --help.'
 
 
 def _help_text(kind: type, command: str, declared: Sequence[Option], config: bool, example: str) -> str:
@@ -251,9 +251,9 @@ def _help_text(kind: type, command: str, declared: Sequence[Option], config: boo
     documented = parse_docstring(inspect.getdoc(kind) or '')
     texts = [documented.short_description, documented.long_description]
     parser = ArgumentParser(
-        usage=' '.join([_PROGRAM, command, *usage, '[options]']),
+        usage=' '.join([program(), command, *usage, '[options]']),
         description='\n\n'.join(text for text in texts if text),
-        epilog=f'example:\n  {_PROGRAM} {example}' if example else None,
+        epilog=f'example:\n  {program()} {example}' if example else None,
         formatter_class=RawDescriptionHelpFormatter,
     )
     if config:

@@ -13,7 +13,7 @@ from torchgeo_msssl.commands.spelling import is_list, members, spell, split_argu
 from torchgeo_msssl.errors import ConfigurationError
 
 #: Sections of a configuration that name a class, and where short class names are looked for.
-_SECTIONS = {'data': 'torchgeo_msssl.datamodules', 'model': 'torchgeo_msssl.tasks'}
+SECTIONS = {'data': 'torchgeo_msssl.datamodules', 'model': 'torchgeo_msssl.tasks'}
 
 
 def spell_trainer_options(arguments: Sequence[str], options: Mapping[str, Any] | None = None) -> list[str]:
@@ -33,7 +33,7 @@ def spell_trainer_options(arguments: Sequence[str], options: Mapping[str, Any] |
     Raises:
         ConfigurationError: If a class of this package has no such option, or a configuration cannot be read.
     """
-    classes = _named_classes(arguments)
+    classes = named_classes(arguments)
     hints = {section: constructor_hints(kind) for section, kind in classes.items()}
     rest, spelled = list(arguments), []
     while rest:
@@ -81,7 +81,7 @@ def option_types(arguments: Sequence[str]) -> dict[str, Any]:
     Returns:
         Types by section (``model``, ``data``, ``trainer``) and name.
     """
-    named = {**_named_classes(arguments), 'trainer': 'lightning.pytorch.Trainer'}
+    named = {**named_classes(arguments), 'trainer': 'lightning.pytorch.Trainer'}
     return {'seed_everything': bool | int} | {section: constructor_hints(kind) for section, kind in named.items()}
 
 
@@ -94,12 +94,22 @@ def model_options(arguments: Sequence[str]) -> frozenset[str]:
     Returns:
         Names of its constructor's arguments; empty where no class is named.
     """
-    named = _named_classes(arguments).get('model')
+    named = named_classes(arguments).get('model')
     return frozenset(constructor_hints(named) if named is not None else ())
 
 
-def _named_classes(arguments: Sequence[str]) -> dict[str, str]:
-    """Class of each section, that of the last configuration or option that names one."""
+def named_classes(arguments: Sequence[str]) -> dict[str, str]:
+    """Find the class of each section, that of the last configuration or option that names one.
+
+    Args:
+        arguments: ``fit``, ``validate``, ``test`` or ``predict`` and what follows.
+
+    Returns:
+        Import path or name of the class by ``model`` and ``data``, where there is one.
+
+    Raises:
+        ConfigurationError: If a configuration is not UTF-8.
+    """
     found: dict[str, str] = {}
     for argument, following in zip(arguments, [*arguments[1:], ''], strict=True):
         if argument != '-c' and not argument.startswith('--'):
@@ -108,14 +118,14 @@ def _named_classes(arguments: Sequence[str]) -> dict[str, str]:
         value = following if value is None else value
         if name == 'config':
             found |= _classes_of_file(Path(value))
-        elif name.removesuffix('.class_path') in _SECTIONS:
+        elif name.removesuffix('.class_path') in SECTIONS:
             found[name.removesuffix('.class_path')] = value
     return found
 
 
 def _classes_of_file(path: Path) -> dict[str, str]:
     sections = read_config(path)
-    named = {name: section for name in _SECTIONS if isinstance(section := sections.get(name), dict)}
+    named = {name: section for name in SECTIONS if isinstance(section := sections.get(name), dict)}
     return {name: str(section['class_path']) for name, section in named.items() if 'class_path' in section}
 
 
@@ -129,7 +139,7 @@ def constructor_hints(path: str) -> dict[str, Any]:
         Types by name; empty where there is no such class.
     """
     module, _, name = path.rpartition('.')
-    for where in [module] if module else _SECTIONS.values():
+    for where in [module] if module else SECTIONS.values():
         try:
             kind = getattr(importlib.import_module(where), name)
         except (ImportError, AttributeError, TypeError, ValueError):  # Lightning's parser reports it

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from torchgeo_msssl.contract import spectral_data
-from torchgeo_msssl.tasks.restoration_folder import draw_columns
+from torchgeo_msssl.tasks.column_pictures import draw_columns
 from torchgeo_msssl.tasks.run_folder import Panels, RunFolder
 
 _TITLES = ('chip', 'other date', 'predicted')
