@@ -156,7 +156,7 @@ def test_run_folder_is_complete(tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert np.isfinite(float(epochs[0][name]))
 
     height, width, _ = imread(folder / 'views.png').shape
-    assert width / height == pytest.approx(3 / 4, abs=0.02)  # a chip and its two views, four times
+    assert width / (height - 30) == pytest.approx(3 / 4, abs=0.02)  # a chip and its two views, four times, with titles
     with safe_open(folder / 'encoder.safetensors', 'pt') as file:
         metadata = file.metadata()
     assert json.loads(metadata['bands']) == list(BANDS)
@@ -429,6 +429,7 @@ def test_pretraining_finetuning_and_mapping_of_vines(
     assert f'Taking {best}' in output
     assert 'NDVI' in output  # the baseline is printed, too
     assert f'Run folder: {tested.parent}' in output
+    assert 'Scoring the map of the test ground.\nWindows of' in output
 
     capsys.readouterr()
     assert main(['predict', *common, '--ckpt_path', best, '--data.predict_paths', flights[0]]) == 0
@@ -445,7 +446,7 @@ def test_pretraining_finetuning_and_mapping_of_vines(
     there += ['--blend', 'hann', '--window', '128']
     assert main([*there, '--plan', 'true', '--tta', 'd4', '--batch_size', '1']) == 0
     assert '8 view(s) each; memory' in capsys.readouterr().out
-    polygons = [*there, '--polygons', 'true', '--sieve', '1', '--probabilities', 'float32']
+    polygons = [*there, '--polygons', 'true', '--min_area', '1', '--probabilities', 'float32']
     assert main(polygons) == 0
     assert 'Wrote: predictions/vineyard_a.gpkg' in capsys.readouterr().out
     frame = gpd.read_file('predictions/vineyard_a.gpkg')
@@ -458,10 +459,10 @@ def test_pretraining_finetuning_and_mapping_of_vines(
     assert main(polygons) == 0
     assert capsys.readouterr().out.count('Already exists') == 2
     # another map: its former companions are removed
-    assert main([*there, '--overlap', '32', '--polygons', 'true', '--sieve', '2']) == 0
+    assert main([*there, '--overlap', '32', '--polygons', 'true', '--min_area', '2']) == 0
     assert not Path('predictions/vineyard_a_probabilities.tif').exists()
     assert (gpd.read_file('predictions/vineyard_a.gpkg').area >= 2).all()
-    assert main([*there, '--sieve', '2']) == 1
+    assert main([*there, '--min_area', '2']) == 1
     assert 'polygons: true' in capsys.readouterr().err
     shutil.copytree(Path(flights[0]).parent, 'copy')
     both = ['--data.predict_paths', flights[0], 'copy/vineyard_a.tif']

@@ -27,8 +27,10 @@ from rich.logging import RichHandler
 
 from torchgeo_msssl import __version__
 from torchgeo_msssl.callbacks.console import console_callbacks
+from torchgeo_msssl.commands import program
 from torchgeo_msssl.commands.next_steps import after_pretraining, after_training
 from torchgeo_msssl.commands.parsing_errors import parsing_sentence
+from torchgeo_msssl.commands.trainer_help import FULL_HELP
 from torchgeo_msssl.commands.trainer_options import model_options, option_types, spell_trainer_options
 from torchgeo_msssl.contract import CountedClasses, LabelledData, PredictionData, SpectralData
 from torchgeo_msssl.errors import ConfigurationError, OutputError, WeightsError
@@ -206,7 +208,7 @@ class CLI(LightningCLI):
             'device': self.trainer.strategy.root_device,
         }
         if isinstance(task, PixelClassification):
-            map_scenes(task, paths, checkpoint, settings, **where)
+            map_scenes(task, paths, checkpoint, settings, crs=data.crs, res=data.res, **where)
             return
         shared = ('output', 'overwrite', 'check_radiometry')
         for name in self._map_options:
@@ -255,6 +257,21 @@ class CLI(LightningCLI):
         """Run the command; a run that fails before its first step leaves no folder."""
         with nullcontext() if subcommand == 'predict' else new_run_folder(self.trainer):
             super()._run_subcommand(subcommand)
+
+    def test(self, model: LightningModule, datamodule: LightningDataModule, **options: Any) -> None:
+        """Score a task on the test ground: its map, or chips of a folder.
+
+        Args:
+            model: Task of the configuration.
+            datamodule: Its data module.
+            **options: Arguments of Lightning's method, with ``ckpt_path``.
+        """
+        from torchgeo_msssl.callbacks import MapScores
+
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+        if not any(isinstance(callback, MapScores) for callback in callbacks):
+            callbacks.insert(0, MapScores())  # before the progress bar starts
+        self.trainer.test(model, datamodule, **options)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Load checkpoints as tensors and plain values only, so that no code in a file is executed."""
@@ -325,6 +342,7 @@ def run_trainer(arguments: Sequence[str]) -> Any:
     """
     show_log()
     map_hints = _map_hints() if arguments[0] == 'predict' else {}
+    arguments = ['--help' if argument == FULL_HELP else argument for argument in arguments]
     arguments = spell_trainer_options(arguments, map_hints)
     before = sys.argv
     sys.argv = [*sys.argv[:1], *arguments]  # Lightning warns if it gets other arguments than the process
@@ -338,7 +356,7 @@ def run_trainer(arguments: Sequence[str]) -> Any:
             subclass_mode_model=True,
             subclass_mode_data=True,
             save_config_kwargs={'overwrite': True},  # by a resumed run
-            parser_kwargs={'prog': 'python -m torchgeo_msssl', 'version': __version__, 'exit_on_error': False},
+            parser_kwargs={'prog': program(), 'version': __version__, 'exit_on_error': False},
         )
     except ArgumentError as error:
         message = parsing_sentence(str(error), arguments[0], option_types(arguments) | map_hints)

@@ -13,6 +13,7 @@ from torchgeo_msssl.errors import ConfigurationError
 if TYPE_CHECKING:
     import torch
     from lightning.pytorch import Trainer
+    from shapely.geometry.base import BaseGeometry
     from torch import Tensor, nn
 
     from torchgeo_msssl.datasets.scenes import Scenes
@@ -121,11 +122,35 @@ class LabelledData(SpectralData, Protocol):
     def ignore_index(self) -> int:
         """Value of unlabelled pixels in a mask."""
 
-    def region_loader(self, part: str) -> 'Iterable[dict[str, Tensor]]':
+    def region_loader(self, part: str, context: int = 0) -> 'Iterable[dict[str, Tensor]]':
         """Return batches that cover a part once, in order, the same on every rank.
 
         Args:
             part: ``train``, ``val`` or ``test``.
+            context: Pixels around each test chip of scenes that are read too, without labels.
+        """
+
+
+@runtime_checkable
+class MappedData(LabelledData, Protocol):
+    """Data module whose test may score a map of scenes instead of chips."""
+
+    @property
+    def mapped_ground(self) -> 'tuple[Scenes, BaseGeometry] | None':
+        """Scenes whose map a test scores, with the test ground in their CRS; None for a folder of chips."""
+
+
+class ClassMaps(Protocol):
+    """Class maps of scenes, which a test scores."""
+
+    def classes(self, batch: 'dict[str, Tensor]') -> 'Tensor':
+        """Return the classes of a batch of windows.
+
+        Args:
+            batch: ``scene`` (batch,) and ``window`` (batch, 4): row, column, height and width.
+
+        Returns:
+            Classes (batch, height, width), int64.
         """
 
 
@@ -174,6 +199,14 @@ class PredictionData(Protocol):
     @property
     def sensor(self) -> str | None:
         """Sensor of the scenes, None to detect it."""
+
+    @property
+    def crs(self) -> str | None:
+        """CRS to bring scenes to, None for their own."""
+
+    @property
+    def res(self) -> float | None:
+        """Pixel size to bring scenes to, in units of the CRS, None for their own."""
 
     @property
     def offset_option(self) -> float | Literal['auto']:

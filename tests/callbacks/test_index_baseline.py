@@ -23,7 +23,7 @@ class Data:
     def describe_chips(self, batch: dict[str, torch.Tensor]) -> list[str]:
         return []
 
-    def region_loader(self, part: str) -> list[dict[str, torch.Tensor]]:
+    def region_loader(self, part: str, context: int = 0) -> list[dict[str, torch.Tensor]]:
         generator = torch.Generator().manual_seed(len(part))
         mask = torch.randint(0, 2, (2, 8, 8), generator=generator)
         nir = torch.where(mask == 1, 0.6, 0.3)

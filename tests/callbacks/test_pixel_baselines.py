@@ -43,7 +43,7 @@ class Chips(LightningDataModule):
         super().__init__()
         self.parts = {'train': make_chips(4, labelled), 'test': make_chips(2)}
 
-    def region_loader(self, part: str) -> Any:
+    def region_loader(self, part: str, context: int = 0) -> Any:
         return DataLoader(self.parts[part], 2)  # type: ignore[arg-type]
 
     def train_dataloader(self) -> Any:

@@ -61,6 +61,6 @@ def test_a_map_is_the_networks_answer(task: Any, make_scene: Make, tmp_path: Pat
     assert (classes == whole).all()
 
 
-def test_a_sieve_needs_polygons() -> None:
+def test_a_smallest_area_needs_polygons() -> None:
     with pytest.raises(ConfigurationError, match='polygons: true'):
-        MapSettings(sieve=1.0)
+        MapSettings(min_area=1.0)

@@ -96,7 +96,7 @@ class Chips(LightningDataModule):
     def in_channels(self) -> int:
         return len(self.bands)
 
-    def region_loader(self, part: str) -> Any:
+    def region_loader(self, part: str, context: int = 0) -> Any:
         return self.train_dataloader()
 
     def describe_chips(self, batch: Any) -> list[str]:

@@ -49,7 +49,7 @@ class Data(LightningDataModule):
     def train_dataloader(self) -> Any:
         return DataLoader(chips(6, seed=0), 2, collate_fn=collate)
 
-    def region_loader(self, part: str) -> Any:
+    def region_loader(self, part: str, context: int = 0) -> Any:
         return self.train_dataloader()
 
     def describe_chips(self, batch: Any) -> list[str]:

@@ -59,7 +59,7 @@ class Chips(LightningDataModule):
 
     test_dataloader = val_dataloader
 
-    def region_loader(self, part: str) -> Any:
+    def region_loader(self, part: str, context: int = 0) -> Any:
         return self.train_dataloader()
 
     def describe_chips(self, batch: Any) -> list[str]:

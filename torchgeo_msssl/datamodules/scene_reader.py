@@ -33,6 +33,7 @@ from torchgeo_msssl.progress import progress_bar
 from torchgeo_msssl.samplers.balanced import BalancedChipSampler
 from torchgeo_msssl.samplers.base import ChipSampler
 from torchgeo_msssl.samplers.grid import GridChipSampler
+from torchgeo_msssl.samplers.ground import GroundSampler
 from torchgeo_msssl.samplers.random import Positives, RandomChipSampler
 
 log = logging.getLogger(__name__)
@@ -223,8 +224,10 @@ class SceneReader:
         )
 
     def covering_sampler(self, part: str, all_ranks: bool = False) -> ChipSampler:
-        """Return a sampler of the chips that cover the ground of a part."""
+        """Return a sampler of the chips that cover the ground of a part: each test pixel once, else whole chips."""
         how = self.sampling
+        if part == 'test':
+            return self.test_sampler(all_ranks=all_ranks)
         return GridChipSampler(
             self.scenes,
             how.size,
@@ -234,9 +237,22 @@ class SceneReader:
             all_ranks=all_ranks,
         )
 
+    def test_sampler(self, context: int = 0, all_ranks: bool = False) -> ChipSampler:
+        """Return a sampler of windows that show each pixel of the test ground once, apart from their context."""
+        region = self.division.regions['test']
+        assert region is not None
+        return GroundSampler(self.scenes, self.sampling.size, region, context, all_ranks)
+
+    def test_dataset(self, context: int = 0) -> BatchDataset:
+        """Return the scenes, labelled on the test ground only and not in the context of a window."""
+        labelled, region = self.division.labelled, self.division.regions['test']
+        assert labelled is not None
+        assert region is not None
+        return labelled.inside(region, context)
+
     def dataset(self, part: str) -> BatchDataset:
         """Return the scenes, with their labels if there are any."""
-        return self.division.labelled or self.scenes
+        return self.test_dataset() if part == 'test' else self.division.labelled or self.scenes
 
     def unlabelled_dataset(self) -> BatchDataset:
         """Return the scenes without their labels."""

@@ -107,7 +107,7 @@ class SegmentationDataModule(SpectralDataModule):
                 first ones hold every class of the training ground; which they are depends on ``seed``.
             seed: Seed of the split and of the choice among the training blocks or chips.
             class_balance: Scenes: draw training chips of rare classes as often as those of common ones.
-            overlap: Scenes: pixels that neighbouring validation and test chips share.
+            overlap: Scenes: pixels that neighbouring validation chips share.
             sample: Labels of the sample area to use without ``paths``.
             **kwargs: The other options of :class:`~torchgeo_msssl.datamodules.base.SpectralDataModule`, with its
                 defaults; ``chip_size`` is 128 for scenes.
@@ -333,6 +333,11 @@ class SegmentationDataModule(SpectralDataModule):
         return {'fit': ('val',), 'validate': ('val',), 'test': ('test',)}.get(stage, ())
 
     @property
+    def mapped_ground(self) -> tuple[Scenes, BaseGeometry] | None:
+        """Scenes whose map a test scores, with the test ground in their CRS; None for a folder of chips."""
+        return None if self.reads_chips else (self.scenes, self.regions['test'])
+
+    @property
     def holds_out(self) -> bool:
         """Whether some ground or chips are held out for validation."""
         if isinstance(self.reader, SceneReader):
@@ -358,16 +363,20 @@ class SegmentationDataModule(SpectralDataModule):
         )
 
     def test_dataloader(self) -> ChipLoader:
-        """Return the loader of test chips, which cover the test ground."""
+        """Return the loader of test chips; of scenes, windows that show each pixel of the test ground once."""
         return self._make_loader('test', self._samplers['test'])
 
-    def region_loader(self, part: str) -> ChipLoader:
+    def region_loader(self, part: str, context: int = 0) -> ChipLoader:
         """Return a loader of the labelled chips that cover a part, in order, all of them on every rank.
 
         Args:
             part: ``train`` (where labels are used), ``val`` or ``test``.
+            context: Pixels around each test chip of scenes that are read too, without labels.
         """
         self.reader.prepare()
+        if part == 'test' and isinstance(self.reader, SceneReader):
+            sampler, dataset = self.reader.test_sampler(context, all_ranks=True), self.reader.test_dataset(context)
+            return self._make_loader(part, sampler, dataset=dataset)
         return self._make_loader(part, self.reader.covering_sampler(part, all_ranks=True))
 
 

@@ -4,6 +4,7 @@ Labels come from mask rasters, or from polygons and lines that are burned on the
 ``ignore_index``; unlabelled is not background.
 """
 
+import copy
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
@@ -336,7 +337,23 @@ class LabelledScenes(Dataset[Sample]):
         self.scenes = scenes
         self.labels = labels
         self.transforms = transforms
+        self._region: GeometryIndex | None = None
+        self._context = 0
         labels.check(scenes)
+
+    def inside(self, region: BaseGeometry, context: int = 0) -> 'LabelledScenes':
+        """Return the same scenes with labels inside a region only.
+
+        Args:
+            region: Region in the scenes' CRS; it contains pixels by their centres.
+            context: Pixels along the edges of each chip that are unlabelled too.
+
+        Returns:
+            A dataset that shares the files with this one.
+        """
+        narrowed = copy.copy(self)
+        narrowed._region, narrowed._context = region_index(region, self.scenes.crs), context
+        return narrowed
 
     def __len__(self) -> int:
         """Return the number of scenes, as TorchGeo does; samplers know the number of chips."""
@@ -375,5 +392,13 @@ class LabelledScenes(Dataset[Sample]):
             window, time = grid.window, pd.Interval(t.start, t.stop)
         mask = self.labels.mask_for(grid, window, time)
         mask[~sample['valid'][0].numpy()] = self.labels.ignore_index
+        set_outside(mask, self._region, grid, window, self.labels.ignore_index)
+        _clear_edges(mask, self._context, self.labels.ignore_index)
         sample['mask'] = torch.from_numpy(mask.astype(np.int64))
         return self.transforms(sample) if self.transforms is not None else sample
+
+
+def _clear_edges(mask: NDArray[np.uint8], width: int, value: int) -> None:
+    """Set the pixels along the edges of a mask to a value."""
+    if width:
+        mask[:width], mask[-width:], mask[:, :width], mask[:, -width:] = (value,) * 4

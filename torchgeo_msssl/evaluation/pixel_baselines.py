@@ -47,7 +47,8 @@ def pixel_baselines(
     """Train logistic regression and random forests on the training chips of a task, and apply them to its test chips.
 
     Each is trained on the spectral features of pixels, and on these with texture, see
-    :class:`~torchgeo_msssl.transforms.texture.PixelFeatures`. Chips are not augmented.
+    :class:`~torchgeo_msssl.transforms.texture.PixelFeatures`. Chips are not augmented. Test chips of scenes are read
+    with all pixels that features depend on, since the network has context too.
 
     Args:
         task: A tested task, whose normalization, labels and counts are used.
@@ -67,7 +68,7 @@ def pixel_baselines(
     generator = torch.Generator().manual_seed(limits.seed)
     share = limits.max_test_pixels / max(int(task.confusion.sum()), 1)
     counts = {name: torch.zeros(task.num_classes, task.num_classes, dtype=torch.int64) for name in classifiers}
-    for batch in _on_device(data.region_loader('test'), task):
+    for batch in _on_device(data.region_loader('test', features.receptive_radius), task):
         for values, labels in _chips(task, features, batch):
             kept = labels.flatten().cpu() != task.ignore_index
             if share < 1:

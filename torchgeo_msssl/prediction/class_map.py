@@ -29,7 +29,17 @@ from torchgeo_msssl.prediction.qgis_style import Colors, class_colors, write_qml
 from torchgeo_msssl.prediction.scenes import check_bands, read_mirrored
 from torchgeo_msssl.prediction.stitch import FinishedRows, Stitching
 
-__all__ = ('NODATA', 'MapOptions', 'Network', 'Numbers', 'PredictionResult', 'map_files', 'predict_scene')
+__all__ = (
+    'NODATA',
+    'Chip',
+    'ClassMap',
+    'MapOptions',
+    'Network',
+    'Numbers',
+    'PredictionResult',
+    'map_files',
+    'predict_scene',
+)
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +47,8 @@ log = logging.getLogger(__name__)
 #: in the dtype of the scene, valid (batch, 1, height, width) bool, scale and offset (batch, band) float32.
 type Network = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 Numbers = Literal['none', 'uint8', 'float32']
-type _Chip = tuple[NDArray[Any], NDArray[np.bool_]]
+#: Image (band, height, width) in the dtype of the scene, and valid pixels (height, width).
+type Chip = tuple[NDArray[Any], NDArray[np.bool_]]
 
 #: Class of pixels without data.
 NODATA = 255
@@ -160,7 +171,7 @@ def predict_scene(
     radiometry = _per_band('scale', scale, 1.0, bands), _per_band('offset', offset, 0.0, bands)
     files = map_files(Path(output), options)
     *others, path = files
-    predictor = _ClassMap(network, scene, tuple(bands), options, radiometry, device)
+    predictor = ClassMap(network, scene, tuple(bands), options, radiometry, device)
     run = run_prediction(
         predictor,
         files,
@@ -235,8 +246,8 @@ def _remove_outdated(output: Path, written: Collection[Path]) -> None:
             log.info('Removed %s, which belonged to an earlier map.', path)
 
 
-class _ClassMap(WindowPredictor[_Chip]):
-    """Classes of one scene."""
+class ClassMap(WindowPredictor[Chip]):
+    """Classes of one scene; the arguments are those of :func:`predict_scene`."""
 
     def __init__(
         self,
@@ -253,15 +264,18 @@ class _ClassMap(WindowPredictor[_Chip]):
         self.radiometry, self.device = radiometry, device
         self.counts = np.zeros(len(options.class_names), dtype=np.int64)
 
-    def read(self, window: Window) -> tuple[_Chip, NDArray[np.bool_]]:
+    def read(self, window: Window) -> tuple[Chip, NDArray[np.bool_]]:
+        """Read a window, mirrored beyond the edges of the scene."""
         image, valid = read_mirrored(self.scene, window, self.bands)
         return (image, valid), valid
 
-    def apply(self, samples: Sequence[_Chip]) -> NDArray[np.float32]:
+    def apply(self, samples: Sequence[Chip]) -> NDArray[np.float32]:
+        """Compute the class probabilities of windows."""
         image, valid = (np.stack(arrays) for arrays in zip(*samples, strict=True))
         return predict_probabilities(self.network, image, valid, self.radiometry, self.options, self.device)
 
     def render(self, rows: FinishedRows) -> list[NDArray[Any]]:
+        """Return probabilities and confidence where requested, then the classes."""
         options, (best, certainty) = self.options, _best(rows.values)
         arrays = []
         if options.probabilities != 'none':

@@ -41,6 +41,7 @@ __all__ = (
     'hash_weights',
     'is_complete',
     'key_of',
+    'predict_rows',
     'run_prediction',
 )
 
@@ -163,7 +164,7 @@ def run_prediction(
     }
     with block_cache(GDAL_CACHE), ResumableGeoTIFFs(predictor.grid, specs, key, every) as writer:
         start = writer.next_row
-        windows, empty = _predict_rows(predictor, writer, progress) if start < predictor.grid.height else (0, 0)
+        windows, empty = predict_rows(predictor, writer.write, start, progress)
         before_publish()
         writer.publish()
     return PredictionRun(False, start, windows, empty)
@@ -223,9 +224,30 @@ def is_complete(files: Mapping[Path, GeoTIFFSpec], key: str) -> bool:
     return all(key_of(path) == key for path in files)
 
 
-def _predict_rows(predictor: WindowPredictor[Any], writer: ResumableGeoTIFFs, progress: bool) -> tuple[int, int]:
-    """Predict the rows that are not safe yet; return the numbers of windows and of empty ones."""
-    rows, cols, start = predictor.tiling.rows, predictor.tiling.cols, writer.next_row
+def predict_rows(
+    predictor: WindowPredictor[Any],
+    write: Callable[[int, list[NDArray[Any]]], object],
+    start: int = 0,
+    progress: bool = True,
+) -> tuple[int, int]:
+    """Predict the rows of a scene, and pass on what is rendered from top to bottom.
+
+    Args:
+        predictor: What is read, computed and rendered.
+        write: Called in a thread of its own with the first of some rows and what was rendered of them.
+        start: First row to predict.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        Numbers of windows and of empty ones.
+
+    Raises:
+        ConfigurationError: If the network's output is not finite.
+        SceneReadError: If the scene is damaged.
+    """
+    if start >= predictor.grid.height:
+        return 0, 0
+    rows, cols = predictor.tiling.rows, predictor.tiling.cols
     accumulator = RowBandAccumulator(predictor.tiling, predictor.channels, predictor.tiling.first_row_of(start))
     places = list(product(range(accumulator.index, len(rows.starts)), range(len(cols.starts))))
     done = empty = 0
@@ -247,7 +269,7 @@ def _predict_rows(predictor: WindowPredictor[Any], writer: ResumableGeoTIFFs, pr
                 done, empty = done + 1, empty + (not has_data)
                 advance(done, 0.0)
             for part in _portions(accumulator.finished(), start):
-                behind.call(writer.write, part.first, predictor.render(part))
+                behind.call(write, part.first, predictor.render(part))
             accumulator.shift()
     return done, empty
 

@@ -11,16 +11,21 @@ import torch
 from torch import Tensor
 
 from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.geo.checks.placement import pixel_size
+from torchgeo_msssl.geo.grid import PixelGrid
 from torchgeo_msssl.geo.vectorize.layers import read_tags
 from torchgeo_msssl.geo.vectorize.options import VectorizeOptions
 from torchgeo_msssl.geo.vectorize.run import vectorize
-from torchgeo_msssl.prediction.class_map import MapOptions, Numbers, PredictionResult, predict_scene
+from torchgeo_msssl.prediction.class_map import MapOptions, Network, Numbers, PredictionResult, predict_scene
 from torchgeo_msssl.prediction.pipeline import key_of
 from torchgeo_msssl.prediction.plan import plan
 from torchgeo_msssl.prediction.receptive_field import choose_blend
 from torchgeo_msssl.prediction.scenes import check_names, open_scenes
 from torchgeo_msssl.prediction.training_comparison import compare_with_training
 from torchgeo_msssl.tasks.pixel_classification import PixelClassification
+
+#: Area of the smallest polygon by default, in pixels.
+_SMALLEST_POLYGON = 10
 
 
 @dataclass(frozen=True)
@@ -37,9 +42,9 @@ class MapSettings:
             (``d4``), or ``none``.
         probabilities: Write ``<scene>_probabilities.tif``, one band per class, as ``uint8`` or ``float32``.
         confidence: Write ``<scene>_confidence.tif``, the probability of the mapped class, as ``uint8`` or ``float32``.
-        polygons: Write ``<scene>.gpkg``, polygons with class, area and mean probability, and the confidence from which
-            this is computed.
-        sieve: Area below which polygons are removed, in m²; requires ``polygons``.
+        polygons: Write ``<scene>.gpkg``, polygons of all classes but the background with class, area and mean
+            probability, and the confidence from which this is computed.
+        min_area: Smallest area of a polygon, in m²; None for that of ten pixels.
         batch_size: Windows per forward pass.
         plan: Print the windows, memory, disk space and time that are required, and stop.
         overwrite: Map scenes again whose maps exist already.
@@ -54,7 +59,7 @@ class MapSettings:
     probabilities: Numbers = 'none'
     confidence: Numbers = 'none'
     polygons: bool = False
-    sieve: float = 0.0
+    min_area: float | None = None
     batch_size: int = 4
     plan: bool = False
     overwrite: bool = False
@@ -66,8 +71,8 @@ class MapSettings:
         Raises:
             ConfigurationError: If an option is out of range.
         """
-        if self.sieve < 0 or (self.sieve > 0 and not self.polygons):
-            raise ConfigurationError(f'sieve: expected 0 m² or more, with polygons: true, got {self.sieve}.')
+        if self.min_area is not None and (self.min_area < 0 or not self.polygons):
+            raise ConfigurationError(f'min_area: expected 0 m² or more, with polygons: true, got {self.min_area}.')
 
 
 def map_scenes(
@@ -78,6 +83,8 @@ def map_scenes(
     sensor: str | None = None,
     offset: float | Literal['auto'] = 'auto',
     device: torch.device | str = 'cpu',
+    crs: str | None = None,
+    res: float | None = None,
 ) -> list[PredictionResult]:
     """Write the class map of every scene with a QGIS style.
 
@@ -91,6 +98,8 @@ def map_scenes(
         sensor: Sensor of the scenes, for files that do not name it; None for that of the training.
         offset: Digital number added before scaling; ``auto`` reads it from metadata or date.
         device: Device to compute on.
+        crs: CRS of the maps; None for that of each scene.
+        res: Pixel size of the maps, in units of the CRS; None for that of each scene.
 
     Returns:
         Result for each scene; empty if only a plan was requested.
@@ -102,27 +111,12 @@ def map_scenes(
     """
     settings = settings or MapSettings()
     metadata = task.metadata()
-    scenes, known = open_scenes(paths, sensor, metadata.sensor)
+    scenes, known = open_scenes(paths, sensor, metadata.sensor, crs=crs, res=res)
     check_names(scenes, '.tif')
     task = task.to(device).eval()
     bands = task.bands or scenes[0].bands
     radiometries = compare_with_training(scenes, bands, known, offset, metadata, settings.check_radiometry)
-    stitching = choose_blend(task.model, len(bands), settings.window, settings.blend, settings.overlap)
-    print(f'Windows of {stitching.window} pixels, blend {stitching.blend}: {stitching.reason}')
-    options = MapOptions(
-        task.class_names,
-        stitching,
-        tta=settings.tta,
-        probabilities=settings.probabilities,
-        confidence='uint8' if settings.polygons and settings.confidence == 'none' else settings.confidence,
-        batch_size=settings.batch_size,
-        checkpoint=_hash(Path(checkpoint)),
-    )
-
-    def network(image: Tensor, valid: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
-        logits: Tensor = task(image, valid, scale, offset)
-        return logits
-
+    options, network = map_options(task, len(bands), settings, _hash(Path(checkpoint))), network_of(task)
     if settings.plan:
         for scene in scenes:
             print(plan(scene, bands, options, network, device))
@@ -142,21 +136,70 @@ def map_scenes(
         )
         print(f'{"Already exists" if result.skipped else "Wrote"}: {result.path}')
         if settings.polygons:
-            _write_polygons(result, task.class_names, settings.sieve)
+            _write_polygons(result, scene.grid, settings.min_area)
         results.append(result)
     return results
 
 
-def _write_polygons(result: PredictionResult, class_names: Sequence[str], sieve: float) -> None:
+def map_options(
+    task: PixelClassification, in_channels: int, settings: MapSettings | None = None, checkpoint: str = ''
+) -> MapOptions:
+    """Choose how the scenes of a task are mapped, and print it.
+
+    Args:
+        task: The task.
+        in_channels: Number of bands.
+        settings: Options of the command; None for its defaults.
+        checkpoint: Hash of the file from which the task was loaded.
+
+    Returns:
+        The options of each scene.
+
+    Raises:
+        ConfigurationError: If an option does not suit the network.
+    """
+    settings = settings or MapSettings()
+    stitching = choose_blend(task.model, in_channels, settings.window, settings.blend, settings.overlap)
+    print(f'Windows of {stitching.window} pixels, blend {stitching.blend}: {stitching.reason}')
+    return MapOptions(
+        task.class_names,
+        stitching,
+        tta=settings.tta,
+        probabilities=settings.probabilities,
+        confidence='uint8' if settings.polygons and settings.confidence == 'none' else settings.confidence,
+        batch_size=settings.batch_size,
+        checkpoint=checkpoint,
+    )
+
+
+def network_of(task: PixelClassification) -> Network:
+    """Return the function from pixels to logits of a task.
+
+    Args:
+        task: The task, in eval mode.
+    """
+
+    def network(image: Tensor, valid: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
+        logits: Tensor = task(image, valid, scale, offset)
+        return logits
+
+    return network
+
+
+def _write_polygons(result: PredictionResult, grid: PixelGrid, min_area: float | None) -> None:
     """Write the polygons of a map, unless they exist already."""
-    tags = {'MSSSL_MAP': key_of(result.path) or '', 'MSSSL_SIEVE': repr(sieve)}
+    if min_area is None:
+        side = pixel_size(grid)
+        min_area = 0.0 if side is None else _SMALLEST_POLYGON * side**2
+    tags = {'MSSSL_MAP': key_of(result.path) or '', 'MSSSL_MIN_AREA': repr(min_area)}
     output = result.path.with_suffix('.gpkg')
     if read_tags(output) == tags:
         print(f'Already exists: {output}')
         return
-    options = VectorizeOptions(class_names, min_area=sieve)
+    options = VectorizeOptions(min_area=min_area)
     written = vectorize(result.path, output, options, confidence=result.confidence, tags=tags, progress=False)
-    print(f'Wrote: {output} ({sum(written.polygons.values()):,} polygons)')
+    small = f', {written.small:,} areas below {min_area:.3g} m² left out' if written.small else ''
+    print(f'Wrote: {output} ({sum(written.polygons.values()):,} polygons{small})')
 
 
 def _hash(path: Path) -> str:

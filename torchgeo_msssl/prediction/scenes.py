@@ -5,19 +5,26 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio.crs import CRS
 
 from torchgeo_msssl.bands import Sensor, get_sensor
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.headers import find_scenes
 from torchgeo_msssl.geo.scene import Scene, missing_bands_error
+from torchgeo_msssl.geo.warp import warp_scene
 from torchgeo_msssl.prediction.stitch import reflect_indices
 
 __all__ = ('check_bands', 'check_names', 'open_scenes', 'read_mirrored')
 
 
 def open_scenes(
-    paths: str | Sequence[str], sensor: str | None, trained_on: str | None, plain: bool = False
+    paths: str | Sequence[str],
+    sensor: str | None,
+    trained_on: str | None,
+    plain: bool = False,
+    crs: str | None = None,
+    res: float | None = None,
 ) -> tuple[list[Scene], Sensor | None]:
     """Open the scenes of a prediction.
 
@@ -26,6 +33,8 @@ def open_scenes(
         sensor: Sensor of the scenes, for files that do not name it; None for that of the training.
         trained_on: Sensor of the training, or None.
         plain: Accept images without a CRS.
+        crs: CRS to bring the scenes to; None for that of each scene.
+        res: Pixel size to bring them to, in units of the CRS; None for that of each scene.
 
     Returns:
         The scenes, and their sensor where it is known.
@@ -35,7 +44,12 @@ def open_scenes(
     """
     name = sensor or trained_on
     known = get_sensor(name) if name else None
-    return find_scenes(paths, known, plain), known
+    scenes = find_scenes(paths, known, plain)
+    if crs is not None or res is not None:
+        size = None if res is None else (float(res), float(res))
+        target = CRS.from_user_input(crs) if crs is not None else scenes[0].grid.crs
+        scenes = [warp_scene(scene, target, size) for scene in scenes]
+    return scenes, known
 
 
 def check_names(scenes: Sequence[Scene], suffix: str) -> None:

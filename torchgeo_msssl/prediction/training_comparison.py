@@ -132,7 +132,7 @@ def _compare_pixel_size(scene: Scene, trained: float | None) -> None:
         return
     log.warning(
         '%s has pixels of %.3g m, and the network was trained on pixels of %.3g m: objects look different to it; '
-        'resample the scene (`gdalwarp -tr`), or train with `res` set to the pixel size of the map.',
+        'map it with `--data.res` set to the pixel size of the training, or train with `res` set to that of the map.',
         scene.path,
         own,
         trained,

@@ -1,12 +1,13 @@
 """Base of tasks that classify every pixel: classes and bands, forward pass, labels, evaluation."""
 
+import logging
 from abc import abstractmethod
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from torchgeo_msssl.contract import LabelledData, spectral_data
+from torchgeo_msssl.contract import ClassMaps, LabelledData, spectral_data
 from torchgeo_msssl.errors import BandError, ConfigurationError
 from torchgeo_msssl.models.metadata import EncoderMetadata
 from torchgeo_msssl.models.segmentation import pad_to_multiple
@@ -15,6 +16,8 @@ from torchgeo_msssl.tasks.confusion import accuracy, class_scores, confusion_mat
 from torchgeo_msssl.tasks.segmentation_figures import metric_name
 from torchgeo_msssl.tasks.training import TrainingTask
 from torchgeo_msssl.transforms.normalize import valid_pixels
+
+log = logging.getLogger(__name__)
 
 
 class PixelClassification(TrainingTask):
@@ -25,6 +28,7 @@ class PixelClassification(TrainingTask):
         ignore_index: Value of unlabelled pixels in a mask.
         stride: Images are padded to multiples of this inside :meth:`forward`.
         confusion: Counts (label, prediction) of the current or last evaluation.
+        maps: Maps that a test scores, which a callback may set; None to score each test chip by itself.
         baselines: Counts of other classifiers on the same test pixels, which a callback may add, by name.
     """
 
@@ -35,6 +39,7 @@ class PixelClassification(TrainingTask):
     ignore_index: int
     stride: int
     confusion: Tensor
+    maps: ClassMaps | None = None
     baselines: dict[str, Tensor]
     _class_names: list[str] | None
 
@@ -184,8 +189,14 @@ class PixelClassification(TrainingTask):
         return self._evaluate(batch, 'val')
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> Tensor:
-        """Count labels and predictions of a batch; returns predicted classes (batch, height, width)."""
-        return self._evaluate(batch, 'test')
+        """Count labels and predictions of a batch; returns predicted classes (batch, height, width).
+
+        Predictions are those of :attr:`maps`, if there are any.
+        """
+        if self.maps is None:
+            return self._evaluate(batch, 'test')
+        mask = self.labels(batch)
+        return self._count(self.maps.classes(batch).to(mask.device), mask)
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Compute class probabilities of a batch without ``mask``.
@@ -203,7 +214,9 @@ class PixelClassification(TrainingTask):
     def _evaluate(self, batch: dict[str, Tensor], stage: str) -> Tensor:
         mask, logits = self.labels(batch), self._logits(batch)
         self.log(f'{stage}_loss', self.criterion(logits, mask), batch_size=len(mask), sync_dist=True)
-        prediction = logits.argmax(dim=1)
+        return self._count(logits.argmax(dim=1), mask)
+
+    def _count(self, prediction: Tensor, mask: Tensor) -> Tensor:
         self.confusion += confusion_matrix(prediction, mask, self.num_classes, self.ignore_index)
         return prediction
 
@@ -214,6 +227,8 @@ class PixelClassification(TrainingTask):
             ConfigurationError: If it is neither trained nor loaded.
         """
         self.check_trained()
+        if self.maps is None:
+            log.info('The test scores chips one by one, not a map.')
 
     def on_validation_epoch_start(self) -> None:
         """Reset the counts."""

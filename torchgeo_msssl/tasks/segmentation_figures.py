@@ -120,7 +120,7 @@ class ChipPicture:
         image: Reflectance (band, height, width).
         valid: Valid pixels (1, height, width), bool.
         label: Classes (height, width), or ``ignore_index``.
-        prediction: Classes (height, width), or None.
+        prediction: Classes (height, width), or a larger number where there is none; None for all.
     """
 
     image: Tensor
@@ -178,7 +178,8 @@ def _panels(
         prediction = chip.prediction.numpy()
         errors = np.where((prediction == label)[..., None], _RIGHT, _WRONG)
         errors[~known] = _GRAY
-        panels += [_paint_classes(prediction, chip.valid[0].numpy(), colors), errors]
+        mapped = chip.valid[0].numpy() & (prediction < len(colors))  # a map of the test ground ends there
+        panels += [_paint_classes(prediction, mapped, colors), errors]
     return panels
 
 

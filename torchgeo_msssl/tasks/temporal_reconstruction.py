@@ -38,6 +38,7 @@ class TemporalReconstruction(ImagePrediction):
     """
 
     method = 'temporal_reconstruction'
+    view_titles = ('input', 'other date')
 
     def __init__(
         self,
