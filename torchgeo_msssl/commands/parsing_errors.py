@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from torchgeo_msssl.commands import program
 from torchgeo_msssl.commands.spelling import describe_type, members
 
 #: Options of the trainer commands outside of sections.
@@ -77,7 +78,7 @@ def _unknown_option(given: str, command: str, hints: Mapping[str, Any]) -> str:
     else:
         close = difflib.get_close_matches(section, known, 1)
     dashes = '--' if given.startswith('--') else ''
-    meant = f'did you mean `{dashes}{known[close[0]]}`?' if close else f'see python -m torchgeo_msssl {command} --help.'
+    meant = f'did you mean `{dashes}{known[close[0]]}`?' if close else f'see {program()} {command} --help.'
     return f'{given}: {command} has no such option; {meant}'
 
 

@@ -226,7 +226,7 @@ def is_complete(files: Mapping[Path, GeoTIFFSpec], key: str) -> bool:
 
 def predict_rows(
     predictor: WindowPredictor[Any],
-    write: Callable[[int, list[NDArray[Any]]], object],
+    write: Callable[[int, list[NDArray[Any]]], None],
     start: int = 0,
     progress: bool = True,
 ) -> tuple[int, int]:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.geo.checks.placement import pixel_size
 from torchgeo_msssl.geo.grid import PixelGrid
+from torchgeo_msssl.geo.ground_size import pixel_size
 from torchgeo_msssl.geo.vectorize.layers import read_tags
 from torchgeo_msssl.geo.vectorize.options import VectorizeOptions
 from torchgeo_msssl.geo.vectorize.run import vectorize

@@ -50,8 +50,8 @@ class GroundSampler(ChipSampler):
     def _origins(self, scene: int, size: int) -> list[tuple[int, int]]:
         """Return first row and column of the windows of a scene."""
         grid, region = self.dataset.scenes[scene].grid, self.region_of(scene)
-        rows, cols = np.meshgrid(np.arange(0, grid.height, size), np.arange(0, grid.width, size), indexing='ij')
-        rows, cols = rows.ravel(), cols.ravel()
+        corners = np.meshgrid(np.arange(0, grid.height, size), np.arange(0, grid.width, size), indexing='ij')
+        rows, cols = (corner.ravel() for corner in corners)
         kept = shapely.intersects(region, _between_centres(grid, rows, cols, size))
         _, at_most = self.dataset.valid_cells(scene).bounds(rows, cols, self.size)
         kept &= at_most > 0
