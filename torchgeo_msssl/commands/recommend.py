@@ -4,26 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from torchgeo_msssl.commands.options import read_options
-from torchgeo_msssl.commands.study import read_overrides, run_command, split_overrides
+from torchgeo_msssl.commands.study import CellOptions, read_overrides, run_command, split_overrides
 from torchgeo_msssl.evaluation.study.recommendation import Recommendation
 from torchgeo_msssl.validation import check_at_least
 
 
 @dataclass(frozen=True)
-class RecommendOptions(Recommendation):
+class RecommendOptions(CellOptions, Recommendation):
     """Train several models on the same labels and keep the one that your labels support.
 
     The candidates are trained on the training ground and compared on the validation ground; the recommended one is
     tested once. Options --data.… apply to every candidate, --model.… and --trainer.… to those without a configuration
     of their own, and all of them with --pretraining. before them to pretrainings. The same command resumes.
-
-    Attributes:
-        dry_run: List the runs and their commands only.
-        jobs: Number of candidates to train at the same time.
     """
-
-    dry_run: bool = False
-    jobs: int = 1
 
     def __post_init__(self) -> None:
         """Check the options.

@@ -16,21 +16,30 @@ _OVERRIDES = ('model', 'data', 'trainer')
 
 
 @dataclass(frozen=True)
-class StudyOptions(Study):
+class CellOptions:
+    """How the runs of a study or a recommendation are started.
+
+    Attributes:
+        dry_run: List the runs and their commands only.
+        jobs: Number of runs at the same time.
+    """
+
+    dry_run: bool = False
+    jobs: int = 1
+
+
+@dataclass(frozen=True)
+class StudyOptions(CellOptions, Study):
     """Train a network repeatedly with one thing changed at a time, to measure whether it helps.
 
     Options --model.…, --data.… and --trainer.… apply to every cell, and with --pretraining. before them, as in
     --pretraining.trainer.max_epochs, to every pretraining. A study that was stopped resumes with the same command.
 
     Attributes:
-        dry_run: List the cells and their commands only.
         index: Run the cell of this number only, for arrays of batch jobs.
-        jobs: Number of cells to run at the same time.
     """
 
-    dry_run: bool = False
     index: int | None = None
-    jobs: int = 1
 
     def __post_init__(self) -> None:
         """Check the options.
