@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import geopandas as gpd
@@ -34,7 +35,7 @@ from torchgeo_msssl.geo.open_datasets import pooled_raster
 from torchgeo_msssl.geo.sample import SampleArea
 from torchgeo_msssl.models import load_encoder
 from torchgeo_msssl.models.encoders import create_encoder
-from torchgeo_msssl.tasks import FastSiam, SimSiam, TextureClassifier
+from torchgeo_msssl.tasks import Augmentation, FastSiam, JointEmbeddingTask, SimSiam, TextureClassifier
 from torchgeo_msssl.tasks.run_folder import MetricsFile
 
 REPOSITORY = Path(__file__).parents[1]
@@ -497,6 +498,20 @@ def test_configs_set_in_channels() -> None:
     assert CONFIGS
     for config in CONFIGS:
         assert 'in_channels' in yaml.safe_load(config.read_text())['model']['init_args']
+
+
+def test_blur_of_configs_is_below_a_pixel_of_the_chip() -> None:
+    """In pixels of views it would depend on the crop, and 2 of them erase rows of vines."""
+    found = []
+    for config in CONFIGS:
+        model = yaml.safe_load(config.read_text(encoding='utf-8'))['model']
+        task = resolve_name(model['class_path'])
+        if issubclass(task, JointEmbeddingTask):
+            views = Augmentation(**model['init_args'].get('augmentation', {}))
+            largest = 0.5 if 'drone' in config.stem else 1.0
+            assert views.blur == 0 or (views.blur_unit == 'chip' and views.blur_sigma[1] <= largest), config
+            found.append(config.stem)
+    assert len(found) > 9
 
 
 # Options of a run.

@@ -147,7 +147,8 @@ class PretrainingTask(EncoderTraining):
         size = self.input_size(data)
         self.resolve_stem(self.weights, size)
         if warning := small_map_warning(self.encoder, self.hparams['model'], size):
-            log.warning('%s', warning)
+            # who names a stem has weighed its cost against the size of the map
+            log.log(logging.WARNING if self.stem in (None, 'auto') else logging.INFO, '%s', warning)
         if self.weights is not None:
             report = load_encoder(self.model, self.weights, bands=data.bands, sensor=data.sensor_name)
             log.info('%s', report)
