@@ -1,5 +1,6 @@
 """Small GeoTIFFs for tests, and a separate cache folder."""
 
+import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,8 +19,17 @@ from rasterio.enums import ColorInterp
 
 from torchgeo_msssl.geo.sample import SampleArea, write_sample_area
 
+# While modules are imported nothing can be freed; looking for it takes seconds. `pytest_collection_finish` enables it.
+gc.disable()
+
 #: Upper left corner of the scenes of ``make_scene`` by default, in EPSG:32631.
 ORIGIN = (600000.0, 5000000.0)
+
+
+def pytest_collection_finish() -> None:
+    """Exempt libraries and tests, which stay to the end, from garbage collection."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope='session', autouse=True)

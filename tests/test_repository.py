@@ -126,6 +126,7 @@ def test_class_paths_are_found_at_any_depth() -> None:
     assert list(class_paths(config)) == ['A', 'b.C']
 
 
+@pytest.mark.slow
 def test_imported_libraries_are_declared() -> None:
     with (ROOT / 'pyproject.toml').open('rb') as file:
         requirements = tomllib.load(file)['project']['dependencies']

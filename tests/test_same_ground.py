@@ -11,6 +11,7 @@ import shapely
 from affine import Affine
 from jsonargparse.typing import Path_fr
 
+from tests.marks import first_fast
 from torchgeo_msssl.commands import chip
 from torchgeo_msssl.datamodules.segmentation import SegmentationDataModule
 from torchgeo_msssl.datasets.scenes import Scenes
@@ -35,7 +36,7 @@ PLACES = {
 }
 
 
-@pytest.fixture(params=['one', 'two'])
+@pytest.fixture(params=first_fast(['two', 'one']))
 def scenes(request: pytest.FixtureRequest, make_scene: Callable[..., str], tmp_path: Path) -> dict[str, list[str]]:
     """Paths of scenes and of their label rasters, with a rare class."""
     rng = np.random.default_rng(0)

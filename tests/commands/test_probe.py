@@ -14,7 +14,7 @@ from torchgeo_msssl.geo.sample import write_sample_area
 
 Make = Callable[..., str]
 CONFIGS = Path(__file__).parents[2] / 'configs'
-SMALL = ['--resamples', '20', '--seeds', '1', '--device', 'cpu']
+SMALL = ['--model', 'test_resnet', '--resamples', '20', '--seeds', '1', '--device', 'cpu']
 
 
 @pytest.fixture(autouse=True)

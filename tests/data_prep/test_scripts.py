@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.marks import first_fast
+
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / 'data_prep').glob('[a-z]*.py'))
 
@@ -21,7 +23,7 @@ def test_all_commands_of_data_preparation_have_one() -> None:
     assert {path.stem for path in SCRIPTS} == {'chip', 'doctor', 'rasterize', 'statistics', 'vectorize'}
 
 
-@pytest.mark.parametrize('script', SCRIPTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize('script', first_fast(SCRIPTS), ids=lambda path: path.stem)
 def test_they_are_the_commands(script: Path) -> None:
     """Also in their own folder, whose statistics.py must not replace that of the standard library."""
     done = run(script, script.parent, '--help')

@@ -290,6 +290,7 @@ def _has_vine(module: SegmentationDataModule) -> bool:
     return bool(module.labelled.labels.class_counts(module.scenes, module.regions['train'], progress=False)[2])
 
 
+@pytest.mark.slow
 def test_balanced_chips_depend_on_seed_epoch_and_position_alone(files: dict[str, Any]) -> None:
     def places(module: SegmentationDataModule, epoch: int) -> list[Any]:
         loader = module.train_dataloader()

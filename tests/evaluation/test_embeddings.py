@@ -15,6 +15,7 @@ import torch
 from matplotlib.image import imsave
 from pyproj import CRS, Transformer
 
+from tests.marks import first_fast
 from torchgeo_msssl.__main__ import main
 from torchgeo_msssl.datamodules import PretrainingDataModule
 from torchgeo_msssl.datasets.batches import collate
@@ -64,7 +65,7 @@ def paths(make_scene: Make) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize('stride', [None, 8])
+@pytest.mark.parametrize('stride', first_fast([None, 8]))
 def test_everything_is_written(paths: list[str], tmp_path: Path, stride: int | None) -> None:
     folder = tmp_path / 'out'
     data = open_chips(paths)
@@ -192,7 +193,7 @@ def test_chips_may_be_farther_apart_than_their_size(paths: list[str]) -> None:
     assert places == [('scene_0', 0, 0), ('scene_0', 0, 40), ('scene_1', 0, 0), ('scene_1', 0, 40)]
 
 
-@pytest.mark.parametrize('virtual', [False, True])
+@pytest.mark.parametrize('virtual', first_fast([True, False]))
 def test_chips_of_a_folder(paths: list[str], tmp_path: Path, virtual: bool) -> None:
     """Their embeddings and footprints are those of the chips of the scenes."""
     folder, output = tmp_path / 'chips', tmp_path / 'out'

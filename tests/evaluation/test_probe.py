@@ -122,6 +122,7 @@ def test_normalisation_alone_is_no_gain(tiles: Tiles, tmp_path: Path) -> None:
     assert 'of the data: band statistics, texture statistics, random convolutions' in shown
 
 
+@pytest.mark.slow
 def test_shuffled_labels_are_at_chance(tiles: Tiles, make_scene: Make) -> None:
     rng = np.random.default_rng(3)
     labels = np.kron(rng.permutation(np.arange(96) % 2 + 1).reshape(8, 12), np.ones((16, 16)))
@@ -146,6 +147,7 @@ def test_several_seeds_are_one_line_with_their_mean(tiles: Tiles) -> None:
     assert str(shared) in line
 
 
+@pytest.mark.slow
 def test_few_labels_are_drawn_several_times(tiles: Tiles, encoder: str, tmp_path: Path) -> None:
     data = replace(settings_of(tiles).data, label_fraction=0.2, label_draws=3)
     settings = settings_of(tiles, data=data, probe=['knn'], k=3, encoders=f'ours={encoder}', seeds=1)

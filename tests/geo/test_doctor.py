@@ -133,6 +133,7 @@ def test_strips_are_slow_and_tiles_are_not(make_scene) -> None:
         )
 
 
+@pytest.mark.slow
 def test_jpeg2000(make_scene, tmp_path: Path) -> None:
     source = make_scene('a.tif', ground(1, 700, 700), names=('B02',))
     path = str(tmp_path / 'jp2' / 'T31TFJ_20210601T104031_B02.jp2')

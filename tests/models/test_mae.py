@@ -6,6 +6,7 @@ import timm
 import torch
 from torch import Tensor
 
+from tests.marks import first_fast
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.models.encoders import create_encoder
 from torchgeo_msssl.models.mae import (
@@ -97,7 +98,7 @@ def test_masked_pixels_do_not_reach_the_encoder() -> None:
 
 
 @pytest.mark.parametrize(
-    'name', ['vit_tiny_patch16_224', 'deit_tiny_distilled_patch16_224', 'vit_base_patch16_clip_224']
+    'name', first_fast(['vit_tiny_patch16_224', 'deit_tiny_distilled_patch16_224', 'vit_base_patch16_clip_224'], 2)
 )
 def test_with_all_patches_visible_it_is_timms_own_pass(name: str) -> None:
     torch.manual_seed(0)

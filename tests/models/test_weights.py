@@ -324,6 +324,7 @@ def test_segmentation_network_sees_what_the_encoder_saw(tmp_path, architecture, 
         torch.testing.assert_close(seen, expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_what_smp_does_not_take_is_said(tmp_path):
     path = exported(tmp_path, trained('convnext_nano'), 'convnext_nano')
     network = smp.Unet('tu-convnext_nano', encoder_weights=None, in_channels=4)
@@ -415,7 +416,7 @@ def test_checkpoint_loads_in_stock_classification(tmp_path, name):
         assert torch.equal(found[key], tensor), key
 
 
-@pytest.mark.parametrize('name', ['resnet50', 'convnext_nano', SWIN])
+@pytest.mark.parametrize('name', first_fast(['convnext_nano', 'resnet50', SWIN]))
 def test_stock_loader_takes_the_encoder_out_of_the_checkpoint(tmp_path, name):
     """Stock Classification cannot load any weights into ConvNeXt and Swin, but the loader under it can."""
     from torchgeo.tasks.utils import extract_backbone
@@ -543,7 +544,7 @@ def imagenet(monkeypatch):
         (('B04', 'B08'), [0, None]),
     ],
 )
-@pytest.mark.parametrize('kind', ['timm', 'smp'])
+@pytest.mark.parametrize('kind', first_fast(['timm', 'smp']))
 def test_imagenet_is_matched_by_colour(imagenet, bands, order, kind):
     if kind == 'timm':
         encoder = network = create_encoder('resnet18', len(bands))
@@ -800,12 +801,12 @@ def test_missing_left_over_and_misshapen_tensors_are_named(tmp_path):
 def test_unreadable_files(tmp_path, suffix, fault):
     path = tmp_path / f'broken{suffix}'
     if fault == 'cut short':
-        encoder = trained('resnet18')
+        encoder = trained('test_resnet')
         whole = exported(tmp_path, encoder) if suffix == '.safetensors' else checkpoint(tmp_path, encoder)
         path.write_bytes(whole.read_bytes()[:-100_000])
     elif fault != 'absent':
         path.write_text('' if fault == 'empty' else 'not weights at all')
-    refuses(create_encoder('resnet18', 4), path, f'broken{suffix}')
+    refuses(create_encoder('test_resnet', 4), path, f'broken{suffix}')
 
 
 @pytest.mark.parametrize('content', [[1, 2], {'state_dict': 3}, {'state_dict': {}}, {'epoch': 3}])

@@ -112,6 +112,7 @@ def test_a_scene_is_corrupted_in_tiles_that_depend_on_their_place(make_scene: Ma
     assert all(shape[1:] == (4, 256, 256) for shape in task.sizes)
 
 
+@pytest.mark.slow
 def test_windows_fade_into_each_other(make_scene: MakeScene, tmp_path: Path) -> None:
     """A network that gives another constant for each window leaves no step between neighbours."""
 
@@ -123,14 +124,14 @@ def test_windows_fade_into_each_other(make_scene: MakeScene, tmp_path: Path) -> 
         def tile_and_window(self, chip_size: int) -> tuple[int, int]:
             return chip_size, 2 * chip_size
 
-    task = prepare(Steps(in_channels=4))
+    task = prepare(Steps(model='test_resnet', in_channels=4))
     found = read(reconstruct_scenes(task, make_scene('scene.tif', numbers(200, 200), names=BANDS), tmp_path / 'out'))
     band = found['reconstruction'][0]
     steps = np.abs(np.diff(band, axis=1)).max()
     assert 0 < steps < 0.12 * np.ptp(band)
 
 
-@pytest.mark.parametrize('norm_target', [True, False])
+@pytest.mark.parametrize('norm_target', first_fast([True, False]))
 def test_mae_restores_windows_as_large_as_its_chips(make_scene: MakeScene, tmp_path: Path, norm_target: bool) -> None:
     task = make_mae(norm_target=norm_target)
     pixels = numbers(100, 150)
@@ -220,7 +221,7 @@ def test_a_failed_run_leaves_nothing_and_is_resumed(
         def tile_and_window(self, chip_size: int) -> tuple[int, int]:
             return chip_size, 2 * chip_size
 
-    task = prepare(Fails(in_channels=4))
+    task = prepare(Fails(model='test_resnet', in_channels=4))
     task.left = 14
     folder = tmp_path / 'out'
     with pytest.raises(KeyboardInterrupt):
@@ -291,7 +292,7 @@ def test_reading_network_and_writing_run_concurrently(
     original_write = ResumableGeoTIFFs.write
     monkeypatch.setattr(ResumableGeoTIFFs, 'write', write)
     monkeypatch.setattr(reconstruct, 'read_mirrored', read_next)
-    task = prepare(Meanwhile(in_channels=4))
+    task = prepare(Meanwhile(model='test_resnet', in_channels=4))
     reconstruct_scenes(task, make_scene('scene.tif', numbers(200, 50), names=BANDS), tmp_path / 'out')
     assert done == [True]
 

@@ -79,7 +79,7 @@ def test_networks_are_compiled_and_laid_out(tiny_data: type[LightningDataModule]
 
 
 def test_what_cannot_be_compiled_is_refused(tiny_data: type[LightningDataModule], tmp_path: Path) -> None:
-    task = MAE(model='vit_tiny_patch16_224', in_channels=4)
+    task = MAE(model='test_vit', in_channels=4)
     fast = Acceleration(compile=True)
     trainer = Trainer(default_root_dir=tmp_path, logger=False, accelerator='cpu', callbacks=[fast])
     with pytest.raises(ConfigurationError, match='compile: MAE'):

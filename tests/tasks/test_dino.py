@@ -120,7 +120,7 @@ def test_local_views_larger_than_global_ones_are_refused(tiny_data: Any, tmp_pat
     )
     with pytest.raises(ConfigurationError, match=r'local_crops_size: local views of 96 px .* about 16'):
         trainer.fit(DINO(**SMALL, local_crops_number=2), datamodule=tiny_data())
-    vit = SMALL | {'model': 'vit_tiny_patch16_224'}
+    vit = SMALL | {'model': 'test_vit'}
     with pytest.raises(ConfigurationError, match=r'patches of 16 px .* of 20 px'):
         trainer.fit(DINO(**vit, local_crops_number=2, local_crops_size=20), datamodule=tiny_data())
 

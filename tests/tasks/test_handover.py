@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import Trainer
 from torchgeo.tasks import Classification, SemanticSegmentation
 
+from tests.marks import first_fast
 from torchgeo_msssl import tasks
 from torchgeo_msssl.models import load_encoder
 from torchgeo_msssl.models.encoders import create_encoder
@@ -50,6 +51,7 @@ def test_all_methods_are_tried() -> None:
         'SimCLR',
         'SimSiam',
         'SubimageOverlap',
+        'TemporalReconstruction',
         'VICReg',
         'VICRegL',
     }
@@ -104,7 +106,7 @@ def test_our_networks_take_the_encoder(method: str, backbone: str, tmp_path: Pat
     torch.testing.assert_close(again(x), task.model.eval()(x), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize('method', ['Reconstruction', 'SubimageOverlap'])
+@pytest.mark.parametrize('method', first_fast(['Reconstruction', 'SubimageOverlap']))
 def test_the_decoder_is_transferred_too(method: str, tmp_path: Path) -> None:
     task, path = checkpoint_of(method, 'resnet18', tmp_path)
     network: Any = Segmentation(

@@ -45,7 +45,7 @@ class AveragedMAE(MAE):
 
 def averaged_mae(**options: Any) -> AveragedMAE:
     decoder = {'decoder_dim': 32, 'decoder_depth': 1, 'decoder_heads': 2}
-    return AveragedMAE(model='vit_tiny_patch16_224', in_channels=4, **decoder, **options)
+    return AveragedMAE(model='test_vit', in_channels=4, **decoder, **options)
 
 
 methods = pytest.mark.parametrize('make', [moco2, moco3, byol, dino])

@@ -136,6 +136,7 @@ def test_a_task_is_made_again_from_its_hyperparameters() -> None:
     assert again.state_dict().keys() == task.state_dict().keys()
 
 
+@pytest.mark.slow
 def test_the_encoder_starts_stock_and_own_tasks(
     trained: Callable[..., tuple[Reconstruction, str]], tiny_data: Any
 ) -> None:

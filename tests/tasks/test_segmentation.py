@@ -22,6 +22,7 @@ from matplotlib.image import imread
 from sklearn import metrics as sk
 from torch.utils.data import DataLoader
 
+from tests.marks import first_fast
 from torchgeo_msssl.errors import BandError, ConfigurationError, NonFiniteLossError, WeightsError
 from torchgeo_msssl.losses.segmentation import SegmentationLoss, focal_loss, overlap_loss
 from torchgeo_msssl.models.metadata import EncoderMetadata, statistics_by_name
@@ -164,7 +165,7 @@ def small(**options: Any) -> Segmentation:
 # --------------------------------------------------------------------------------------------------- hand-over
 
 
-@pytest.mark.parametrize('kind', ['checkpoint', 'safetensors'])
+@pytest.mark.parametrize('kind', first_fast(['safetensors', 'checkpoint']))
 @pytest.mark.parametrize(
     ('architecture', 'name'),
     [
@@ -320,7 +321,7 @@ def test_checkpoint_tells_bands_scale_and_classes(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------------------- networks
 
 
-@pytest.mark.parametrize('size', [(1, 1), (17, 33), (64, 32)])
+@pytest.mark.parametrize('size', first_fast([(17, 33), (1, 1), (64, 32)], unpack=False))
 @pytest.mark.parametrize(
     ('architecture', 'backbone'),
     [

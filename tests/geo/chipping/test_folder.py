@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import shapely
 
+from tests.marks import first_fast
 from torchgeo_msssl.errors import ConfigurationError, OutputError, ValidDataError
 from torchgeo_msssl.geo.chipping import folder as folder_module
 from torchgeo_msssl.geo.chipping.folder import OutputFolder
@@ -106,7 +107,7 @@ def test_nothing_is_lost_before_the_first_chip_is_cut(
 
 
 @pytest.mark.parametrize('overwrite', [False, True])
-@pytest.mark.parametrize('where', ['clear', 'finish', 'manifest'])
+@pytest.mark.parametrize('where', first_fast(['manifest', 'clear', 'finish']))
 def test_a_run_that_is_killed_while_it_replaces_another(
     cut: Any, write: Any, stopped: Any, same: Any, tmp_path: Path, where: str, overwrite: bool
 ) -> None:
@@ -191,7 +192,7 @@ def test_files_of_others_stay(cut: Any, write: Any, vines: Any, same: Any, tmp_p
     assert same()
 
 
-@pytest.mark.parametrize('what', ['vectors', 'raster', 'extent'])
+@pytest.mark.parametrize('what', first_fast(['vectors', 'raster', 'extent']))
 @pytest.mark.parametrize('complete', [False, True])
 def test_labels_that_change(
     cut: Any, write: Any, vines: Any, stopped: Any, same: Any, make_scene: Any, what: str, complete: bool

@@ -20,6 +20,7 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from tests.geo.drawings import vector_labels
+from tests.marks import first_fast
 from torchgeo_msssl.errors import (
     ChipSizeError,
     ConfigurationError,
@@ -195,7 +196,7 @@ def test_a_dry_run_tells_what_a_run_does(cut: Any, scene: str, mask: str, tmp_pa
     assert told.size == pytest.approx(written, rel=0.1)
 
 
-@pytest.mark.parametrize('split', [None, 'blocks'])
+@pytest.mark.parametrize('split', first_fast([None, 'blocks']))
 def test_virtual_chips_are_those_that_would_be_written(
     cut: Any, scene: str, mask: str, tmp_path: Path, split: str | None
 ) -> None:
@@ -288,7 +289,7 @@ def series(make_scene: Any, mask: str) -> Callable[..., dict[str, Any]]:
     return asked
 
 
-@pytest.mark.parametrize('split', [False, True])
+@pytest.mark.parametrize('split', first_fast([False, True]))
 def test_bytes_do_not_depend_on_workers(cut: Any, series: Any, tmp_path: Path, contents: Any, split: bool) -> None:
     one, two = (cut(output=name, num_workers=n, **series(split)) for name, n in (('one', 1), ('two', 2)))
     assert contents(tmp_path / 'one') == contents(tmp_path / 'two')
@@ -359,8 +360,8 @@ def test_files_of_others_are_not_touched(cut: Any, scene: str, tmp_path: Path) -
     assert (tmp_path / 'chips' / 'images' / 'mine.tif').read_bytes() == b'x'
 
 
-@pytest.mark.parametrize('split', [False, True])
-@pytest.mark.parametrize('where', ['header', 'pixels'])
+@pytest.mark.parametrize('split', first_fast([True, False]))
+@pytest.mark.parametrize('where', first_fast(['pixels', 'header']))
 def test_a_damaged_scene_does_not_stop_the_others(
     cut: Any, make_scene: Any, random_array: Any, tmp_path: Path, contents: Any, where: str, split: bool
 ) -> None:
