@@ -417,6 +417,29 @@ def test_bands_without_names(make_scene) -> None:
     assert '--data.sensor micasense_rededge' in open_sensor.remedies
 
 
+def test_a_stale_scale_is_found_before_an_offset(make_scene) -> None:
+    reflectance = ground(4, dtype='float32') * np.float32(1e-4)
+    path = make_scene(DATED, reflectance, names=S2, **TILES)
+    with rasterio.open(path, 'r+') as dataset:
+        dataset.scales, dataset.offsets = [1e-4] * 4, [-0.1] * 4
+    found = one(quick(path), 'stale_scale')
+    assert 'offset_taken_twice' not in topics(quick(path))
+    apply(found.remedies[0])
+    assert 'stale_scale' not in topics(quick(str(Path(path).parent.with_name(f'{Path(path).parent.name}_tiled'))))
+
+
+@pytest.mark.parametrize(('nodata', 'level'), [(0, 3), (255, 252)])
+def test_a_collar_of_lossy_compression(make_scene, nodata: int, level: int) -> None:
+    array = np.clip(ground(3, dtype='uint8'), 30, 220)
+    array[:, :100] = nodata
+    names = ['red', 'green', 'blue']
+    assert 'collar' not in topics(quick(make_scene('clean.tif', array, names=names, nodata=nodata, **TILES)))
+    array[:, 100:102] = level
+    found = one(quick(make_scene('collar.tif', array, names=names, nodata=nodata, **TILES)), 'collar')
+    assert found.severity == 'note'
+    assert found.remedies[0].startswith('nearblack')
+
+
 #: Digital numbers of a vegetated scene of each sensor, of which doctor has to advise the sensor.
 _LEVELS = {
     'landsat8_l2': 12_000,

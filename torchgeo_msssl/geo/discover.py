@@ -24,9 +24,11 @@ RASTER_SUFFIXES = frozenset({'.tif', '.tiff', '.jp2', '.vrt', '.img'})
 ARRAY_SUFFIX = '.npy'
 #: Suffixes of images that folders without other rasters are searched for; next to scenes they are previews.
 IMAGE_SUFFIXES = frozenset({'.jpg', '.jpeg', '.png'})
+#: Archives, in which products are distributed.
+_ARCHIVES = ('.zip', '.tar', '.tar.gz', '.tgz', '.7z')
 
 _BAND_FILE = re.compile(
-    r'^(?P<scene>.*?)(?:^|[_.\s-])(?P<band>b(?:0?[1-9]|1[0-2]|8a)|blue|green|red[_-]?edge|re|red|nir|lwir)'
+    r'^(?P<scene>.*?)(?:^|[_.\s-])(?P<band>b(?:0?[1-9]|1[0-2]|8a)|blue|green|red[\s_-]?edge|re|red|nir|lwir|(?<=MS_)[gr])'
     r'(?P<resolution>[_-]\d+m)?$',
     re.IGNORECASE,
 )
@@ -59,6 +61,9 @@ def find_files(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]])
     found: dict[str, str] = {}
     for path in [os.fspath(path) for path in paths]:
         files = _files_at(path)
+        packed = next((file for file in files if _is_archive(file)), None)
+        if packed is not None:
+            raise ScenesNotFoundError(f'paths: {packed} is an archive; unpack it, and give the folder.')
         if not files or files[0].lower().endswith(ARRAY_SUFFIX):
             msg = (
                 f'paths: no raster file ({", ".join(sorted(RASTER_SUFFIXES | IMAGE_SUFFIXES))}) found at {path!r}; '
@@ -130,6 +135,10 @@ def is_image(path: str) -> bool:
     return _suffix(path) in IMAGE_SUFFIXES
 
 
+def _is_archive(path: str) -> bool:
+    return not is_remote(path) and path.lower().endswith(_ARCHIVES)
+
+
 def _suffix(path: str) -> str:
     return os.path.splitext(path)[1].lower()
 
@@ -137,7 +146,9 @@ def _suffix(path: str) -> str:
 def _remedy(path: str) -> str:
     """What to give instead of a path without rasters."""
     path = os.path.expanduser(path)
-    names = _files_in(path) if os.path.isdir(path) else [path]
+    names = _files_in(path) if os.path.isdir(path) else [path, *glob.glob(path, recursive=True)]
+    if packed := next(filter(_is_archive, sorted(names)), None):
+        return f'{packed} is an archive: unpack it, and give the folder.'
     if any(name.lower().endswith(ARRAY_SUFFIX) for name in names):
         return f'{ARRAY_SUFFIX} files are chips without a place, so give the folder that holds them as paths.'
     return 'give a file, a folder or a quoted pattern such as "scenes/*.tif".'

@@ -15,7 +15,7 @@ from torchgeo_msssl.geo.alpha import alpha_bands
 from torchgeo_msssl.geo.checks.consistency import check_consistency
 from torchgeo_msssl.geo.checks.finding import Finding
 from torchgeo_msssl.geo.checks.interpretation import check_bands, check_values, sensor_of
-from torchgeo_msssl.geo.checks.pixels import check_border, check_finite, sample_pixels
+from torchgeo_msssl.geo.checks.pixels import check_border, check_collar, check_finite, sample_pixels
 from torchgeo_msssl.geo.checks.placement import check_placement, check_sidecars, check_turned
 from torchgeo_msssl.geo.checks.storage import check_storage, check_truncation, damaged
 from torchgeo_msssl.geo.discover import find_files, group_files
@@ -23,6 +23,7 @@ from torchgeo_msssl.geo.foreign_files import repeated_bands
 from torchgeo_msssl.geo.headers import name_bands, open_scene
 from torchgeo_msssl.geo.open_datasets import open_raster
 from torchgeo_msssl.geo.scene import Scene
+from torchgeo_msssl.geo.unplaced import is_raw_frame
 
 _SEVERITIES = ('error', 'slow', 'note')
 
@@ -64,7 +65,10 @@ def _examine_files(
     measured: bool,
     on_progress: Callable[[int, int], None] | None,
 ) -> list[Finding]:
+    raw = [path for path in files if _is_raw(path)]
+    files = [path for path in files if path not in raw]
     scenes, found = _open_scenes(files, sensor)
+    found += _raw_frames(raw)
     assumed = {file.path: scene.nodata for scene in scenes for file in scene.files if file.nodata is None}
     unreadable = {path for finding in found if finding.topic == 'damaged' for path in finding.files}
     classes = []
@@ -88,6 +92,24 @@ def _examine_files(
     with _captured_warnings():
         found.extend(check_consistency(sound, sensor))
     return found
+
+
+def _is_raw(path: str) -> bool:
+    try:
+        with open_raster(path) as dataset:
+            return is_raw_frame(dataset)
+    except MSSSLError:  # found again, with its reason
+        return False
+
+
+def _raw_frames(paths: Sequence[str]) -> Iterator[Finding]:
+    """Report the frames of a camera once, instead of all that they lack."""
+    if paths:
+        message = (
+            'These are raw frames of a camera: build an orthomosaic first (OpenDroneMap, Metashape, Pix4D). '
+            'Pretraining could read them, each as ground of its own.'
+        )
+        yield Finding('error', 'raw_frames', message, tuple(paths))
 
 
 def _class_maps(classes: Sequence[str], scenes: Sequence[Scene]) -> Iterator[Finding]:
@@ -158,6 +180,7 @@ def _examine_file(
             indexes = _indexes(dataset, bands, sensor)
             sample = sample_pixels(dataset, _indexes(dataset, None, sensor))
             found += check_border(path, dataset, sample, assumed)
+            found += check_collar(path, dataset, sample)
             found += check_finite(path, dataset, sample)
             found += check_storage(path, dataset, indexes, measured)
     except (RasterioError, MSSSLError, OSError) as error:

@@ -19,6 +19,7 @@ from torchgeo_msssl.geo.nodata import representable
 from torchgeo_msssl.geo.open_datasets import open_raster
 from torchgeo_msssl.geo.plain_images import ignore_missing_georeference, image_grid, place_images
 from torchgeo_msssl.geo.scene import BandFile, Scene
+from torchgeo_msssl.geo.unplaced import how_to_place
 
 log = logging.getLogger(__name__)
 
@@ -138,10 +139,8 @@ def describe_file(path: str, sensor: Sensor | None = None, band: str | None = No
     """
     with open_raster(path) as dataset:
         if dataset.crs is None and not plain:
-            msg = (
-                f'{path}: has no coordinate reference system, which maps and labels by place need; assign one, such as '
-                '`rio edit-info --crs EPSG:32631`.'
-            )
+            remedy = how_to_place(path)
+            msg = f'{path}: has no coordinate reference system, which maps and labels by place need; {remedy}.'
             raise MissingCRSError(msg)
         if dataset.crs is not None and dataset.transform.is_identity:
             msg = f'{path}: has a coordinate reference system but no geotransform; set one with `rio edit-info`.'

@@ -16,6 +16,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from torchgeo_msssl.errors import MissingCRSError
 from torchgeo_msssl.geo.grid import PIXELS, PixelGrid
 from torchgeo_msssl.geo.scene import Scene
+from torchgeo_msssl.geo.unplaced import how_to_place
 
 log = logging.getLogger(__name__)
 
@@ -63,8 +64,8 @@ def place_images(scenes: Sequence[Scene]) -> list[Scene]:
     if len(plain) < len(scenes):
         other = next(scene for scene in scenes if scene.grid.is_georeferenced)
         msg = (
-            f'paths: {plain[0].path} has no coordinate reference system and {other.path} has one; assign one, such as '
-            '`rio edit-info --crs EPSG:32631`, or keep plain images apart.'
+            f'paths: {plain[0].path} has no coordinate reference system and {other.path} has one; '
+            f'{how_to_place(plain[0].path)}, or keep plain images apart.'
         )
         raise MissingCRSError(msg)
     log.info(
@@ -110,8 +111,8 @@ def require_crs(scenes: Sequence[Scene], purpose: str) -> None:
     """
     if are_plain(scenes):
         msg = (
-            f'{purpose}: {scenes[0].path} has no coordinate reference system and therefore no place; assign one, such '
-            'as `rio edit-info --crs EPSG:32631`, or give a folder with `images` and `masks` of the same names, which '
+            f'{purpose}: {scenes[0].path} has no coordinate reference system and therefore no place; '
+            f'{how_to_place(scenes[0].path)}, or give a folder with `images` and `masks` of the same names, which '
             'needs none.'
         )
         raise MissingCRSError(msg)

@@ -108,3 +108,16 @@ def test_numbers_are_used_as_they_are() -> None:
 def test_the_example_can_be_pasted() -> None:
     text = example_of_classes(['old grass', "vigneron's", '', None, 7.0])
     assert json.loads(shlex.split(text)[0]) == ['background', '7', 'old grass', "vigneron's"]
+
+
+def test_names_are_compared_in_composed_form() -> None:
+    composed, decomposed = 'for\u00eat', 'fore\u0302t'
+    assert composed != decomposed
+    classes = resolve_classes(['background', decomposed])
+    assert classes.names == ('background', composed)
+    found, labelled = classes_of_column(classes, [composed, decomposed, 'background'], 'a.gpkg')
+    assert found.tolist() == [1, 1, 0]
+    assert labelled.all()
+    assert resolve_classes({'tree': decomposed}).values == {composed: 0}
+    with pytest.raises(ConfigurationError, match='expected different names'):
+        resolve_classes([composed, decomposed])

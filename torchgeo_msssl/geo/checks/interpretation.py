@@ -83,7 +83,13 @@ def check_values(scene: Scene, sensor: Sensor | None) -> Iterator[Finding]:
     reflectance = (values + np.array(how.offset)[:, None]) * np.array(how.scale)[:, None]
     bright = float(np.median(np.percentile(reflectance, 98, axis=1)))
     raw = float(np.median(np.percentile(values, 98, axis=1)))
-    if how.offset[0] < 0 and np.percentile(values[0], 5) + how.offset[0] < 0:
+    scales = {scale for file in scene.files for scale in (*file.scales, *file.offsets)} - {0.0, 1.0}
+    if scales and _REFLECTANCE[0] <= raw <= _REFLECTANCE[1] and not _REFLECTANCE[0] <= bright <= _REFLECTANCE[1]:
+        message = 'The file declares a scale or offset, but its values are reflectance already; reset the declaration.'
+        detail = f'{", ".join(f"{scale:g}" for scale in sorted(scales))}; bright pixels hold {raw:.3g}'
+        remedies = tuple(rewrite_command(file.path, '--scale', 1) for file in scene.files)
+        yield Finding('error', 'stale_scale', message, (scene.path,), detail, remedies=remedies)
+    elif how.offset[0] < 0 and np.percentile(values[0], 5) + how.offset[0] < 0:
         message = (
             'Date or baseline imply an offset, but many values are smaller than it: the offset has been applied before '
             '(harmonised products) and would be applied twice.'

@@ -28,6 +28,9 @@ _FRAME_STRIPS = 2
 #: Fraction of inner pixels with the value of the frame in some bands, above which it cannot be the nodata value.
 _AFFECTED = 1e-3
 
+#: Values this near to black or white are a collar, from this number of pixels along an edge and this fraction of them.
+_COLLAR, _EDGE_PIXELS, _COLLAR_FRACTION = 15, 50, 0.3
+
 
 @dataclass(frozen=True)
 class PixelSample:
@@ -130,6 +133,37 @@ def check_border(path: str, dataset: DatasetReader, sample: PixelSample, assumed
         return
     message = 'The file has a frame of one value that is not declared as nodata: training would treat it as ground.'
     yield Finding('error', 'frame_without_nodata', message, (path,), detail, remedies=(remedy,))
+
+
+def check_collar(path: str, dataset: DatasetReader, sample: PixelSample) -> Iterator[Finding]:
+    """Find almost black or white pixels along the edge of the data, which lossy compression leaves next to nodata."""
+    if sample.is_classes or set(dataset.dtypes) != {'uint8'}:
+        return
+    edge = dark = bright = 0
+    for image, valid in (*sample.inner, *sample.borders):
+        data = valid & has_data(image, dataset.nodata)
+        along = data & _grown(~data)
+        edge += int(along.sum())
+        dark += int((along & (image <= _COLLAR).all(axis=0)).sum())
+        bright += int((along & (image >= 255 - _COLLAR).all(axis=0)).sum())
+    number, near = max((dark, 'black'), (bright, 'white'))
+    if edge < _EDGE_PIXELS or number < _COLLAR_FRACTION * edge:
+        return
+    message = (
+        f'Pixels along the edge of the data are almost {near}, as lossy compression leaves them next to nodata: '
+        'training would treat them as ground.'
+    )
+    target = Path(path).with_name(f'masked_{Path(path).stem}.tif')
+    white = ('-white',) if near == 'white' else ()
+    remedy = command('nearblack', *white, '-near', _COLLAR, '-nb', 5, '-setmask', '-of', 'GTiff', '-o', target, path)
+    yield Finding('note', 'collar', message, (path,), f'{number / edge:.0%} of {edge:,} pixels', remedies=(remedy,))
+
+
+def _grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return a mask with the two pixels around it."""
+    wide = np.pad(mask, 2)
+    height, width = mask.shape
+    return np.logical_or.reduce([wide[i : i + height, j : j + width] for i in range(5) for j in range(5)])
 
 
 def _only_value(image: NDArray[Any], valid: NDArray[np.bool_]) -> float | None:

@@ -15,6 +15,7 @@ from torchgeo_msssl.geo.grid import PixelGrid
 from torchgeo_msssl.geo.ground_size import ground_size
 from torchgeo_msssl.geo.open_datasets import is_remote
 from torchgeo_msssl.geo.scene import Scene
+from torchgeo_msssl.geo.unplaced import warp_command
 from torchgeo_msssl.geo.warp import warp_scene
 
 _STOCK = (
@@ -25,6 +26,13 @@ _STOCK = (
 
 def check_placement(path: str, dataset: DatasetReader) -> Iterator[Finding]:
     """Find missing georeferences, and grids in degrees."""
+    if warp := warp_command(dataset):
+        message = (
+            'The file is placed by ground control points or rational polynomial coefficients only; warp it to a grid, '
+            'in the CRS of its place.'
+        )
+        yield Finding('error', 'no_grid', message, (path,), remedies=(warp,))
+        return
     if dataset.crs is None:
         message = (
             'The file has no coordinate reference system, so its location is unknown; assign the right one. '

@@ -5,6 +5,7 @@ values that the source holds, such as ``{forest: 2, built: [8, 9]}``, numbers th
 merges values, and leaves all other values without a class.
 """
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -134,16 +135,16 @@ def resolve_classes(
     """
     ignore_index, unlabelled = unlabelled_values(ignore_index)
     if not isinstance(class_names, Mapping):
-        names = [str(name) for name in class_names]
+        names = [normalized(name) for name in class_names]
         names = [BACKGROUND, *names] if background and len(names) == 1 and names != [BACKGROUND] else names
         return Classes(check_classes(names, ignore_index), ignore_index, unlabelled)
-    names = [str(name) for name in class_names]
+    names = [normalized(name) for name in class_names]
     names = [BACKGROUND, *names] if background and BACKGROUND not in names else names
     values: dict[str, int] = {}
     for name, given in class_names.items():
         for value in given if isinstance(given, Sequence) and not isinstance(given, str) else [given]:
             text = spellings(value)[-1]
-            if values.setdefault(text, names.index(str(name))) != names.index(str(name)):
+            if values.setdefault(text, names.index(normalized(name))) != names.index(normalized(name)):
                 msg = (
                     f'class_names: the value {text} belongs to {names[values[text]]!r} and to {name!r}; give it to one.'
                 )
@@ -168,7 +169,7 @@ def check_classes(class_names: Sequence[str], ignore_index: int) -> tuple[str, .
     Raises:
         ConfigurationError: If there is no class, a name comes twice, or a value does not fit.
     """
-    names = tuple(str(name) for name in class_names)
+    names = tuple(normalized(name) for name in class_names)
     if not names or len(set(names)) < len(names):
         raise ConfigurationError(f'class_names: expected different names, at least one, got {list(names)}.')
     if not len(names) <= ignore_index <= np.iinfo(np.uint8).max:
@@ -180,13 +181,18 @@ def check_classes(class_names: Sequence[str], ignore_index: int) -> tuple[str, .
     return names
 
 
+def normalized(name: Any) -> str:
+    """Return a name in Unicode's composed form (NFC): macOS and some editors write ``é`` as two characters."""
+    return unicodedata.normalize('NFC', str(name))
+
+
 def spellings(value: Any) -> tuple[str, str]:
     """Return a value as text, and a whole number in its shortest form."""
     if isinstance(value, bool | np.bool_):
         value = int(value)
-    text = str(value).strip()
+    text = normalized(value).strip()
     try:
-        return text, str(int(value)) if float(value) == int(value) else str(value)
+        return text, str(int(value)) if float(value) == int(value) else normalized(value)
     except (TypeError, ValueError, OverflowError):
         return text, text
 

@@ -15,7 +15,7 @@ from rasterio.crs import CRS
 
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.grid import PixelGrid, Window
-from torchgeo_msssl.geo.labels.classes import BACKGROUND, UNLABELLED, Classes, IgnoreIndex, resolve_classes
+from torchgeo_msssl.geo.labels.classes import BACKGROUND, UNLABELLED, Classes, IgnoreIndex, normalized, resolve_classes
 from torchgeo_msssl.geo.labels.columns import classes_of_column, classes_of_numbers, without_class
 from torchgeo_msssl.geo.labels.options import LabelSettings
 from torchgeo_msssl.geo.labels.source import Bounds, Footprint, LabelSource, Time
@@ -166,6 +166,7 @@ class VectorLabels(LabelSource):
 
     def _order(self, values: NDArray[np.int16], priority: Sequence[str]) -> NDArray[np.int64]:
         """Return the order in which geometries are burned."""
+        priority = [normalized(name) for name in priority]
         unknown = [name for name in priority if name not in self.class_names]
         if unknown or len(set(priority)) < len(priority):
             msg = (
