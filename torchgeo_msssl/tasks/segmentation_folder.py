@@ -133,9 +133,10 @@ def _pictures(task: SegmentationTask, batch: dict[str, Tensor], prediction: Tens
 
 
 def _most_classes(chips: list[ChipPicture], ignore_index: int) -> list[ChipPicture]:
-    """Chips with most classes first; equal ones in their order."""
+    """Chips with most classes first, of these the ones with most labelled pixels; equal ones in their order."""
 
-    def classes(chip: ChipPicture) -> int:
-        return int((chip.label[chip.label != ignore_index].unique()).numel())
+    def content(chip: ChipPicture) -> tuple[int, int]:
+        labelled = chip.label[chip.label != ignore_index]
+        return labelled.unique().numel(), labelled.numel()
 
-    return sorted(chips, key=classes, reverse=True)[:_CHIPS_SHOWN]
+    return sorted(chips, key=content, reverse=True)[:_CHIPS_SHOWN]
