@@ -7,7 +7,7 @@ from lightning.pytorch.callbacks import Callback
 
 from torchgeo_msssl.contract import MappedData
 from torchgeo_msssl.prediction.ground_map import ClassTiles, GroundMaps, map_ground
-from torchgeo_msssl.prediction.predict import map_options, network_of
+from torchgeo_msssl.prediction.predict import describe_windows, map_options, network_of
 from torchgeo_msssl.tasks.pixel_classification import PixelClassification
 
 
@@ -29,10 +29,11 @@ class MapScores(Callback):
             return
         pl_module.check_trained()
         scenes, region = ground
-        print('Scoring the map of the test ground.')
-        options = map_options(pl_module, len(scenes.bands))
+        options, shown = map_options(pl_module, len(scenes.bands)), trainer.is_global_zero
+        if shown:
+            print(f'Scoring the map of the test ground.\n{describe_windows(options)}')
         own = range(trainer.global_rank, len(scenes.scenes), trainer.world_size)
-        maps = map_ground(network_of(pl_module), scenes, region, options, pl_module.device, own)
+        maps = map_ground(network_of(pl_module), scenes, region, options, pl_module.device, own, progress=shown)
         pl_module.maps = GroundMaps(_shared(trainer, maps))
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -117,6 +117,7 @@ def map_scenes(
     bands = task.bands or scenes[0].bands
     radiometries = compare_with_training(scenes, bands, known, offset, metadata, settings.check_radiometry)
     options, network = map_options(task, len(bands), settings, _hash(Path(checkpoint))), network_of(task)
+    print(describe_windows(options))
     if settings.plan:
         for scene in scenes:
             print(plan(scene, bands, options, network, device))
@@ -144,7 +145,7 @@ def map_scenes(
 def map_options(
     task: PixelClassification, in_channels: int, settings: MapSettings | None = None, checkpoint: str = ''
 ) -> MapOptions:
-    """Choose how the scenes of a task are mapped, and print it.
+    """Choose how the scenes of a task are mapped.
 
     Args:
         task: The task.
@@ -160,7 +161,6 @@ def map_options(
     """
     settings = settings or MapSettings()
     stitching = choose_blend(task.model, in_channels, settings.window, settings.blend, settings.overlap)
-    print(f'Windows of {stitching.window} pixels, blend {stitching.blend}: {stitching.reason}')
     return MapOptions(
         task.class_names,
         stitching,
@@ -170,6 +170,16 @@ def map_options(
         batch_size=settings.batch_size,
         checkpoint=checkpoint,
     )
+
+
+def describe_windows(options: MapOptions) -> str:
+    """Describe the windows of a map in one line.
+
+    Args:
+        options: From :func:`map_options`.
+    """
+    how = options.stitching
+    return f'Windows of {how.window} pixels, blend {how.blend}: {how.reason}'
 
 
 def network_of(task: PixelClassification) -> Network:
