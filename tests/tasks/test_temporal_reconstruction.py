@@ -15,7 +15,7 @@ from torch import Tensor
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.models.segmentation import create_network
 from torchgeo_msssl.models.weights import load_network
-from torchgeo_msssl.tasks import TemporalReconstruction
+from torchgeo_msssl.tasks import Acceleration, TemporalReconstruction
 
 #: A network of a few thousand parameters.
 TINY: dict[str, Any] = {'model': 'test_resnet', 'in_channels': 4}
@@ -129,6 +129,12 @@ def test_chips_of_one_date_are_refused(positives: str, tiny_data: Any, tmp_path:
         make_trainer(tmp_path).fit(TemporalReconstruction(**TINY), datamodule=data)
     with pytest.raises(ConfigurationError, match=r'^positives: .* needs chips with another date'):
         TemporalReconstruction(**TINY).compute_loss({'image': make_batch()['image']})
+
+
+def test_compilation_is_refused(tiny_data: Any, tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, callbacks=[Acceleration(compile=True)])
+    with pytest.raises(ConfigurationError, match='TemporalReconstruction calls parts of its encoder'):
+        trainer.fit(TemporalReconstruction(**TINY), datamodule=PairedData(tiny_data)())
 
 
 @pytest.mark.slow

@@ -6,8 +6,8 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.tasks.decoder_training import DecoderTraining
 from torchgeo_msssl.tasks.restoration import RestorationTask
-from torchgeo_msssl.tasks.subimage_overlap import SubimageOverlap
 from torchgeo_msssl.tasks.vicregl import VICRegL
 from torchgeo_msssl.validation import check_choice
 
@@ -58,7 +58,7 @@ class Acceleration(Callback):
 
 
 def _compile(task: LightningModule, networks: list[nn.Module], backend: str) -> None:
-    if isinstance(task, RestorationTask | SubimageOverlap | VICRegL):
+    if isinstance(task, RestorationTask | DecoderTraining | VICRegL):
         raise ConfigurationError(
             f'compile: {type(task).__name__} calls parts of its encoder, which cannot be compiled; leave it out.'
         )
