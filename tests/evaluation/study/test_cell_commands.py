@@ -35,6 +35,9 @@ def test_a_cell_is_fit_and_test_with_the_same_data(make_study: Make) -> None:
         'ckpt_path',
     }
     assert test['ckpt_path'] == f'runs/study/cells/{random.name}/fit/checkpoints/best.ckpt'
+    last = steps_of(make_study(checkpoint='last'), random)
+    assert last.test is not None
+    assert options_of(last.test)['ckpt_path'] == f'runs/study/cells/{random.name}/fit/checkpoints/last.ckpt'
 
     steps = steps_of(study, pretrained)
     assert steps.pretraining is not None

@@ -51,9 +51,9 @@ def steps_of(study: Study, cell: Cell) -> Steps:
     options = [*_config(_fit_of(study, cell)), *as_arguments(_options_of(study, cell))]
     weights = weights_of(study, cell)
     fit = ('fit', *options, *_logger(folder, 'fit'), *as_arguments({'model.weights': weights} if weights else {}))
-    best = folder / 'fit' / 'checkpoints' / 'best.ckpt'
+    trained = folder / 'fit' / 'checkpoints' / f'{study.checkpoint}.ckpt'
     command = 'test' if study.part == 'test' else 'validate'
-    test = (command, *options, *_logger(folder, study.part), '--ckpt_path', str(best)) if study.test else None
+    test = (command, *options, *_logger(folder, study.part), '--ckpt_path', str(trained)) if study.test else None
     return Steps(folder, _pretraining(study, cell), fit, test)
 
 

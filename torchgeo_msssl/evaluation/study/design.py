@@ -148,6 +148,8 @@ class Study:
         flights_side: Side of each of them in pixels of 8 cm.
         test: Test the cells on labels; otherwise only the metrics of training are collected.
         part: Ground on which they are scored: `test`, or `val` to leave the test ground alone.
+        checkpoint: Weights that are scored: the `best` on the validation ground, or the `last`, such as where a split
+            file holds out no ground for validation.
         metrics: Metrics of tables and figures, the most important one first.
         reference: Initialisation to compare the others with.
     """
@@ -169,6 +171,7 @@ class Study:
     flights_side: int = 900
     test: bool = True
     part: Literal['test', 'val'] = 'test'
+    checkpoint: Literal['best', 'last'] = 'best'
     metrics: list[str] = field(default_factory=lambda: ['test_mean_iou'])
     reference: str = 'random'
 
