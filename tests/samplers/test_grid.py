@@ -211,7 +211,7 @@ def test_validation_begins_at_the_first_chip_after_a_sanity_check(tmp_path: Path
         ({'size': 0}, 'size: expected at least 1 pixel'),
         ({'size': (8, 0)}, 'size: expected at least 1 pixel'),
         ({'size': 8, 'overlap': 8}, 'overlap: expected 0 to 7 pixels, got 8'),
-        ({'size': 8, 'overlap': -1}, 'overlap: expected 0 to 7 pixels, got -1'),
+        ({'size': 8, 'overlap': -1, 'roi': shapely.box(0, 0, 1, 1)}, 'overlap: expected 0 to 7 pixels, got -1'),
         ({'size': 8, 'min_valid': 1.1}, 'min_valid: expected a fraction from 0 to 1, got 1.1'),
     ],
 )

@@ -190,7 +190,7 @@ def test_scores_are_those_of_the_validation_chips(tiny_data: Any, tmp_path: Path
     folder = tmp_path / 'run' / 'version_0'
     assert (folder / 'encoder.safetensors').is_file()
     assert imread(folder / 'overlaps.png').shape[1] == 4 * 160 + 3 * 2  # chip, sub-image, place, prediction
-    assert imread(folder / 'views.png').shape[1] == 4 * 128 + 3 * 2  # the chip as it is, then the first three
+    assert imread(folder / 'views.png').shape[1] == 4 * 160 + 3 * 2  # the chip as it is, then the first three
 
 
 @pytest.mark.slow
