@@ -13,7 +13,9 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 #: the lowest and the highest one.
 LAYERS: dict[str, frozenset[str]] = {
     # '' is the package's own __init__
-    'base': frozenset({'', 'bands', 'contract', 'errors', 'files', 'processes', 'progress', 'runs', 'validation'}),
+    'base': frozenset(
+        {'', 'bands', 'contract', 'errors', 'files', 'processes', 'progress', 'runs', 'shards', 'validation'}
+    ),
     'geo': frozenset({'geo'}),
     'datasets': frozenset({'datasets'}),
     'components': frozenset({'samplers', 'models', 'losses', 'transforms'}),
