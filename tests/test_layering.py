@@ -14,7 +14,18 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 LAYERS: dict[str, frozenset[str]] = {
     # '' is the package's own __init__
     'base': frozenset(
-        {'', 'bands', 'contract', 'errors', 'files', 'processes', 'progress', 'runs', 'shards', 'validation'}
+        {
+            '',
+            'bands',
+            'contract',
+            'errors',
+            'files',
+            'processes',
+            'progress',
+            'runs',
+            'shipped_configs',
+            'validation',
+        }
     ),
     'geo': frozenset({'geo'}),
     'datasets': frozenset({'datasets'}),

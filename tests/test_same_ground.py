@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import shapely
 from affine import Affine
-from jsonargparse.typing import Path_fr
 
 from tests.marks import first_fast
 from torchgeo_msssl.commands import chip
@@ -27,6 +26,7 @@ from torchgeo_msssl.geo.ground.file import read_split
 from torchgeo_msssl.geo.headers import find_scenes
 from torchgeo_msssl.geo.labels.raster import RasterLabels
 from torchgeo_msssl.samplers import split_blocks
+from torchgeo_msssl.shipped_configs import ConfigFile
 
 SIDE, CHIP, BLOCK, SEED, FRACTIONS = 240, 16, 40, 3, (0.6, 0.2, 0.2)
 #: Scenes that begin at no multiple of a block, in one CRS and on the border of two UTM zones.
@@ -147,7 +147,7 @@ def test_study_holds_out_the_ground_of_fit(scenes: dict[str, list[str]], tmp_pat
         f'    chip_size: {CHIP}\n    block_size: {BLOCK}\n    fractions: {list(FRACTIONS)}\n'
         'trainer:\n  max_epochs: 1\nmodel:\n  class_path: nothing.Here\n'
     )
-    study = Study(name='s', fit=Path_fr(str(config)), output=str(tmp_path / 'out'), regions=['blocks'], seeds=[SEED])
+    study = Study(name='s', fit=ConfigFile(str(config)), output=str(tmp_path / 'out'), regions=['blocks'], seeds=[SEED])
     cell = make_cells(study, ['blocks'])[0]
     arguments = steps_of(study, cell).fit
     options = {name[2:]: arguments[i + 1] for i, name in enumerate(arguments) if name.startswith('--data.')}

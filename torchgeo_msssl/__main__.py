@@ -13,7 +13,7 @@ usage: {program} COMMAND [options]
 Pretrain encoders on multispectral scenes without labels, with TorchGeo.
 
 commands:
-  fit        train a task:  fit --config configs/fastsiam_s2.yaml [--data.paths 'scenes/*.tif'] [--ckpt_path last]
+  fit        train a task:  fit --config fastsiam_s2 [--data.paths 'scenes/*.tif'] [--ckpt_path last]
   validate   evaluate a task on validation data
   test       evaluate a task on test data
   predict    map or restore scenes:  predict --config FILE.yaml --ckpt_path best --data.predict_paths ortho.tif

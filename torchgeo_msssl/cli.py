@@ -28,6 +28,7 @@ from rich.logging import RichHandler
 from torchgeo_msssl import __version__
 from torchgeo_msssl.callbacks.console import console_callbacks
 from torchgeo_msssl.commands import program
+from torchgeo_msssl.commands.config_files import with_config_paths
 from torchgeo_msssl.commands.next_steps import after_pretraining, after_training
 from torchgeo_msssl.commands.parsing_errors import parsing_sentence
 from torchgeo_msssl.commands.trainer_help import FULL_HELP
@@ -210,20 +211,13 @@ class CLI(LightningCLI):
         if isinstance(task, PixelClassification):
             map_scenes(task, paths, checkpoint, settings, crs=data.crs, res=data.res, **where)
             return
-        shared = ('output', 'overwrite', 'check_radiometry', 'shard')
+        shared = ('output', 'overwrite', 'check_radiometry')
         for name in self._map_options:
             if name not in shared and getattr(settings, name) != getattr(MapSettings(), name):
                 msg = f'{name}: applies to class maps, but {type(task).__name__} restores scenes; leave it out.'
                 raise ConfigurationError(msg)
-        reconstruct_scenes(
-            task,
-            paths,
-            settings.output,
-            overwrite=settings.overwrite,
-            check_radiometry=settings.check_radiometry,
-            shard=settings.own_shard,
-            **where,
-        )
+        restored = {name: getattr(settings, name) for name in shared[1:]}
+        reconstruct_scenes(task, paths, settings.output, **restored, **where)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer, with callbacks that print little.
@@ -352,7 +346,10 @@ def run_trainer(arguments: Sequence[str]) -> Any:
     arguments = ['--help' if argument == FULL_HELP else argument for argument in arguments]
     arguments = spell_trainer_options(arguments, map_hints)
     before = sys.argv
-    sys.argv = [*sys.argv[:1], *arguments]  # Lightning warns if it gets other arguments than the process
+    sys.argv = [
+        *sys.argv[:1],
+        *with_config_paths(arguments),
+    ]  # Lightning warns if it gets other arguments than the process
     try:
         return CLI(
             arguments,

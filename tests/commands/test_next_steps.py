@@ -3,6 +3,8 @@
 import shlex
 from pathlib import Path
 
+import pytest
+
 from torchgeo_msssl.commands.next_steps import after_pretraining, after_training
 from torchgeo_msssl.commands.trainer_options import spell_trainer_options
 
@@ -11,7 +13,8 @@ PROGRAM = 'python -m torchgeo_msssl '
 ENCODER = Path('runs/x/version_0/encoder.safetensors')
 
 
-def test_after_a_pretraining_on_the_sample_area() -> None:
+def test_after_a_pretraining_on_the_sample_area(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(CONFIGS.parent)
     commands = after_pretraining(['fit', '--config', 'configs/simclr_s2.yaml', '--trainer.max_steps', '3'], ENCODER)
     assert commands == [
         f'{PROGRAM}fit --config configs/landcover_l1.yaml --model.weights {ENCODER}',
@@ -19,13 +22,23 @@ def test_after_a_pretraining_on_the_sample_area() -> None:
     ]
 
 
-def test_after_a_pretraining_on_own_scenes() -> None:
+def test_after_a_pretraining_on_own_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(CONFIGS.parent)
     given = ['fit', '-c', 'configs/fastsiam_drone.yaml', '--data.paths', 'my flights/*.tif', '--data.chip_size=32']
     (command,) = after_pretraining([*given, '--data.sensor', 'rgbn'], ENCODER)
     assert command == (
         f'{PROGRAM}fit --config configs/vineseg_drone.yaml --model.weights {ENCODER} '
         "--data.paths 'my flights/*.tif' --data.sensor rgbn --data.labels LABELS"
     )
+
+
+@pytest.mark.parametrize('given', ['fastsiam_s2', 'mine/fastsiam_s2.yaml'])
+def test_shipped_configurations_are_named(given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert after_pretraining(['fit', '--config', given], ENCODER) == [
+        f'{PROGRAM}fit --config landcover_l1 --model.weights {ENCODER}',
+        f'{PROGRAM}probe --config probe_s2 --encoders {ENCODER}',
+    ]
 
 
 def test_after_a_segmentation() -> None:

@@ -9,14 +9,15 @@ from pathlib import Path
 COMMANDS = {
     'sample': 'write the synthetic sample area:  sample DIR',
     'export': 'write the encoder of a checkpoint:  export run.ckpt encoder.safetensors',
+    'configs': 'list the configurations, or copy them:  configs [NAME… --output DIR]',
     'chip': 'cut scenes into chips for training:  chip SCENE… --output DIR --chip_size 512',
     'rasterize': 'burn polygons and lines into a mask:  rasterize VECTOR --like SCENE --output MASK.tif',
     'statistics': 'compute band statistics of scenes:  statistics SCENE… --output DIR',
     'vectorize': 'convert a class map to polygons:  vectorize MAP.tif --output vines.gpkg',
     'doctor': 'check scenes for errors and slow formats:  doctor SCENE…',
-    'probe': 'classify frozen features of encoders:  probe --config configs/probe_s2.yaml',
-    'study': 'repeat a training with one thing changed:  study --config configs/study_vines.yaml',
-    'recommend': 'train several models and keep the best:  recommend --config configs/recommend_vines.yaml',
+    'probe': 'classify frozen features of encoders:  probe --config probe_s2',
+    'study': 'repeat a training with one thing changed:  study --config study_vines',
+    'recommend': 'train several models and keep the best:  recommend --config recommend_vines',
     'compare': 'compare runs, probes and studies:  compare RESULT…',
     'embed': 'embed chips and map the features:  embed --weights encoder.safetensors --data.paths … --output DIR',
 }

@@ -1,38 +1,37 @@
 """Configuration files of ``fit``, ``validate``, ``test`` and ``predict``."""
 
-import difflib
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.shipped_configs import find_config
 
-_SECTIONS = 'expected the sections model, data and trainer, as in configs/fastsiam_s2.yaml'
+_SECTIONS = 'expected the sections model, data and trainer, as `configs fastsiam_s2` prints them'
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def read_config(given: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a configuration.
 
     Args:
-        path: YAML file.
+        given: YAML file, or name of a shipped configuration.
 
     Returns:
         Its sections.
 
     Raises:
-        ConfigurationError: If there is no such file, or it is not a YAML file of sections in UTF-8.
+        ConfigurationError: If there is no such file or name, or it is not a YAML file of sections in UTF-8.
     """
-    if path == Path():
-        raise ConfigurationError('config: expected a file after --config, such as configs/fastsiam_s2.yaml.')
+    if not str(given):
+        raise ConfigurationError('config: expected a file or a name after --config, such as fastsiam_s2.')
+    path = find_config(given)
     try:
         content = yaml.safe_load(path.read_text(encoding='utf-8'))
     except UnicodeDecodeError as error:
         raise ConfigurationError(f'config: {path} is not UTF-8 ({error.reason}); save it as UTF-8.') from error
-    except IsADirectoryError as error:
-        raise ConfigurationError(f'config: {path} is a folder; give one of its YAML files.') from error
-    except FileNotFoundError as error:
-        raise ConfigurationError(f'config: there is no file {path}; {_remedy(path)}') from error
     except OSError as error:
         raise ConfigurationError(f'config: {path} cannot be read ({error.strerror}).') from error
     except yaml.YAMLError as error:
@@ -43,10 +42,27 @@ def read_config(path: Path) -> dict[str, Any]:
     return content
 
 
-def _remedy(path: Path) -> str:
-    names = [other.name for other in sorted(path.parent.glob('*.y*ml'))] if path.parent.is_dir() else []
-    close = difflib.get_close_matches(path.name, names, 1)
-    return f'did you mean {path.parent / close[0]}?' if close else 'give the path of a YAML file.'
+def with_config_paths(arguments: Sequence[str]) -> list[str]:
+    """Replace the names of shipped configurations by their paths, which Lightning's command line opens.
+
+    Args:
+        arguments: ``fit``, ``validate``, ``test`` or ``predict`` and what follows.
+
+    Returns:
+        The same arguments with paths after ``--config`` and ``-c``.
+
+    Raises:
+        ConfigurationError: If there is no such file or name.
+    """
+    found: list[str] = []
+    for before, argument in zip(['', *arguments], arguments, strict=False):
+        if before in ('-c', '--config'):
+            found.append(str(find_config(argument)))
+        elif argument.startswith('--config='):
+            found.append(f'--config={find_config(argument.removeprefix("--config="))}')
+        else:
+            found.append(argument)
+    return found
 
 
 def _syntax(path: Path, error: yaml.YAMLError) -> str:

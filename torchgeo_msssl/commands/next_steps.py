@@ -25,7 +25,7 @@ def after_pretraining(arguments: Sequence[str], encoder: Path) -> list[str]:
     """
     config = _config(arguments)
     kind = next((name for name in ('drone', 'chips') if name in config.stem), 'landcover')
-    segmentation = config.with_name('landcover_l1.yaml' if kind == 'landcover' else f'vineseg_{kind}.yaml')
+    segmentation = _related(config, 'landcover_l1' if kind == 'landcover' else f'vineseg_{kind}')
     scenes = [
         text
         for name, value in _options(arguments)
@@ -35,9 +35,8 @@ def after_pretraining(arguments: Sequence[str], encoder: Path) -> list[str]:
     data = shlex.join([*scenes, '--data.labels', 'LABELS']) if '--data.paths' in scenes else ''
     commands = [f'fit --config {segmentation} --model.weights {shlex.quote(str(encoder))} {data}']
     if kind == 'landcover':
-        commands.append(
-            f'probe --config {config.with_name("probe_s2.yaml")} --encoders {shlex.quote(str(encoder))} {data}'
-        )
+        probe = _related(config, 'probe_s2')
+        commands.append(f'probe --config {probe} --encoders {shlex.quote(str(encoder))} {data}')
     return [f'{_PROGRAM} {command.strip()}' for command in commands]
 
 
@@ -67,9 +66,15 @@ def after_training(arguments: Sequence[str], checkpoint: Path) -> list[str]:
     return [f'{_PROGRAM} {shlex.join(command)}' for command in commands]
 
 
+def _related(config: Path, name: str) -> str:
+    """Configuration in the folder of another one, or else the shipped one."""
+    path = config.with_name(f'{name}.yaml')
+    return shlex.quote(str(path)) if path.is_file() else name
+
+
 def _config(arguments: Sequence[str]) -> Path:
     named = [value for name, value in _options(arguments) if name == 'config']
-    return Path(named[-1]) if named else Path('configs', 'fastsiam_s2.yaml')
+    return Path(named[-1]) if named else Path('fastsiam_s2')
 
 
 def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:

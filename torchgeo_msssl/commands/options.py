@@ -45,6 +45,7 @@ from torchgeo_msssl.commands.spelling import (
     take_values,
 )
 from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.shipped_configs import find_config
 
 _METAVARS = {bool: '[true|false]', int: 'INT', float: 'FLOAT'}
 
@@ -120,7 +121,7 @@ def read_options[T](
         kind: Dataclass of the options.
         command: Name of the command.
         arguments: Arguments that follow it on the command line.
-        config: Whether YAML files with options may be given as ``--config``.
+        config: Whether YAML files with options, or names of shipped ones, may be given as ``--config``.
         example: Example to show below the help, without the name of the program.
 
     Returns:
@@ -136,6 +137,7 @@ def read_options[T](
     extra = [Option('config', str)] if config else []
     named, unnamed = _read_arguments(arguments, [*declared, *extra], command)
     given = [*named, *_read_positionals(unnamed, [one for one in declared if one.positional], command)]
+    given = [(name, str(find_config(value)) if name == 'config' else value) for name, value in given]
     names = {name for name, _ in given}
     missing = [
         one.metavar if one.positional else f'--{one.name}' for one in declared if one.required and one.name not in names
@@ -234,6 +236,8 @@ def _validate[T](kind: type[T], declared: Sequence[Option], given: Sequence[tupl
 
 def _sentence(message: str, declared: Sequence[Option], given: Mapping[str, str]) -> str:
     """Say in one sentence what jsonargparse says in several lines."""
+    if match := re.search('Not of type ConfigFile: config: (.+)', message):
+        return f'{re.findall(r'key "([^"]+)"', message)[-1]}: {match[1]}'
     match = re.search(r'key "([^"]+)"', message)
     one = next((one for one in declared if match and one.name == match[1]), None)
     if one is None or one.name not in given:
@@ -246,7 +250,7 @@ def _see_help(command: str) -> str:
 
 
 def _help_text(kind: type, command: str, declared: Sequence[Option], config: bool, example: str) -> str:
-    usage = [f'{one.metavar}{" ..." if one.several else ""}' for one in declared if one.positional]
+    usage = [_usage(one) for one in declared if one.positional]
     usage += [f'--{one.name} {one.metavar}' for one in declared if one.required and not one.positional]
     documented = parse_docstring(inspect.getdoc(kind) or '')
     texts = [documented.short_description, documented.long_description]
@@ -257,7 +261,9 @@ def _help_text(kind: type, command: str, declared: Sequence[Option], config: boo
         formatter_class=RawDescriptionHelpFormatter,
     )
     if config:
-        parser.add_argument('--config', metavar='FILE', help='YAML file with any of these options.')
+        parser.add_argument(
+            '--config', metavar='FILE', help='YAML file with any of these options, or a name that `configs` lists.'
+        )
     groups = {'': parser}
     for one in declared:
         if one.positional:
@@ -267,6 +273,11 @@ def _help_text(kind: type, command: str, declared: Sequence[Option], config: boo
             groups[one.group] = parser.add_argument_group(one.group.rstrip('.'))  # type: ignore[assignment]
         groups[one.group].add_argument(f'--{one.name}', metavar=one.metavar, default=SUPPRESS, help=_described(one))
     return parser.format_help()
+
+
+def _usage(one: Option) -> str:
+    text = f'{one.metavar}{" ..." if one.several else ""}'
+    return text if one.required else f'[{text}]'
 
 
 def _described(one: Option) -> str:

@@ -53,9 +53,7 @@ def parsing_sentence(message: str, command: str, hints: Mapping[str, Any]) -> st
     if match := re.search(r'unrecognized arguments: (\S+)', text):
         return f'{match[1]}: unexpected; the names of options start with --.'
     if 'arguments are required' in text:
-        return (
-            f'{command}: no model and data are named; give a configuration, such as --config configs/fastsiam_s2.yaml.'
-        )
+        return f'{command}: no model and data are named; give a configuration, such as --config fastsiam_s2.'
     return _wrong_value(message, option, hints) or text
 
 

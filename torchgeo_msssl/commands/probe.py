@@ -25,9 +25,7 @@ def run(arguments: Sequence[str]) -> int:
     Raises:
         MSSSLError: If data, weights or options do not fit, or the folder cannot be written.
     """
-    settings = read_options(
-        ProbeSettings, 'probe', arguments, config=True, example='probe --config configs/probe_s2.yaml'
-    )
+    settings = read_options(ProbeSettings, 'probe', arguments, config=True, example='probe --config probe_s2')
     from torchgeo_msssl.cli import show_log
     from torchgeo_msssl.evaluation.probe import run_probe
     from torchgeo_msssl.evaluation.probe_report import markdown, next_folder, write_report

@@ -63,7 +63,7 @@ def read_recommendation(arguments: Sequence[str]) -> RecommendOptions:
         ConfigurationError: If options contradict each other.
     """
     rest, cells, pretrainings = split_overrides(arguments)
-    example = 'recommend --config configs/recommend_vines.yaml --weights encoder.safetensors'
+    example = 'recommend --config recommend_vines --weights encoder.safetensors'
     found = read_options(RecommendOptions, 'recommend', rest, config=True, example=example)
     for entry in found.candidates:
         if entry.pretraining is not None:

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from jsonargparse.typing import Path_fr
-
 from torchgeo_msssl.commands.options import read_options
 from torchgeo_msssl.commands.spelling import split_argument
 from torchgeo_msssl.commands.trainer_options import spell_trainer_options
@@ -86,7 +84,7 @@ def read_study(arguments: Sequence[str]) -> StudyOptions:
         ConfigurationError: If options contradict each other.
     """
     rest, cells, pretrainings = split_overrides(arguments)
-    example = 'study --config configs/study_vines.yaml --jobs 2'
+    example = 'study --config study_vines --jobs 2'
     study = read_options(StudyOptions, 'study', rest, config=True, example=example)
     for entry in study.initialisations:
         if entry.pretraining is not None:
@@ -130,7 +128,7 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str], lis
     return rest, cells, pretrainings
 
 
-def read_overrides(config: Path_fr, arguments: Sequence[str]) -> Options:
+def read_overrides(config: str, arguments: Sequence[str]) -> Options:
     """Read the options of cells or pretrainings, spelled as those of the command ``fit`` with their configuration.
 
     Args:
@@ -143,7 +141,7 @@ def read_overrides(config: Path_fr, arguments: Sequence[str]) -> Options:
     Raises:
         ConfigurationError: If an argument is no option, or has no value.
     """
-    spelled = spell_trainer_options(['fit', '--config', str(config.absolute), *arguments])[3:]
+    spelled = spell_trainer_options(['fit', '--config', config, *arguments])[3:]
     found: Options = {}
     while spelled:
         argument = spelled.pop(0)

@@ -22,10 +22,10 @@ _SUMMARIES = {
     'predict': 'Map scenes with a segmentation, or restore them.',
 }
 _EXAMPLES = {
-    'fit': "configs/fastsiam_s2.yaml --data.paths 'scenes/*.tif'",
-    'validate': 'configs/vineseg_drone.yaml --ckpt_path best',
-    'test': 'configs/vineseg_drone.yaml --ckpt_path best',
-    'predict': 'configs/vineseg_drone.yaml --ckpt_path best --data.predict_paths ortho.tif',
+    'fit': "fastsiam_s2 --data.paths 'scenes/*.tif'",
+    'validate': 'vineseg_drone --ckpt_path best',
+    'test': 'vineseg_drone --ckpt_path best',
+    'predict': 'vineseg_drone --ckpt_path best --data.predict_paths ortho.tif',
 }
 #: Options that are named where the task and the data are not known.
 _MOST_USED = {
@@ -110,7 +110,11 @@ def _prefixed(prefix: str, texts: Mapping[str, str]) -> list[tuple[str, str]]:
 
 def _own_options(command: str) -> list[tuple[str, str]]:
     options = [
-        ('-c, --config', 'YAML file with the task, the data and the trainer; options given here replace its values.'),
+        (
+            '-c, --config',
+            'YAML file with the task, the data and the trainer, or a name that `configs` lists; options given here '
+            'replace its values.',
+        ),
         ('--ckpt_path', _CHECKPOINTS.get(command, _CHECKPOINTS['other'])),
         ('--seed_everything', 'Seed of everything random in training.'),
         ('--print_config', 'Print the complete configuration and exit.'),

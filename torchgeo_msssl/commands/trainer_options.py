@@ -5,7 +5,6 @@ import difflib
 import importlib
 import typing
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from torchgeo_msssl.commands.config_files import read_config
@@ -117,14 +116,14 @@ def named_classes(arguments: Sequence[str]) -> dict[str, str]:
         name, value = ('config', None) if argument == '-c' else split_argument(argument)
         value = following if value is None else value
         if name == 'config':
-            found |= _classes_of_file(Path(value))
+            found |= _classes_of_file(value)
         elif name.removesuffix('.class_path') in SECTIONS:
             found[name.removesuffix('.class_path')] = value
     return found
 
 
-def _classes_of_file(path: Path) -> dict[str, str]:
-    sections = read_config(path)
+def _classes_of_file(config: str) -> dict[str, str]:
+    sections = read_config(config)
     named = {name: section for name in SECTIONS if isinstance(section := sections.get(name), dict)}
     return {name: str(section['class_path']) for name, section in named.items() if 'class_path' in section}
 

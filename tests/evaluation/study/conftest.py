@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from jsonargparse.typing import Path_fr
 
 from torchgeo_msssl.evaluation.study.design import Initialisation, Pretraining, Study
 from torchgeo_msssl.evaluation.study.provenance import Provenance
+from torchgeo_msssl.shipped_configs import ConfigFile
 
 Run = Callable[[Sequence[str]], None]
 
@@ -48,10 +48,10 @@ def make_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
         monkeypatch.chdir(tmp_path / folder)
         for name in ('fit.yaml', 'pretrain.yaml'):
             Path(name).write_text('{}')
-        pretraining = Pretraining(Path_fr('pretrain.yaml'))
+        pretraining = Pretraining(ConfigFile('pretrain.yaml'))
         common = {
             'name': 'vines',
-            'fit': Path_fr('fit.yaml'),
+            'fit': ConfigFile('fit.yaml'),
             'output': 'runs/study',
             'fractions': [0.1, 1.0],
             'seeds': [0, 1],

@@ -4,10 +4,9 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from jsonargparse.typing import Path_fr
-
 from torchgeo_msssl.evaluation.study.cell_commands import as_arguments, command_line, steps_of
 from torchgeo_msssl.evaluation.study.design import Initialisation, Pretraining, Study, Variant, make_cells
+from torchgeo_msssl.shipped_configs import ConfigFile
 
 Make = Callable[..., Study]
 
@@ -58,7 +57,7 @@ def test_step_budgets_are_an_axis(make_study: Make) -> None:
 
 def test_a_pretraining_with_labels_has_the_split_of_its_cell_and_all_labels(make_study: Make) -> None:
     make_study()
-    coarse = Pretraining(Path_fr('pretrain.yaml'), each_seed=True, same_split=True, weights='checkpoints/best.ckpt')
+    coarse = Pretraining(ConfigFile('pretrain.yaml'), each_seed=True, same_split=True, weights='checkpoints/best.ckpt')
     study = make_study(initialisations=[Initialisation('coarse', pretraining=coarse)], reference='coarse', seeds=[3])
     steps = steps_of(study, make_cells(study, ['ground.geojson'])[0])
     assert steps.pretraining is not None

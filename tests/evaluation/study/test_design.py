@@ -3,11 +3,11 @@
 from collections.abc import Callable
 
 import pytest
-from jsonargparse.typing import Path_fr
 
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.evaluation.study.cell_commands import steps_of
 from torchgeo_msssl.evaluation.study.design import Initialisation, Pretraining, Study, Variant, make_cells
+from torchgeo_msssl.shipped_configs import ConfigFile
 
 Make = Callable[..., Study]
 
@@ -34,7 +34,7 @@ def test_a_pretraining_is_shared_unless_it_is_of_a_seed(make_study: Make) -> Non
         (True, False, {'p_seed-0', 'p_seed-1'}),
         (True, True, {'p_on-blocks_seed-0', 'p_on-blocks_seed-1'}),
     ):
-        pretraining = Pretraining(Path_fr('pretrain.yaml'), each_seed=each_seed, same_split=same_split)
+        pretraining = Pretraining(ConfigFile('pretrain.yaml'), each_seed=each_seed, same_split=same_split)
         study = make_study(initialisations=[Initialisation('random'), Initialisation('p', pretraining=pretraining)])
         names = {cell.pretraining_name for cell in make_cells(study, ['blocks'])}
         assert names == expected | {None}
@@ -42,7 +42,7 @@ def test_a_pretraining_is_shared_unless_it_is_of_a_seed(make_study: Make) -> Non
 
 def test_a_pretraining_with_the_split_of_its_cell_is_not_that_of_another_split(make_study: Make) -> None:
     make_study()
-    pretraining = Pretraining(Path_fr('pretrain.yaml'), each_seed=True, same_split=True)
+    pretraining = Pretraining(ConfigFile('pretrain.yaml'), each_seed=True, same_split=True)
     study = make_study(
         initialisations=[Initialisation('p', pretraining=pretraining)],
         reference='p',
@@ -82,6 +82,6 @@ def test_contradictions_are_refused(make_study: Make, options: dict[str, object]
 
 
 def test_labels_of_a_pretraining_need_its_seed(make_study: Make) -> None:
-    pretraining = Pretraining(Path_fr(__file__), same_split=True)
+    pretraining = Pretraining(ConfigFile(__file__), same_split=True)
     with pytest.raises(ConfigurationError, match='each_seed'):
         make_study(initialisations=[Initialisation('random', pretraining=pretraining)])

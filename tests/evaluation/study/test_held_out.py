@@ -8,7 +8,6 @@ import geopandas as gpd
 import numpy as np
 import pytest
 from affine import Affine
-from jsonargparse.typing import Path_fr
 from shapely.geometry.base import BaseGeometry
 
 from torchgeo_msssl.errors import ConfigurationError
@@ -25,6 +24,7 @@ from torchgeo_msssl.evaluation.study.provenance import Provenance
 from torchgeo_msssl.geo.chipping.options import ChipOptions
 from torchgeo_msssl.geo.chipping.run import chip_scenes
 from torchgeo_msssl.geo.open_datasets import close_datasets
+from torchgeo_msssl.shipped_configs import ConfigFile
 
 SIDE, BLOCK = 64, 16
 
@@ -50,7 +50,7 @@ def study(make_scene: Callable[..., str], tmp_path: Path, monkeypatch: pytest.Mo
     )
 
     def make(**options: Any) -> Study:
-        common = {'name': 's', 'fit': Path_fr('fit.yaml'), 'output': 'out', 'options': {'data.block_size': BLOCK}}
+        common = {'name': 's', 'fit': ConfigFile('fit.yaml'), 'output': 'out', 'options': {'data.block_size': BLOCK}}
         return Study(**(common | options))
 
     return make
@@ -119,7 +119,7 @@ def test_blocks_and_files_are_left_to_the_data_module(study: Callable[..., Study
 
 
 def test_a_pretraining_with_labels_has_the_blocks_of_its_cell(study: Callable[..., Study]) -> None:
-    pretraining = Pretraining(Path_fr('fit.yaml'), each_seed=True, same_split=True)
+    pretraining = Pretraining(ConfigFile('fit.yaml'), each_seed=True, same_split=True)
     entries = [Initialisation('random'), Initialisation('coarse', pretraining=pretraining)]
     one = study(regions=['blocks'], initialisations=entries, fractions=[1.0])
     cell = next(cell for cell in make_cells(one, ['blocks']) if cell.initialisation.name == 'coarse')
@@ -142,7 +142,7 @@ def test_options_reach_the_data_and_mistakes_are_told(study: Callable[..., Study
 
 
 def pretraining(config: str, options: dict[str, Any], **more: Any) -> Initialisation:
-    return Initialisation('pretrained', pretraining=Pretraining(Path_fr(config), options, **more))
+    return Initialisation('pretrained', pretraining=Pretraining(ConfigFile(config), options, **more))
 
 
 def test_a_pretraining_reads_the_test_ground_whatever_the_file(

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from jsonargparse.typing import Path_fr
 
 from tests.evaluation.study.conftest import option
 from torchgeo_msssl.errors import ConfigurationError
@@ -17,6 +16,7 @@ from torchgeo_msssl.evaluation.study.recommend import Recommender
 from torchgeo_msssl.evaluation.study.recommendation import Recommendation
 from torchgeo_msssl.evaluation.study.run import run_pending
 from torchgeo_msssl.geo.open_datasets import close_datasets
+from torchgeo_msssl.shipped_configs import ConfigFile
 
 FIT = """
 data:
@@ -67,11 +67,11 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     Path('quick.yaml').write_text(FIT)
 
     def ready(runs: FakeRuns, **options: object) -> Recommender:
-        candidates = [Initialisation('texture', fit=Path_fr('quick.yaml')), Initialisation('random')]
+        candidates = [Initialisation('texture', fit=ConfigFile('quick.yaml')), Initialisation('random')]
         candidates += [Initialisation('pretrained', {'model.weights': 'encoder.safetensors'})]
         common = {
             'name': 'vines',
-            'fit': Path_fr('fit.yaml'),
+            'fit': ConfigFile('fit.yaml'),
             'output': 'out',
             'seeds': [0, 1],
             'candidates': candidates,
@@ -138,7 +138,7 @@ def recommender_steps(recommender: Recommender) -> Iterator[tuple[object, tuple[
 
 def test_candidates_must_have_the_same_labels(make: Make) -> None:
     Path('other.yaml').write_text(FIT.replace('}', ', shots: 3, buffer: 2.0}'))
-    candidates = [Initialisation('texture', fit=Path_fr('other.yaml')), Initialisation('random')]
+    candidates = [Initialisation('texture', fit=ConfigFile('other.yaml')), Initialisation('random')]
     with pytest.raises(ConfigurationError, match=r'texture has other values of label_options, shots in other\.yaml'):
         make(FakeRuns(VALIDATION), candidates=candidates, options={})
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from jsonargparse.typing import Path_fr
 
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.evaluation.study.cell_commands import cell_folder
@@ -20,6 +19,7 @@ from torchgeo_msssl.evaluation.study.jobs import forget_failures
 from torchgeo_msssl.evaluation.study.results import finished, read_result, write_results
 from torchgeo_msssl.evaluation.study.run import output_to, pretrain, run_cell, run_pending, try_lock
 from torchgeo_msssl.evaluation.study.summary import write_plan
+from torchgeo_msssl.shipped_configs import ConfigFile
 
 Make = Callable[..., Study]
 Run = Callable[[Sequence[str]], None]
@@ -156,7 +156,7 @@ def test_results_of_other_options_are_not_taken(make_study: Make, run: Run) -> N
 def pretraining_with(**options: object) -> list[Initialisation]:
     return [
         Initialisation('random'),
-        Initialisation('pretrained', pretraining=Pretraining(Path_fr('pretrain.yaml'), options)),
+        Initialisation('pretrained', pretraining=Pretraining(ConfigFile('pretrain.yaml'), options)),
     ]
 
 

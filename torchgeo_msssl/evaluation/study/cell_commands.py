@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jsonargparse.typing import Path_fr
-
 from torchgeo_msssl.evaluation.study.design import Cell, Options, Study, folder_name
+from torchgeo_msssl.shipped_configs import ConfigFile, config_folder, find_config
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _fit_of(study: Study, cell: Cell) -> Path_fr:
+def _fit_of(study: Study, cell: Cell) -> ConfigFile:
     return cell.initialisation.fit or study.fit
 
 
@@ -173,17 +172,25 @@ def _pretraining(study: Study, cell: Cell) -> tuple[str, ...] | None:
     return ('fit', *_config(pretraining.config), *as_arguments(options), *_logger(folder, 'fit'))
 
 
-def _content(path: Path_fr) -> bytes:
-    return Path(path.absolute).read_bytes()
+def _content(path: ConfigFile) -> bytes:
+    return Path(path).read_bytes()
 
 
-def config_path(path: Path_fr) -> str:
-    """Return the path of a configuration, relative to the working folder if it lies below it."""
-    absolute = Path(path.absolute)
-    return os.path.relpath(absolute) if absolute.is_relative_to(Path.cwd()) else str(absolute)
+def config_path(config: ConfigFile) -> str:
+    """Return what names a configuration in a command.
+
+    Returns:
+        Its path, relative to the working folder if it lies below it; or the name of a shipped configuration.
+    """
+    path = Path(config)
+    if path.is_relative_to(Path.cwd()):
+        return os.path.relpath(path)
+    # a file of the same name in the working folder would be taken instead
+    shipped = path.parent == config_folder() and find_config(path.stem) == path
+    return path.stem if shipped else config
 
 
-def _config(path: Path_fr) -> list[str]:
+def _config(path: ConfigFile) -> list[str]:
     return ['--config', config_path(path)]
 
 

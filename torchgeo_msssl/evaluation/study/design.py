@@ -5,9 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from jsonargparse.typing import Path_fr
+from jsonargparse.typing import register_type
 
 from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.shipped_configs import ConfigFile
+
+register_type(ConfigFile, str, ConfigFile, deserializer_exceptions=ConfigurationError)
 
 #: Options that the study sets for every cell.
 RESERVED = ('config', 'seed_everything', 'data.split', 'data.seed', 'ckpt_path', 'trainer.logger')
@@ -29,7 +32,7 @@ class Pretraining:
         weights: File in its run folder that the cells load.
     """
 
-    config: Path_fr
+    config: ConfigFile
     options: Options = field(default_factory=dict)
     each_seed: bool = False
     same_split: bool = False
@@ -51,7 +54,7 @@ class Initialisation:
     name: str
     options: Options = field(default_factory=dict)
     pretraining: Pretraining | None = None
-    fit: Path_fr | None = None
+    fit: ConfigFile | None = None
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,7 @@ class Study:
     """
 
     name: str
-    fit: Path_fr
+    fit: ConfigFile
     output: str
     options: Options = field(default_factory=dict)
     initialisations: list[Initialisation] = field(default_factory=lambda: [Initialisation('random')])

@@ -15,7 +15,7 @@ from torchgeo_msssl.datasets.chips import chip_rasters
 from torchgeo_msssl.datasets.labels import Labels
 from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.evaluation.study.cell_commands import as_arguments, split_file
+from torchgeo_msssl.evaluation.study.cell_commands import as_arguments, config_path, split_file
 from torchgeo_msssl.evaluation.study.design import Cell, Initialisation, Options, Study
 from torchgeo_msssl.evaluation.study.provenance import Provenance
 from torchgeo_msssl.geo.ground.area import Ground
@@ -119,7 +119,7 @@ def provenance_of(study: Study, initialisation: Initialisation) -> Provenance:
     """
     pretraining = initialisation.pretraining
     assert pretraining is not None
-    data = open_data(Path(pretraining.config.absolute), pretraining.options)
+    data = open_data(pretraining.config, pretraining.options)
     learns = isinstance(data, SegmentationDataModule)
     reads = _share_ground(data, _open_fit(study))  # which also sets the labels of the sample area
     labels = data.labels if isinstance(data, PretrainingDataModule) else None
@@ -137,7 +137,7 @@ def check_pretrainings(study: Study) -> None:
         pretraining = entry.pretraining
         if pretraining is None or pretraining.same_split:
             continue
-        data = open_data(Path(pretraining.config.absolute), pretraining.options)
+        data = open_data(pretraining.config, pretraining.options)
         if isinstance(data, SegmentationDataModule) and provenance_of(study, entry).reads_test_ground:
             raise ConfigurationError(
                 f'same_split: the pretraining of {entry.name} learns from labels of ground that cells are tested on; '
@@ -169,9 +169,11 @@ def _ground_scenes(data: SpectralDataModule) -> Scenes:
 
 
 def _open_fit(study: Study) -> SegmentationDataModule:
-    data = open_data(Path(study.fit.absolute), study.options)
+    data = open_data(study.fit, study.options)
     if not isinstance(data, SegmentationDataModule):
-        raise ConfigurationError(f'{study.fit}: regions need a SegmentationDataModule, got {type(data).__name__}.')
+        raise ConfigurationError(
+            f'{config_path(study.fit)}: regions need a SegmentationDataModule, got {type(data).__name__}.'
+        )
     return data
 
 

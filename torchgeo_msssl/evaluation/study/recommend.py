@@ -49,9 +49,11 @@ class Recommender:
 
     def __init__(self, design: Recommendation, run: Run) -> None:
         self.design, self._run = design, run
-        data = open_data(Path(design.fit.absolute), design.options)
+        data = open_data(design.fit, design.options)
         if not isinstance(data, SegmentationDataModule):
-            raise ConfigurationError(f'{design.fit}: expected a SegmentationDataModule, got {type(data).__name__}.')
+            raise ConfigurationError(
+                f'{config_path(design.fit)}: expected a SegmentationDataModule, got {type(data).__name__}.'
+            )
         self._data = data
         split = None if data.reads_chips else self._write_split()
         self.study = design.study([str(split)] if split else [])
@@ -120,7 +122,7 @@ class Recommender:
     def _write_split(self) -> Path:
         """Write the split that all candidates share; its name depends on the options of the data."""
         known = {name: value for name, value in self.design.options.items() if name.startswith('data.')}
-        content = Path(self.design.fit.absolute).read_bytes()
+        content = Path(self.design.fit).read_bytes()
         name = digest(repr(sorted(known.items())).encode(), content)
         path = Path(self.design.output) / 'splits' / f'{name}.geojson'
         if not path.is_file():
@@ -141,12 +143,13 @@ class Recommender:
             if entry.fit is None:
                 continue
             options = {name: value for name, value in self.study.options.items() if name.startswith('data.')}
-            other = open_data(Path(entry.fit.absolute), options | entry.options)
+            other = open_data(entry.fit, options | entry.options)
             different = [name for name in _LABELS if getattr(other, name, None) != getattr(self._data, name)]
             if different:
                 raise ConfigurationError(
-                    f'candidates: {entry.name} has other values of {", ".join(different)} in {entry.fit} than '
-                    f'{self.design.fit} has; give them to all as options, such as --data.{different[0]}.'
+                    f'candidates: {entry.name} has other values of {", ".join(different)} in '
+                    f'{config_path(entry.fit)} than {config_path(self.design.fit)} has; '
+                    f'give them to all as options, such as --data.{different[0]}.'
                 )
 
     def _scores(self, results: dict[int, Result]) -> dict[str, dict[int, float]]:

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jsonargparse.typing import Path_fr
-
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.evaluation.study.design import Initialisation, Options, Study
+from torchgeo_msssl.shipped_configs import ConfigFile
 
 #: Options of the scenes, which apply to pretrainings too.
 SCENES = ('data.paths', 'data.bands', 'data.sensor', 'data.offset', 'data.crs', 'data.res', 'data.sample_dir')
@@ -35,7 +34,7 @@ class Recommendation:
     """
 
     name: str
-    fit: Path_fr
+    fit: ConfigFile
     output: str
     candidates: list[Initialisation] = field(default_factory=lambda: [Initialisation('random')])
     weights: list[str] = field(default_factory=list)

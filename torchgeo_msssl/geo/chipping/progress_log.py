@@ -19,11 +19,8 @@ from torchgeo_msssl.geo.chipping.plan import Chip, Facts
 from torchgeo_msssl.geo.chipping.write import write_all, write_complete
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.scene import Scene
-from torchgeo_msssl.shards import Shard
 
 SUMMARY, MANIFEST, GEOJSON, JOURNAL = 'summary.json', 'chips.parquet', 'chips.geojson', '.chips.journal'
-#: Logs of shards, see :func:`journal_name`.
-_SHARD_JOURNALS = '.chips.*-of-*.journal'
 
 
 @dataclass(frozen=True)
@@ -51,22 +48,14 @@ class Journal:
         header: Dependencies of the chips.
         scenes: The scenes.
         done: Outcomes of an earlier run.
-        shard: Shard that is cut, or None for a run that cuts everything.
 
     Raises:
         OutputError: If the log cannot be written.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        header: Header,
-        scenes: Sequence[Scene],
-        done: Iterable[Outcome],
-        shard: Shard | None = None,
-    ) -> None:
+    def __init__(self, folder: Path, header: Header, scenes: Sequence[Scene], done: Iterable[Outcome]) -> None:
         """Start the log with the outcomes of an earlier run."""
-        self.path = folder / journal_name(shard)
+        self.path = folder / JOURNAL
         self.scenes = scenes
         write_complete(self.path, _encoded(header, [self._line(outcome) for outcome in done]))
         self._file = self.path.open('ab', buffering=0)
@@ -81,11 +70,6 @@ class Journal:
             OSError: If the disk is full.
         """
         write_all(self._file, ''.join(self._line(outcome) for outcome in outcomes if outcome.facts).encode())
-
-    @property
-    def descriptor(self) -> int:
-        """Descriptor of the file while it is open."""
-        return self._file.fileno()
 
     def close(self) -> None:
         """Close the file."""
@@ -123,25 +107,16 @@ class Journal:
         return json.dumps(entry) + '\n'
 
 
-def journal_name(shard: Shard | None) -> str:
-    """Return the name of the log of a shard, or of a run that cuts everything."""
-    return JOURNAL if shard is None else f'.chips.{shard.file_part}.journal'
-
-
-def shard_journals(folder: str | Path) -> list[Path]:
-    """List the logs of all shards in a folder, which exist until a run without a shard has taken them over."""
-    return sorted(Path(folder).glob(_SHARD_JOURNALS))
-
-
-def read_journal(path: Path) -> tuple[Header, list[Any]] | None:
+def read_journal(folder: Path) -> tuple[Header, list[Any]] | None:
     """Read the log of an earlier run.
 
     Args:
-        path: The log.
+        folder: The output folder.
 
     Returns:
         Dependencies of its chips, and the lines; None if there is no log, or it cannot be read.
     """
+    path = folder / JOURNAL
     if not path.is_file():
         return None
     entries: list[Any] = []
