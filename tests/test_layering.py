@@ -23,6 +23,7 @@ LAYERS: dict[str, frozenset[str]] = {
             'processes',
             'progress',
             'runs',
+            'shards',
             'shipped_configs',
             'validation',
         }

@@ -211,13 +211,20 @@ class CLI(LightningCLI):
         if isinstance(task, PixelClassification):
             map_scenes(task, paths, checkpoint, settings, crs=data.crs, res=data.res, **where)
             return
-        shared = ('output', 'overwrite', 'check_radiometry')
+        shared = ('output', 'overwrite', 'check_radiometry', 'shard')
         for name in self._map_options:
             if name not in shared and getattr(settings, name) != getattr(MapSettings(), name):
                 msg = f'{name}: applies to class maps, but {type(task).__name__} restores scenes; leave it out.'
                 raise ConfigurationError(msg)
-        restored = {name: getattr(settings, name) for name in shared[1:]}
-        reconstruct_scenes(task, paths, settings.output, **restored, **where)
+        reconstruct_scenes(
+            task,
+            paths,
+            settings.output,
+            overwrite=settings.overwrite,
+            check_radiometry=settings.check_radiometry,
+            shard=settings.own_shard,
+            **where,
+        )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer, with callbacks that print little.

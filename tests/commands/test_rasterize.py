@@ -166,3 +166,36 @@ def test_demmin_fields_and_plots(tmp_path: Path) -> None:
     assert main(plots) == 0
     inside = read(tmp_path / 'fields.tif')[read(tmp_path / 'plots.tif') == 1]
     assert (inside > 0).mean() > 0.9  # the plots were sampled in the fields
+
+
+def test_one_mask_per_scene_in_shards(
+    tmp_path: Path, drawn: str, make_scene: MakeScene, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in 'abc':
+        make_scene(f'scenes/{name}.tif', np.ones((1, 30, 40), np.uint8), res=1.0)
+    command = ['rasterize', drawn, '--layer', 'crops', '--like', str(tmp_path / 'scenes')]
+    assert main([*command, '--output', str(tmp_path / 'one')]) == 0
+    for shard in ('2/2', '1/2'):
+        assert main([*command, '--output', str(tmp_path / 'many'), '--shard', shard]) == 0
+    one, many = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ('one', 'many'))
+    assert sorted(one) == ['a.tif', 'b.tif', 'c.tif']
+    assert one == many
+    assert main([*command, '--output', str(tmp_path / 'many'), '--shard', '1/2']) == 1
+    assert 'a.tif exists; add --overwrite' in capsys.readouterr().err
+    assert main([*command, '--output', str(tmp_path / 'more'), '--shard', '1/9']) == 0
+    assert 'none for shard 1/9' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ('more', 'message'),
+    [
+        (['--output', 'mask.tif', '--shard', '1/2'], 'shard: mask.tif is one file'),
+        (['--output', 'masks', '--shard', '3/2'], 'shard: expected i/n'),
+        (['--output', 'mask.png'], 'expected the path of a GeoTIFF (.tif) or a folder'),
+    ],
+)
+def test_outputs_that_are_refused(
+    scene: str, drawn: str, more: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(['rasterize', drawn, '--like', scene, *more]) == 1
+    assert message in capsys.readouterr().err

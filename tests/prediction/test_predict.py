@@ -64,3 +64,19 @@ def test_a_map_is_the_networks_answer(task: Any, make_scene: Make, tmp_path: Pat
 def test_a_smallest_area_needs_polygons() -> None:
     with pytest.raises(ConfigurationError, match='polygons: true'):
         MapSettings(min_area=1.0)
+
+
+def test_shards_of_scenes_equal_one_run(task: Any, make_scene: Make, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in 'abc':
+        make_scene(f'scenes/{name}_20210601.tif', rng.integers(1, 4000, (2, 32, 32)).astype(np.uint16), names=BANDS)
+
+    def files(folder: str, *shards: str | None) -> dict[str, bytes]:
+        for shard in shards:
+            settings = MapSettings(str(tmp_path / folder), blend='hann', window=32, shard=shard)
+            map_scenes(task, str(tmp_path / 'scenes'), tmp_path / 'some.ckpt', settings)
+        return {path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()}
+
+    one = files('one', None)
+    assert {f'{name}_20210601.{suffix}' for name in 'abc' for suffix in ('qml', 'tif')} <= set(one)
+    assert files('many', '2/4', '4/4', '1/4', '3/4') == one

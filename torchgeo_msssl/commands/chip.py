@@ -11,6 +11,7 @@ from torchgeo_msssl.commands.options import option, positional, read_options
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.chipping.options import ChipOptions
 from torchgeo_msssl.processes import available_cpus, start_server
+from torchgeo_msssl.shards import ShardSettings
 
 _EXAMPLE = (
     'chip scenes/*.tif --output chips --chip_size 256 --labels vines.gpkg --column kind \\\n'
@@ -21,10 +22,11 @@ _WORKER_MODULES = ('torchgeo_msssl.geo.chipping.pixel_counts', 'pyarrow')
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChipCommandOptions(ChipOptions):
+class ChipCommandOptions(ChipOptions, ShardSettings):
     """Cut scenes into georeferenced chips that keep band names, data type, nodata and radiometry.
 
-    Writes masks, a spatial split and a manifest too. Run the same command again to resume a run that was killed.
+    Writes masks, a spatial split and a manifest too. Run the same command again to resume a run that was killed. After
+    runs with --shard, the same command without it writes the manifest.
 
     Attributes:
         paths: Scenes: files, folders or quoted patterns.
@@ -47,6 +49,20 @@ class ChipCommandOptions(ChipOptions):
         super().__post_init__()
         if self.num_workers is not None and self.num_workers < 1:
             raise ConfigurationError(f'num_workers: expected at least 1, got {self.num_workers}.')
+        ShardSettings.__post_init__(self)
+        self._check_shard()
+
+    def _check_shard(self) -> None:
+        """Check that the other options suit a part of the chips."""
+        reasons = {
+            'overwrite': 'would remove the chips of other shards; remove the folder before',
+            'dry_run': 'counts the chips of all shards',
+            'geojson': 'is written by the run without --shard that follows',
+            'virtual': 'writes no chips that shards could divide',
+        }
+        for name, reason in reasons.items():
+            if self.shard is not None and getattr(self, name):
+                raise ConfigurationError(f'{name}: {reason}; leave {name} or shard out.')
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -80,6 +96,7 @@ def run(arguments: Sequence[str]) -> int:
             overwrite=given.overwrite,
             dry_run=given.dry_run,
             geojson=given.geojson,
+            shard=given.own_shard,
         )
     except KeyboardInterrupt:
         print('\nStopped. Run the same command again to resume.', file=sys.stderr)

@@ -12,17 +12,28 @@ from torchgeo_msssl.files import atomic_path
 from torchgeo_msssl.geo.band_choice import choose_bands, spectral_bands
 from torchgeo_msssl.geo.band_statistics.file import statistics_content, unit_of, write_statistics
 from torchgeo_msssl.geo.band_statistics.histograms import PERCENTILES
-from torchgeo_msssl.geo.band_statistics.summary import BandSummary, summarize_bands
+from torchgeo_msssl.geo.band_statistics.shards import (
+    check_narrow,
+    find_shards,
+    identity,
+    read_counts,
+    shard_path,
+    write_counts,
+)
+from torchgeo_msssl.geo.band_statistics.summary import BandSummary, count_values_of, summarize_bands, summarize_counts
 from torchgeo_msssl.geo.headers import find_scenes
-from torchgeo_msssl.geo.radiometry import radiometry
+from torchgeo_msssl.geo.radiometry import Radiometry, radiometry
+from torchgeo_msssl.geo.scene import Scene
 from torchgeo_msssl.progress import progress_bar
+from torchgeo_msssl.shards import Shard, ShardSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class StatisticsOptions:
+class StatisticsOptions(ShardSettings):
     """Measure the bands of scenes over all valid pixels.
 
-    Writes the YAML file that --data.statistics reads, and a figure of the histograms.
+    Writes the YAML file that --data.statistics reads, and a figure of the histograms. With --shard i/n, the counts of a
+    part of the scenes are written next to that file, and the same command with --merge makes the statistics of them.
 
     Attributes:
         paths: Scenes: files, folders or quoted patterns.
@@ -32,6 +43,7 @@ class StatisticsOptions:
         output: YAML file to write, next to which the figure (.png) is written, or folder for both.
         bins: Largest number of bins of a histogram.
         num_workers: Number of processes that read.
+        merge: Compute the statistics from the counts of all shards, and remove these.
         overwrite: Replace existing files.
     """
 
@@ -42,10 +54,14 @@ class StatisticsOptions:
     output: str = option('statistics.yaml', metavar='FILE|DIR')
     bins: int = 256
     num_workers: int = 1
+    merge: bool = False
     overwrite: bool = False
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        super().__post_init__()
+        if self.merge and self.shard is not None:
+            raise ConfigurationError('merge: computes the statistics of all shards; leave merge or shard out.')
         for name in ('bins', 'num_workers'):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f'{name}: expected 1 or more, got {getattr(self, name)}.')
@@ -66,7 +82,7 @@ def run(arguments: Sequence[str]) -> int:
     options = read_options(StatisticsOptions, 'statistics', arguments)
     from torchgeo_msssl.geo.band_statistics.figure import draw_histograms
 
-    target, figure = _targets(Path(options.output), options.overwrite)
+    target, figure = _targets(Path(options.output), options.overwrite or options.shard is not None)
     named = get_sensor(options.sensor) if options.sensor else None
     scenes = find_scenes(options.paths, named, plain=True)
     bands = choose_bands(scenes, options.bands or spectral_bands(scenes[0].bands, scenes[0].path))
@@ -75,17 +91,49 @@ def run(arguments: Sequence[str]) -> int:
     reasons = [how.reason for how in radiometries]
     for reason in sorted(set(reasons)):
         print(f'{reasons.count(reason)} scene(s): {reason}')
+    if options.own_shard is not None:
+        _count_shard(options, options.own_shard, target, scenes, bands, radiometries)
+        return 0
+    shards = find_shards(target) if options.merge else []
     # the files are opened first, so that a folder that cannot be written is found before the work; both appear, or none
     with atomic_path(figure) as drawn, atomic_path(target) as written:
-        with progress_bar('Measuring') as advance:
-            summary = summarize_bands(
-                scenes, bands, radiometries, options.bins, options.num_workers, lambda done: advance(0, done)
-            )
+        if shards:
+            counts = read_counts(shards, identity(scenes, bands, radiometries))
+            summary = summarize_counts(counts, scenes, bands, options.bins)
+        else:
+            with progress_bar('Measuring') as advance:
+                summary = summarize_bands(
+                    scenes, bands, radiometries, options.bins, options.num_workers, lambda done: advance(0, done)
+                )
         print(_table(summary, bands, unit_of(sensor), len(scenes)))
         draw_histograms(drawn, summary, bands, unit_of(sensor), radiometries)
         write_statistics(written, statistics_content(summary, scenes, bands, radiometries, sensor))
+    for path in shards:
+        path.unlink()
     print(f'Wrote {target} and {figure}')
     return 0
+
+
+def _count_shard(
+    options: StatisticsOptions,
+    shard: Shard,
+    target: Path,
+    scenes: Sequence[Scene],
+    bands: Sequence[str],
+    radiometries: Sequence[Radiometry],
+) -> None:
+    check_narrow(scenes)
+    path, depends_on = shard_path(target, shard), identity(scenes, bands, radiometries)
+    if path.exists() and not options.overwrite:
+        read_counts([path], depends_on)  # raises where they are of other scenes or options
+        print(f'Already exists: {path}')
+        return
+    own = list(shard.of(scenes))
+    with progress_bar('Counting') as advance:
+        counts = count_values_of(own, bands, shard.of(radiometries), options.num_workers, lambda done: advance(0, done))
+    write_counts(path, counts, depends_on)
+    print(f'Wrote {path} with the counts of {len(own)} of {len(scenes)} scene(s).')
+    print('When all shards have ended, run the same command with --merge instead of --shard.')
 
 
 def _targets(output: Path, overwrite: bool) -> tuple[Path, Path]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from torchgeo_msssl.datasets.chip_files import SUFFIXES, ChipFile
 from torchgeo_msssl.errors import ConfigurationError, ScenesNotFoundError
 from torchgeo_msssl.geo.chipping.options import ALL
-from torchgeo_msssl.geo.chipping.progress_log import JOURNAL, MANIFEST
+from torchgeo_msssl.geo.chipping.progress_log import JOURNAL, MANIFEST, shard_journals
 from torchgeo_msssl.geo.discover import ARRAY_SUFFIX, is_image
 from torchgeo_msssl.geo.ground.parts import PARTS
 
@@ -43,7 +43,7 @@ def is_chip_folder(path: str) -> bool:
     path = os.path.expanduser(path)
     if not os.path.isdir(path):
         return False
-    if any(os.path.exists(os.path.join(path, name)) for name in (MANIFEST, JOURNAL)):
+    if any(os.path.exists(os.path.join(path, name)) for name in (MANIFEST, JOURNAL)) or shard_journals(path):
         return True
     folders = [path, *(os.path.join(path, part) for part in PARTS)]
     if any(os.path.isdir(os.path.join(folder, IMAGES)) for folder in folders):

@@ -14,7 +14,7 @@ from torchgeo_msssl.geo.chipping.inputs import open_inputs
 from torchgeo_msssl.geo.chipping.labels import ChipLabels, open_chip_labels
 from torchgeo_msssl.geo.chipping.manifest import FORMAT
 from torchgeo_msssl.geo.chipping.options import ALL, ChipOptions
-from torchgeo_msssl.geo.chipping.progress_log import JOURNAL, MANIFEST, SUMMARY
+from torchgeo_msssl.geo.chipping.progress_log import JOURNAL, MANIFEST, SUMMARY, shard_journals
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.ground.parts import PARTS
 from torchgeo_msssl.geo.scene import Scene
@@ -167,6 +167,12 @@ def read_manifest(root: str) -> ChipManifest | None:
         ConfigurationError: If a run is unfinished, or the manifest has another format.
     """
     summary, manifest = os.path.join(root, SUMMARY), os.path.join(root, MANIFEST)
+    if shard_journals(root):
+        msg = (
+            f'paths: {root} holds shards of `chip` without a manifest; run the same command without --shard, which '
+            'writes it.'
+        )
+        raise ConfigurationError(msg)
     if not os.path.exists(summary) or not os.path.exists(manifest):
         if os.path.exists(os.path.join(root, JOURNAL)):
             msg = f'paths: {root} is from an unfinished run of `chip`; run the same command again to resume it.'

@@ -16,7 +16,7 @@ from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
 
 from torchgeo_msssl.bands import band_position
-from torchgeo_msssl.errors import BandError, SceneReadError
+from torchgeo_msssl.errors import BandError, ConfigurationError, SceneReadError
 from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.nodata import representable, with_data
 from torchgeo_msssl.geo.open_datasets import pooled_raster
@@ -288,6 +288,27 @@ def _covers(grid: PixelGrid, other: PixelGrid) -> bool:
     left, bottom, right, top = grid.bounds
     west, south, east, north = other.bounds
     return left <= west + slack and bottom <= south + slack and right >= east - slack and top >= north - slack
+
+
+def check_names(scenes: Sequence[Scene], suffix: str, option: str) -> None:
+    """Check that no two scenes would be written to the same file.
+
+    Args:
+        scenes: The scenes.
+        suffix: What follows the scene's name in the name of a file.
+        option: Option that names the scenes.
+
+    Raises:
+        ConfigurationError: If two scenes have the same name.
+    """
+    seen: dict[str, Scene] = {}
+    for scene in scenes:
+        other = seen.setdefault(scene.name, scene)
+        if other is not scene:
+            raise ConfigurationError(
+                f'{option}: {other.path} and {scene.path} would both become {scene.name}{suffix}; give them in two '
+                'runs with two folders (output).'
+            )
 
 
 def read_file(

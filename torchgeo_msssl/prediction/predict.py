@@ -13,6 +13,7 @@ from torch import Tensor
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.grid import PixelGrid
 from torchgeo_msssl.geo.ground_size import pixel_size
+from torchgeo_msssl.geo.scene import check_names
 from torchgeo_msssl.geo.vectorize.layers import read_tags
 from torchgeo_msssl.geo.vectorize.options import VectorizeOptions
 from torchgeo_msssl.geo.vectorize.run import vectorize
@@ -20,8 +21,9 @@ from torchgeo_msssl.prediction.class_map import MapOptions, Network, Numbers, Pr
 from torchgeo_msssl.prediction.pipeline import key_of
 from torchgeo_msssl.prediction.plan import plan
 from torchgeo_msssl.prediction.receptive_field import choose_blend
-from torchgeo_msssl.prediction.scenes import check_names, open_scenes
+from torchgeo_msssl.prediction.scenes import open_scenes
 from torchgeo_msssl.prediction.training_comparison import compare_with_training
+from torchgeo_msssl.shards import Shard, ShardSettings
 from torchgeo_msssl.tasks.pixel_classification import PixelClassification
 
 #: Area of the smallest polygon by default, in pixels.
@@ -29,7 +31,7 @@ _SMALLEST_POLYGON = 10
 
 
 @dataclass(frozen=True)
-class MapSettings:
+class MapSettings(ShardSettings):
     """Options of `predict` for class maps.
 
     Attributes:
@@ -49,6 +51,7 @@ class MapSettings:
         plan: Print the windows, memory, disk space and time that are required, and stop.
         overwrite: Map scenes again whose maps exist already.
         check_radiometry: Refuse scenes whose reflectance has another unit than that of the training.
+        shard: Predict only the i-th of n parts of the scenes, given as i/n such as 1/8; None for all of them.
     """
 
     output: str = 'predictions'
@@ -71,6 +74,7 @@ class MapSettings:
         Raises:
             ConfigurationError: If an option is out of range.
         """
+        super().__post_init__()
         if self.min_area is not None and (self.min_area < 0 or not self.polygons):
             raise ConfigurationError(f'min_area: expected 0 m² or more, with polygons: true, got {self.min_area}.')
 
@@ -102,7 +106,7 @@ def map_scenes(
         res: Pixel size of the maps, in units of the CRS; None for that of each scene.
 
     Returns:
-        Result for each scene; empty if only a plan was requested.
+        Result for each scene of the shard; empty if only a plan was requested.
 
     Raises:
         ConfigurationError: If two scenes would have the same map, a scene has another unit than the training, or an
@@ -112,9 +116,10 @@ def map_scenes(
     settings = settings or MapSettings()
     metadata = task.metadata()
     scenes, known = open_scenes(paths, sensor, metadata.sensor, crs=crs, res=res)
-    check_names(scenes, '.tif')
+    check_names(scenes, '.tif', 'predict_paths')
     task = task.to(device).eval()
     bands = task.bands or scenes[0].bands
+    scenes = list((settings.own_shard or Shard()).of(scenes))
     radiometries = compare_with_training(scenes, bands, known, offset, metadata, settings.check_radiometry)
     options, network = map_options(task, len(bands), settings, _hash(Path(checkpoint))), network_of(task)
     print(describe_windows(options))
@@ -122,6 +127,8 @@ def map_scenes(
         for scene in scenes:
             print(plan(scene, bands, options, network, device))
         return []
+    if not scenes:
+        print(f'There are fewer scenes than shards, and none for shard {settings.shard}.')
     results = []
     for scene, how in zip(scenes, radiometries, strict=True):
         result = predict_scene(

@@ -20,13 +20,14 @@ from torch import Tensor
 
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.radiometry import Radiometry
-from torchgeo_msssl.geo.scene import Scene
+from torchgeo_msssl.geo.scene import Scene, check_names
 from torchgeo_msssl.geo.user_cache import scene_key
 from torchgeo_msssl.geo.write import GeoTIFFSpec
 from torchgeo_msssl.prediction.pipeline import WindowPredictor, content_key, hash_weights, run_prediction
-from torchgeo_msssl.prediction.scenes import check_names, open_scenes, read_mirrored
+from torchgeo_msssl.prediction.scenes import open_scenes, read_mirrored
 from torchgeo_msssl.prediction.stitch import FinishedRows, Stitching
 from torchgeo_msssl.prediction.training_comparison import compare_with_training
+from torchgeo_msssl.shards import Shard
 from torchgeo_msssl.tasks.restoration import RestorationTask
 
 __all__ = ('KINDS', 'reconstruct_scenes')
@@ -48,6 +49,7 @@ def reconstruct_scenes(
     device: torch.device | str = 'cpu',
     overwrite: bool = False,
     check_radiometry: bool = True,
+    shard: Shard | None = None,
 ) -> list[Path]:
     """Write every scene as it is, corrupted, and restored.
 
@@ -63,6 +65,7 @@ def reconstruct_scenes(
         device: Device to compute on.
         overwrite: Whether to restore again what exists already.
         check_radiometry: Whether to refuse scenes whose reflectance has another unit than that of the training.
+        shard: Part of the scenes to restore; None for all of them.
 
     Returns:
         Four files per scene, in the order of :data:`KINDS`.
@@ -74,11 +77,11 @@ def reconstruct_scenes(
     """
     metadata = task.metadata()
     scenes, known = open_scenes(paths, sensor, metadata.sensor, plain=True)
-    check_names(scenes, f'_{KINDS[0]}.tif')
+    check_names(scenes, f'_{KINDS[0]}.tif', 'predict_paths')
     task = task.to(device).eval()
     weights = hash_weights(task)
     written: list[Path] = []
-    for scene in scenes:
+    for scene in (shard or Shard()).of(scenes):
         bands = tuple(metadata.bands or scene.bands)
         (how,) = compare_with_training([scene], bands, known, offset, metadata, check_radiometry)
         predictor = _Restoration(task, scene, bands, how, metadata.chip_size or _CHIP, device)

@@ -8,14 +8,13 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 
 from torchgeo_msssl.bands import Sensor, get_sensor
-from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.headers import find_scenes
 from torchgeo_msssl.geo.scene import Scene, missing_bands_error
 from torchgeo_msssl.geo.warp import warp_scene
 from torchgeo_msssl.prediction.stitch import reflect_indices
 
-__all__ = ('check_bands', 'check_names', 'open_scenes', 'read_mirrored')
+__all__ = ('check_bands', 'open_scenes', 'read_mirrored')
 
 
 def open_scenes(
@@ -50,26 +49,6 @@ def open_scenes(
         target = CRS.from_user_input(crs) if crs is not None else scenes[0].grid.crs
         scenes = [warp_scene(scene, target, size) for scene in scenes]
     return scenes, known
-
-
-def check_names(scenes: Sequence[Scene], suffix: str) -> None:
-    """Check that no two scenes would be written to the same file.
-
-    Args:
-        scenes: The scenes.
-        suffix: What follows the scene's name in the name of a file.
-
-    Raises:
-        ConfigurationError: If two scenes have the same name.
-    """
-    seen: dict[str, Scene] = {}
-    for scene in scenes:
-        other = seen.setdefault(scene.name, scene)
-        if other is not scene:
-            raise ConfigurationError(
-                f'predict_paths: {other.path} and {scene.path} would both become {scene.name}{suffix}; predict them in '
-                'two runs with two folders (output).'
-            )
 
 
 def check_bands(scene: Scene, bands: Sequence[str]) -> None:

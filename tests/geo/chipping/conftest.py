@@ -30,7 +30,9 @@ def cut(tmp_path: Path) -> Callable[..., Report]:
     """``cut(paths, chip_size=…, …)`` writes chips into ``tmp_path / 'chips'`` (or ``output``)."""
 
     def make(paths: Any, output: str = 'chips', **given: Any) -> Report:
-        own = {key: given.pop(key) for key in ('num_workers', 'overwrite', 'dry_run', 'geojson') if key in given}
+        own = {
+            key: given.pop(key) for key in ('num_workers', 'overwrite', 'dry_run', 'geojson', 'shard') if key in given
+        }
         options = ChipOptions(**{'min_valid': 0.0, **given})
         paths = [paths] if isinstance(paths, str) else list(paths)
         return chip_scenes(paths, tmp_path / output, options, progress=False, **own)

@@ -36,6 +36,8 @@ from torchgeo_msssl.processes import WorkerPool
 #: Approximate number of pixels of a window, and number of windows of a portion.
 _PIXELS, _WINDOWS = 500_000, 8
 
+type Key = tuple[tuple[float, ...], tuple[float, ...]]
+
 #: Percentiles that a histogram always includes.
 _SHOWN = (0.1, 99.9)
 
@@ -68,6 +70,60 @@ class BandSummary:
     histogram: tuple[NDArray[np.int64], ...]
 
 
+@dataclass(frozen=True)
+class ValueCounts:
+    """Counts of all values of scenes of integers of at most 16 bits.
+
+    Attributes:
+        tables: Occurrences of each value in each band, shape (band, value), by scale and offset.
+        band_pixels: Number of pixels at which each band has data, shape (band,).
+        pixels: Number of pixels of each scene that are valid in all bands.
+    """
+
+    tables: dict[Key, NDArray[np.int64]]
+    band_pixels: NDArray[np.int64]
+    pixels: list[int]
+
+    def merge(self, other: 'ValueCounts') -> 'ValueCounts':
+        """Return the counts of these scenes, followed by those of other scenes."""
+        tables = dict(self.tables)
+        for key, counts in other.tables.items():
+            tables[key] = tables[key] + counts if key in tables else counts
+        return ValueCounts(tables, self.band_pixels + other.band_pixels, [*self.pixels, *other.pixels])
+
+
+def count_values_of(
+    scenes: Sequence[Scene],
+    bands: Sequence[str],
+    radiometries: Sequence[Radiometry],
+    num_workers: int = 1,
+    on_progress: Callable[[float], None] | None = None,
+) -> ValueCounts:
+    """Count the values of scenes of integers of at most 16 bits.
+
+    Args:
+        scenes: Scenes; none gives empty counts.
+        bands: Canonical names.
+        radiometries: Scale and offset of each scene.
+        num_workers: Number of processes that read.
+        on_progress: Called with the fraction done after each portion.
+
+    Returns:
+        The counts.
+
+    Raises:
+        SceneReadError: If a scene is damaged.
+    """
+    total = ValueCounts({}, np.zeros(len(bands), dtype=np.int64), [0] * len(scenes))
+    passes = _Passes(scenes, radiometries, num_workers, 1, on_progress)
+    for portion, part in passes.run(partial(count_every_value, bands=tuple(bands))):
+        key = portion.radiometry.scale, portion.radiometry.offset
+        total.tables[key] = total.tables[key] + part.counts if key in total.tables else part.counts
+        total.band_pixels[...] += part.band_pixels
+        total.pixels[portion.index] += part.pixels
+    return total
+
+
 def summarize_bands(
     scenes: Sequence[Scene],
     bands: Sequence[str],
@@ -93,9 +149,10 @@ def summarize_bands(
         ValidDataError: If no pixel is valid in all bands.
         SceneReadError: If a scene is damaged.
     """
-    narrow = all(is_narrow(scene.dtype) for scene in scenes)
-    passes = _Passes(scenes, radiometries, num_workers, 1 if narrow else 2, on_progress)
-    return _summarize_narrow(passes, bands, bins) if narrow else _summarize_wide(passes, bands, bins)
+    if all(is_narrow(scene.dtype) for scene in scenes):
+        counts = count_values_of(scenes, bands, radiometries, num_workers, on_progress)
+        return summarize_counts(counts, scenes, bands, bins)
+    return _summarize_wide(_Passes(scenes, radiometries, num_workers, 2, on_progress), bands, bins)
 
 
 class _Passes:
@@ -130,21 +187,30 @@ class _Passes:
                 yield portion, result
 
 
-def _summarize_narrow(passes: _Passes, bands: Sequence[str], bins: int) -> BandSummary:
-    """Summarize integers of at most 16 bits in one pass, with a table of all values per pair of scale and offset."""
-    tables: dict[tuple[tuple[float, ...], tuple[float, ...]], NDArray[np.int64]] = {}
-    band_pixels, pixels = np.zeros(len(bands), dtype=np.int64), [0] * len(passes.scenes)
-    for portion, part in passes.run(partial(count_every_value, bands=tuple(bands))):
-        key = portion.radiometry.scale, portion.radiometry.offset
-        tables[key] = tables[key] + part.counts if key in tables else part.counts
-        band_pixels += part.band_pixels
-        pixels[portion.index] += part.pixels
-    _check_valid(passes, bands, band_pixels, sum(pixels))
+def summarize_counts(
+    counts: ValueCounts, scenes: Sequence[Scene], bands: Sequence[str], bins: int = 256
+) -> BandSummary:
+    """Summarize integers of at most 16 bits whose values have been counted.
+
+    Args:
+        counts: Counts of all scenes.
+        scenes: The scenes.
+        bands: Canonical names.
+        bins: Largest number of bins of a histogram.
+
+    Returns:
+        The summary.
+
+    Raises:
+        ValidDataError: If no pixel is valid in all bands.
+    """
+    tables = counts.tables
+    _check_valid(scenes, bands, counts.band_pixels, sum(counts.pixels))
     moments = no_statistics(len(bands))
-    for (scale, offset), counts in tables.items():
-        moments = moments.merge(_table_moments(counts).to_reflectance(Radiometry(scale, offset, '')))
+    for (scale, offset), table in tables.items():
+        moments = moments.merge(_table_moments(table).to_reflectance(Radiometry(scale, offset, '')))
     columns = [
-        SortedValues.of_tables([(counts[k], scale[k], offset[k]) for (scale, offset), counts in tables.items()])
+        SortedValues.of_tables([(table[k], scale[k], offset[k]) for (scale, offset), table in tables.items()])
         for k in range(len(bands))
     ]
     steps = [min(abs(scale[k]) for scale, _ in tables) for k in range(len(bands))]
@@ -154,8 +220,8 @@ def _summarize_narrow(passes: _Passes, bands: Sequence[str], bins: int) -> BandS
         np.array([column.values[0] for column in columns]),
         np.array([column.values[-1] for column in columns]),
         np.array([[interpolate(moments.count, q, column.at) for column in columns] for q in PERCENTILES]),
-        band_pixels / passes.area,
-        tuple(pixels),
+        counts.band_pixels / sum(scene.grid.window.area for scene in scenes),
+        tuple(counts.pixels),
         edges,
         tuple(
             np.histogram(column.values, edge, weights=column.counts)[0].astype(np.int64)
@@ -181,7 +247,7 @@ def _summarize_wide(passes: _Passes, bands: Sequence[str], bins: int) -> BandSum
             np.maximum(first.most, part.most),
         )
         pixels[portion.index] += part.pixels
-    _check_valid(passes, bands, first.band_pixels, sum(pixels))
+    _check_valid(passes.scenes, bands, first.band_pixels, sum(pixels))
     count = first.moments.count
     halves = tuple(Halves.find(counts, ranks_of(count, PERCENTILES)) for counts in first.counts)
     edges = tuple(
@@ -225,8 +291,8 @@ def _rough(counts: NDArray[np.int64], count: int) -> tuple[float, float]:
     return float(below), float(above)
 
 
-def _check_valid(passes: _Passes, bands: Sequence[str], band_pixels: NDArray[np.int64], pixels: int) -> None:
+def _check_valid(scenes: Sequence[Scene], bands: Sequence[str], band_pixels: NDArray[np.int64], pixels: int) -> None:
     if not pixels:
         empty = [band for band, number in zip(bands, band_pixels, strict=True) if number == 0]
         reason = f' ({", ".join(empty)} has no data at all)' if empty else ' (the data of the bands do not overlap)'
-        raise no_valid_pixel_error(passes.scenes, bands, reason)
+        raise no_valid_pixel_error(scenes, bands, reason)

@@ -19,11 +19,21 @@ import filelock
 from torchgeo_msssl.errors import MSSSLError, OutputError
 from torchgeo_msssl.geo.chipping.cutting import Outcome
 from torchgeo_msssl.geo.chipping.options import ALL
-from torchgeo_msssl.geo.chipping.progress_log import GEOJSON, JOURNAL, MANIFEST, SUMMARY, Header, Journal
+from torchgeo_msssl.geo.chipping.progress_log import (
+    GEOJSON,
+    JOURNAL,
+    MANIFEST,
+    SUMMARY,
+    Header,
+    Journal,
+    journal_name,
+    shard_journals,
+)
 from torchgeo_msssl.geo.chipping.resume import Found, find_earlier
 from torchgeo_msssl.geo.chipping.write import TEMPORARY
 from torchgeo_msssl.geo.ground.parts import PARTS, SPLIT_FILE
 from torchgeo_msssl.geo.scene import Scene
+from torchgeo_msssl.shards import Shard
 
 #: Folders of chips below the output folder.
 FOLDERS = tuple(f'{"" if part == ALL else f"{part}/"}{kind}' for part in (ALL, *PARTS) for kind in ('images', 'masks'))
@@ -39,19 +49,26 @@ _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, 
 class OutputFolder:
     """The output folder of one run, for use in a ``with`` block.
 
+    Several shards may write into it at the same time, each its own chips and its own log; nothing is removed then. A
+    run without a shard has the folder for itself.
+
     Args:
         path: The folder.
         header: Dependencies of the chips.
         scenes: The scenes.
         names: Names of the scenes, failed ones included.
+        shard: Shard that is cut, or None for everything.
     """
 
-    def __init__(self, path: Path, header: Header, scenes: Sequence[Scene], names: Iterable[str]) -> None:
+    def __init__(
+        self, path: Path, header: Header, scenes: Sequence[Scene], names: Iterable[str], shard: Shard | None = None
+    ) -> None:
         """Change nothing yet."""
         self.path = path
         self.header = replace(header, **json.loads(json.dumps({'options': header.options, 'common': header.common})))
         self.scenes = scenes
         self.names = set(names)
+        self.shard = shard
         self._lock: int | None = None
         self._journal: Journal | None = None
 
@@ -85,7 +102,7 @@ class OutputFolder:
         if self.path.is_dir():
             with writing(self.path):
                 self._claim()
-                found = find_earlier(self.path, self.header, self.scenes, overwrite)
+                found = find_earlier(self.path, self.header, self.scenes, overwrite, self.shard)
                 self.names.update(found.names)
         if found.complete is None:
             _check_writable(self.path)
@@ -107,10 +124,15 @@ class OutputFolder:
             self._claim()
             # written first, with the names of all scenes, so that the next run can clean up if this one is killed
             header = replace(self.header, earlier=sorted(self.names))
-            self._journal = Journal(self.path, header, self.scenes, good)
-            for name in (SUMMARY, MANIFEST, GEOJSON, SPLIT_FILE):
-                (self.path / name).unlink(missing_ok=True)
-            self._remove_but(files)
+            self._check_single()
+            self._journal = Journal(self.path, header, self.scenes, good, self.shard)
+            self._hold(self._journal.descriptor, shared=False)
+            if self.shard is None:
+                for name in (SUMMARY, MANIFEST, GEOJSON, SPLIT_FILE):
+                    (self.path / name).unlink(missing_ok=True)
+                for journal in shard_journals(self.path):  # its lines are in the log by now
+                    journal.unlink()
+                self._remove_but(files)
             for part in parts:
                 (self.path / part).mkdir(parents=True, exist_ok=True)
 
@@ -139,7 +161,8 @@ class OutputFolder:
         """
         assert self._journal is not None
         with writing(self.path):
-            self._remove_but(files)
+            if self.shard is None:
+                self._remove_but(files)
             self._journal.finish(self.header, failed)
 
     def discard(self) -> None:
@@ -158,8 +181,20 @@ class OutputFolder:
         if not filelock.has_fcntl or self._lock is not None:
             return
         self._lock = os.open(self.path, os.O_RDONLY)
+        self._hold(self._lock, shared=self.shard is not None)
+
+    def _check_single(self) -> None:
+        """Raise if another process cuts the same shard."""
+        if filelock.has_fcntl and self.shard is not None:
+            with contextlib.suppress(FileNotFoundError), (self.path / journal_name(self.shard)).open('rb') as journal:
+                self._hold(journal.fileno(), shared=False)
+
+    def _hold(self, descriptor: int, shared: bool) -> None:
+        """Lock the folder or a log until it is closed, where its file system has locks."""
+        if not filelock.has_fcntl:
+            return
         try:
-            locked = filelock.lock_descriptor(self._lock, blocking=False)
+            locked = _lock(descriptor, shared)
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
@@ -183,6 +218,17 @@ class OutputFolder:
     def _is_ours(self, name: str) -> bool:
         found = next(filter(None, (known.fullmatch(name) for known in _NAMES)), None)
         return found is not None and found[1] in self.names
+
+
+def _lock(descriptor: int, shared: bool) -> bool:
+    """Lock a file or folder, together with others or alone; return whether that was possible."""
+    import fcntl  # does not exist on Windows
+
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

@@ -19,8 +19,11 @@ from torchgeo_msssl.geo.chipping.plan import Chip, Facts
 from torchgeo_msssl.geo.chipping.write import write_all, write_complete
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.scene import Scene
+from torchgeo_msssl.shards import Shard
 
 SUMMARY, MANIFEST, GEOJSON, JOURNAL = 'summary.json', 'chips.parquet', 'chips.geojson', '.chips.journal'
+#: Logs of shards, see :func:`journal_name`.
+_SHARD_JOURNALS = '.chips.*-of-*.journal'
 
 
 @dataclass(frozen=True)
@@ -48,14 +51,22 @@ class Journal:
         header: Dependencies of the chips.
         scenes: The scenes.
         done: Outcomes of an earlier run.
+        shard: Shard that is cut, or None for a run that cuts everything.
 
     Raises:
         OutputError: If the log cannot be written.
     """
 
-    def __init__(self, folder: Path, header: Header, scenes: Sequence[Scene], done: Iterable[Outcome]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        header: Header,
+        scenes: Sequence[Scene],
+        done: Iterable[Outcome],
+        shard: Shard | None = None,
+    ) -> None:
         """Start the log with the outcomes of an earlier run."""
-        self.path = folder / JOURNAL
+        self.path = folder / journal_name(shard)
         self.scenes = scenes
         write_complete(self.path, _encoded(header, [self._line(outcome) for outcome in done]))
         self._file = self.path.open('ab', buffering=0)
@@ -70,6 +81,11 @@ class Journal:
             OSError: If the disk is full.
         """
         write_all(self._file, ''.join(self._line(outcome) for outcome in outcomes if outcome.facts).encode())
+
+    @property
+    def descriptor(self) -> int:
+        """Descriptor of the file while it is open."""
+        return self._file.fileno()
 
     def close(self) -> None:
         """Close the file."""
@@ -107,16 +123,25 @@ class Journal:
         return json.dumps(entry) + '\n'
 
 
-def read_journal(folder: Path) -> tuple[Header, list[Any]] | None:
+def journal_name(shard: Shard | None) -> str:
+    """Return the name of the log of a shard, or of a run that cuts everything."""
+    return JOURNAL if shard is None else f'.chips.{shard.file_part}.journal'
+
+
+def shard_journals(folder: str | Path) -> list[Path]:
+    """List the logs of all shards in a folder, which exist until a run without a shard has taken them over."""
+    return sorted(Path(folder).glob(_SHARD_JOURNALS))
+
+
+def read_journal(path: Path) -> tuple[Header, list[Any]] | None:
     """Read the log of an earlier run.
 
     Args:
-        folder: The output folder.
+        path: The log.
 
     Returns:
         Dependencies of its chips, and the lines; None if there is no log, or it cannot be read.
     """
-    path = folder / JOURNAL
     if not path.is_file():
         return None
     entries: list[Any] = []

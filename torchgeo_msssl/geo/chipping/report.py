@@ -5,6 +5,7 @@ from pathlib import Path
 
 from torchgeo_msssl.geo.chipping.options import ALL
 from torchgeo_msssl.geo.chipping.split import Split
+from torchgeo_msssl.shards import Shard
 
 _REASONS = {
     'too_little_data': 'too little data',
@@ -26,6 +27,7 @@ class Report:
         split: Result of the split, or None.
         failed: Reason why a scene could not be read, by its name.
         complete: Whether an earlier run had written everything.
+        shard: Shard that was cut, of whose chips only the number is counted; None for all chips.
     """
 
     counts: dict[str, int]
@@ -34,6 +36,7 @@ class Report:
     split: Split | None
     failed: dict[str, str]
     complete: bool = False
+    shard: Shard | None = None
 
     def lines(self, folder: str | Path, dry_run: bool = False) -> list[str]:
         """Format the report for the terminal.
@@ -46,6 +49,11 @@ class Report:
             Lines.
         """
         counts = self.counts
+        if self.shard is not None and not self.complete:
+            return [
+                f'Wrote {counts["chips"]:,} chips ({self.size / 1e6:,.1f} MB) of shard {self.shard} into {folder}.',
+                'When all shards have ended, run the same command without --shard, which writes the manifest.',
+            ]
         lines = [f'{counts["chips"]:,} of {counts["windows"]:,} windows are chips{self._left_out()}.']
         if list(self.parts) != [ALL]:
             lines.append('  ' + ', '.join(f'{part} {count:,}' for part, count in self.parts.items()))

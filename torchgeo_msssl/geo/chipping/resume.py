@@ -10,9 +10,19 @@ from typing import Any
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.chipping.cutting import Outcome
 from torchgeo_msssl.geo.chipping.options import ALL
-from torchgeo_msssl.geo.chipping.progress_log import JOURNAL, MANIFEST, SUMMARY, Header, outcome_of, read_journal
+from torchgeo_msssl.geo.chipping.progress_log import (
+    JOURNAL,
+    MANIFEST,
+    SUMMARY,
+    Header,
+    journal_name,
+    outcome_of,
+    read_journal,
+    shard_journals,
+)
 from torchgeo_msssl.geo.chipping.write import TEMPORARY
 from torchgeo_msssl.geo.scene import Scene
+from torchgeo_msssl.shards import Shard
 
 type Key = tuple[str, int, int]
 
@@ -35,7 +45,9 @@ class Found:
     names: frozenset[str] = frozenset()
 
 
-def find_earlier(folder: Path, header: Header, scenes: Sequence[Scene], overwrite: bool) -> Found:
+def find_earlier(
+    folder: Path, header: Header, scenes: Sequence[Scene], overwrite: bool, shard: Shard | None = None
+) -> Found:
     """Find the chips of an earlier run in the output folder.
 
     Args:
@@ -43,6 +55,7 @@ def find_earlier(folder: Path, header: Header, scenes: Sequence[Scene], overwrit
         header: Dependencies of the chips of this run.
         scenes: The scenes.
         overwrite: Whether existing chips are replaced.
+        shard: Shard that is cut; None reuses what all shards left.
 
     Returns:
         What can be reused.
@@ -51,28 +64,33 @@ def find_earlier(folder: Path, header: Header, scenes: Sequence[Scene], overwrit
         ConfigurationError: If the folder holds chips cut with other options, or files of other programs.
         OSError: If the folder cannot be read.
     """
-    summary, log = _read_summary(folder / SUMMARY), read_journal(folder)
-    if summary is None and not (folder / JOURNAL).is_file():
+    summary, main = _read_summary(folder / SUMMARY), read_journal(folder / JOURNAL)
+    if summary is None and not (folder / JOURNAL).is_file() and not shard_journals(folder):
         if _holds_files(folder):
             msg = f'output: {folder} holds files that `chip` did not write; choose another folder, or empty this one.'
             raise ConfigurationError(msg)
         return Found()
-    earlier, entries = log or (None, [])
+    shards = shard_journals(folder) if shard is None else [folder / journal_name(shard)]
+    logs = [log for log in (main, *map(read_journal, shards)) if log is not None]
     names = {*summary['scenes'], *summary['failed']} if summary else set()
-    if earlier is not None:
+    for earlier, _ in logs:
         names.update(earlier.scenes, earlier.earlier or ())
     if not overwrite:
-        _check_options(folder, header.options, earlier.options if earlier else summary['options'] if summary else None)
-    if overwrite or earlier is None or earlier.common != header.common:
-        return Found(names=frozenset(names))
-    unchanged = {name for name, state in header.scenes.items() if earlier.scenes.get(name) == state}
-    done = _usable(folder, entries, scenes, unchanged)
-    whole = earlier == header and len(done) == len(entries) and (folder / MANIFEST).is_file()
+        given = [earlier.options for earlier, _ in logs] or ([summary['options']] if summary else [])
+        for options in given:
+            _check_options(folder, header.options, options)
+    done: dict[Key, Outcome] = {}
+    for earlier, entries in () if overwrite else logs:
+        if earlier.common == header.common:
+            unchanged = {name for name, state in header.scenes.items() if earlier.scenes.get(name) == state}
+            done |= _usable(folder, entries, scenes, unchanged)
+    whole = main is not None and main[0] == header and len(done) == len(main[1]) and (folder / MANIFEST).is_file()
+    whole = whole and not overwrite
     return Found(summary if whole and summary and not summary['failed'] else None, done, frozenset(names))
 
 
-def _check_options(folder: Path, options: Mapping[str, Any], earlier: Mapping[str, Any] | None) -> None:
-    if earlier is not None and earlier != options:
+def _check_options(folder: Path, options: Mapping[str, Any], earlier: Mapping[str, Any]) -> None:
+    if earlier != options:
         different = sorted(name for name, value in options.items() if earlier.get(name) != value)
         msg = (
             f'output: {folder} holds chips cut with other {", ".join(different)}; choose another folder, or add '

@@ -30,6 +30,7 @@ from torchgeo_msssl.geo.chipping.resume import Key
 from torchgeo_msssl.geo.chipping.split import Split, regions_of, split_chips
 from torchgeo_msssl.geo.chipping.write import ENVIRONMENT, chip_format
 from torchgeo_msssl.processes import WorkerPool
+from torchgeo_msssl.shards import Shard
 
 #: Approximate largest number of values (pixels × bands) from which statistics are computed.
 _SAMPLED = 4_000_000
@@ -47,8 +48,12 @@ def chip_scenes(
     dry_run: bool = False,
     geojson: bool = False,
     progress: bool = True,
+    shard: Shard | None = None,
 ) -> Report:
     """Cut scenes into chips, or resume a run that was killed.
+
+    Several processes may cut the shards of one folder at the same time. A run without a shard takes over what they have
+    written, cuts what is missing, and writes the manifest: the folder is that of a single run.
 
     Args:
         paths: Scenes: files, folders or patterns.
@@ -59,6 +64,7 @@ def chip_scenes(
         dry_run: Write nothing, and report what would be written.
         geojson: Write the footprints as GeoJSON too.
         progress: Show a progress bar.
+        shard: Cut only this part of the chips, and write no manifest.
 
     Returns:
         Summary of the run.
@@ -74,9 +80,9 @@ def chip_scenes(
     chips = [chip for i, scene in enumerate(inputs.scenes) for chip in chips_of(scene, i, options)]
     job = _job(inputs, chips, folder, options)
     cache = cache_bytes(job.scenes, len(inputs.bands), options.chip_size)
-    target = OutputFolder(folder, _header(job, inputs, plain), job.scenes, inputs.sources)
+    target = OutputFolder(folder, _header(job, inputs, plain), job.scenes, inputs.sources, shard)
     with target, WorkerPool(num_workers, partial(rasterio.Env, GDAL_CACHEMAX=cache, **ENVIRONMENT)) as pool:
-        run = _Run(job, inputs, plain, pool, progress)
+        run = _Run(job, inputs, plain, pool, progress, shard)
         if dry_run:
             return run.estimate(chips)
         found = target.look(overwrite)
@@ -132,9 +138,17 @@ def _report_complete(summary: dict[str, Any], folder: Path, geojson: bool) -> Re
 class _Run:
     """Stages of a run, with the state of scenes and chips so far."""
 
-    def __init__(self, job: Job, inputs: Inputs, options: dict[str, Any], pool: WorkerPool, progress: bool) -> None:
+    def __init__(
+        self,
+        job: Job,
+        inputs: Inputs,
+        options: dict[str, Any],
+        pool: WorkerPool,
+        progress: bool,
+        shard: Shard | None = None,
+    ) -> None:
         self.job, self.inputs, self.options = job, inputs, options
-        self.pool, self.progress = pool, progress
+        self.pool, self.progress, self.shard = pool, progress, shard
         self.failed = dict(inputs.failed)
         self.rejected: Counter[str] = Counter()
         self.split: Split | None = None
@@ -162,6 +176,8 @@ class _Run:
             made = selected
         else:
             made = self._cut(chips if selected is None else [outcome.chip for outcome in selected], target, done)
+            if self.shard is not None:
+                return self._finish_shard(made, target)
         kept = sorted((outcome for outcome in made if self._is_readable(outcome)), key=lambda outcome: outcome.chip)
         if not kept:
             target.discard()
@@ -172,6 +188,13 @@ class _Run:
             Content(self.job, self.inputs, self.options, tuple(kept), counts, self.split, self._failed()), geojson
         )
         return self._report(chips, kept, sum(outcome.size + outcome.mask_size for outcome in kept))
+
+    def _finish_shard(self, made: Sequence[Outcome], target: OutputFolder) -> Report:
+        """Complete the log of a shard; the run that writes the manifest decides about scenes that cannot be read."""
+        target.finish((), ())
+        written = [outcome for outcome in made if outcome.size]
+        size = sum(outcome.size + outcome.mask_size for outcome in written)
+        return Report({'chips': len(written)}, {}, size, None, self._failed(), shard=self.shard)
 
     def _select(self, chips: Sequence[Chip]) -> list[Outcome]:
         """Chips to keep, with their pixel counts and, with a split, their parts; none is written."""
@@ -211,6 +234,7 @@ class _Run:
     def _cut(self, chips: Sequence[Chip], target: OutputFolder, done: dict[Key, Outcome]) -> list[Outcome]:
         """Write the chips that an earlier run did not write."""
         job = self.job
+        chips = chips if self.shard is None else self.shard.of(chips)
         earlier = ((chip, done.get(self._key(chip))) for chip in chips) if done else ()
         outcomes = [outcome for chip, outcome in earlier if outcome is not None and outcome.chip == chip]
         written = {outcome.chip for outcome in outcomes}
