@@ -207,6 +207,7 @@ class CLI(LightningCLI):
             'sensor': data.sensor,
             'offset': data.offset_option,  # as in training
             'device': self.trainer.strategy.root_device,
+            'on_bad_scene': data.on_bad_scene,
         }
         if isinstance(task, PixelClassification):
             map_scenes(task, paths, checkpoint, settings, crs=data.crs, res=data.res, **where)

@@ -212,6 +212,10 @@ class PredictionData(Protocol):
     def offset_option(self) -> float | Literal['auto']:
         """Digital number added before scaling; ``auto`` reads it from metadata or date."""
 
+    @property
+    def on_bad_scene(self) -> Literal['raise', 'skip']:
+        """Whether a scene that cannot be read is an error, or is left out and counted."""
+
 
 class EncoderTask(Protocol):
     """Task whose encoder can be evaluated or exported.

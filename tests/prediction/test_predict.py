@@ -9,7 +9,7 @@ import pytest
 import rasterio
 import torch
 
-from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.errors import ConfigurationError, SceneReadError
 from torchgeo_msssl.prediction.predict import MapSettings, map_scenes
 from torchgeo_msssl.tasks import Segmentation
 
@@ -80,3 +80,23 @@ def test_shards_of_scenes_equal_one_run(task: Any, make_scene: Make, tmp_path: P
     one = files('one', None)
     assert {f'{name}_20210601.{suffix}' for name in 'abc' for suffix in ('qml', 'tif')} <= set(one)
     assert files('many', '2/4', '4/4', '1/4', '3/4') == one
+
+
+def test_scenes_that_cannot_be_read_are_skipped_and_counted(
+    task: Any, make_scene: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    image = np.random.default_rng(0).integers(1, 4000, (2, 32, 32)).astype(np.uint16)
+    for name in 'abc':
+        path = Path(make_scene(f'scenes/{name}_20210601.tif', image, names=BANDS, compress='deflate'))
+    content = path.read_bytes()
+    path.write_bytes(content[:1000] + b'\xff' * (len(content) - 2000) + content[-1000:])
+    (tmp_path / 'scenes/a_20210601.tif').write_bytes(b'no image')
+    settings = MapSettings(str(tmp_path / 'maps'), blend='hann', window=32)
+    arguments = task, str(tmp_path / 'scenes'), tmp_path / 'some.ckpt', settings
+    with pytest.raises(SceneReadError, match='a_20210601'):
+        map_scenes(*arguments)
+    (result,) = map_scenes(*arguments, on_bad_scene='skip')
+    assert result.path.name == 'b_20210601.tif'
+    assert 'Skipped 2 of 3 scene(s) that cannot be read' in capsys.readouterr().out
+    assert 'c_20210601.tif: cannot be read at rows' in caplog.text
+    assert [path.name for path in (tmp_path / 'maps').glob('*.tif')] == ['b_20210601.tif']

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 
 from torchgeo_msssl.commands.options import option, positional, read_options
 from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.geo.bad_scenes import BadSceneSettings, skipped_sentence
 from torchgeo_msssl.geo.chipping.options import ChipOptions
 from torchgeo_msssl.processes import available_cpus, start_server
 from torchgeo_msssl.shards import ShardSettings
@@ -22,7 +23,7 @@ _WORKER_MODULES = ('torchgeo_msssl.geo.chipping.pixel_counts', 'pyarrow')
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChipCommandOptions(ChipOptions, ShardSettings):
+class ChipCommandOptions(ChipOptions, ShardSettings, BadSceneSettings):
     """Cut scenes into georeferenced chips that keep band names, data type, nodata and radiometry.
 
     Writes masks, a spatial split and a manifest too. Run the same command again to resume a run that was killed. After
@@ -72,7 +73,7 @@ def run(arguments: Sequence[str]) -> int:
         arguments: Arguments that follow the command's name.
 
     Returns:
-        Exit status: 1 if a scene could not be read and the others were cut.
+        Exit status: 1 if a scene could not be read and the others were cut, unless such scenes are skipped.
 
     Raises:
         MSSSLError: If scenes, labels and options do not fit each other, or the folder cannot be written.
@@ -105,6 +106,9 @@ def run(arguments: Sequence[str]) -> int:
     atexit.register(gc.freeze)
     for line in report.lines(given.output, given.dry_run):
         print(line)
+    skip = given.on_bad_scene == 'skip'
     for sentence in report.failed.values():
-        print(f'error: {sentence}', file=sys.stderr)
-    return 1 if report.failed else 0
+        print(f'Skipped: {sentence}' if skip else f'error: {sentence}', file=sys.stderr)
+    if report.failed and skip:
+        print(skipped_sentence(len(report.failed), report.scenes))
+    return 1 if report.failed and not skip else 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from torchgeo_msssl.commands.options import option, positional, read_options
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.geo.labels.options import LabelSettings
-from torchgeo_msssl.shards import Shard, ShardSettings
+from torchgeo_msssl.shards import ShardSettings
 
 if TYPE_CHECKING:
     from torchgeo_msssl.geo.labels.source import LabelSource
@@ -134,7 +134,7 @@ def _check_free(output: Path, inputs: Sequence[str], overwrite: bool) -> None:
 
 def _outputs(options: RasterizeOptions) -> list[tuple['Scene', Path]]:
     """Return each scene of this process with the file to write."""
-    from torchgeo_msssl.geo.headers import find_scenes
+    from torchgeo_msssl.geo.headers import find_scenes, own_scenes
     from torchgeo_msssl.geo.scene import check_names
 
     scenes = find_scenes(options.like)
@@ -147,7 +147,7 @@ def _outputs(options: RasterizeOptions) -> list[tuple['Scene', Path]]:
             )
         return [(scenes[0], Path(options.output))]
     check_names(scenes, '.tif', 'like')
-    own = (options.own_shard or Shard()).of(scenes)
+    own = own_scenes(scenes, options.like, options.own_shard)
     outputs = [(scene, Path(options.output) / f'{scene.name}.tif') for scene in own]
     for scene, output in outputs:
         _check_free(output, [file.path for file in scene.files], options.overwrite)

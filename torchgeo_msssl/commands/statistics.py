@@ -1,14 +1,16 @@
 """``statistics``: measure the bands of scenes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from torchgeo_msssl.bands import get_sensor, infer_sensor
 from torchgeo_msssl.commands.options import option, positional, read_options
-from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.errors import ConfigurationError, SceneReadError
 from torchgeo_msssl.files import atomic_path
+from torchgeo_msssl.geo.bad_scenes import BadScenes, BadSceneSettings
 from torchgeo_msssl.geo.band_choice import choose_bands, spectral_bands
 from torchgeo_msssl.geo.band_statistics.file import statistics_content, unit_of, write_statistics
 from torchgeo_msssl.geo.band_statistics.histograms import PERCENTILES
@@ -20,8 +22,14 @@ from torchgeo_msssl.geo.band_statistics.shards import (
     shard_path,
     write_counts,
 )
-from torchgeo_msssl.geo.band_statistics.summary import BandSummary, count_values_of, summarize_bands, summarize_counts
-from torchgeo_msssl.geo.headers import find_scenes
+from torchgeo_msssl.geo.band_statistics.summary import (
+    BandSummary,
+    UnreadableScenesError,
+    count_values_of,
+    summarize_bands,
+    summarize_counts,
+)
+from torchgeo_msssl.geo.headers import find_scenes, own_scenes
 from torchgeo_msssl.geo.radiometry import Radiometry, radiometry
 from torchgeo_msssl.geo.scene import Scene
 from torchgeo_msssl.progress import progress_bar
@@ -29,7 +37,7 @@ from torchgeo_msssl.shards import Shard, ShardSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class StatisticsOptions(ShardSettings):
+class StatisticsOptions(ShardSettings, BadSceneSettings):
     """Measure the bands of scenes over all valid pixels.
 
     Writes the YAML file that --data.statistics reads, and a figure of the histograms. With --shard i/n, the counts of a
@@ -84,7 +92,9 @@ def run(arguments: Sequence[str]) -> int:
 
     target, figure = _targets(Path(options.output), options.overwrite or options.shard is not None)
     named = get_sensor(options.sensor) if options.sensor else None
-    scenes = find_scenes(options.paths, named, plain=True)
+    bad = BadScenes(options.on_bad_scene)
+    scenes = find_scenes(options.paths, named, plain=True, bad=bad)
+    total = len(scenes) + len(bad.errors)
     bands = choose_bands(scenes, options.bands or spectral_bands(scenes[0].bands, scenes[0].path))
     sensor = named or infer_sensor(scenes[0].bands, scenes[0].path)
     radiometries = [radiometry(scene, bands, sensor, options.offset) for scene in scenes]
@@ -92,26 +102,61 @@ def run(arguments: Sequence[str]) -> int:
     for reason in sorted(set(reasons)):
         print(f'{reasons.count(reason)} scene(s): {reason}')
     if options.own_shard is not None:
-        _count_shard(options, options.own_shard, target, scenes, bands, radiometries)
+        _count_shard(options, options.own_shard, target, scenes, bands, radiometries, bad)
         return 0
     shards = find_shards(target) if options.merge else []
     # the files are opened first, so that a folder that cannot be written is found before the work; both appear, or none
     with atomic_path(figure) as drawn, atomic_path(target) as written:
         if shards:
-            counts = read_counts(shards, identity(scenes, bands, radiometries))
+            counts, skipped = read_counts(shards, identity(scenes, bands, radiometries))
+            for path in skipped:
+                bad.add(SceneReadError(f'{path}: could not be read when its shard was counted.'))
+            read = [i for i, scene in enumerate(scenes) if scene.path not in skipped]
+            scenes, radiometries = [scenes[i] for i in read], [radiometries[i] for i in read]
             summary = summarize_counts(counts, scenes, bands, options.bins)
         else:
-            with progress_bar('Measuring') as advance:
-                summary = summarize_bands(
-                    scenes, bands, radiometries, options.bins, options.num_workers, lambda done: advance(0, done)
-                )
+            measure = partial(summarize_bands, bins=options.bins)
+            summary, scenes, radiometries = _measure(measure, options, scenes, bands, radiometries, bad)
         print(_table(summary, bands, unit_of(sensor), len(scenes)))
         draw_histograms(drawn, summary, bands, unit_of(sensor), radiometries)
         write_statistics(written, statistics_content(summary, scenes, bands, radiometries, sensor))
     for path in shards:
         path.unlink()
     print(f'Wrote {target} and {figure}')
+    if bad.errors:
+        print(bad.summary(total))
     return 0
+
+
+def _measure[Result](
+    function: Callable[..., Result],
+    options: StatisticsOptions,
+    scenes: list[Scene],
+    bands: Sequence[str],
+    radiometries: list[Radiometry],
+    bad: BadScenes,
+) -> tuple[Result, list[Scene], list[Radiometry]]:
+    """Measure scenes; if bad ones are skipped, measure the others again. Return the scenes that were measured, too."""
+    while True:
+        try:
+            with progress_bar('Measuring') as advance:
+                result = function(
+                    scenes,
+                    bands,
+                    radiometries,
+                    num_workers=options.num_workers,
+                    on_progress=lambda done: advance(0, done),
+                    find_all=bad.skip,
+                )
+            return result, scenes, radiometries
+        except UnreadableScenesError as error:
+            none_left = len(error.failed) == len(scenes) and options.shard is None
+            if not bad.skip or none_left:
+                raise
+            for failure in error.failed.values():
+                bad.add(failure)
+            read = [i for i in range(len(scenes)) if i not in error.failed]
+            scenes, radiometries = [scenes[i] for i in read], [radiometries[i] for i in read]
 
 
 def _count_shard(
@@ -121,6 +166,7 @@ def _count_shard(
     scenes: Sequence[Scene],
     bands: Sequence[str],
     radiometries: Sequence[Radiometry],
+    bad: BadScenes,
 ) -> None:
     check_narrow(scenes)
     path, depends_on = shard_path(target, shard), identity(scenes, bands, radiometries)
@@ -128,11 +174,15 @@ def _count_shard(
         read_counts([path], depends_on)  # raises where they are of other scenes or options
         print(f'Already exists: {path}')
         return
-    own = list(shard.of(scenes))
-    with progress_bar('Counting') as advance:
-        counts = count_values_of(own, bands, shard.of(radiometries), options.num_workers, lambda done: advance(0, done))
-    write_counts(path, counts, depends_on)
-    print(f'Wrote {path} with the counts of {len(own)} of {len(scenes)} scene(s).')
+    own = own_scenes(scenes, options.paths, shard)
+    paths = {scene.path for scene in own}
+    of_own = [how for scene, how in zip(scenes, radiometries, strict=True) if scene.path in paths]
+    counts, measured, _ = _measure(count_values_of, options, own, bands, of_own, bad)
+    skipped = sorted(paths - {scene.path for scene in measured})
+    write_counts(path, counts, depends_on, skipped)
+    print(f'Wrote {path} with the counts of {len(measured)} of {len(scenes)} scene(s).')
+    if bad.errors:
+        print(bad.summary(len(own) + len(bad.errors) - len(skipped)))
     print('When all shards have ended, run the same command with --merge instead of --shard.')
 
 

@@ -21,6 +21,7 @@ from torchgeo_msssl.datasets.chip_files import Channels
 from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.files import write_json
+from torchgeo_msssl.geo.bad_scenes import OnBadScene
 from torchgeo_msssl.geo.eviction import parse_size
 from torchgeo_msssl.geo.labels.classes import ClassNames
 from torchgeo_msssl.geo.sample import SampleArea
@@ -54,6 +55,7 @@ class SpectralDataModule(BaseDataModule):
         cache: Literal['none', 'disk'] = 'none',
         cache_dir: str | None = None,
         cache_size: str | None = None,
+        on_bad_scene: OnBadScene = 'raise',
         channels: Channels | None = None,
         band_names: list[str] | None = None,
         predict_paths: str | list[str] | None = None,
@@ -88,6 +90,9 @@ class SpectralDataModule(BaseDataModule):
             cache_dir: Scenes: folder of these arrays (default: in the user's cache folder).
             cache_size: Scenes: maximum size of that folder, such as ``50GB``; the scenes used longest ago are removed
                 first.
+            on_bad_scene: Scenes: whether one that cannot be opened, or whose file was cut short, is an error
+                (``raise``), or is left out with a warning and counted (``skip``). With ``skip``, ``predict`` also
+                leaves out those that cannot be read completely.
             channels: Chips in ``.npy`` files: axis of the bands, ``first`` or ``last``.
             band_names: Chips: names of the bands in order, where the files do not say.
             predict_paths: Scenes to map or restore with ``predict``.
@@ -130,6 +135,7 @@ class SpectralDataModule(BaseDataModule):
         self.cache = cache
         self.cache_dir = cache_dir
         self.cache_size = cache_size
+        self.on_bad_scene: OnBadScene = on_bad_scene
         self.channels = channels
         self.band_names = band_names
         #: Options that apply to scenes, or to folders of chips, only.
@@ -142,6 +148,7 @@ class SpectralDataModule(BaseDataModule):
             'cache': cache,
             'cache_dir': cache_dir,
             'cache_size': cache_size,
+            'on_bad_scene': on_bad_scene,
         }
         self.only_chips: dict[str, Any] = {'channels': channels, 'band_names': band_names}
         self.predict_paths = predict_paths
@@ -234,6 +241,7 @@ class SpectralDataModule(BaseDataModule):
             self.cache,
             self.cache_dir,
             self.cache_size,
+            self.on_bad_scene,
         )
 
     def folder_options(

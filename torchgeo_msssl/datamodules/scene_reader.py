@@ -23,6 +23,7 @@ from torchgeo_msssl.datasets.paired import BatchDataset
 from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import OutputError
 from torchgeo_msssl.files import write_json
+from torchgeo_msssl.geo.bad_scenes import OnBadScene
 from torchgeo_msssl.geo.band_choice import spectral_bands
 from torchgeo_msssl.geo.band_statistics.moments import scene_statistics
 from torchgeo_msssl.geo.grid import Window
@@ -55,6 +56,7 @@ class SceneOptions:
     cache: Literal['none', 'disk']
     cache_dir: str | None
     cache_size: str | None
+    on_bad_scene: OnBadScene = 'raise'
 
     def open(self) -> Scenes:
         """Open the scenes with the bands wanted, or else with their spectral bands, and log what they are."""

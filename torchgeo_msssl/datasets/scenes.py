@@ -6,6 +6,7 @@ window, which is read directly from the file.
 """
 
 import itertools
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -29,6 +30,7 @@ from torchgeo_msssl.datasets.batches import empty_tensor, merge_samples
 from torchgeo_msssl.datasets.queries import ChipQuery
 from torchgeo_msssl.datasets.slices import SliceDataset
 from torchgeo_msssl.errors import ConfigurationError, MissingCRSError
+from torchgeo_msssl.geo.bad_scenes import BadScenes, OnBadScene
 from torchgeo_msssl.geo.band_choice import choose_bands
 from torchgeo_msssl.geo.block_reads import Target, read_windows
 from torchgeo_msssl.geo.decoded_cache import Claim, DecodedScene, claim, decoded
@@ -41,6 +43,8 @@ from torchgeo_msssl.geo.radiometry import Radiometry, radiometry
 from torchgeo_msssl.geo.scene import Scene
 from torchgeo_msssl.geo.valid_counts import ValidCells, count_valid
 from torchgeo_msssl.geo.warp import warp_scene
+
+log = logging.getLogger(__name__)
 
 #: Maximum number of decoded scenes mapped at a time: each takes two of usually 1,024 file descriptors.
 _MOST_MAPS = 200
@@ -69,6 +73,7 @@ class Scenes(SliceDataset):
         offset: float | Literal['auto'] = 'auto',
         transforms: Callable[[Sample], Sample] | None = None,
         cache_size: int | str | None = None,
+        on_bad_scene: OnBadScene = 'raise',
     ) -> None:
         """Find the scenes and read their headers; no pixel is read.
 
@@ -85,6 +90,8 @@ class Scenes(SliceDataset):
             transforms: Applied to each sample.
             cache_size: Maximum size of that folder in bytes, or as text such as ``50GB``; the scenes used longest ago
                 are removed first. None sets no limit.
+            on_bad_scene: Whether a scene that cannot be opened, or whose file was cut short, is an error (``raise``),
+                or is left out with a warning (``skip``).
 
         Raises:
             ScenesNotFoundError: If a path does not exist.
@@ -104,7 +111,10 @@ class Scenes(SliceDataset):
         self._cache_limit = parse_size(cache_size) if cache_size is not None else None
         self._claim: Claim | None = None
         named = get_sensor(sensor) if sensor else None
-        native = find_scenes(self.paths, named, plain=True)
+        bad = BadScenes(on_bad_scene)
+        native = find_scenes(self.paths, named, plain=True, bad=bad)
+        if bad.errors:
+            log.warning('%s', bad.summary(len(native) + len(bad.errors)))
         self.plain = are_plain(native)
         if self.plain and (crs is not None or res is not None):
             raise MissingCRSError(

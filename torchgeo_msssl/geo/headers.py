@@ -11,6 +11,7 @@ from rasterio.io import DatasetReader
 from torchgeo_msssl.bands import Sensor, band_position, canonical_band_name, infer_sensor
 from torchgeo_msssl.errors import BandError, MissingCRSError, SceneReadError
 from torchgeo_msssl.geo.alpha import alpha_bands, described_name, doubtful_alpha, is_masked
+from torchgeo_msssl.geo.bad_scenes import BadScenes
 from torchgeo_msssl.geo.discover import date_of, find_files, group_files
 from torchgeo_msssl.geo.foreign_files import without_repeats
 from torchgeo_msssl.geo.grid import PixelGrid
@@ -19,7 +20,9 @@ from torchgeo_msssl.geo.nodata import representable
 from torchgeo_msssl.geo.open_datasets import open_raster
 from torchgeo_msssl.geo.plain_images import ignore_missing_georeference, image_grid, place_images
 from torchgeo_msssl.geo.scene import BandFile, Scene
+from torchgeo_msssl.geo.truncation import check_complete
 from torchgeo_msssl.geo.unplaced import how_to_place
+from torchgeo_msssl.shards import Shard
 
 log = logging.getLogger(__name__)
 
@@ -27,13 +30,17 @@ _COLOURS = {ColorInterp.red: 'red', ColorInterp.green: 'green', ColorInterp.blue
 _RGB = ['blue', 'green', 'red']
 
 
-def find_scenes(paths: Any, sensor: Sensor | None = None, plain: bool = False) -> list[Scene]:
+def find_scenes(
+    paths: Any, sensor: Sensor | None = None, plain: bool = False, bad: BadScenes | None = None
+) -> list[Scene]:
     """Open all scenes at paths.
 
     Args:
         paths: Files, folders or patterns, see :func:`~torchgeo_msssl.geo.discover.find_files`.
         sensor: Names unnamed bands if the number of bands agrees.
         plain: Accept images without a CRS, see :mod:`~torchgeo_msssl.geo.plain_images`.
+        bad: What to do about scenes that cannot be opened, or whose files were cut short; None raises if one cannot be
+            opened.
 
     Returns:
         Scenes in the order of their paths, without single bands whose stack is among them.
@@ -42,17 +49,47 @@ def find_scenes(paths: Any, sensor: Sensor | None = None, plain: bool = False) -
         ScenesNotFoundError: If there are no files.
         MissingCRSError: If a scene has no CRS, unless ``plain`` is set and none has one.
         BandError: If bands cannot be named.
-        SceneReadError: If a file cannot be opened.
+        SceneReadError: If a file cannot be opened, or none can be.
     """
+    bad = bad or BadScenes()
     found = find_files(paths)
     cache = HeaderCache(found)
     if plain:
         ignore_missing_georeference()
-    scenes = [open_scene(name, files, sensor, cache, plain) for name, files in group_files(found)]
+    scenes: list[Scene] = []
+    for name, files in group_files(found):
+        with bad.guard():
+            scene = open_scene(name, files, sensor, cache, plain)
+            if bad.skip:
+                check_complete(scene)
+            scenes.append(scene)
     cache.save()
+    if not scenes:
+        raise bad.errors[0]
     _question_alpha(scenes)
     scenes = without_repeats(scenes)
     return place_images(scenes) if plain else scenes
+
+
+def own_scenes(scenes: Sequence[Scene], paths: Any, shard: Shard | None) -> list[Scene]:
+    """Select the scenes of a shard.
+
+    The files are divided, and not the scenes that could be opened: a file that one machine cannot read changes nothing
+    for the others.
+
+    Args:
+        scenes: Opened scenes.
+        paths: Files, folders or patterns, at which they were found.
+        shard: The shard; None for all scenes.
+
+    Returns:
+        Its scenes, in the same order.
+    """
+    if shard is None:
+        return list(scenes)
+    groups = shard.of(group_files(find_files(paths)))
+    own = {file for _, files in groups for file in ([files] if isinstance(files, str) else files.values())}
+    return [scene for scene in scenes if scene.path in own]
 
 
 def _question_alpha(scenes: Sequence[Scene]) -> None:

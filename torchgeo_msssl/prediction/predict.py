@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 
 from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.geo.bad_scenes import BadScenes, OnBadScene
 from torchgeo_msssl.geo.grid import PixelGrid
 from torchgeo_msssl.geo.ground_size import pixel_size
-from torchgeo_msssl.geo.scene import check_names
+from torchgeo_msssl.geo.headers import own_scenes
+from torchgeo_msssl.geo.radiometry import Radiometry
+from torchgeo_msssl.geo.scene import Scene, check_names
 from torchgeo_msssl.geo.vectorize.layers import read_tags
 from torchgeo_msssl.geo.vectorize.options import VectorizeOptions
 from torchgeo_msssl.geo.vectorize.run import vectorize
@@ -23,7 +26,7 @@ from torchgeo_msssl.prediction.plan import plan
 from torchgeo_msssl.prediction.receptive_field import choose_blend
 from torchgeo_msssl.prediction.scenes import open_scenes
 from torchgeo_msssl.prediction.training_comparison import compare_with_training
-from torchgeo_msssl.shards import Shard, ShardSettings
+from torchgeo_msssl.shards import ShardSettings
 from torchgeo_msssl.tasks.pixel_classification import PixelClassification
 
 #: Area of the smallest polygon by default, in pixels.
@@ -89,6 +92,7 @@ def map_scenes(
     device: torch.device | str = 'cpu',
     crs: str | None = None,
     res: float | None = None,
+    on_bad_scene: OnBadScene = 'raise',
 ) -> list[PredictionResult]:
     """Write the class map of every scene with a QGIS style.
 
@@ -104,6 +108,7 @@ def map_scenes(
         device: Device to compute on.
         crs: CRS of the maps; None for that of each scene.
         res: Pixel size of the maps, in units of the CRS; None for that of each scene.
+        on_bad_scene: Whether a scene that cannot be read is an error, or is left out and counted.
 
     Returns:
         Result for each scene of the shard; empty if only a plan was requested.
@@ -115,38 +120,62 @@ def map_scenes(
     """
     settings = settings or MapSettings()
     metadata = task.metadata()
-    scenes, known = open_scenes(paths, sensor, metadata.sensor, crs=crs, res=res)
+    bad = BadScenes(on_bad_scene)
+    scenes, known = open_scenes(paths, sensor, metadata.sensor, crs=crs, res=res, bad=bad)
+    total = len(scenes) + len(bad.errors)
     check_names(scenes, '.tif', 'predict_paths')
     task = task.to(device).eval()
     bands = task.bands or scenes[0].bands
-    scenes = list((settings.own_shard or Shard()).of(scenes))
-    radiometries = compare_with_training(scenes, bands, known, offset, metadata, settings.check_radiometry)
+    own = own_scenes(scenes, paths, settings.own_shard)
+    found: list[tuple[Scene, Radiometry]] = []
+    for scene in own:
+        with bad.guard():
+            found += zip(
+                [scene],
+                compare_with_training([scene], bands, known, offset, metadata, settings.check_radiometry),
+                strict=True,
+            )
     options, network = map_options(task, len(bands), settings, _hash(Path(checkpoint))), network_of(task)
     print(describe_windows(options))
     if settings.plan:
-        for scene in scenes:
+        for scene, _ in found:
             print(plan(scene, bands, options, network, device))
         return []
-    if not scenes:
+    if not own:
         print(f'There are fewer scenes than shards, and none for shard {settings.shard}.')
     results = []
-    for scene, how in zip(scenes, radiometries, strict=True):
-        result = predict_scene(
-            network,
-            scene,
-            bands,
-            Path(settings.output) / f'{scene.name}.tif',
-            options,
-            scale=how.scale,
-            offset=how.offset,
-            device=device,
-            overwrite=settings.overwrite,
-        )
-        print(f'{"Already exists" if result.skipped else "Wrote"}: {result.path}')
-        if settings.polygons:
-            _write_polygons(result, scene.grid, settings.min_area)
-        results.append(result)
+    for scene, how in found:
+        with bad.guard():
+            results.append(_map_scene(scene, how, network, bands, options, settings, device))
+    if bad.errors:
+        print(bad.summary(total))
     return results
+
+
+def _map_scene(
+    scene: Scene,
+    how: Radiometry,
+    network: Network,
+    bands: Sequence[str],
+    options: MapOptions,
+    settings: MapSettings,
+    device: torch.device | str,
+) -> PredictionResult:
+    result = predict_scene(
+        network,
+        scene,
+        bands,
+        Path(settings.output) / f'{scene.name}.tif',
+        options,
+        scale=how.scale,
+        offset=how.offset,
+        device=device,
+        overwrite=settings.overwrite,
+    )
+    print(f'{"Already exists" if result.skipped else "Wrote"}: {result.path}')
+    if settings.polygons:
+        _write_polygons(result, scene.grid, settings.min_area)
+    return result
 
 
 def map_options(

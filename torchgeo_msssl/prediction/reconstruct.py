@@ -18,7 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from torchgeo_msssl.geo.bad_scenes import BadScenes, OnBadScene
 from torchgeo_msssl.geo.grid import Window
+from torchgeo_msssl.geo.headers import own_scenes
 from torchgeo_msssl.geo.radiometry import Radiometry
 from torchgeo_msssl.geo.scene import Scene, check_names
 from torchgeo_msssl.geo.user_cache import scene_key
@@ -50,6 +52,7 @@ def reconstruct_scenes(
     overwrite: bool = False,
     check_radiometry: bool = True,
     shard: Shard | None = None,
+    on_bad_scene: OnBadScene = 'raise',
 ) -> list[Path]:
     """Write every scene as it is, corrupted, and restored.
 
@@ -66,6 +69,7 @@ def reconstruct_scenes(
         overwrite: Whether to restore again what exists already.
         check_radiometry: Whether to refuse scenes whose reflectance has another unit than that of the training.
         shard: Part of the scenes to restore; None for all of them.
+        on_bad_scene: Whether a scene that cannot be read is an error, or is left out and counted.
 
     Returns:
         Four files per scene, in the order of :data:`KINDS`.
@@ -76,21 +80,26 @@ def reconstruct_scenes(
         MSSSLError: If a scene lacks a band, is damaged, or a file cannot be written.
     """
     metadata = task.metadata()
-    scenes, known = open_scenes(paths, sensor, metadata.sensor, plain=True)
+    bad = BadScenes(on_bad_scene)
+    scenes, known = open_scenes(paths, sensor, metadata.sensor, plain=True, bad=bad)
+    total = len(scenes) + len(bad.errors)
     check_names(scenes, f'_{KINDS[0]}.tif', 'predict_paths')
     task = task.to(device).eval()
     weights = hash_weights(task)
     written: list[Path] = []
-    for scene in (shard or Shard()).of(scenes):
-        bands = tuple(metadata.bands or scene.bands)
-        (how,) = compare_with_training([scene], bands, known, offset, metadata, check_radiometry)
-        predictor = _Restoration(task, scene, bands, how, metadata.chip_size or _CHIP, device)
-        tags = {'UNIT': 'reflectance'} | ({'NOTE': task.note} if task.note else {})
-        spec = GeoTIFFSpec(len(bands), 'float32', bands, float('nan'), tags=tags)
-        files = {Path(folder) / f'{scene.name}_{kind}.tif': spec for kind in KINDS}
-        run = run_prediction(predictor, files, predictor.key(weights), overwrite=overwrite)
-        print(f'{"Already exists" if run.skipped else "Wrote"}: {", ".join(map(str, files))}')
-        written += files
+    for scene in own_scenes(scenes, paths, shard):
+        with bad.guard():
+            bands = tuple(metadata.bands or scene.bands)
+            (how,) = compare_with_training([scene], bands, known, offset, metadata, check_radiometry)
+            predictor = _Restoration(task, scene, bands, how, metadata.chip_size or _CHIP, device)
+            tags = {'UNIT': 'reflectance'} | ({'NOTE': task.note} if task.note else {})
+            spec = GeoTIFFSpec(len(bands), 'float32', bands, float('nan'), tags=tags)
+            files = {Path(folder) / f'{scene.name}_{kind}.tif': spec for kind in KINDS}
+            run = run_prediction(predictor, files, predictor.key(weights), overwrite=overwrite)
+            print(f'{"Already exists" if run.skipped else "Wrote"}: {", ".join(map(str, files))}')
+            written += files
+    if bad.errors:
+        print(bad.summary(total))
     return written
 
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 
 from torchgeo_msssl.bands import Sensor, get_sensor
+from torchgeo_msssl.geo.bad_scenes import BadScenes
 from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.headers import find_scenes
 from torchgeo_msssl.geo.scene import Scene, missing_bands_error
@@ -24,6 +25,7 @@ def open_scenes(
     plain: bool = False,
     crs: str | None = None,
     res: float | None = None,
+    bad: BadScenes | None = None,
 ) -> tuple[list[Scene], Sensor | None]:
     """Open the scenes of a prediction.
 
@@ -34,6 +36,7 @@ def open_scenes(
         plain: Accept images without a CRS.
         crs: CRS to bring the scenes to; None for that of each scene.
         res: Pixel size to bring them to, in units of the CRS; None for that of each scene.
+        bad: What to do about scenes that cannot be opened; None raises.
 
     Returns:
         The scenes, and their sensor where it is known.
@@ -43,7 +46,7 @@ def open_scenes(
     """
     name = sensor or trained_on
     known = get_sensor(name) if name else None
-    scenes = find_scenes(paths, known, plain)
+    scenes = find_scenes(paths, known, plain, bad)
     if crs is not None or res is not None:
         size = None if res is None else (float(res), float(res))
         target = CRS.from_user_input(crs) if crs is not None else scenes[0].grid.crs

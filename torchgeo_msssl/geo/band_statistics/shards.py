@@ -63,18 +63,19 @@ def shard_path(target: Path, shard: Shard) -> Path:
     return target.with_name(f'{target.stem}.{shard.file_part}.npz')
 
 
-def write_counts(path: Path, counts: ValueCounts, depends_on: Mapping[str, Any]) -> None:
+def write_counts(path: Path, counts: ValueCounts, depends_on: Mapping[str, Any], skipped: Sequence[str] = ()) -> None:
     """Write the counts of a shard.
 
     Args:
         path: See :func:`shard_path`; the file appears complete or not at all.
         counts: The counts.
         depends_on: See :func:`identity`.
+        skipped: Paths of scenes of the shard that could not be read and are not counted.
 
     Raises:
         OutputError: If the file cannot be written.
     """
-    header = {'depends_on': depends_on, 'keys': list(counts.tables), 'pixels': counts.pixels}
+    header = {'depends_on': depends_on, 'keys': list(counts.tables), 'pixels': counts.pixels, 'skipped': list(skipped)}
     tables: dict[str, Any] = {f'table_{i}': table for i, table in enumerate(counts.tables.values())}
     with atomic_path(path) as temporary:
         np.savez_compressed(temporary, header=np.array(json.dumps(header)), band_pixels=counts.band_pixels, **tables)
@@ -111,7 +112,7 @@ def find_shards(target: Path) -> list[Path]:
     return [shard_path(target, shard) for shard in every]
 
 
-def read_counts(paths: Sequence[Path], depends_on: Mapping[str, Any]) -> ValueCounts:
+def read_counts(paths: Sequence[Path], depends_on: Mapping[str, Any]) -> tuple[ValueCounts, list[str]]:
     """Read and add the counts of all shards.
 
     Args:
@@ -119,12 +120,13 @@ def read_counts(paths: Sequence[Path], depends_on: Mapping[str, Any]) -> ValueCo
         depends_on: See :func:`identity`.
 
     Returns:
-        The counts of all scenes.
+        The counts of all scenes, and the paths of those that could not be read.
 
     Raises:
         ConfigurationError: If a file is damaged, or of other scenes, bands or offsets.
     """
     total: ValueCounts | None = None
+    skipped: list[str] = []
     for path in paths:
         try:
             with np.load(path, allow_pickle=False) as content:
@@ -132,6 +134,7 @@ def read_counts(paths: Sequence[Path], depends_on: Mapping[str, Any]) -> ValueCo
                 keys = [(tuple(scale), tuple(offset)) for scale, offset in header['keys']]
                 tables = {key: content[f'table_{i}'] for i, key in enumerate(keys)}
                 counts = ValueCounts(tables, content['band_pixels'], header['pixels'])
+                skipped += header['skipped']
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise ConfigurationError(
                 f'merge: {path} cannot be read ({error}); run that shard again with --overwrite.'
@@ -144,4 +147,4 @@ def read_counts(paths: Sequence[Path], depends_on: Mapping[str, Any]) -> ValueCo
             )
         total = counts if total is None else total.merge(counts)
     assert total is not None
-    return total
+    return total, skipped

@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from torchgeo_msssl.errors import SceneReadError
 from torchgeo_msssl.geo.band_statistics.accumulator import (
     Portion,
     count_every_value,
@@ -70,6 +71,19 @@ class BandSummary:
     histogram: tuple[NDArray[np.int64], ...]
 
 
+class UnreadableScenesError(SceneReadError):
+    """Some scenes cannot be read; the message is that of the first one.
+
+    Args:
+        failed: Reason by the number of the scene.
+    """
+
+    def __init__(self, failed: dict[int, SceneReadError]) -> None:
+        """Take over the message of the first scene."""
+        super().__init__(str(failed[min(failed)]))
+        self.failed = failed
+
+
 @dataclass(frozen=True)
 class ValueCounts:
     """Counts of all values of scenes of integers of at most 16 bits.
@@ -98,6 +112,7 @@ def count_values_of(
     radiometries: Sequence[Radiometry],
     num_workers: int = 1,
     on_progress: Callable[[float], None] | None = None,
+    find_all: bool = False,
 ) -> ValueCounts:
     """Count the values of scenes of integers of at most 16 bits.
 
@@ -107,15 +122,16 @@ def count_values_of(
         radiometries: Scale and offset of each scene.
         num_workers: Number of processes that read.
         on_progress: Called with the fraction done after each portion.
+        find_all: Look for all scenes that cannot be read before the error is raised.
 
     Returns:
         The counts.
 
     Raises:
-        SceneReadError: If a scene is damaged.
+        UnreadableScenesError: If a scene is damaged.
     """
     total = ValueCounts({}, np.zeros(len(bands), dtype=np.int64), [0] * len(scenes))
-    passes = _Passes(scenes, radiometries, num_workers, 1, on_progress)
+    passes = _Passes(scenes, radiometries, num_workers, 1, on_progress, find_all)
     for portion, part in passes.run(partial(count_every_value, bands=tuple(bands))):
         key = portion.radiometry.scale, portion.radiometry.offset
         total.tables[key] = total.tables[key] + part.counts if key in total.tables else part.counts
@@ -131,6 +147,7 @@ def summarize_bands(
     bins: int = 256,
     num_workers: int = 1,
     on_progress: Callable[[float], None] | None = None,
+    find_all: bool = False,
 ) -> BandSummary:
     """Read every pixel of scenes and summarize the values of each band.
 
@@ -141,18 +158,19 @@ def summarize_bands(
         bins: Largest number of bins of a histogram.
         num_workers: Number of processes that read; 1 reads in this process. The result does not depend on it.
         on_progress: Called with the fraction done after each portion.
+        find_all: Look for all scenes that cannot be read before the error is raised.
 
     Returns:
         The summary.
 
     Raises:
         ValidDataError: If no pixel is valid in all bands.
-        SceneReadError: If a scene is damaged.
+        UnreadableScenesError: If a scene is damaged.
     """
     if all(is_narrow(scene.dtype) for scene in scenes):
-        counts = count_values_of(scenes, bands, radiometries, num_workers, on_progress)
+        counts = count_values_of(scenes, bands, radiometries, num_workers, on_progress, find_all)
         return summarize_counts(counts, scenes, bands, bins)
-    return _summarize_wide(_Passes(scenes, radiometries, num_workers, 2, on_progress), bands, bins)
+    return _summarize_wide(_Passes(scenes, radiometries, num_workers, 2, on_progress, find_all), bands, bins)
 
 
 class _Passes:
@@ -165,7 +183,9 @@ class _Passes:
         num_workers: int,
         number: int,
         on_progress: Callable[[float], None] | None,
+        find_all: bool,
     ) -> None:
+        self.find_all = find_all
         self.scenes, self.num_workers, self.on_progress = scenes, num_workers, on_progress
         self.portions = [
             Portion(i, scene, radiometry, tuple(windows[start : start + _WINDOWS]))
@@ -178,13 +198,29 @@ class _Passes:
 
     def run[T](self, function: Callable[[Portion], T]) -> Iterator[tuple[Portion, T]]:
         """Yield each portion and the function's result for it, in order."""
+        failed: dict[int, SceneReadError] = {}
         with WorkerPool(self.num_workers) as pool:
-            results = pool.map(function, self.portions, ordered=True)
+            results = pool.map(partial(_attempt, function), self.portions, ordered=True)
             for portion, result in zip(self.portions, results, strict=True):
                 self.done += portion.area
                 if self.on_progress:
                     self.on_progress(self.done / self.total)
-                yield portion, result
+                if not isinstance(result, SceneReadError):
+                    yield portion, result
+                    continue
+                failed.setdefault(portion.index, result)
+                if not self.find_all:
+                    break
+        if failed:
+            raise UnreadableScenesError(failed)
+
+
+def _attempt[T](function: Callable[[Portion], T], portion: Portion) -> T | SceneReadError:
+    """Return the error of a scene that cannot be read, so that the others are read."""
+    try:
+        return function(portion)
+    except SceneReadError as error:
+        return error
 
 
 def summarize_counts(

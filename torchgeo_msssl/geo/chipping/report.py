@@ -27,6 +27,7 @@ class Report:
         split: Result of the split, or None.
         failed: Reason why a scene could not be read, by its name.
         complete: Whether an earlier run had written everything.
+        scenes: Number of scenes, of which some may not be readable.
         shard: Shard that was cut, of whose chips only the number is counted; None for all chips.
     """
 
@@ -36,6 +37,7 @@ class Report:
     split: Split | None
     failed: dict[str, str]
     complete: bool = False
+    scenes: int = 0
     shard: Shard | None = None
 
     def lines(self, folder: str | Path, dry_run: bool = False) -> list[str]:

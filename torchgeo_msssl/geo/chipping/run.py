@@ -194,7 +194,8 @@ class _Run:
         target.finish((), ())
         written = [outcome for outcome in made if outcome.size]
         size = sum(outcome.size + outcome.mask_size for outcome in written)
-        return Report({'chips': len(written)}, {}, size, None, self._failed(), shard=self.shard)
+        failed, scenes = self._failed(), len(self.inputs.sources)
+        return Report({'chips': len(written)}, {}, size, None, failed, scenes=scenes, shard=self.shard)
 
     def _select(self, chips: Sequence[Chip]) -> list[Outcome]:
         """Chips to keep, with their pixel counts and, with a split, their parts; none is written."""
@@ -317,7 +318,8 @@ class _Run:
     def _report(self, chips: Sequence[Chip], kept: Sequence[Outcome], size: int) -> Report:
         parts = Counter(outcome.chip.part for outcome in kept)
         by_part = {part: parts[part] for part in self.job.options.parts}
-        return Report(self._counts(chips, kept), by_part, size, self.split, self._failed())
+        scenes = len(self.inputs.sources)
+        return Report(self._counts(chips, kept), by_part, size, self.split, self._failed(), scenes=scenes)
 
     def _run[T, R](
         self,
