@@ -47,13 +47,15 @@ def _commands() -> list[list[str]]:
 
 
 def run_commands() -> list[list[str]]:
-    """Return the command lines of a small run, in order: sample area, pretraining, export, chips."""
+    """Return the command lines of a small run, in order: sample area, configurations, pretraining, export, chips."""
     program = [sys.executable, '-m', 'torchgeo_msssl']
-    config = str(ROOT / 'configs' / 'fastsiam_s2.yaml')
     last = str(Path('runs') / 'fastsiam_s2' / 'version_0' / 'checkpoints' / 'last.ckpt')
     return [
         [*program, 'sample', 'sample'],
-        [*program, 'fit', '--config', config, *SMALL_FIT],
+        [*program, 'configs'],
+        [*program, 'configs', 'fastsiam_s2', 'study_vines', '--output', '.'],
+        [*program, 'study', '--config', 'study_vines.yaml', '--dry_run'],
+        [*program, 'fit', '--config', 'fastsiam_s2', *SMALL_FIT],
         [*program, 'export', last, 'encoder.safetensors'],
         [*program, 'doctor', str(Path('sample') / 'drone'), '--quick'],
         [*program, 'chip', str(Path('sample') / 'drone'), '--output', 'chips', '--chip-size', '128'],
@@ -94,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     for name in module_names():
         importlib.import_module(name)
-    print(f'ok: imported {len(module_names())} modules', flush=True)
+    print(f'ok: imported {len(module_names())} modules from {torchgeo_msssl.__path__[0]}', flush=True)
     commands = help_commands() + ([] if options.no_run else run_commands())
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         failures = sum(not call(command, Path(folder)) for command in commands)
