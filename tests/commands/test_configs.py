@@ -1,5 +1,7 @@
 """``configs`` from the command line, and commands that are given names."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,12 @@ def test_print(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == (CONFIGS / 'fastsiam_s2.yaml').read_text(encoding='utf-8')
     assert main(['configs', 'fastsiam_s3']) == 1
     assert 'there is no shipped configuration fastsiam_s3; did you mean fastsiam_s2' in capsys.readouterr().err
+
+
+def test_the_reader_of_a_pipe_may_stop() -> None:
+    script = f'"{sys.executable}" -m torchgeo_msssl configs mae_s2 | true; exit ${{PIPESTATUS[0]}}'
+    done = subprocess.run(['bash', '-c', script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, '')
 
 
 def test_copy(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

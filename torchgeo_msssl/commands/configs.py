@@ -1,6 +1,8 @@
 """``configs``: list, print or copy the configurations that ship with the package."""
 
+import os
 import shutil
+import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,10 +63,19 @@ def run(arguments: Sequence[str]) -> int:
     if options.output is not None:
         _copy(texts or {name: config_text(name) for name in config_names()}, options.output, options.overwrite)
     elif texts:
-        print('\n'.join(text.rstrip('\n') for text in texts.values()))
+        _show('\n'.join(text.rstrip('\n') for text in texts.values()))
     else:
-        print(_listing())
+        _show(_listing())
     return 0
+
+
+def _show(text: str) -> None:
+    """Print a text, of which `head` or a pager may read the beginning only."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # else Python reports it again when it closes standard output
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _listing() -> str:
