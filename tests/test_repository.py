@@ -129,7 +129,8 @@ def test_class_paths_are_found_at_any_depth() -> None:
 @pytest.mark.slow
 def test_imported_libraries_are_declared() -> None:
     with (ROOT / 'pyproject.toml').open('rb') as file:
-        requirements = tomllib.load(file)['project']['dependencies']
+        project = tomllib.load(file)['project']
+    requirements = project['dependencies'] + project['optional-dependencies']['onnx']
     declared = {normalized(re.split(r'[\[<>=!~; ]', requirement)[0]) for requirement in requirements}
     providers = packages_distributions()
     faults = [

@@ -8,7 +8,7 @@ from pathlib import Path
 #: Name of each command with its summary in the usage.
 COMMANDS = {
     'sample': 'write the synthetic sample area:  sample DIR',
-    'export': 'write the encoder of a checkpoint:  export run.ckpt encoder.safetensors',
+    'export': 'write an encoder, or a network as ONNX:  export best.ckpt --onnx vines.onnx',
     'configs': 'list the configurations, or copy them:  configs [NAME… --output DIR]',
     'chip': 'cut scenes into chips for training:  chip SCENE… --output DIR --chip_size 512',
     'rasterize': 'burn polygons and lines into a mask:  rasterize VECTOR --like SCENE --output MASK.tif',

@@ -1,0 +1,1 @@
+"""Trained segmentation networks in files that other programs run."""
