@@ -45,7 +45,7 @@ def load_segmentation(checkpoint: str | os.PathLike[str]) -> Segmentation:
             'one with VineSegmentation first, or export the encoder alone.'
         )
     try:
-        task = Segmentation.load_from_checkpoint(checkpoint, map_location='cpu', weights_only=True)
+        task = Segmentation.load_from_checkpoint(name, map_location='cpu', weights_only=True)
     except (RuntimeError, KeyError, TypeError) as error:
         raise WeightsError(
             f'{name} does not fit the network that it names ({str(error).splitlines()[0]}); it was written by another '
