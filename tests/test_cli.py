@@ -746,6 +746,34 @@ def test_two_ranks(tmp_path: Path) -> None:
     assert done.stdout.count('Frozen 1-NN') == 1
 
 
+@pytest.mark.slow
+def test_two_ranks_map_three_scenes(area: Path, tmp_path: Path) -> None:
+    """Two processes share an uneven number of scenes: the maps of one process, each written once."""
+    flights = sorted((area / 'drone').glob('*.tif'))
+    scenes = tmp_path / 'scenes'
+    scenes.mkdir()
+    for flight, name in zip([*flights, flights[0]], 'abc', strict=True):
+        shutil.copy(flight, scenes / f'{name}.tif')
+    config = REPOSITORY / 'configs' / 'vineseg_drone.yaml'
+    common = ['--config', str(config), *small_options(config, area, '--data.')]
+    assert main(['fit', *common, '--trainer.max_steps', '1']) == 0
+    predict = ['predict', *common, '--ckpt_path', 'last', '--data.predict_paths', str(scenes)]
+    assert main([*predict, '--output', 'one']) == 0
+    ranks = ['--output', 'many', '--trainer.accelerator', 'cpu', '--trainer.devices', '2', '--trainer.strategy', 'ddp']
+    command = [sys.executable, '-m', 'torchgeo_msssl', *predict, *ranks]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name in 'abc':
+        assert done.stdout.count(f'Wrote: many/{name}.tif') == 1
+        assert Path(f'many/{name}.tif').read_bytes() == Path(f'one/{name}.tif').read_bytes()
+    damaged = scenes / 'c.tif'
+    damaged.write_bytes(b'no image')
+    failed = subprocess.run([*command, '--overwrite'], capture_output=True, text=True, check=False, timeout=200)
+    assert failed.returncode != 0
+    assert 'c.tif: cannot be opened' in failed.stderr
+    assert 'Traceback' not in failed.stderr
+
+
 # Errors are one sentence.
 
 

@@ -24,8 +24,20 @@ ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md')))
 TRAINER_COMMANDS = ('fit', 'validate', 'test', 'predict')
 
-#: Options of other programs that the pages mention: sbatch, mypy, rio.
-OTHER_PROGRAMS = {'--array', '--strict', '--transform'}
+#: Options of other programs that the pages mention: sbatch, mypy, rio; torchrun.
+OTHER_PROGRAMS = {
+    *(
+        '--array',
+        '--dependency',
+        '--gpus-per-node',
+        '--nodes',
+        '--ntasks-per-node',
+        '--parsable',
+        '--strict',
+        '--transform',
+    ),
+    *('--nnodes', '--nproc-per-node', '--rdzv-backend', '--rdzv-endpoint'),
+}
 #: Names of Python files that are no files of this repository: a program of GDAL, an example, a placeholder.
 OTHER_FILES = {'gdal_retile.py', 'align_uniform.py', 'data_prep/COMMAND.py'}
 

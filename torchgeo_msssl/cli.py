@@ -36,6 +36,7 @@ from torchgeo_msssl.commands.trainer_options import model_options, option_types,
 from torchgeo_msssl.contract import CountedClasses, LabelledData, PredictionData, SpectralData
 from torchgeo_msssl.errors import ConfigurationError, OutputError, WeightsError
 from torchgeo_msssl.runs import new_run_folder, run_folder, weights_of_run
+from torchgeo_msssl.shards import Shard
 
 
 class CLI(LightningCLI):
@@ -187,7 +188,8 @@ class CLI(LightningCLI):
         Raises:
             ConfigurationError: If there is no scene to predict, or the task cannot predict scenes.
         """
-        from torchgeo_msssl.prediction.predict import MapSettings, map_scenes
+        from torchgeo_msssl.prediction.predict import MapSettings, map_scenes, refuse_map_options
+        from torchgeo_msssl.prediction.ranks import run_on_ranks
         from torchgeo_msssl.prediction.reconstruct import reconstruct_scenes
         from torchgeo_msssl.tasks import PixelClassification, RestorationTask
 
@@ -203,29 +205,24 @@ class CLI(LightningCLI):
         task = type(model).load_from_checkpoint(checkpoint, map_location='cpu', weights_only=True)
         config = self.config[self.subcommand]
         settings = MapSettings(**{name: config[name] for name in self._map_options})
-        where: dict[str, Any] = {
-            'sensor': data.sensor,
-            'offset': data.offset_option,  # as in training
-            'device': self.trainer.strategy.root_device,
-            'on_bad_scene': data.on_bad_scene,
-        }
-        if isinstance(task, PixelClassification):
-            map_scenes(task, paths, checkpoint, settings, crs=data.crs, res=data.res, **where)
-            return
-        shared = ('output', 'overwrite', 'check_radiometry', 'shard')
-        for name in self._map_options:
-            if name not in shared and getattr(settings, name) != getattr(MapSettings(), name):
-                msg = f'{name}: applies to class maps, but {type(task).__name__} restores scenes; leave it out.'
-                raise ConfigurationError(msg)
-        reconstruct_scenes(
-            task,
-            paths,
-            settings.output,
-            overwrite=settings.overwrite,
-            check_radiometry=settings.check_radiometry,
-            shard=settings.own_shard,
-            **where,
-        )
+        if isinstance(task, RestorationTask):
+            refuse_map_options(settings, type(task).__name__)
+
+        def predict(rank: Shard) -> None:
+            where: dict[str, Any] = {
+                'sensor': data.sensor,
+                'offset': data.offset_option,  # as in training
+                'device': self.trainer.strategy.root_device,
+                'on_bad_scene': data.on_bad_scene,
+                'rank': rank if rank.count > 1 else None,
+            }
+            if isinstance(task, PixelClassification):
+                map_scenes(task, paths, checkpoint, settings, crs=data.crs, res=data.res, **where)
+            else:
+                shared = {name: getattr(settings, name) for name in ('overwrite', 'check_radiometry')}
+                reconstruct_scenes(task, paths, settings.output, shard=settings.own_shard, **shared, **where)
+
+        run_on_ranks(self.trainer, predict)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer, with callbacks that print little.

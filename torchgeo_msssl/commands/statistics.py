@@ -109,8 +109,8 @@ def run(arguments: Sequence[str]) -> int:
     with atomic_path(figure) as drawn, atomic_path(target) as written:
         if shards:
             counts, skipped = read_counts(shards, identity(scenes, bands, radiometries))
-            for path in skipped:
-                bad.add(SceneReadError(f'{path}: could not be read when its shard was counted.'))
+            for name in skipped:
+                bad.add(SceneReadError(f'{name}: could not be read when its shard was counted.'))
             read = [i for i, scene in enumerate(scenes) if scene.path not in skipped]
             scenes, radiometries = [scenes[i] for i in read], [radiometries[i] for i in read]
             summary = summarize_counts(counts, scenes, bands, options.bins)

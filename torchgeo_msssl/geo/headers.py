@@ -71,7 +71,7 @@ def find_scenes(
     return place_images(scenes) if plain else scenes
 
 
-def own_scenes(scenes: Sequence[Scene], paths: Any, shard: Shard | None) -> list[Scene]:
+def own_scenes(scenes: Sequence[Scene], paths: Any, *shards: Shard | None) -> list[Scene]:
     """Select the scenes of a shard.
 
     The files are divided, and not the scenes that could be opened: a file that one machine cannot read changes nothing
@@ -80,14 +80,17 @@ def own_scenes(scenes: Sequence[Scene], paths: Any, shard: Shard | None) -> list
     Args:
         scenes: Opened scenes.
         paths: Files, folders or patterns, at which they were found.
-        shard: The shard; None for all scenes.
+        *shards: The shard, and the part of it that belongs to a rank; None for all scenes.
 
     Returns:
         Its scenes, in the same order.
     """
-    if shard is None:
+    divided = [shard for shard in shards if shard is not None]
+    if not divided:
         return list(scenes)
-    groups = shard.of(group_files(find_files(paths)))
+    groups: Sequence[tuple[str, dict[str, str] | str]] = group_files(find_files(paths))
+    for shard in divided:
+        groups = shard.of(groups)
     own = {file for _, files in groups for file in ([files] if isinstance(files, str) else files.values())}
     return [scene for scene in scenes if scene.path in own]
 

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +26,7 @@ from torchgeo_msssl.prediction.plan import plan
 from torchgeo_msssl.prediction.receptive_field import choose_blend
 from torchgeo_msssl.prediction.scenes import open_scenes
 from torchgeo_msssl.prediction.training_comparison import compare_with_training
-from torchgeo_msssl.shards import ShardSettings
+from torchgeo_msssl.shards import Shard, ShardSettings
 from torchgeo_msssl.tasks.pixel_classification import PixelClassification
 
 #: Area of the smallest polygon by default, in pixels.
@@ -82,6 +82,22 @@ class MapSettings(ShardSettings):
             raise ConfigurationError(f'min_area: expected 0 m² or more, with polygons: true, got {self.min_area}.')
 
 
+def refuse_map_options(settings: MapSettings, kind: str) -> None:
+    """Refuse options of class maps for a task that restores scenes.
+
+    Args:
+        settings: The options.
+        kind: Name of the task's class.
+
+    Raises:
+        ConfigurationError: If one is given.
+    """
+    default, shared = MapSettings(), ('output', 'overwrite', 'check_radiometry', 'shard')
+    for field in fields(MapSettings):
+        if field.name not in shared and getattr(settings, field.name) != getattr(default, field.name):
+            raise ConfigurationError(f'{field.name}: applies to class maps, but {kind} restores scenes; leave it out.')
+
+
 def map_scenes(
     task: PixelClassification,
     paths: str | Sequence[str],
@@ -93,6 +109,7 @@ def map_scenes(
     crs: str | None = None,
     res: float | None = None,
     on_bad_scene: OnBadScene = 'raise',
+    rank: Shard | None = None,
 ) -> list[PredictionResult]:
     """Write the class map of every scene with a QGIS style.
 
@@ -109,6 +126,7 @@ def map_scenes(
         crs: CRS of the maps; None for that of each scene.
         res: Pixel size of the maps, in units of the CRS; None for that of each scene.
         on_bad_scene: Whether a scene that cannot be read is an error, or is left out and counted.
+        rank: Part of the scenes of the shard that this process maps, if several processes share them.
 
     Returns:
         Result for each scene of the shard; empty if only a plan was requested.
@@ -126,7 +144,7 @@ def map_scenes(
     check_names(scenes, '.tif', 'predict_paths')
     task = task.to(device).eval()
     bands = task.bands or scenes[0].bands
-    own = own_scenes(scenes, paths, settings.own_shard)
+    own = own_scenes(scenes, paths, settings.own_shard, rank)
     found: list[tuple[Scene, Radiometry]] = []
     for scene in own:
         with bad.guard():
@@ -142,7 +160,7 @@ def map_scenes(
             print(plan(scene, bands, options, network, device))
         return []
     if not own:
-        print(f'There are fewer scenes than shards, and none for shard {settings.shard}.')
+        print(f'There are fewer scenes than processes, and none for this one ({settings.shard or rank}).')
     results = []
     for scene, how in found:
         with bad.guard():

@@ -53,6 +53,7 @@ def reconstruct_scenes(
     check_radiometry: bool = True,
     shard: Shard | None = None,
     on_bad_scene: OnBadScene = 'raise',
+    rank: Shard | None = None,
 ) -> list[Path]:
     """Write every scene as it is, corrupted, and restored.
 
@@ -70,6 +71,7 @@ def reconstruct_scenes(
         check_radiometry: Whether to refuse scenes whose reflectance has another unit than that of the training.
         shard: Part of the scenes to restore; None for all of them.
         on_bad_scene: Whether a scene that cannot be read is an error, or is left out and counted.
+        rank: Part of the scenes of the shard that this process restores, if several processes share them.
 
     Returns:
         Four files per scene, in the order of :data:`KINDS`.
@@ -87,7 +89,7 @@ def reconstruct_scenes(
     task = task.to(device).eval()
     weights = hash_weights(task)
     written: list[Path] = []
-    for scene in own_scenes(scenes, paths, shard):
+    for scene in own_scenes(scenes, paths, shard, rank):
         with bad.guard():
             bands = tuple(metadata.bands or scene.bands)
             (how,) = compare_with_training([scene], bands, known, offset, metadata, check_radiometry)
