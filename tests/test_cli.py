@@ -758,6 +758,7 @@ def test_two_ranks_map_three_scenes(area: Path, tmp_path: Path) -> None:
     common = ['--config', str(config), *small_options(config, area, '--data.')]
     assert main(['fit', *common, '--trainer.max_steps', '1']) == 0
     predict = ['predict', *common, '--ckpt_path', 'last', '--data.predict_paths', str(scenes)]
+    predict += ['--blend', 'hann', '--window', '64', '--batch_size', '16']
     assert main([*predict, '--output', 'one']) == 0
     ranks = ['--output', 'many', '--trainer.accelerator', 'cpu', '--trainer.devices', '2', '--trainer.strategy', 'ddp']
     command = [sys.executable, '-m', 'torchgeo_msssl', *predict, *ranks]
@@ -766,12 +767,6 @@ def test_two_ranks_map_three_scenes(area: Path, tmp_path: Path) -> None:
     for name in 'abc':
         assert done.stdout.count(f'Wrote: many/{name}.tif') == 1
         assert Path(f'many/{name}.tif').read_bytes() == Path(f'one/{name}.tif').read_bytes()
-    damaged = scenes / 'c.tif'
-    damaged.write_bytes(b'no image')
-    failed = subprocess.run([*command, '--overwrite'], capture_output=True, text=True, check=False, timeout=200)
-    assert failed.returncode != 0
-    assert 'c.tif: cannot be opened' in failed.stderr
-    assert 'Traceback' not in failed.stderr
 
 
 # Errors are one sentence.
