@@ -38,7 +38,7 @@ def run_script(
     """Run a script with a ``python`` that prints its arguments, and an ``srun`` that runs its command once."""
     programs = folder / 'programs'
     programs.mkdir(exist_ok=True)
-    for program, line in (('python', 'printf "%s\\n" "$@"'), ('srun', '"$@"')):
+    for program, line in (('python', python), ('srun', '"$@"')):
         path = programs / program
         path.write_text(f'#!/bin/sh\n{line}\n')
         path.chmod(0o755)
