@@ -67,6 +67,9 @@ def test_one_line_per_epoch_without_a_bar(caplog: pytest.LogCaptureFixture) -> N
     assert lines[1].endswith('finished')
     assert 'Parameters: 66 trained (layer 66).' in caplog.messages
     assert not any('FLOPs' in text for text in caplog.messages)
+    caplog.clear()
+    NetworkLine.summarize([('Name', []), ('Params', [])], 0, 0, 0.0, {}, 0)
+    assert not caplog.messages
 
 
 def test_callbacks_of_the_configuration_are_not_repeated() -> None:
@@ -93,6 +96,7 @@ def test_time_and_hints(monkeypatch: pytest.MonkeyPatch) -> None:
     line = '1,000 steps of 1 s: about 16 min left, without validation.'
     assert expected(monkeypatch, 1000, 1, 4, 3.8) == [line]
     assert 'OMP_NUM_THREADS=1 may be faster' in expected(monkeypatch, 1000, 1, 4, 0.9)[1]
+    assert expected(monkeypatch, 12, 130.0, 4, 3.8) == ['12 steps of 2 min: about 4 min left, without validation.']
     slow = expected(monkeypatch, 10_000, 2, 1, 1)
     assert slow[0].startswith('10,000 steps of 2 s: about 5.5 h left')
     assert slow[1:] == [

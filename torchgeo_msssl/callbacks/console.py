@@ -66,7 +66,9 @@ class NetworkLine(ModelSummary):
         total_flops: int,
         **summarize_kwargs: Any,
     ) -> None:
-        """Log the line; see :class:`lightning.pytorch.callbacks.ModelSummary`."""
+        """Log the line, unless there are no parameters; see :class:`lightning.pytorch.callbacks.ModelSummary`."""
+        if not total_parameters:
+            return
         columns = dict(summary_data)
         counts = zip(columns['Name'], columns['Params'], strict=True)
         parts = ', '.join(f'{name} {count.strip()}' for name, count in counts if count.strip() not in ('0', '--'))
@@ -140,7 +142,8 @@ class EpochLines(Callback):
         if stopwatch is not None:
             seconds = stopwatch.epoch_seconds()
             parts.append(f'{self._chips * trainer.world_size / seconds:.0f} chips/s')
-            left = stopwatch.seconds_left(trainer)
+            last = trainer.current_epoch + 1 == trainer.max_epochs
+            left = 0.0 if last else stopwatch.seconds_left(trainer)
             parts.append(f'{duration(left)} left' if left > 1 else 'finished')
         log.info('%s: %s', _epoch(trainer), ', '.join(parts))
 

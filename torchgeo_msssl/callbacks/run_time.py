@@ -97,7 +97,8 @@ def announcement(trainer: Trainer, per_step: float, cores: float, device: str) -
     left = (total - trainer.global_step) * per_step
     if math.isinf(left) or left < _SHORT:
         return []
-    lines = [f'{int(total):,} steps of {per_step:.2g} s: about {duration(left)} left, without validation.']
+    each = f'{per_step:.2g} s' if per_step < 10 else duration(per_step)
+    lines = [f'{int(total):,} steps of {each}: about {duration(left)} left, without validation.']
     if device != 'cpu':
         return lines
     threads, available = (
