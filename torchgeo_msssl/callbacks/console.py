@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ModelSummary, ProgressBar, RichProgressBar
-from lightning.pytorch.utilities.model_summary.model_summary import get_human_readable_count
+from lightning.pytorch.utilities.model_summary import get_human_readable_count  # type: ignore[attr-defined]
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
