@@ -110,7 +110,7 @@ def _are_same(split: Scene, stack: Scene) -> bool:
     smaller, larger = sorted((split, stack), key=lambda scene: len(scene.bands))
     if not set(smaller.bands) <= set(larger.bands):
         return False
-    if split.date and stack.date and split.date != stack.date:
+    if split.date != stack.date:
         return False
     alike = [band for band in smaller.bands if _same_grid(split.file_of(band).grid, stack.grid)]
     if not alike:
