@@ -35,7 +35,7 @@ from torchgeo_msssl.commands.trainer_help import FULL_HELP
 from torchgeo_msssl.commands.trainer_options import model_options, option_types, spell_trainer_options
 from torchgeo_msssl.contract import CountedClasses, LabelledData, PredictionData, SpectralData
 from torchgeo_msssl.errors import ConfigurationError, OutputError, WeightsError
-from torchgeo_msssl.runs import new_run_folder, run_folder, weights_of_run
+from torchgeo_msssl.runs import new_run_folder, weights_of_run
 from torchgeo_msssl.shards import Shard
 
 
@@ -250,8 +250,8 @@ class CLI(LightningCLI):
             return []
         if self.subcommand == 'test':
             return after_training(self._arguments, Path(self.config['test']['ckpt_path']))
-        folder = run_folder(self.trainer) if self.subcommand == 'fit' else None
-        if folder is None:
+        folder = self._folder
+        if folder is None or self.subcommand != 'fit':
             return []
         if (encoder := folder / 'encoder.safetensors').is_file():
             return after_pretraining(self._arguments, encoder)
@@ -261,7 +261,8 @@ class CLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run the command; a run that fails before its first step leaves no folder."""
-        with nullcontext() if subcommand == 'predict' else new_run_folder(self.trainer):
+        # the folder is asked for here, since all processes have to take part in that
+        with nullcontext() if subcommand == 'predict' else new_run_folder(self.trainer) as self._folder:
             super()._run_subcommand(subcommand)
 
     def test(self, model: LightningModule, datamodule: LightningDataModule, **options: Any) -> None:

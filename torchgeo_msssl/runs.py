@@ -68,7 +68,7 @@ def weights_of_run(name: str, save_dir: Path = Path('runs')) -> Path | None:
 
 
 @contextmanager
-def new_run_folder(trainer: 'Trainer') -> Iterator[None]:
+def new_run_folder(trainer: 'Trainer') -> Iterator[Path | None]:
     """Create the folder of a run, and remove it if the run fails before its first step.
 
     A folder that existed before, as that of a resumed run, is never removed, nor one that holds anything else than what
@@ -77,11 +77,16 @@ def new_run_folder(trainer: 'Trainer') -> Iterator[None]:
 
     Args:
         trainer: Trainer that is about to run.
+
+    Yields:
+        The folder, None without a logger, or where the logger names it later.
     """
-    folder, step = run_folder(trainer), trainer.global_step
+    logger = trainer.loggers[0] if trainer.loggers else None
+    named = logger is not None and (logger.log_dir is not None or logger.version is not None)
+    folder, step = run_folder(trainer) if named else None, trainer.global_step
     created = folder is not None and trainer.is_global_zero and _create(folder)
     try:
-        yield
+        yield folder
     except BaseException as error:
         started = trainer.global_step > step or isinstance(error, NonFiniteLossError)
         if created and folder is not None and not started and _is_unused(folder):

@@ -63,7 +63,7 @@ def test_one_line_per_epoch_without_a_bar(caplog: pytest.LogCaptureFixture) -> N
         run(EpochLines())
     lines = [text for text in caplog.messages if text.startswith('Epoch')]
     assert [line.split(':')[0] for line in lines] == ['Epoch 1/2', 'Epoch 2/2']
-    assert all(re.match(r'Epoch ./2: loss 0\.5, \d+ chips/s, ', line) for line in lines)
+    assert all(re.match(r'Epoch ./2: loss 0\.5, \d+ chips/s', line) for line in lines)
     assert lines[1].endswith('finished')
     assert 'Parameters: 66 trained (layer 66).' in caplog.messages
     assert not any('FLOPs' in text for text in caplog.messages)

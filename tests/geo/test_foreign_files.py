@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from torchgeo_msssl.errors import BandError
+from torchgeo_msssl.errors import BandError, SceneReadError
 from torchgeo_msssl.geo.band_choice import choose_bands, spectral_bands
 from torchgeo_msssl.geo.chipping.inputs import open_inputs
 from torchgeo_msssl.geo.chipping.options import ChipOptions
@@ -73,3 +73,35 @@ def test_other_pixels_dates_and_places_stay_scenes(make_scene, tmp_path, stack) 
     make_scene(tmp_path / 'b/m.tif', stack, names=NAMES)
     write_bands(make_scene, tmp_path / 'b', stack[:, ::-1].copy())
     assert len(find_scenes(tmp_path)) == 4
+
+
+def test_an_unnamed_mask_that_comes_first_is_named_too(make_scene, tmp_path, stack) -> None:
+    path = make_scene(tmp_path / 'a_mask.tif', (stack[:1] > 5000).astype(np.uint8))
+    make_scene(tmp_path / 'ortho.tif', stack)
+    with pytest.raises(BandError, match=f'paths: {path} looks like labels'):
+        choose_bands(find_scenes(tmp_path), None)
+
+
+def test_equal_nodata_is_no_repetition(make_scene, tmp_path, stack) -> None:
+    stack[:, 10:86, 10:86] = 0  # the middle, which is compared
+    make_scene(tmp_path / 'm.tif', stack, names=NAMES, nodata=0)
+    write_bands(make_scene, tmp_path, stack[:, ::-1].copy())
+    assert len(find_scenes(tmp_path)) == 2
+
+
+def test_a_damaged_band_is_left_to_its_reader(make_scene, tmp_path, stack, monkeypatch) -> None:
+    make_scene(tmp_path / 'm.tif', stack, names=NAMES)
+    write_bands(make_scene, tmp_path, stack)
+
+    def fail(*_: object) -> None:
+        raise SceneReadError('the block cannot be decoded')
+
+    monkeypatch.setattr('torchgeo_msssl.geo.foreign_files.read_file', fail)
+    assert len(find_scenes(tmp_path)) == 2
+
+
+def test_few_values_in_a_band_of_a_scene_are_no_labels(make_scene, tmp_path, stack) -> None:
+    write_bands(make_scene, tmp_path, stack)
+    make_scene(tmp_path / 'B10.tif', np.full((1, 96, 96), 3, dtype=np.uint16))
+    topics = [finding.topic for finding in examine(tmp_path, measured=False) if finding.severity == 'error']
+    assert 'labels_among_scenes' not in topics

@@ -769,3 +769,13 @@ def test_weights_of_a_plain_encoder_file(tmp_path: Path) -> None:
     task = attach(small(weights=str(tmp_path / 'e.safetensors')), tmp_path)
     torch.testing.assert_close(task.normalize.mean, torch.tensor(MEAN))  # it has no statistics
     assert torch.equal(task.model.encoder.conv1.weight, before.model.conv1.weight)
+
+
+def test_pixels_without_a_class_in_the_map_are_not_counted() -> None:
+    """At the edge of warped scenes a pixel may hold data in a chip and none in the map."""
+    task = small()
+    mask = torch.tensor([[[0, 1], [1, 255]]])
+    task.maps = SimpleNamespace(classes=lambda _: torch.tensor([[[0, 255], [1, 1]]]))  # type: ignore[assignment]
+    task.labels = lambda _: mask  # type: ignore[method-assign]
+    task.test_step({}, 0)
+    assert task.confusion.tolist() == [[1, 0], [0, 1]]

@@ -144,7 +144,7 @@ class EpochLines(Callback):
             parts.append(f'{self._chips * trainer.world_size / seconds:.0f} chips/s')
             last = trainer.current_epoch + 1 == trainer.max_epochs
             left = 0.0 if last else stopwatch.seconds_left(trainer)
-            parts.append(f'{duration(left)} left' if left > 1 else 'finished')
+            parts += ['finished'] if last else [f'{duration(left)} left'] if left > 1 else []
         log.info('%s: %s', _epoch(trainer), ', '.join(parts))
 
 

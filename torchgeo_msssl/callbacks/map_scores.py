@@ -22,10 +22,13 @@ class MapScores(Callback):
     """
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Map the test ground; every rank maps its share of the scenes."""
+        """Map the test ground; every rank maps its share of the scenes. A trial with `fast_dev_run` maps nothing."""
+        if not isinstance(pl_module, PixelClassification):
+            return
+        pl_module.maps = None
         data = trainer.datamodule  # type: ignore[attr-defined]
         ground = data.mapped_ground if isinstance(data, MappedData) else None
-        if ground is None or not isinstance(pl_module, PixelClassification):
+        if ground is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         pl_module.check_trained()
         scenes, region = ground
@@ -38,6 +41,10 @@ class MapScores(Callback):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the map."""
+        cast(PixelClassification, pl_module).maps = None
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Forget the map of a test that was stopped."""
         cast(PixelClassification, pl_module).maps = None
 
 

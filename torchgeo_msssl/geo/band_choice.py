@@ -27,7 +27,9 @@ def choose_bands(scenes: Sequence[Scene], wanted: Sequence[str] | None) -> tuple
     chosen = tuple(map(canonical_band_name, wanted)) if wanted else scenes[0].bands
     if len(set(chosen)) < len(chosen):
         raise BandError(f'bands: expected different bands, got {", ".join(wanted or chosen)}; name each once.')
-    if not all(set(chosen) <= set(scene.bands) for scene in scenes):
+    # a mask that comes first would make its single band that of all
+    mixed = not wanted and len({len(scene.bands) for scene in scenes}) > 1
+    if mixed or not all(set(chosen) <= set(scene.bands) for scene in scenes):
         check_no_labels(scenes)
     for scene in scenes:
         missing = [band for band in chosen if band not in scene.bands]

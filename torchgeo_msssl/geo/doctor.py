@@ -71,12 +71,14 @@ def _examine_files(
     found += _raw_frames(raw)
     assumed = {file.path: scene.nodata for scene in scenes for file in scene.files if file.nodata is None}
     unreadable = {path for finding in found if finding.topic == 'damaged' for path in finding.files}
+    # a band file of a larger scene may hold few values, such as one of cirrus clouds
+    bands_of_scenes = {file.path for scene in scenes if len(scene.files) > 1 for file in scene.files}
     classes = []
     for done, path in enumerate(files, start=1):
         if path not in unreadable:
             more, is_classes = _examine_file(path, bands, sensor, measured, assumed.get(path))
             found.extend(more)
-            classes += [path] if is_classes else []
+            classes += [path] if is_classes and path not in bands_of_scenes else []
         if on_progress:
             on_progress(done, len(files))
     unreadable = {path for finding in found if finding.topic == 'damaged' for path in finding.files}

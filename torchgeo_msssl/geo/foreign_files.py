@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from rasterio.errors import RasterioError
 
-from torchgeo_msssl.errors import BandError
+from torchgeo_msssl.errors import BandError, MSSSLError, SceneReadError
 from torchgeo_msssl.geo.checks.pixels import sample_pixels
 from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.open_datasets import open_raster
@@ -30,8 +31,11 @@ def looks_like_labels(scene: Scene) -> bool:
     file = scene.files[0]
     if 'CLASS_NAMES' in file.tags:
         return True
-    with open_raster(file.path) as dataset:
-        return sample_pixels(dataset, [file.index(scene.bands[0])]).is_classes
+    try:
+        with open_raster(file.path) as dataset:
+            return sample_pixels(dataset, [file.index(scene.bands[0])]).is_classes
+    except (RasterioError, MSSSLError):  # a damaged file is reported where it is read
+        return False
 
 
 def check_no_labels(scenes: Sequence[Scene]) -> None:
@@ -102,11 +106,11 @@ def without_repeats(scenes: Sequence[Scene]) -> list[Scene]:
 
 def _is_split(scene: Scene) -> bool:
     """Whether the bands of a scene are in several files, or it is one band that has its name from the file."""
-    return len(scene.files) > 1 or len(scene.bands) == 1
+    return len(scene.files) > 1 or (len(scene.bands) == 1 and not scene.bands[0].startswith('band_'))
 
 
 def _are_same(split: Scene, stack: Scene) -> bool:
-    """Whether two scenes show one place at one time, and a band that both have is the same."""
+    """Whether two scenes show one place at one time, and a band that both have is the same, and not constant."""
     smaller, larger = sorted((split, stack), key=lambda scene: len(scene.bands))
     if not set(smaller.bands) <= set(larger.bands):
         return False
@@ -119,8 +123,14 @@ def _are_same(split: Scene, stack: Scene) -> bool:
     window = Window(grid.height // 2 - _SIDE // 2, grid.width // 2 - _SIDE // 2, _SIDE, _SIDE).intersection(grid.window)
     assert window is not None, 'the middle of a grid lies on it'
     files = [scene.file_of(alike[0]) for scene in (split, stack)]
-    first, second = (read_file(file, window, alike[:1], file.grid)[0] for file in files)
-    return bool(np.array_equal(first, second))
+    try:
+        first, second = (read_file(file, window, alike[:1], file.grid)[0] for file in files)
+    except SceneReadError:  # a damaged file is reported where it is read
+        return False
+    known = first[~np.isnan(first)] if first.dtype.kind == 'f' else first
+    # nodata, or open water, says nothing
+    varied = known.size > 0 and bool((known != known.flat[0]).any())
+    return varied and bool(np.array_equal(first, second, equal_nan=first.dtype.kind == 'f'))
 
 
 def _same_grid(one: PixelGrid, other: PixelGrid) -> bool:

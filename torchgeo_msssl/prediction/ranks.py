@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
@@ -43,8 +44,14 @@ def run_on_ranks(trainer: Trainer, function: Callable[[Shard], object]) -> None:
         strategy.set_world_ranks()
         function(Shard(strategy.global_rank + 1, strategy.world_size))
 
+    environment = launcher.cluster_environment
+    environment.validate_settings(num_devices=launcher.num_processes, num_nodes=launcher.num_nodes)
     try:
-        launcher.launch(run, trainer=trainer)
+        # launch() would also kill this process as soon as another one fails, in the middle of its own scenes
+        if not environment.creates_processes_externally:
+            launcher._call_children_scripts()
+        _set_num_threads_if_needed(num_processes=launcher.num_processes)
+        run()
     except BaseException:
         for process in launcher.procs:
             process.terminate()

@@ -196,7 +196,10 @@ class PixelClassification(TrainingTask):
         if self.maps is None:
             return self._evaluate(batch, 'test')
         mask = self.labels(batch)
-        return self._count(self.maps.classes(batch).to(mask.device), mask)
+        predicted = self.maps.classes(batch).to(mask.device)
+        # at the edge of warped scenes, a pixel may hold data in a chip and none in the larger windows of the map
+        mask = torch.where(predicted < self.num_classes, mask, self.ignore_index)
+        return self._count(predicted, mask)
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Compute class probabilities of a batch without ``mask``.

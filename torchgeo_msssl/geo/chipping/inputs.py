@@ -14,7 +14,7 @@ from torchgeo_msssl.errors import ConfigurationError, SceneReadError
 from torchgeo_msssl.geo.band_choice import choose_bands
 from torchgeo_msssl.geo.chipping.options import ChipOptions
 from torchgeo_msssl.geo.discover import find_files, group_files
-from torchgeo_msssl.geo.foreign_files import repeated_bands, without_repeats
+from torchgeo_msssl.geo.foreign_files import without_repeats
 from torchgeo_msssl.geo.headers import open_scene
 from torchgeo_msssl.geo.open_datasets import is_remote
 from torchgeo_msssl.geo.scene import Scene
@@ -76,8 +76,9 @@ def open_inputs(paths: Sequence[str], options: ChipOptions, output: Path | None 
             failed[name] = error
     if not scenes:
         raise next(iter(failed.values()))
-    dropped = {scenes[i].path for i in repeated_bands(scenes)}
-    scenes = without_repeats(scenes)
+    kept = without_repeats(scenes)
+    dropped = {scene.path for scene in scenes} - {scene.path for scene in kept}
+    scenes = kept
     groups = [(name, files) for name, files in groups if dropped.isdisjoint(_listed(files))]
     _check_names(scenes)
     bands = choose_bands(scenes, options.bands)
