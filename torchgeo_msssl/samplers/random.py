@@ -271,10 +271,11 @@ class RandomChipSampler(ChipSampler):
         i = max(self._places, key=lambda k: self._places[k].cells.total)
         grid = self.dataset.scenes[i].grid
         share = self._places[i].cells.total / grid.window.area
+        larger = '' if self._region is None else ', larger blocks (block_size)'
         return ValidDataError(
             f'min_valid: no chip of {self.size[0]}×{self.size[1]} pixels has {self.min_valid:.0%} valid data'
             f'{" inside the region" if self._region is not None else ""}; the fullest of {len(self._places)} scene(s), '
-            f'{self.dataset.scenes[i].path}, is {share:.0%} valid. Use a smaller chip or a smaller min_valid.'
+            f'{self.dataset.scenes[i].path}, is {share:.0%} valid. Use a smaller chip{larger} or a smaller min_valid.'
         )
 
     def _other_dates(self, i: int) -> list[int]:
