@@ -747,6 +747,20 @@ def test_two_ranks(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_two_ranks_that_stop_within_an_epoch_end_well(tmp_path: Path) -> None:
+    """What the first rank prints takes no part in what the ranks compute together."""
+    scene = write_scene(tmp_path / 'scene.tif', side=128)
+    command = [
+        *(sys.executable, '-m', 'torchgeo_msssl', 'fit', '--config', str(REPOSITORY / 'configs' / 'fastsiam_s2.yaml')),
+        *(*SMALL, '--data.paths', str(scene), '--data.chips_per_epoch', '32', '--trainer.max_steps', '1'),
+        *('--trainer.accelerator', 'cpu', '--trainer.devices', '2', '--trainer.strategy', 'ddp'),
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count('Next:') == 1
+
+
+@pytest.mark.slow
 def test_two_ranks_map_three_scenes(area: Path, tmp_path: Path) -> None:
     """Two processes share an uneven number of scenes: the maps of one process, each written once."""
     flights = sorted((area / 'drone').glob('*.tif'))

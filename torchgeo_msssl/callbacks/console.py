@@ -110,6 +110,11 @@ class OneLineBar(RichProgressBar):
         shown = shown_metrics(trainer, '_step')
         return {**shown, **({} if rate is None else {'chips/s': f'{float(rate):.0f}'})}
 
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the metrics of the epoch, whose means over processes are computed on all of them."""
+        _ = trainer.callback_metrics
+        super().on_train_epoch_end(trainer, pl_module)
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the last state on the screen before the results are printed."""
         self._stop_progress()
@@ -135,10 +140,11 @@ class EpochLines(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the line, on one process."""
+        shown = shown_metrics(trainer, '_epoch')  # on every process, since means over them are computed now
         if not trainer.is_global_zero:
             return
         stopwatch = next((one for one in trainer.callbacks if isinstance(one, Stopwatch)), None)  # type: ignore[attr-defined]
-        parts = [f'{name} {value:.4g}' for name, value in shown_metrics(trainer, '_epoch').items()]
+        parts = [f'{name} {value:.4g}' for name, value in shown.items()]
         if stopwatch is not None:
             seconds = stopwatch.epoch_seconds()
             parts.append(f'{self._chips * trainer.world_size / seconds:.0f} chips/s')
