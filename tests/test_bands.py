@@ -177,3 +177,11 @@ def test_only_sensors_that_the_bands_may_be_from_are_advised(names, filename: st
     assert likely_sensors(names, filename)[: len(advised)] == advised
     assert advised or likely_sensors(names, filename) == []
     assert not any('sentinel2' in name for name in likely_sensors(names, filename))
+
+
+def test_the_nine_reflective_bands_of_landsat_8_are_not_of_sentinel_2() -> None:
+    names = [f'B0{number}' for number in range(1, 10)]
+    assert infer_sensor(names, 'scene.tif') is None
+    sentinel = infer_sensor([*names, 'B8A', 'B11', 'B12'], 'scene.tif')
+    assert sentinel is not None
+    assert sentinel.name == 'sentinel2_l2a'

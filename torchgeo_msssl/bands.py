@@ -238,7 +238,8 @@ def _is_landsat8(spectral: Set[str]) -> bool:
     """Whether numbered bands are those of exports of Landsat 8, and not of Sentinel-2."""
     if not {'B05', 'B06', 'B07'} <= spectral or spectral & {'B8A', 'B12'}:
         return False
-    return 'B08' not in spectral or 'B10' in spectral  # the panchromatic and thermal bands
+    reflective = {f'B0{number}' for number in range(1, 10)} <= spectral  # without the thermal bands
+    return 'B08' not in spectral or 'B10' in spectral or (reflective and 'B11' not in spectral)  # B08 is panchromatic
 
 
 def likely_sensors(names: Sequence[str], filename: str = '') -> list[str]:
