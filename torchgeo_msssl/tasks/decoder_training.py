@@ -1,10 +1,11 @@
 """Base of pretraining methods that train a decoder with the encoder, whose output follows the stem."""
 
 from abc import abstractmethod
-from typing import cast
+from typing import Any, cast
 
 from torch import Tensor, nn
 
+from torchgeo_msssl.losses.reconstruction import MaskedLoss, PixelLoss
 from torchgeo_msssl.models.reconstruction import (
     RestorationArchitecture,
     create_restoration,
@@ -14,6 +15,7 @@ from torchgeo_msssl.models.reconstruction import (
 from torchgeo_msssl.models.segmentation import FIXED_STRIDES, check_stem_of, pad_to_multiple, rescale_head
 from torchgeo_msssl.models.stems import Stem, reduction_of, stem_of
 from torchgeo_msssl.tasks.base import PretrainingTask
+from torchgeo_msssl.tasks.optimizers import OptimizerName
 
 
 class DecoderTraining(PretrainingTask):
@@ -24,7 +26,29 @@ class DecoderTraining(PretrainingTask):
     """
 
     stride: int
-    _architecture: RestorationArchitecture
+
+    def __init__(
+        self,
+        architecture: RestorationArchitecture = 'unet',
+        optimizer: OptimizerName = 'adamw',
+        lr: float = 1e-3,
+        weight_decay: float = 1e-2,
+        **kwargs: Any,
+    ) -> None:
+        """Build the network.
+
+        Args:
+            architecture: ``unet``, ``unetplusplus``, ``fpn``, ``segformer`` or ``upernet``.
+            optimizer: ``adamw``, ``adam``, ``sgd`` or ``lars``.
+            lr: Maximum learning rate.
+            weight_decay: Weight decay; normalization layers and biases are exempt.
+            **kwargs: The options of :class:`~torchgeo_msssl.tasks.PretrainingTask`.
+
+        Raises:
+            ConfigurationError: If an option is out of its range, or architecture and encoder are incompatible.
+        """
+        self._architecture: RestorationArchitecture = architecture
+        super().__init__(optimizer=optimizer, lr=lr, weight_decay=weight_decay, **kwargs)
 
     @property
     @abstractmethod
@@ -55,6 +79,23 @@ class ImagePrediction(DecoderTraining):
         decoder: smp's decoder.
         restoration_head: From the decoder's output to an image of all bands.
     """
+
+    def __init__(self, loss: PixelLoss = 'l1', **kwargs: Any) -> None:
+        """Build the network.
+
+        Args:
+            loss: ``l1`` or ``mse``.
+            **kwargs: The options of :class:`DecoderTraining`.
+
+        Raises:
+            ConfigurationError: If an option is out of its range, or architecture and encoder are incompatible.
+        """
+        self._loss: PixelLoss = loss
+        super().__init__(**kwargs)
+
+    def configure_losses(self) -> None:
+        """Build the loss."""
+        self.criterion = MaskedLoss(self._loss)
 
     def configure_heads(self) -> None:
         """Build the decoder."""

@@ -4,10 +4,7 @@ from typing import Any, Literal, cast
 
 from torch import Tensor
 
-from torchgeo_msssl.losses.reconstruction import MaskedLoss, PixelLoss
-from torchgeo_msssl.models.reconstruction import RestorationArchitecture
 from torchgeo_msssl.tasks.decoder_training import ImagePrediction
-from torchgeo_msssl.tasks.optimizers import OptimizerName
 from torchgeo_msssl.tasks.restoration import RestorationTask
 from torchgeo_msssl.transforms.corruptions import CorruptionName, create_corruption
 from torchgeo_msssl.validation import check_choice
@@ -33,7 +30,6 @@ class Reconstruction(ImagePrediction, RestorationTask):
 
     def __init__(
         self,
-        architecture: RestorationArchitecture = 'unet',
         corruption: CorruptionName | list[CorruptionName] = 'coarse_cutout',
         cutout_count: tuple[int, int] = (1, 4),
         cutout_size: tuple[float, float] = (0.15, 0.5),
@@ -41,17 +37,12 @@ class Reconstruction(ImagePrediction, RestorationTask):
         patch_ratio: float = 0.6,
         noise: float = 0.2,
         factor: float = 4.0,
-        loss: PixelLoss = 'l1',
         loss_on: LossOn = 'hidden',
-        optimizer: OptimizerName = 'adamw',
-        lr: float = 1e-3,
-        weight_decay: float = 1e-2,
         **kwargs: Any,
     ) -> None:
         """Build the network.
 
         Args:
-            architecture: ``unet``, ``unetplusplus``, ``fpn``, ``segformer`` or ``upernet``.
             corruption: ``coarse_cutout``, ``patch_mask``, ``crappify``, or a list, of which each chip gets one.
             cutout_count: Smallest and largest number of rectangles.
             cutout_size: Smallest and largest side of a rectangle, as a fraction of the chip's.
@@ -59,31 +50,21 @@ class Reconstruction(ImagePrediction, RestorationTask):
             patch_ratio: Fraction of the patches that is masked.
             noise: Standard deviation of crappify's noise as a fraction of each band's.
             factor: Number of pixels that crappify merges into one: 4 halves each side, and resamples back.
-            loss: ``l1`` or ``mse``.
             loss_on: Pixels that count: ``hidden`` ones (for crappify all valid ones), or ``all`` valid ones.
-            optimizer: ``adamw``, ``adam``, ``sgd`` or ``lars``.
-            lr: Maximum learning rate.
-            weight_decay: Weight decay; normalization layers and biases are exempt.
-            **kwargs: The options of :class:`~torchgeo_msssl.tasks.RestorationTask`.
+            **kwargs: The options of :class:`.ImagePrediction` and :class:`~torchgeo_msssl.tasks.RestorationTask`.
 
         Raises:
             ConfigurationError: If an option is out of its range, or architecture and encoder are incompatible.
         """
         check_choice('loss_on', loss_on, LossOn)
-        self._architecture: RestorationArchitecture = architecture
         self._corruption_arguments = (corruption, cutout_count, cutout_size, patch_size, patch_ratio, noise, factor)
-        self._loss: PixelLoss = loss
         self.loss_on: LossOn = loss_on
-        super().__init__(optimizer=optimizer, lr=lr, weight_decay=weight_decay, **kwargs)
+        super().__init__(**kwargs)
 
     def configure_heads(self) -> None:
         """Build the decoder and the corruption."""
         super().configure_heads()
         self.corruption = create_corruption(*self._corruption_arguments)
-
-    def configure_losses(self) -> None:
-        """Build the loss."""
-        self.criterion = MaskedLoss(self._loss)
 
     def corrupt(self, image: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Corrupt images in the configured way; see :meth:`.RestorationTask.corrupt`."""

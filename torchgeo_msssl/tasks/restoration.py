@@ -12,7 +12,7 @@ from torchgeo_msssl.tasks.base import PretrainingTask
 from torchgeo_msssl.tasks.collapse import CollapseMonitor
 from torchgeo_msssl.tasks.restoration_folder import RestorationFolder
 from torchgeo_msssl.transforms.normalize import valid_pixels
-from torchgeo_msssl.transforms.symmetries import apply_symmetries, random_symmetries
+from torchgeo_msssl.transforms.symmetries import move_at_random
 
 
 class RestorationTask(PretrainingTask):
@@ -133,9 +133,8 @@ class RestorationTask(PretrainingTask):
     def augmented(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Standardize the chips of a batch, flipped and rotated at random; returns as :meth:`standardized`."""
         image, valid = self.standardized(batch)
-        square = image.shape[-1] == image.shape[-2]
-        symmetries = random_symmetries(len(image), square, self.flips, self.quarter_turns, image.device)
-        return apply_symmetries(image, symmetries), apply_symmetries(valid, symmetries)
+        image, valid = move_at_random(image, valid, flips=self.flips, quarter_turns=self.quarter_turns)
+        return image, valid
 
     def shown_views(self, batch: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
         """Return the target of the network and its input."""

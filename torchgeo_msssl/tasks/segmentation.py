@@ -39,7 +39,7 @@ from torchgeo_msssl.tasks.semi_supervision import SemiSupervisedClassification, 
 from torchgeo_msssl.tasks.starting_weights import Statistics, Transfer, choose_statistics, load_starting_weights
 from torchgeo_msssl.transforms.normalize import Normalize, valid_pixels
 from torchgeo_msssl.transforms.spectral import apply_gain, uniform_between
-from torchgeo_msssl.transforms.symmetries import apply_symmetries, random_symmetries
+from torchgeo_msssl.transforms.symmetries import move_at_random
 from torchgeo_msssl.validation import check_at_least, check_choice, check_interval, check_probability
 
 log = logging.getLogger(__name__)
@@ -323,13 +323,13 @@ class Segmentation(EncoderTraining, SemiSupervisedClassification):
             Standardized values (batch, band, height, width) and labels (batch, height, width).
         """
         image, mask = self.reflectance(batch), self.labels(batch)
-        size, bands, height, width = image.shape
+        size, bands = image.shape[:2]
         common = uniform_between(torch.rand(size, 1, device=image.device), self.common_gain)
         per_band = uniform_between(torch.rand(size, bands, device=image.device), self.band_gain)
         valid = valid_pixels(batch['image'], batch.get('valid'))
         image = self.normalize.standardize(apply_gain(image, common * per_band), valid)
-        symmetries = random_symmetries(size, height == width, self.flips, self.quarter_turns, image.device)
-        return apply_symmetries(image, symmetries), apply_symmetries(mask, symmetries)
+        image, mask = move_at_random(image, mask, flips=self.flips, quarter_turns=self.quarter_turns)
+        return image, mask
 
     # Steps.
 

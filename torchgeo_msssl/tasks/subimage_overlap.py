@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from torchgeo_msssl.losses.segmentation import SegmentationLoss, SegmentationLossName
 from torchgeo_msssl.models.reconstruction import (
-    RestorationArchitecture,
     create_restoration,
     feature_pyramid,
     mean_of_maps,
@@ -19,11 +18,10 @@ from torchgeo_msssl.models.subimage_matching import SubimageMatching
 from torchgeo_msssl.tasks.collapse import CollapseMonitor
 from torchgeo_msssl.tasks.confusion import class_scores, confusion_matrix
 from torchgeo_msssl.tasks.decoder_training import DecoderTraining
-from torchgeo_msssl.tasks.optimizers import OptimizerName
 from torchgeo_msssl.tasks.subimage_folder import SubimageFolder
 from torchgeo_msssl.transforms.normalize import valid_pixels
 from torchgeo_msssl.transforms.subimages import RandomSubimage
-from torchgeo_msssl.transforms.symmetries import apply_symmetries, random_symmetries
+from torchgeo_msssl.transforms.symmetries import move_at_random
 
 #: Value of pixels without data in the mask.
 _UNLABELLED = 255
@@ -78,7 +76,6 @@ class SubimageOverlap(DecoderTraining):
 
     def __init__(
         self,
-        architecture: RestorationArchitecture = 'unet',
         subimage_size: tuple[float, float] = (0.25, 0.5),
         min_valid: float = 0.5,
         flips: bool = True,
@@ -88,15 +85,11 @@ class SubimageOverlap(DecoderTraining):
         matching_dim: int = 64,
         temperature: float = 0.02,
         loss: SegmentationLossName = 'ce+dice',
-        optimizer: OptimizerName = 'adamw',
-        lr: float = 1e-3,
-        weight_decay: float = 1e-2,
         **kwargs: Any,
     ) -> None:
         """Build the network.
 
         Args:
-            architecture: ``unet``, ``unetplusplus``, ``fpn``, ``segformer`` or ``upernet``.
             subimage_size: Smallest and largest side of a sub-image, as a fraction of the chip's.
             min_valid: Minimum fraction of valid pixels, below which a sub-image is drawn again.
             flips: Whether to flip chips, and their sub-images independently of them, at random.
@@ -106,21 +99,17 @@ class SubimageOverlap(DecoderTraining):
             matching_dim: Number of features in which chip and sub-image are compared, at each resolution.
             temperature: Softness of the choice among the places where a sub-image may lie.
             loss: ``ce``, ``dice``, ``focal``, ``jaccard`` or ``ce+dice``, over valid pixels.
-            optimizer: ``adamw``, ``adam``, ``sgd`` or ``lars``.
-            lr: Maximum learning rate.
-            weight_decay: Weight decay; normalization layers and biases are exempt.
-            **kwargs: The options of :class:`~torchgeo_msssl.tasks.PretrainingTask`.
+            **kwargs: The options of :class:`.DecoderTraining`.
 
         Raises:
             ConfigurationError: If an option is out of its range, or architecture and encoder are incompatible.
         """
-        self._architecture: RestorationArchitecture = architecture
         self._subimage_arguments = (subimage_size, flips, quarter_turns, common_gain, band_gain, min_valid)
         self._matching_arguments = (matching_dim, temperature)
         self._loss: SegmentationLossName = loss
         self.flips = flips
         self.quarter_turns = quarter_turns
-        super().__init__(optimizer=optimizer, lr=lr, weight_decay=weight_decay, **kwargs)
+        super().__init__(**kwargs)
 
     def configure_heads(self) -> None:
         """Build decoder, head and matching."""
@@ -160,9 +149,7 @@ class SubimageOverlap(DecoderTraining):
         """
         image, valid = self.reflectance(batch), valid_pixels(batch['image'], batch.get('valid'))
         if augment:
-            square = image.shape[-1] == image.shape[-2]
-            symmetries = random_symmetries(len(image), square, self.flips, self.quarter_turns, image.device)
-            image, valid = apply_symmetries(image, symmetries), apply_symmetries(valid, symmetries)
+            image, valid = move_at_random(image, valid, flips=self.flips, quarter_turns=self.quarter_turns)
         part = self.random_subimage(image, valid)
         return SubimageExample(
             image=self.normalize.standardize(image, valid),

@@ -8,14 +8,11 @@ from torch import Tensor
 
 from torchgeo_msssl.contract import PositivesData
 from torchgeo_msssl.errors import ConfigurationError
-from torchgeo_msssl.losses.reconstruction import MaskedLoss, PixelLoss
-from torchgeo_msssl.models.reconstruction import RestorationArchitecture
 from torchgeo_msssl.tasks.collapse import CollapseMonitor
 from torchgeo_msssl.tasks.decoder_training import ImagePrediction
-from torchgeo_msssl.tasks.optimizers import OptimizerName
 from torchgeo_msssl.tasks.temporal_folder import TemporalFolder
 from torchgeo_msssl.transforms.normalize import valid_pixels
-from torchgeo_msssl.transforms.symmetries import apply_symmetries, random_symmetries
+from torchgeo_msssl.transforms.symmetries import move_at_random
 
 #: Values of the option ``positives`` that give the same place on another date.
 _DATED = ('temporal', 'earlier', 'later')
@@ -42,39 +39,23 @@ class TemporalReconstruction(ImagePrediction):
 
     def __init__(
         self,
-        architecture: RestorationArchitecture = 'unet',
         flips: bool = True,
         quarter_turns: bool = True,
-        loss: PixelLoss = 'l1',
-        optimizer: OptimizerName = 'adamw',
-        lr: float = 1e-3,
-        weight_decay: float = 1e-2,
         **kwargs: Any,
     ) -> None:
         """Build the network.
 
         Args:
-            architecture: ``unet``, ``unetplusplus``, ``fpn``, ``segformer`` or ``upernet``.
             flips: Whether to flip chips at random, both dates alike.
             quarter_turns: Whether to rotate chips by quarter turns at random, both dates alike.
-            loss: ``l1`` or ``mse``, over pixels that are valid on both dates.
-            optimizer: ``adamw``, ``adam``, ``sgd`` or ``lars``.
-            lr: Maximum learning rate.
-            weight_decay: Weight decay; normalization layers and biases are exempt.
-            **kwargs: The options of :class:`~torchgeo_msssl.tasks.PretrainingTask`.
+            **kwargs: The options of :class:`.ImagePrediction`; the loss is over pixels that are valid on both dates.
 
         Raises:
             ConfigurationError: If an option is out of its range, or architecture and encoder are incompatible.
         """
-        self._architecture: RestorationArchitecture = architecture
-        self._loss: PixelLoss = loss
         self.flips = flips
         self.quarter_turns = quarter_turns
-        super().__init__(optimizer=optimizer, lr=lr, weight_decay=weight_decay, **kwargs)
-
-    def configure_losses(self) -> None:
-        """Build the loss."""
-        self.criterion = MaskedLoss(self._loss)
+        super().__init__(**kwargs)
 
     def setup(self, stage: str) -> None:
         """Extend :meth:`.PretrainingTask.setup`.
@@ -113,10 +94,8 @@ class TemporalReconstruction(ImagePrediction):
         other_valid = valid_pixels(batch['positive'], batch.get('positive_valid'))
         image = self.normalize.standardize(self.reflectance(batch), valid)
         other = self.normalize.standardize(self.reflectance(batch, 'positive'), other_valid)
-        square = image.shape[-1] == image.shape[-2]
-        symmetries = random_symmetries(len(image), square, self.flips, self.quarter_turns, image.device)
-        image, other, valid, both = (
-            apply_symmetries(part, symmetries) for part in (image, other, valid, valid & other_valid)
+        image, other, valid, both = move_at_random(
+            image, other, valid, valid & other_valid, flips=self.flips, quarter_turns=self.quarter_turns
         )
         return image, other, valid, both
 

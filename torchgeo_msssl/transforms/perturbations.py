@@ -14,7 +14,7 @@ from torch import Tensor
 from torchgeo_msssl.transforms.corruptions import rectangles
 from torchgeo_msssl.transforms.normalize import Normalize
 from torchgeo_msssl.transforms.spectral import apply_band_noise, apply_gain, band_statistics, uniform_between
-from torchgeo_msssl.transforms.symmetries import apply_symmetries, random_symmetries
+from torchgeo_msssl.transforms.symmetries import move_at_random
 from torchgeo_msssl.transforms.views import gaussian_blur
 from torchgeo_msssl.validation import check_interval, check_probability
 
@@ -120,8 +120,7 @@ def perturb(
     """
     size, _, height, width = reflectance.shape
     image = normalize.standardize(perturb_reflectance(reflectance, valid, how), valid)
-    symmetries = random_symmetries(size, height == width, flips, quarter_turns, image.device)
-    moved = tuple(apply_symmetries(part, symmetries) for part in (image, target, valid))
+    moved = move_at_random(image, target, valid, flips=flips, quarter_turns=quarter_turns)
     mixed = (torch.rand(size, device=image.device) < how.cutmix).long()
     inside = rectangles(torch.rand(size, 1, 4, device=image.device), mixed, _CUT_SIZE, height, width)
     image, target, valid = cut_and_mix(moved, inside)

@@ -49,3 +49,20 @@ def apply_symmetries(image: Tensor, symmetries: Tensor) -> Tensor:
         image = torch.where(transpose, image.transpose(-1, -2), image)
     image = torch.where(rows, image.flip(-2), image)
     return torch.where(columns, image.flip(-1), image)
+
+
+def move_at_random(*parts: Tensor, flips: bool, quarter_turns: bool) -> tuple[Tensor, ...]:
+    """Flip and rotate samples at random, each of its parts alike.
+
+    Args:
+        *parts: Images, masks and others of the same samples (batch, …, height, width).
+        flips: Whether to flip.
+        quarter_turns: Whether to rotate by quarter turns.
+
+    Returns:
+        The parts, in the shapes given.
+    """
+    first = parts[0]
+    square = first.shape[-1] == first.shape[-2]
+    symmetries = random_symmetries(len(first), square, flips, quarter_turns, first.device)
+    return tuple(apply_symmetries(part, symmetries) for part in parts)
