@@ -13,8 +13,10 @@ from torch import distributed
 from torch.utils.data import DistributedSampler
 from torchgeo.samplers import GeoSampler
 
+from torchgeo_msssl.datasets.queries import ChipQuery
 from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import ConfigurationError
+from torchgeo_msssl.geo.grid import Window
 from torchgeo_msssl.geo.vector.antimeridian import cut_at_antimeridian
 
 
@@ -137,3 +139,38 @@ class ChipSampler(GeoSampler, DistributedSampler[Any]):
     @abstractmethod
     def __len__(self) -> int:
         """Return the chips of one epoch on this rank."""
+
+
+class FixedSampler(ChipSampler):
+    """Yields the same windows in every epoch.
+
+    Attributes:
+        places: Index of the scene, and window, of each chip.
+    """
+
+    def __init__(self, dataset: Scenes, size: int | tuple[int, int], roi: BaseGeometry | None, all_ranks: bool) -> None:
+        """Start without windows.
+
+        Args:
+            dataset: Scenes to sample from.
+            size: Chip size in pixels, one side or ``(height, width)``.
+            roi: Region (in the dataset's CRS), or None.
+            all_ranks: Give every rank of a distributed run all windows instead of its share.
+
+        Raises:
+            ConfigurationError: If the size is not positive.
+        """
+        super().__init__(dataset, size, roi, seed=0)
+        self._all_ranks = all_ranks
+        self.places: list[tuple[int, Window]] = []
+
+    def draw(self, epoch: int, start: int) -> Iterator[ChipQuery]:
+        """Yield this rank's windows."""
+        rank, world = (0, 1) if self._all_ranks else self.ranks()
+        for scene, window in self.places[rank::world][start:]:
+            yield self.dataset.query(scene, window)
+
+    def __len__(self) -> int:
+        """Return the windows of this rank."""
+        rank, world = (0, 1) if self._all_ranks else self.ranks()
+        return len(range(rank, len(self.places), world))

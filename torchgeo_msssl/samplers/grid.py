@@ -1,24 +1,22 @@
 """Chips on a grid that covers every pixel of every scene."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from torchgeo_msssl.datasets.queries import ChipQuery
 from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import ConfigurationError, EmptyIntersectionError
 from torchgeo_msssl.geo.grid import PixelGrid, Window, covering_windows, spaced_windows
-from torchgeo_msssl.samplers.base import ChipSampler
+from torchgeo_msssl.samplers.base import FixedSampler
 
 #: Tolerance for rounded coordinates, in pixels.
 _TOLERANCE = 1e-6
 
 
-class GridChipSampler(ChipSampler):
+class GridChipSampler(FixedSampler):
     """Yields the fewest chips at a stride that cover each scene, from north to south and west to east.
 
     Chips lie inside their scene; a scene smaller than a chip is padded with nodata. With a region, each of its polygons
@@ -49,13 +47,11 @@ class GridChipSampler(ChipSampler):
             ConfigurationError: If the overlap is not smaller than the chip, or ``min_valid`` is not a fraction.
             EmptyIntersectionError: If no chip is left.
         """
-        super().__init__(dataset, size, roi, seed=0)
+        super().__init__(dataset, size, roi, all_ranks)
         if not 0 <= min_valid <= 1:
             raise ConfigurationError(f'min_valid: expected a fraction from 0 to 1, got {min_valid}.')
         if overlap >= min(self.size) or (overlap < 0 and roi is not None):
             raise ConfigurationError(f'overlap: expected 0 to {min(self.size) - 1} pixels, got {overlap}.')
-        self._all_ranks = all_ranks
-        self.places: list[tuple[int, Window]] = []
         for i, scene in enumerate(dataset.scenes):
             region = self.region_of(i)
             if region is None and overlap < 0:
@@ -76,17 +72,6 @@ class GridChipSampler(ChipSampler):
                 f'{min_valid:.0%} valid data; use a smaller chip, larger blocks or a smaller min_valid.'
             )
             raise EmptyIntersectionError(msg)
-
-    def draw(self, epoch: int, start: int) -> Iterator[ChipQuery]:
-        """Yield this rank's chips; every epoch is the same."""
-        rank, world = (0, 1) if self._all_ranks else self.ranks()
-        for scene, window in self.places[rank::world][start:]:
-            yield self.dataset.query(scene, window)
-
-    def __len__(self) -> int:
-        """Return the chips of this rank."""
-        rank, world = (0, 1) if self._all_ranks else self.ranks()
-        return len(range(rank, len(self.places), world))
 
 
 def _windows_inside(grid: PixelGrid, region: BaseGeometry, size: tuple[int, int], overlap: int) -> list[Window]:

@@ -1,20 +1,17 @@
 """Windows that show each pixel of a region once."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
-from torchgeo_msssl.datasets.queries import ChipQuery
 from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import EmptyIntersectionError
 from torchgeo_msssl.geo.grid import PixelGrid, Window
-from torchgeo_msssl.samplers.base import ChipSampler
+from torchgeo_msssl.samplers.base import FixedSampler
 
 
-class GroundSampler(ChipSampler):
+class GroundSampler(FixedSampler):
     """Yields windows of the pixel grid of each scene that hold pixels of a region and data.
 
     Windows lie side by side from the north-west corner of the scene, so that every pixel is in one of them, and may
@@ -38,9 +35,7 @@ class GroundSampler(ChipSampler):
             ConfigurationError: If the size is not positive.
             EmptyIntersectionError: If the region holds no pixel with data.
         """
-        super().__init__(dataset, size, roi, seed=0)
-        self._all_ranks = all_ranks
-        self.places: list[tuple[int, Window]] = []
+        super().__init__(dataset, size, roi, all_ranks)
         for scene in range(len(dataset.scenes)):
             origins, side = self._origins(scene, size), size + 2 * context
             self.places.extend((scene, Window(row - context, col - context, side, side)) for row, col in origins)
@@ -56,17 +51,6 @@ class GroundSampler(ChipSampler):
         _, at_most = self.dataset.valid_cells(scene).bounds(rows, cols, self.size)
         kept &= at_most > 0
         return list(zip(rows[kept].tolist(), cols[kept].tolist(), strict=True))
-
-    def draw(self, epoch: int, start: int) -> Iterator[ChipQuery]:
-        """Yield this rank's windows; every epoch is the same."""
-        rank, world = (0, 1) if self._all_ranks else self.ranks()
-        for scene, window in self.places[rank::world][start:]:
-            yield self.dataset.query(scene, window)
-
-    def __len__(self) -> int:
-        """Return the windows of this rank."""
-        rank, world = (0, 1) if self._all_ranks else self.ranks()
-        return len(range(rank, len(self.places), world))
 
 
 def _between_centres(
