@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 UNLABELLED = 'unlabelled'
 
 
+#: Second chip of a training chip: itself, the same place on another (earlier, later) date, or a neighbouring place.
+Positives = Literal['same', 'temporal', 'earlier', 'later', 'nearby']
+#: Kinds of positives that lie on another date.
+DATED_POSITIVES = ('temporal', 'earlier', 'later')
+
+
 @runtime_checkable
 class SpectralData(Protocol):
     """Data module that knows the bands of its chips and their statistics.
@@ -106,7 +112,7 @@ class PositivesData(Protocol):
     """Data module whose chips may have a second one, from which half of the views are cut."""
 
     @property
-    def positives(self) -> Literal['same', 'temporal', 'earlier', 'later', 'nearby']:
+    def positives(self) -> Positives:
         """Which one: the chip itself, the same place on another (earlier, later) date, or a neighbouring place."""
 
 

@@ -3,6 +3,7 @@
 import warnings
 from typing import Any, Literal
 
+from torchgeo_msssl.contract import Positives
 from torchgeo_msssl.datamodules.base import SpectralDataModule
 from torchgeo_msssl.datamodules.folder_reader import FolderReader
 from torchgeo_msssl.datamodules.sample_data import sample_chips
@@ -13,7 +14,7 @@ from torchgeo_msssl.geo.plain_images import require_crs
 from torchgeo_msssl.geo.sample import SampleArea
 from torchgeo_msssl.samplers.blocks import split_blocks, split_scenes
 from torchgeo_msssl.samplers.order import ShuffledChips
-from torchgeo_msssl.samplers.random import Positives, RandomChipSampler
+from torchgeo_msssl.samplers.random import RandomChipSampler
 
 
 class PretrainingDataModule(SpectralDataModule):

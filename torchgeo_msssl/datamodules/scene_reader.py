@@ -13,6 +13,7 @@ from shapely.geometry.base import BaseGeometry
 from torch import Tensor
 
 from torchgeo_msssl.bands import Sensor
+from torchgeo_msssl.contract import Positives
 from torchgeo_msssl.datamodules.reader import (
     file_statistics,
     measured_statistics,
@@ -35,7 +36,7 @@ from torchgeo_msssl.samplers.balanced import BalancedChipSampler
 from torchgeo_msssl.samplers.base import ChipSampler
 from torchgeo_msssl.samplers.grid import GridChipSampler
 from torchgeo_msssl.samplers.ground import GroundSampler
-from torchgeo_msssl.samplers.random import Positives, RandomChipSampler
+from torchgeo_msssl.samplers.random import RandomChipSampler
 
 log = logging.getLogger(__name__)
 

@@ -4,13 +4,13 @@ import operator
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
+from torchgeo_msssl.contract import DATED_POSITIVES, Positives
 from torchgeo_msssl.datasets.queries import ChipQuery
 from torchgeo_msssl.datasets.scenes import Scenes
 from torchgeo_msssl.errors import ChipSizeError, ConfigurationError, ValidDataError
@@ -18,11 +18,6 @@ from torchgeo_msssl.geo.grid import PixelGrid, Window
 from torchgeo_msssl.geo.valid_counts import CELL, ValidCells
 from torchgeo_msssl.samplers.base import ChipSampler
 from torchgeo_msssl.validation import check_choice
-
-Positives = Literal['same', 'temporal', 'earlier', 'later', 'nearby']
-
-#: Kinds of positives that lie on another date.
-_DATED = ('temporal', 'earlier', 'later')
 
 #: Chips that are drawn together; resuming at a position of an epoch costs at most this many draws.
 _BLOCK = 64
@@ -218,7 +213,7 @@ class RandomChipSampler(ChipSampler):
         self.positives: Positives = positives
         need = int(np.ceil(min_valid * self.size[0] * self.size[1] - 1e-9))
         self._places = {i: self._place(i, need, aligned) for i in self._large_enough(need)}
-        self._dated = positives in _DATED
+        self._dated = positives in DATED_POSITIVES
         self._partners = {i: self._other_dates(i) for i in self._places} if self._dated else {}
         self._scenes = np.array([i for i, place in self._places.items() if len(place.good)], dtype=np.int64)
         if len(self._scenes) == 0:

@@ -6,16 +6,13 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from torchgeo_msssl.contract import PositivesData
+from torchgeo_msssl.contract import DATED_POSITIVES, PositivesData
 from torchgeo_msssl.errors import ConfigurationError
 from torchgeo_msssl.tasks.collapse import CollapseMonitor
 from torchgeo_msssl.tasks.decoder_training import ImagePrediction
 from torchgeo_msssl.tasks.temporal_folder import TemporalFolder
 from torchgeo_msssl.transforms.normalize import valid_pixels
 from torchgeo_msssl.transforms.symmetries import move_at_random
-
-#: Values of the option ``positives`` that give the same place on another date.
-_DATED = ('temporal', 'earlier', 'later')
 
 
 class TemporalReconstruction(ImagePrediction):
@@ -64,7 +61,7 @@ class TemporalReconstruction(ImagePrediction):
             ConfigurationError: If chips come without another date.
         """
         data = self.attached_data()
-        if stage == 'fit' and isinstance(data, PositivesData) and data.positives not in _DATED:
+        if stage == 'fit' and isinstance(data, PositivesData) and data.positives not in DATED_POSITIVES:
             raise ConfigurationError(
                 f'positives: TemporalReconstruction predicts another date, got {data.positives!r}; set data.positives '
                 'to earlier, later or temporal.'
