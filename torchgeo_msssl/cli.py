@@ -35,7 +35,7 @@ from torchgeo_msssl.commands.trainer_help import FULL_HELP
 from torchgeo_msssl.commands.trainer_options import model_options, option_types, spell_trainer_options
 from torchgeo_msssl.contract import CountedClasses, LabelledData, PredictionData, SpectralData
 from torchgeo_msssl.errors import ConfigurationError, OutputError, WeightsError
-from torchgeo_msssl.runs import new_run_folder, weights_of_run
+from torchgeo_msssl.runs import new_run_folder, weights_in, weights_of_run
 from torchgeo_msssl.shards import Shard
 
 
@@ -250,14 +250,11 @@ class CLI(LightningCLI):
             return []
         if self.subcommand == 'test':
             return after_training(self._arguments, Path(self.config['test']['ckpt_path']))
-        folder = self._folder
-        if folder is None or self.subcommand != 'fit':
+        found = weights_in(self._folder) if self._folder is not None and self.subcommand == 'fit' else None
+        if found is None:
             return []
-        if (encoder := folder / 'encoder.safetensors').is_file():
-            return after_pretraining(self._arguments, encoder)
-        checkpoints = (folder / 'checkpoints' / name for name in ('best.ckpt', 'last.ckpt'))
-        found = next((path for path in checkpoints if path.is_file()), None)
-        return [] if found is None else after_training(self._arguments, found)
+        after = after_training if found.suffix == '.ckpt' else after_pretraining
+        return after(self._arguments, found)
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run the command; a run that fails before its first step leaves no folder."""

@@ -48,6 +48,11 @@ def run_folder(trainer: 'Trainer | None') -> Path | None:
     return Path(trainer.strategy.broadcast(str(folder)))
 
 
+def weights_in(run: Path) -> Path | None:
+    """Return the file of a run folder from which another run can start, the encoder first; None without any."""
+    return next((run / file for file in _WEIGHTS if (run / file).is_file()), None)
+
+
 def weights_of_run(name: str, save_dir: Path = Path('runs')) -> Path | None:
     """Find the weights of a run by its name.
 
@@ -63,8 +68,8 @@ def weights_of_run(name: str, save_dir: Path = Path('runs')) -> Path | None:
         return None
     folder = save_dir / name
     runs = [folder, *(path for path in folder.glob('*') if path.is_dir())]
-    found = [next((run / file for file in _WEIGHTS if (run / file).is_file()), None) for run in runs]
-    return max((path for path in found if path is not None), key=lambda path: path.stat().st_mtime_ns, default=None)
+    found = [path for run in runs if (path := weights_in(run)) is not None]
+    return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
 
 
 @contextmanager

@@ -87,7 +87,7 @@ def test_pixel_size(make_scene: Make, caplog: pytest.LogCaptureFixture) -> None:
     def messages(size: float | None) -> str:
         caplog.clear()
         metadata = EncoderMetadata('test', 'resnet18', BANDS, mean=MEAN, std=STD, pixel_size=size)
-        compare_with_training([scene], BANDS, known, 'auto', metadata)
+        compare_with_training(scene, BANDS, known, 'auto', metadata)
         return caplog.text
 
     assert 'reflectance by sentinel2_l2a: the values are already reflectance' in messages(None)

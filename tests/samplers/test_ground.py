@@ -45,7 +45,7 @@ def test_each_labelled_pixel_of_a_region_is_shown_once(labelled: LabelledScenes,
     inside = shapely.contains_xy(region, 600000 + 10 * x, 5000000 - 10 * y)
     inside[:, :9] = False  # no data
     np.testing.assert_array_equal(seen, inside)
-    assert len(sampler) < 4 * 5  # windows beside the region are left out
+    assert len(sampler) < 4 * 5  # windows outside the region are omitted
     assert (labelled[next(iter(sampler))]['mask'] == 1).sum() > 0  # the dataset itself has not changed
 
 

@@ -2,13 +2,14 @@
 
 import logging
 import math
-import os
 import time
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+
+from torchgeo_msssl.processes import available_cpus
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class Stopwatch(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stop the clocks; announce the time once enough steps are measured."""
-        if self._announced and self._start is not None:
+        if self._announced:
             return
         if self._start is None:  # the first step is over
             self._start = (trainer.global_step, time.perf_counter())
@@ -101,10 +102,7 @@ def announcement(trainer: Trainer, per_step: float, cores: float, device: str) -
     lines = [f'{int(total):,} steps of {each}: about {duration(left)} left, without validation.']
     if device != 'cpu':
         return lines
-    threads, available = (
-        torch.get_num_threads(),
-        len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else 1,
-    )
+    threads, available = torch.get_num_threads(), available_cpus()
     if threads > 1 and cores < _BUSY * threads:
         lines.append(
             f'{threads} threads keep {cores:.1f} processors busy, since other programs or a limit have the rest: '

@@ -4,9 +4,9 @@ import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from torchgeo_msssl.commands import program
 from torchgeo_msssl.commands.spelling import split_argument
 
-_PROGRAM = 'python -m torchgeo_msssl'
 #: Options of the data that describe the scenes, and thus apply to a fine-tuning too.
 _SCENES = ('paths', 'bands', 'sensor', 'offset', 'crs', 'res')
 #: Ground of the sample area by what occurs in the name of a configuration.
@@ -37,7 +37,7 @@ def after_pretraining(arguments: Sequence[str], encoder: Path) -> list[str]:
     if kind == 'landcover':
         probe = _related(config, 'probe_s2')
         commands.append(f'probe --config {probe} --encoders {shlex.quote(str(encoder))} {data}')
-    return [f'{_PROGRAM} {command.strip()}' for command in commands]
+    return [f'{program()} {command.strip()}' for command in commands]
 
 
 def after_training(arguments: Sequence[str], checkpoint: Path) -> list[str]:
@@ -63,7 +63,7 @@ def after_training(arguments: Sequence[str], checkpoint: Path) -> list[str]:
     commands = [['predict', *common, '--data.predict_paths', scenes]]
     if arguments[0] == 'fit':
         commands.insert(0, ['test', *common])
-    return [f'{_PROGRAM} {shlex.join(command)}' for command in commands]
+    return [f'{program()} {shlex.join(command)}' for command in commands]
 
 
 def _related(config: Path, name: str) -> str:

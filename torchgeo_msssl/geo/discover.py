@@ -103,7 +103,7 @@ def _files_in(folder: str) -> list[str]:
     seen = {os.path.realpath(folder)}
     for root, folders, names in os.walk(folder, followlinks=True):
         visible = sorted(name for name in folders if not name.startswith('.'))
-        # links come last, so that a folder is found by its own name if it is also linked from beside it
+        # links come last, so that a folder is found by its own name even if a link next to it leads there
         visible.sort(key=lambda name: os.path.islink(os.path.join(root, name)))
         folders.clear()
         for name in visible:

@@ -148,11 +148,8 @@ def map_scenes(
     found: list[tuple[Scene, Radiometry]] = []
     for scene in own:
         with bad.guard():
-            found += zip(
-                [scene],
-                compare_with_training([scene], bands, known, offset, metadata, settings.check_radiometry),
-                strict=True,
-            )
+            how = compare_with_training(scene, bands, known, offset, metadata, settings.check_radiometry)
+            found.append((scene, how))
     options, network = map_options(task, len(bands), settings, _hash(Path(checkpoint))), network_of(task)
     print(describe_windows(options))
     if settings.plan:

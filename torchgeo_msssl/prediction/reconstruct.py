@@ -92,7 +92,7 @@ def reconstruct_scenes(
     for scene in own_scenes(scenes, paths, shard, rank):
         with bad.guard():
             bands = tuple(metadata.bands or scene.bands)
-            (how,) = compare_with_training([scene], bands, known, offset, metadata, check_radiometry)
+            how = compare_with_training(scene, bands, known, offset, metadata, check_radiometry)
             predictor = _Restoration(task, scene, bands, how, metadata.chip_size or _CHIP, device)
             tags = {'UNIT': 'reflectance'} | ({'NOTE': task.note} if task.note else {})
             spec = GeoTIFFSpec(len(bands), 'float32', bands, float('nan'), tags=tags)

@@ -33,40 +33,37 @@ _LARGEST_SIZE_FACTOR = 1.5
 
 
 def compare_with_training(
-    scenes: Sequence[Scene],
+    scene: Scene,
     bands: Sequence[str],
     sensor: Sensor | None,
     offset: float | Literal['auto'],
     metadata: EncoderMetadata,
     check: bool = True,
-) -> list[Radiometry]:
-    """Find the radiometry of scenes, and compare their reflectance and pixel size with those of the training.
+) -> Radiometry:
+    """Find the radiometry of a scene, and compare its reflectance and pixel size with those of the training.
 
     Args:
-        scenes: Scenes to predict.
+        scene: Scene to predict.
         bands: Canonical names of the bands of the network.
-        sensor: Sensor of the scenes, or None if unknown.
+        sensor: Sensor of the scene, or None if unknown.
         offset: Digital number added before scaling; ``auto`` reads it from metadata or date.
         metadata: What the network was trained on.
-        check: Whether scenes of another unit are refused.
+        check: Whether a scene of another unit is refused.
 
     Returns:
-        Scale and offset of each scene.
+        Its scale and offset.
 
     Raises:
-        ConfigurationError: If the reflectance of a scene has another unit than that of the training.
-        MSSSLError: If a scene lacks a band or is damaged.
+        ConfigurationError: If its reflectance has another unit than that of the training.
+        MSSSLError: If it lacks a band or is damaged.
     """
-    found = []
-    for scene in scenes:
-        check_bands(scene, bands)
-        how = radiometry(scene, bands, sensor, offset)
-        log.info('%s: reflectance by %s.', scene.path, how.reason)
-        if check and metadata.mean:
-            check_reflectance(scene, bands, how, metadata.mean, metadata.std)
-        _compare_pixel_size(scene, metadata.pixel_size)
-        found.append(how)
-    return found
+    check_bands(scene, bands)
+    how = radiometry(scene, bands, sensor, offset)
+    log.info('%s: reflectance by %s.', scene.path, how.reason)
+    if check and metadata.mean:
+        check_reflectance(scene, bands, how, metadata.mean, metadata.std)
+    _compare_pixel_size(scene, metadata.pixel_size)
+    return how
 
 
 def check_reflectance(

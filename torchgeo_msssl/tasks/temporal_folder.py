@@ -7,11 +7,10 @@ import torch
 from torch import Tensor
 
 from torchgeo_msssl.contract import spectral_data
-from torchgeo_msssl.tasks.column_pictures import draw_columns
+from torchgeo_msssl.tasks.column_pictures import CHIPS_SHOWN, draw_columns
 from torchgeo_msssl.tasks.run_folder import Panels, RunFolder
 
 _TITLES = ('chip', 'other date', 'predicted')
-_CHIPS_SHOWN = 8
 
 #: Panels of the task.
 PANELS: Panels = {
@@ -42,7 +41,7 @@ class TemporalFolder(RunFolder):
         """Keep the first chips."""
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         if self.folder is not None and self.batch is None:
-            self.batch = {key: value[:_CHIPS_SHOWN] for key, value in batch.items() if isinstance(value, Tensor)}
+            self.batch = {key: value[:CHIPS_SHOWN] for key, value in batch.items() if isinstance(value, Tensor)}
 
     def write_results(self, task: Any, folder: Path) -> None:
         """Write the encoder, and draw chips, their other date and its prediction."""
@@ -56,6 +55,4 @@ class TemporalFolder(RunFolder):
             task.seed_step(0)
             images, valid = zip(*task.pictures(self.batch), strict=True)
             task.train(training)
-        draw_columns(
-            folder / 'predictions.png', _TITLES, images, valid, (0,) if data is None else data.rgb_index, _CHIPS_SHOWN
-        )
+        draw_columns(folder / 'predictions.png', _TITLES, images, valid, (0,) if data is None else data.rgb_index)
