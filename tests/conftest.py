@@ -17,6 +17,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 
+from torchgeo_msssl.geo.open_datasets import close_datasets
 from torchgeo_msssl.geo.sample import SampleArea, write_sample_area
 
 # While modules are imported nothing can be freed; looking for it takes seconds. `pytest_collection_finish` enables it.
@@ -39,6 +40,15 @@ def cache_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('TORCHGEO_MSSSL_CACHE', str(folder))
         yield folder
+
+
+@pytest.fixture
+def own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Work in the temporary folder, with a cache folder in it; afterwards no file is open."""
+    monkeypatch.setenv('TORCHGEO_MSSSL_CACHE', str(tmp_path / 'cache'))
+    monkeypatch.chdir(tmp_path)
+    yield
+    close_datasets()
 
 
 @pytest.fixture(scope='session')

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +19,7 @@ from torchgeo_msssl.geo.open_datasets import close_datasets
 TILES = {'tiled': True, 'blockxsize': 256, 'blockysize': 256}
 NAMES = ('red', 'green', 'blue')
 
-
-@pytest.fixture(autouse=True)
-def _own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv('TORCHGEO_MSSSL_CACHE', str(tmp_path / 'cache'))
-    monkeypatch.chdir(tmp_path)
-    yield
-    close_datasets()
+pytestmark = pytest.mark.usefixtures('own_place')
 
 
 def picture(frame: bool = False) -> np.ndarray:

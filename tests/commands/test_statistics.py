@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +16,7 @@ from torchgeo_msssl.geo.open_datasets import close_datasets
 
 BANDS = ('B02', 'B03', 'B04')
 
-
-@pytest.fixture(autouse=True)
-def _own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv('TORCHGEO_MSSSL_CACHE', str(tmp_path / 'cache'))
-    monkeypatch.chdir(tmp_path)
-    yield
-    close_datasets()
+pytestmark = pytest.mark.usefixtures('own_place')
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Scenes that cannot be read are an error, or are left out and counted."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,9 @@ from torchgeo_msssl.datamodules import PretrainingDataModule
 from torchgeo_msssl.errors import SceneReadError
 from torchgeo_msssl.geo.bad_scenes import BadScenes
 from torchgeo_msssl.geo.headers import find_scenes, own_scenes
-from torchgeo_msssl.geo.open_datasets import close_datasets
 from torchgeo_msssl.shards import Shard
 
-
-@pytest.fixture(autouse=True)
-def _own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv('TORCHGEO_MSSSL_CACHE', str(tmp_path / 'cache'))
-    monkeypatch.chdir(tmp_path)
-    yield
-    close_datasets()
+pytestmark = pytest.mark.usefixtures('own_place')
 
 
 def damage(path: Path) -> None:

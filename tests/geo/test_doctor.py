@@ -4,7 +4,7 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +32,7 @@ S2 = ('B02', 'B03', 'B04', 'B08')
 TILES = {'tiled': True, 'blockxsize': 256, 'blockysize': 256, 'compress': 'deflate', 'predictor': 2}
 DATED = 'T31TFJ_20210601.tif'
 
-
-@pytest.fixture(autouse=True)
-def _own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv('TORCHGEO_MSSSL_CACHE', str(tmp_path / 'cache'))
-    monkeypatch.chdir(tmp_path)
-    yield
-    close_datasets()
+pytestmark = pytest.mark.usefixtures('own_place')
 
 
 def ground(bands: int = 4, height: int = 300, width: int = 400, dtype: str = 'uint16', seed: int = 0) -> np.ndarray:

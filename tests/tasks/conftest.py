@@ -8,6 +8,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -106,6 +107,21 @@ def make_trainer(folder: Path, max_steps: int, save_every: int | None = None) ->
     )
 
 
+def make_logging_trainer(folder: Path, epochs: int = 2, **options: Any) -> Trainer:
+    """A trainer on the CPU that logs each step to ``run`` in the folder."""
+    return Trainer(
+        default_root_dir=folder,
+        max_epochs=epochs,
+        accelerator='cpu',
+        enable_progress_bar=False,
+        log_every_n_steps=1,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        logger=CSVLogger(folder, name='run'),
+        **options,
+    )
+
+
 def differences(left: Any, right: Any, where: str = '') -> list[str]:
     """Places at which two nested states are not the same, bit for bit."""
     if isinstance(left, dict) and isinstance(right, dict) and left.keys() == right.keys():
@@ -122,6 +138,24 @@ def differences(left: Any, right: Any, where: str = '') -> list[str]:
 def tiny_data() -> type[TinyData]:
     """The class; every call makes a data module that begins at the first batch."""
     return TinyData
+
+
+@pytest.fixture
+def logging_trainer() -> Callable[..., Trainer]:
+    """``logging_trainer(folder, epochs=2, **options)``: a trainer that logs each step to ``run`` in the folder."""
+    return make_logging_trainer
+
+
+@pytest.fixture
+def fit() -> Callable[..., Trainer]:
+    """``fit(task, data, folder, epochs=2)``: train a task, and return the trainer of :func:`make_logging_trainer`."""
+
+    def run(task: LightningModule, data: LightningDataModule, folder: Path, epochs: int = 2) -> Trainer:
+        trainer = make_logging_trainer(folder, epochs)
+        trainer.fit(task, datamodule=data)
+        return trainer
+
+    return run
 
 
 @pytest.fixture

@@ -2,13 +2,13 @@
 
 import csv
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import CSVLogger
 from matplotlib.image import imread
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -35,23 +35,8 @@ def validated(data_class: type[Any]) -> Any:
     return Validated()
 
 
-def fit(task: RestorationTask, data: Any, folder: Path, epochs: int = 2) -> Trainer:
-    trainer = Trainer(
-        default_root_dir=folder,
-        max_epochs=epochs,
-        accelerator='cpu',
-        enable_progress_bar=False,
-        log_every_n_steps=1,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        logger=CSVLogger(folder, name='run'),
-    )
-    trainer.fit(task, datamodule=data)
-    return trainer
-
-
 @pytest.mark.parametrize('name', first_fast(['reconstruction', 'mae']))
-def test_scores_are_of_reflectance(name: str, tiny_data: Any, tmp_path: Path) -> None:
+def test_scores_are_of_reflectance(name: str, tiny_data: Any, fit: Callable[..., Trainer], tmp_path: Path) -> None:
     task, data = make(name), validated(tiny_data)
     trainer = fit(task, data, tmp_path)
     logged = {key: float(value) for key, value in trainer.callback_metrics.items()}
@@ -89,7 +74,7 @@ def test_a_constant_error_has_the_psnr_of_its_size() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['mae', 'reconstruction'])
-def test_each_validation_hides_the_same(name: str, tiny_data: Any, tmp_path: Path) -> None:
+def test_each_validation_hides_the_same(name: str, tiny_data: Any, fit: Callable[..., Trainer], tmp_path: Path) -> None:
     task = make(name)
     seen: list[Tensor] = []
 
@@ -110,7 +95,9 @@ def test_each_validation_hides_the_same(name: str, tiny_data: Any, tmp_path: Pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['mae', 'reconstruction'])
-def test_the_run_folder_has_pictures_and_curves(name: str, tiny_data: Any, tmp_path: Path) -> None:
+def test_the_run_folder_has_pictures_and_curves(
+    name: str, tiny_data: Any, fit: Callable[..., Trainer], tmp_path: Path
+) -> None:
     fit(make(name), validated(tiny_data), tmp_path)
     folder = tmp_path / 'run' / 'version_0'
     for file in ('views.png', 'reconstructions.png', 'curves.png', 'encoder.safetensors'):
@@ -124,7 +111,7 @@ def test_the_run_folder_has_pictures_and_curves(name: str, tiny_data: Any, tmp_p
 
 
 @pytest.mark.slow
-def test_validation_does_not_change_the_training(tiny_data: Any, tmp_path: Path) -> None:
+def test_validation_does_not_change_the_training(tiny_data: Any, fit: Callable[..., Trainer], tmp_path: Path) -> None:
     weights = []
     for number, data in enumerate((tiny_data(), validated(tiny_data))):
         torch.manual_seed(3)

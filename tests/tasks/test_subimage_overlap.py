@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import CSVLogger
 from matplotlib.image import imread
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -52,21 +51,6 @@ def validated(data_class: type[Any]) -> Any:
             return DataLoader(self.batches.dataset, batch_size=6)
 
     return Validated()
-
-
-def fit(task: SubimageOverlap, data: Any, folder: Path, epochs: int = 2) -> Trainer:
-    trainer = Trainer(
-        default_root_dir=folder,
-        max_epochs=epochs,
-        accelerator='cpu',
-        enable_progress_bar=False,
-        log_every_n_steps=1,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        logger=CSVLogger(folder, name='run'),
-    )
-    trainer.fit(task, datamodule=data)
-    return trainer
 
 
 @pytest.mark.parametrize('bands', [1, 5])
@@ -166,7 +150,7 @@ def test_the_prediction_depends_on_the_sub_image() -> None:
 # Validation.
 
 
-def test_scores_are_those_of_the_validation_chips(tiny_data: Any, tmp_path: Path) -> None:
+def test_scores_are_those_of_the_validation_chips(tiny_data: Any, fit: Callable[..., Trainer], tmp_path: Path) -> None:
     task, data = SubimageOverlap(**TINY), validated(tiny_data)
     trainer = fit(task, data, tmp_path)
     task.eval()
@@ -194,7 +178,9 @@ def test_scores_are_those_of_the_validation_chips(tiny_data: Any, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_a_network_that_compares_pixels_has_an_iou_of_1(tiny_data: Any, tmp_path: Path) -> None:
+def test_a_network_that_compares_pixels_has_an_iou_of_1(
+    tiny_data: Any, fit: Callable[..., Trainer], tmp_path: Path
+) -> None:
     task = SubimageOverlap(**TINY, **EXACT)
 
     def find(image: Tensor, subimage: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
@@ -208,7 +194,7 @@ def test_a_network_that_compares_pixels_has_an_iou_of_1(tiny_data: Any, tmp_path
 
 
 @pytest.mark.slow
-def test_validation_does_not_change_the_training(tiny_data: Any, tmp_path: Path) -> None:
+def test_validation_does_not_change_the_training(tiny_data: Any, fit: Callable[..., Trainer], tmp_path: Path) -> None:
     weights = []
     for number, data in enumerate((tiny_data(), validated(tiny_data))):
         torch.manual_seed(3)
@@ -222,7 +208,7 @@ def test_validation_does_not_change_the_training(tiny_data: Any, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_the_whole_network_starts_a_segmentation(tiny_data: Any, tmp_path: Path) -> None:
+def test_the_whole_network_starts_a_segmentation(tiny_data: Any, fit: Callable[..., Trainer], tmp_path: Path) -> None:
     task = SubimageOverlap(**TINY)
     trainer = fit(task, tiny_data(), tmp_path, epochs=1)
     trainer.save_checkpoint(tmp_path / 'last.ckpt')

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import CSVLogger
 from matplotlib.image import imread
 from torch import Tensor
 
@@ -50,20 +49,6 @@ class PairedData:
                 f'positive_{key}': chip[key] for key in ('valid', 'scale', 'offset')
             }
         return data
-
-
-def make_trainer(folder: Path, epochs: int = 1, **options: Any) -> Trainer:
-    return Trainer(
-        default_root_dir=folder,
-        max_epochs=epochs,
-        accelerator='cpu',
-        enable_progress_bar=False,
-        log_every_n_steps=1,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        logger=CSVLogger(folder, name='run'),
-        **options,
-    )
 
 
 @pytest.mark.parametrize('bands', [1, 5])
@@ -123,23 +108,27 @@ def test_both_dates_turn_together() -> None:
 
 
 @pytest.mark.parametrize('positives', ['same', 'nearby'])
-def test_chips_of_one_date_are_refused(positives: str, tiny_data: Any, tmp_path: Path) -> None:
+def test_chips_of_one_date_are_refused(
+    positives: str, tiny_data: Any, logging_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
     data = PairedData(tiny_data, positives)()
     with pytest.raises(ConfigurationError, match=rf"^positives: .* got '{positives}'; set data.positives"):
-        make_trainer(tmp_path).fit(TemporalReconstruction(**TINY), datamodule=data)
+        logging_trainer(tmp_path, 1).fit(TemporalReconstruction(**TINY), datamodule=data)
     with pytest.raises(ConfigurationError, match=r'^positives: .* needs chips with another date'):
         TemporalReconstruction(**TINY).compute_loss({'image': make_batch()['image']})
 
 
-def test_compilation_is_refused(tiny_data: Any, tmp_path: Path) -> None:
-    trainer = make_trainer(tmp_path, callbacks=[Acceleration(compile=True)])
+def test_compilation_is_refused(tiny_data: Any, logging_trainer: Callable[..., Trainer], tmp_path: Path) -> None:
+    trainer = logging_trainer(tmp_path, 1, callbacks=[Acceleration(compile=True)])
     with pytest.raises(ConfigurationError, match='TemporalReconstruction calls parts of its encoder'):
         trainer.fit(TemporalReconstruction(**TINY), datamodule=PairedData(tiny_data)())
 
 
 @pytest.mark.slow
-def test_a_constant_change_is_learned_and_drawn(tiny_data: Any, tmp_path: Path) -> None:
-    trainer = make_trainer(tmp_path, epochs=8)
+def test_a_constant_change_is_learned_and_drawn(
+    tiny_data: Any, logging_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    trainer = logging_trainer(tmp_path, epochs=8)
     trainer.fit(TemporalReconstruction(**TINY, lr=3e-2), datamodule=PairedData(tiny_data)())
     assert trainer.callback_metrics['train_loss_epoch'] < 0.7 * trainer.callback_metrics['train_loss_given']
     (folder,) = (tmp_path / 'run').iterdir()
@@ -152,9 +141,11 @@ def test_a_constant_change_is_learned_and_drawn(tiny_data: Any, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_the_whole_network_starts_a_segmentation(tiny_data: Any, tmp_path: Path) -> None:
+def test_the_whole_network_starts_a_segmentation(
+    tiny_data: Any, logging_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
     task = TemporalReconstruction(**TINY)
-    trainer = make_trainer(tmp_path)
+    trainer = logging_trainer(tmp_path, 1)
     trainer.fit(task, datamodule=PairedData(tiny_data)())
     trainer.save_checkpoint(tmp_path / 'last.ckpt')
     network: Any = create_network('unet', 'test_resnet', 4, 3)

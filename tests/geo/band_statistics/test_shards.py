@@ -1,21 +1,14 @@
 """Statistics that were counted in shards are those of a single run, byte by byte."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from torchgeo_msssl.__main__ import main
-from torchgeo_msssl.geo.open_datasets import close_datasets
 
-
-@pytest.fixture(autouse=True)
-def _own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv('TORCHGEO_MSSSL_CACHE', str(tmp_path / 'cache'))
-    monkeypatch.chdir(tmp_path)
-    yield
-    close_datasets()
+pytestmark = pytest.mark.usefixtures('own_place')
 
 
 @pytest.fixture
