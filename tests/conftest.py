@@ -20,11 +20,25 @@ from rasterio.enums import ColorInterp
 from torchgeo_msssl.geo.open_datasets import close_datasets
 from torchgeo_msssl.geo.sample import SampleArea, write_sample_area
 
+#: Markers of tests that run a large number of trials, which take long and are therefore asked for by name.
+TRIALS = ('fuzz', 'faults')
+
 # While modules are imported nothing can be freed; looking for it takes seconds. `pytest_collection_finish` enables it.
 gc.disable()
 
 #: Upper left corner of the scenes of ``make_scene`` by default, in EPSG:32631.
 ORIGIN = (600000.0, 5000000.0)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect tests that run many trials, unless ``-m`` names their marker."""
+    left_out = [name for name in TRIALS if name not in config.option.markexpr]
+    kept: list[pytest.Item] = []
+    many: list[pytest.Item] = []
+    for item in items:
+        (many if any(map(item.get_closest_marker, left_out)) else kept).append(item)
+    config.hook.pytest_deselected(items=many)
+    items[:] = kept
 
 
 def pytest_collection_finish() -> None:
