@@ -188,8 +188,8 @@ def test_closed_form_values() -> None:
     for step, value in values.items():
         assert cosine_factor(step, 110, 10) == pytest.approx(value, abs=1e-15)
     assert cosine_factor(0, 100, 0) == 1.0
-    assert cosine_factor(50, 100, 0, final=0.2) == pytest.approx(0.6)
-    assert cosine_factor(100, 100, 0, final=0.2) == 0.2
+    assert cosine_factor(50, 100, 0, final_lr_factor=0.2) == pytest.approx(0.6)
+    assert cosine_factor(100, 100, 0, final_lr_factor=0.2) == 0.2
 
 
 @pytest.mark.parametrize('step', [0, 1, 39, 40, 41, 200, 399])
@@ -198,7 +198,7 @@ def test_factor_is_the_papers_schedule(step: int) -> None:
     arguments = (step / per_epoch, 100, 10)
     factor = cosine_factor(step, 100 * per_epoch, 10 * per_epoch)
     assert lr * factor == pytest.approx(moco_v3_rate(*arguments, lr), abs=1e-12)
-    factor = cosine_factor(step, 100 * per_epoch, 10 * per_epoch, final=0.1)
+    factor = cosine_factor(step, 100 * per_epoch, 10 * per_epoch, final_lr_factor=0.1)
     assert lr * factor == pytest.approx(mae_rate(*arguments, lr, 0.1 * lr), abs=1e-12)
 
 
@@ -252,7 +252,7 @@ def test_resumed_training_equals_uninterrupted(name: Any) -> None:
         ({'total_steps': 10, 'warmup_steps': 10}, 'fewer than the 10 steps of the run, got 10'),
         ({'total_steps': 10, 'warmup_steps': -1}, 'got -1'),
         ({'total_steps': 0}, 'fewer than the 0 steps'),
-        ({'total_steps': 10, 'final': 1.5}, 'final: expected a number from 0 to 1, got 1.5'),
+        ({'total_steps': 10, 'final_lr_factor': 1.5}, 'final_lr_factor: expected a number from 0 to 1, got 1.5'),
     ],
 )
 def test_bad_schedules_are_refused(options: dict[str, Any], message: str) -> None:

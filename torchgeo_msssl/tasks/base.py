@@ -18,7 +18,7 @@ from torchgeo_msssl.models.stems import Stem, set_stem, small_map_warning
 from torchgeo_msssl.models.weights import CHECKPOINT_KEY, load_encoder
 from torchgeo_msssl.tasks.collapse import CollapseMonitor
 from torchgeo_msssl.tasks.encoder_training import EncoderTraining
-from torchgeo_msssl.tasks.optimizers import ParameterGroup, cosine_with_warmup, create_optimizer, parameter_groups
+from torchgeo_msssl.tasks.optimizers import ParameterGroup, create_optimizer, parameter_groups
 from torchgeo_msssl.tasks.run_folder import RunFolder
 from torchgeo_msssl.transforms.normalize import Normalize
 
@@ -196,10 +196,8 @@ class PretrainingTask(EncoderTraining):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the optimizer and a cosine schedule with warm-up, both stepped once per batch."""
-        total, warmup = self.schedule()
         optimizer = create_optimizer(self.optimizer, self.parameter_groups(), self.lr, self.momentum, self.betas)
-        scheduler = cosine_with_warmup(optimizer, total, warmup)
-        return {'optimizer': optimizer, 'lr_scheduler': {'scheduler': scheduler, 'interval': 'step'}}
+        return self.with_cosine_schedule(optimizer)
 
     def configure_callbacks(self) -> list[Callback]:
         """Monitor collapse and fill the run folder, under any command line."""

@@ -137,11 +137,11 @@ def create_optimizer(
             return LARS(groups, lr=lr, momentum=momentum)
 
 
-def cosine_factor(step: int, total_steps: int, warmup_steps: int, final: float = 0.0) -> float:
+def cosine_factor(step: int, total_steps: int, warmup_steps: int, final_lr_factor: float = 0.0) -> float:
     """Factor of the learning rate at a step: a linear rise, then half a cosine.
 
     It is ``step / warmup_steps`` during the warm-up, hence 0 at step 0 (1 without warm-up) and 1 at
-    ``warmup_steps``; ``final`` at ``total_steps`` and after. This is the schedule of MoCo v3 and MAE
+    ``warmup_steps``; ``final_lr_factor`` at ``total_steps`` and after. This is the schedule of MoCo v3 and MAE
     (https://arxiv.org/abs/2104.02057, https://arxiv.org/abs/2111.06377), and without warm-up that of SimSiam and
     FastSiam (https://arxiv.org/abs/1608.03983), taken per step.
 
@@ -149,7 +149,7 @@ def cosine_factor(step: int, total_steps: int, warmup_steps: int, final: float =
         step: Optimizer steps so far, the trainer's ``global_step``.
         total_steps: Steps of the whole run.
         warmup_steps: Steps of the rise, fewer than ``total_steps``.
-        final: Factor at the end.
+        final_lr_factor: Factor at the end.
 
     Returns:
         Factor between 0 and 1.
@@ -157,12 +157,14 @@ def cosine_factor(step: int, total_steps: int, warmup_steps: int, final: float =
     if step < warmup_steps:
         return step / warmup_steps
     if step >= total_steps:
-        return final
+        return final_lr_factor
     progress = (step - warmup_steps) / (total_steps - warmup_steps)
-    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
+    return final_lr_factor + (1 - final_lr_factor) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def cosine_with_warmup(optimizer: Optimizer, total_steps: int, warmup_steps: int = 0, final: float = 0.0) -> LambdaLR:
+def cosine_with_warmup(
+    optimizer: Optimizer, total_steps: int, warmup_steps: int = 0, final_lr_factor: float = 0.0
+) -> LambdaLR:
     """Schedule an optimizer by :func:`cosine_factor`, to be stepped once per optimizer step.
 
     In Lightning that is ``{'scheduler': cosine_with_warmup(…), 'interval': 'step'}``. Groups with ``constant_lr``
@@ -172,23 +174,23 @@ def cosine_with_warmup(optimizer: Optimizer, total_steps: int, warmup_steps: int
         optimizer: Its groups may carry ``constant_lr``.
         total_steps: Steps of the whole run.
         warmup_steps: Steps of the linear rise.
-        final: Factor at the end.
+        final_lr_factor: Factor at the end.
 
     Returns:
         The scheduler; its state consists of plain numbers.
 
     Raises:
-        ConfigurationError: If the warm-up does not end before the run, or ``final`` lies outside 0…1.
+        ConfigurationError: If the warm-up does not end before the run, or ``final_lr_factor`` lies outside 0…1.
     """
     if not 0 <= warmup_steps < total_steps:
         raise ConfigurationError(
             f'warmup_steps: expected 0 or more and fewer than the {total_steps} steps of the run, got {warmup_steps}.'
         )
-    check_probability('final', final)
+    check_probability('final_lr_factor', final_lr_factor)
 
     # plain functions: LambdaLR keeps them out of its state, which remains loadable with `weights_only`
     def scheduled(step: int) -> float:
-        return cosine_factor(step, total_steps, warmup_steps, final)
+        return cosine_factor(step, total_steps, warmup_steps, final_lr_factor)
 
     def constant(step: int) -> float:
         return 1.0

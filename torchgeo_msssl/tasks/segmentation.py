@@ -30,7 +30,6 @@ from torchgeo_msssl.tasks.layer_rates import decayed_groups, encoder_depths
 from torchgeo_msssl.tasks.optimizers import (
     OptimizerName,
     ParameterGroup,
-    cosine_with_warmup,
     create_optimizer,
     parameter_groups,
 )
@@ -128,7 +127,8 @@ class Segmentation(EncoderTraining, SemiSupervisedClassification):
             semi: Train on unlabelled chips of the training ground too: method, weight, warmup_steps, threshold,
                 class_fraction, ema, predict_with, and the strength of augmentation (see
                 :class:`~torchgeo_msssl.tasks.SemiSupervision`); ``{}`` takes the defaults, None trains on labels only.
-            **kwargs: Options of :class:`~torchgeo_msssl.tasks.EncoderTraining`; ``warmup_epochs`` is for ``cosine``.
+            **kwargs: Options of :class:`~torchgeo_msssl.tasks.EncoderTraining`; ``warmup_epochs``, ``warmup_steps`` and
+                ``final_lr_factor`` are for ``cosine``.
 
         Raises:
             ConfigurationError: If an option is out of its range, or architecture and encoder are incompatible.
@@ -394,8 +394,7 @@ class Segmentation(EncoderTraining, SemiSupervisedClassification):
                 plateau = ReduceLROnPlateau(optimizer, mode=cast(Any, self.mode), patience=self.patience)
                 return {'optimizer': optimizer, 'lr_scheduler': {'scheduler': plateau, 'monitor': self.monitor}}
             case 'cosine':
-                cosine = cosine_with_warmup(optimizer, *self.schedule())
-                return {'optimizer': optimizer, 'lr_scheduler': {'scheduler': cosine, 'interval': 'step'}}
+                return self.with_cosine_schedule(optimizer)
 
     def configure_callbacks(self) -> list[Callback]:
         """Fill the run folder, under any command line."""

@@ -6,15 +6,17 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.optim import Optimizer
 from torchgeo.tasks import BaseTask
 
 from torchgeo_msssl.contract import PixelSizeData, SpectralData, spectral_data
 from torchgeo_msssl.errors import BandError, ConfigurationError, NonFiniteLossError
 from torchgeo_msssl.models.metadata import EncoderMetadata
-from torchgeo_msssl.tasks.optimizers import OptimizerName
+from torchgeo_msssl.tasks.optimizers import OptimizerName, cosine_with_warmup
 from torchgeo_msssl.transforms.normalize import Normalize
-from torchgeo_msssl.validation import check_at_least
+from torchgeo_msssl.validation import check_at_least, check_probability
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,7 @@ class TrainingTask(BaseTask):
         momentum: float = 0.9,
         warmup_epochs: float = 0,
         warmup_steps: int | None = None,
+        final_lr_factor: float = 0.0,
     ) -> None:
         """Keep the options of the optimizer and the seed of the process, then build the networks.
 
@@ -46,11 +49,13 @@ class TrainingTask(BaseTask):
             momentum: Momentum of SGD and LARS.
             warmup_epochs: Epochs in which the learning rate rises linearly, before it falls as half a cosine.
             warmup_steps: Optimizer steps of this rise, instead of ``warmup_epochs``; None takes ``warmup_epochs``.
+            final_lr_factor: Fraction of ``lr`` at which the cosine ends; 0 lets it fall to 0.
 
         Raises:
             ConfigurationError: If a number is out of its range.
         """
         check_at_least(0, weight_decay=weight_decay, warmup_epochs=warmup_epochs, warmup_steps=warmup_steps or 0)
+        check_probability('final_lr_factor', final_lr_factor)
         # set before BaseTask.__init__, which calls configure_models
         self.optimizer: OptimizerName = optimizer
         self.lr = lr
@@ -58,6 +63,7 @@ class TrainingTask(BaseTask):
         self.momentum = momentum
         self.warmup_epochs = warmup_epochs
         self.warmup_steps = warmup_steps
+        self.final_lr_factor = final_lr_factor
         self._seed = torch.initial_seed()
         self._total_steps: int | None = None
         self._provenance: dict[str, Any] = {}
@@ -181,6 +187,15 @@ class TrainingTask(BaseTask):
             f'The loss became {loss.item()} at step {self.global_step}; the batch was {"; ".join(chips)}; its values '
             f'are {values}. Check these chips, or lower the learning rate; the last checkpoint precedes this step.'
         )
+
+    def with_cosine_schedule(self, optimizer: Optimizer) -> OptimizerLRScheduler:
+        """Add the cosine schedule with warm-up to an optimizer, stepped once per optimizer step.
+
+        Raises:
+            ConfigurationError: If the run has no end.
+        """
+        scheduler = cosine_with_warmup(optimizer, *self.schedule(), self.final_lr_factor)
+        return {'optimizer': optimizer, 'lr_scheduler': {'scheduler': scheduler, 'interval': 'step'}}
 
     def schedule(self) -> tuple[int, int]:
         """Count the optimizer steps of the run and those in which the learning rate rises.
